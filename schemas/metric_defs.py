@@ -1,0 +1,84 @@
+"""Every metric, one line of meaning each. No label ever holds a value taken from traffic.
+
+`Metrics` is built once per process by the wiring and handed to the parts.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Metrics:
+    """The process's metrics in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self.captures_accepted = Counter(
+            "auditap_captures_accepted", "Captures whose events are durable.", registry=registry
+        )
+        self.captures_refused = Counter(
+            "auditap_captures_refused", "Lines that are no captures.", ["reason"], registry=registry
+        )
+        self.captures_excluded = Counter(
+            "auditap_captures_excluded",
+            "Captures of operations excluded by configuration.",
+            registry=registry,
+        )
+        self.captures_unavailable = Counter(
+            "auditap_captures_unavailable", "Captures answered with 503: not durable.", registry=registry
+        )
+        self.captures_dropped_by_taps = Counter(
+            "auditap_captures_dropped_by_taps", "Pairs that taps report as dropped.", registry=registry
+        )
+        self.redact_failures = Counter(
+            "auditap_redact_failures", "Pairs recorded bare because redacting them failed.", registry=registry
+        )
+        self.bodies_dropped = Counter(
+            "auditap_bodies_dropped", "Bodies not kept, by reason.", ["side", "reason"], registry=registry
+        )
+        self.publish_seconds = Histogram(
+            "auditap_publish_seconds", "Time until a batch of events is durable.", registry=registry
+        )
+        self.events_consumed = Counter(
+            "auditap_events_consumed", "Events read from the log.", registry=registry
+        )
+        self.records_stored = Counter(
+            "auditap_records_stored", "Records new in the store.", registry=registry
+        )
+        self.records_repeated = Counter(
+            "auditap_records_repeated", "Events whose record was there already.", registry=registry
+        )
+        self.dead_letters = Counter(
+            "auditap_dead_letters", "Events buried, by reason.", ["reason"], registry=registry
+        )
+        self.store_retries = Counter(
+            "auditap_store_retries", "Batches tried again because the store was away.", registry=registry
+        )
+        self.store_seconds = Histogram(
+            "auditap_store_seconds", "Time to store one batch, retries included.", registry=registry
+        )
+        self.batches_in_flight = Gauge(
+            "auditap_batches_in_flight", "Batches fetched and not yet stored.", registry=registry
+        )
+        self.partitions_assigned = Gauge(
+            "auditap_partitions_assigned", "Partitions this process reads.", registry=registry
+        )
+        self.lookups = Counter(
+            "auditap_lookups",
+            "Look-ups by kind and outcome: hit, negative_hit, found, absent, failed.",
+            ["kind", "outcome"],
+            registry=registry,
+        )
+        self.records_completed = Counter(
+            "auditap_records_completed", "Partial records completed later.", ["state"], registry=registry
+        )
+        self.queries = Counter(
+            "auditap_queries",
+            "Requests to the log API by route and status.",
+            ["route", "status"],
+            registry=registry,
+        )
+        self.query_seconds = Histogram(
+            "auditap_query_seconds", "Time to answer a request to the log API.", ["route"], registry=registry
+        )
