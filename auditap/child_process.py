@@ -1,0 +1,142 @@
+"""How auditap runs a server of its own (Postgres, and Kafka in tests) as a child process.
+
+The command from `command` first turns the new process into what it shall be and then becomes the server: the
+process id stays the same, and nothing runs between fork and exec in the (threaded) parent. The part that runs
+in the child is this very file, started by its path, so it needs the standard library alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+CAP_DAC_OVERRIDE = 1
+CAP_DAC_READ_SEARCH = 2
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_KEEPCAPS = 8
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_RAISE = 2
+_CAPABILITY_VERSION_3 = 0x20080522
+
+# Below the range from which kernels take the ports of outgoing connections: a client that reconnects to a
+# stopped server would otherwise sooner or later be given the server's own port, and keep it.
+_PORTS = range(20_000, 32_768)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The user a child runs as; with `capability` it may in addition pass folders closed to that user."""
+
+    uid: int
+    gid: int
+    capability: int | None = None
+
+
+def start(
+    argv: Sequence[str],
+    *,
+    ends_by: signal.Signals,
+    account: Account | None = None,
+    output: IO[bytes] | int = subprocess.DEVNULL,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start `argv` in a session of its own, out of reach of the terminal's Ctrl-C.
+
+    On Linux the child gets the signal `ends_by` when the calling thread ends, however it ends: call this from
+    the main thread. Raises OSError when the program cannot be started at all.
+    """
+    capability = -1 if account is None or account.capability is None else account.capability
+    become = [
+        str(os.getpid()),
+        str(int(ends_by)),
+        str(-1 if account is None else account.uid),
+        str(-1 if account is None else account.gid),
+        str(capability),
+    ]
+    return subprocess.Popen(  # noqa: S603  # the callers' commands are fixed, no shell
+        [sys.executable, "-I", "-S", __file__, *become, *argv],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=env,
+        cwd=cwd,
+        start_new_session=True,
+    )
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nobody holds right now. Raises OSError when a thousand tries find none."""
+    for _ in range(1000):
+        port = random.choice(_PORTS)  # noqa: S311  # not a secret
+        if is_free(port):
+            return port
+    raise OSError("no free TCP port on 127.0.0.1")
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on 127.0.0.1:`port` now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _prctl(*arguments: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    padded = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[1:5]]
+    if libc.prctl(ctypes.c_int(arguments[0]), *padded) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def _hold(capability: int) -> None:
+    """Keep this one capability, through exec, and no other."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    bit = 1 << capability
+    sets = (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0)  # effective, permitted, inheritable; low, then high
+    if libc.capset(ctypes.byref(header), ctypes.byref(sets)) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability)
+
+
+def _become(uid: int, gid: int, capability: int) -> None:
+    if capability >= 0:
+        _prctl(_PR_SET_KEEPCAPS, 1)
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+    if capability >= 0:
+        _hold(capability)
+
+
+def _main(arguments: list[str]) -> None:
+    parent, ends_by, uid, gid, capability = (int(value) for value in arguments[:5])
+    argv = arguments[5:]
+    if uid >= 0:
+        _become(uid, gid, capability)
+    if sys.platform == "linux":
+        # After the change of user, which the kernel takes as a reason to forget it.
+        _prctl(_PR_SET_PDEATHSIG, ends_by)
+    if os.getppid() != parent:
+        sys.exit("the parent process has ended")
+    os.execv(argv[0], argv)  # noqa: S606  # replacing this process is the purpose
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])
