@@ -1,0 +1,128 @@
+"""The database as its administrator sees it: migrations, roles, API tokens."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from schemas.errors import RetryableError, StartupError
+from schemas.sql import migrations
+
+_LOCK_KEY = 0x61756469746170  # "auditap" in ASCII
+_SCRAM_ITERATIONS = 4096
+TOKEN_PREFIX = "atp_"  # noqa: S105
+
+
+@asynccontextmanager
+async def administrator(dsn: str, connect_timeout_s: float = 10) -> AsyncIterator[asyncpg.Connection]:
+    """Connect for the length of a block.
+
+    Raises RetryableError while the server is away, StartupError where it refuses us.
+    """
+    try:
+        connection = await asyncpg.connect(dsn, timeout=connect_timeout_s)
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError):
+        raise StartupError(
+            "Postgres refuses the administrator's login: check the user, password and database of the DSN."
+        ) from None
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        raise RetryableError("Postgres does not answer") from None
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def migrate(connection: asyncpg.Connection) -> Sequence[str]:
+    """Bring the schema up to date and return the names of the migrations that were applied.
+
+    Each is one transaction; an advisory lock lets only one process migrate. Raises StartupError where the
+    database is newer than this program.
+    """
+    await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY)
+    try:
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS public.auditap_migrations ("
+            "number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        done = await connection.fetchval("SELECT coalesce(max(number), 0) FROM public.auditap_migrations")
+        if done > len(migrations()):
+            raise StartupError("The database was migrated by a newer auditap: upgrade this one.")
+        for migration in migrations()[done:]:
+            async with connection.transaction():
+                await connection.execute(migration.statements)
+                await connection.execute(
+                    "INSERT INTO public.auditap_migrations (number, name) VALUES ($1, $2)",
+                    migration.number,
+                    migration.name,
+                )
+        return [migration.name for migration in migrations()[done:]]
+    finally:
+        await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
+
+
+async def let_role_log_in(connection: asyncpg.Connection, role: str, password: str) -> None:
+    """Give one of our roles a password. The server receives a SCRAM verifier, so no log of it holds the password."""
+    if role not in {"auditap_writer", "auditap_reader"}:
+        raise ValueError("not a role of auditap")
+    await connection.execute(f"ALTER ROLE {role} LOGIN PASSWORD '{scram_verifier(password)}'")
+
+
+def scram_verifier(password: str) -> str:
+    """Return what Postgres stores for a password (RFC 5803); made here so that only the verifier travels."""
+    salt = os.urandom(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _SCRAM_ITERATIONS)
+    stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    salt64, stored64, server64 = (base64.b64encode(part).decode() for part in (salt, stored_key, server_key))
+    return f"SCRAM-SHA-256${_SCRAM_ITERATIONS}:{salt64}${stored64}:{server64}"
+
+
+async def create_token(
+    connection: asyncpg.Connection,
+    name: str,
+    accounts: Sequence[str] | None,
+    permissions: Sequence[str],
+    expires_at: datetime,
+) -> tuple[UUID, str]:
+    """Make a token of the log API and return its id and the token itself, which is shown once and stored hashed.
+
+    `accounts` None: every account.
+    """
+    token = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    token_id: UUID = await connection.fetchval(
+        "INSERT INTO auditap.api_tokens (token_sha256, name, accounts, permissions, expires_at)"
+        " VALUES ($1, $2, $3, $4, $5) RETURNING id",
+        hashlib.sha256(token.encode()).digest(),
+        name,
+        None if accounts is None else list(accounts),
+        list(permissions),
+        expires_at,
+    )
+    return token_id, token
+
+
+async def list_tokens(connection: asyncpg.Connection) -> Sequence[asyncpg.Record]:
+    """Return id, name, accounts, permissions, created_at, expires_at, revoked_at of every token, newest first."""
+    return await connection.fetch(
+        "SELECT id, name, accounts, permissions, created_at, expires_at, revoked_at"
+        " FROM auditap.api_tokens ORDER BY created_at DESC"
+    )
+
+
+async def revoke_token(connection: asyncpg.Connection, token_id: UUID) -> bool:
+    """Revoke a token; return whether there was one to revoke."""
+    found = await connection.fetchval(
+        "UPDATE auditap.api_tokens SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL RETURNING id",
+        token_id,
+    )
+    return found is not None
