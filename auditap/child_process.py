@@ -97,6 +97,17 @@ def is_free(port: int) -> bool:
     return True
 
 
+def capabilities() -> set[int]:
+    """What this process may hand to a child, as capability numbers; empty where there is no such thing."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123
+            masks = dict(line.split(":\t", 1) for line in status if line.startswith(("CapPrm", "CapBnd")))
+    except FileNotFoundError:
+        return set()
+    held = int(masks["CapPrm"], 16) & int(masks["CapBnd"], 16)
+    return {number for number in range(held.bit_length()) if held >> number & 1}
+
+
 def _prctl(*arguments: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     padded = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[1:5]]

@@ -9,15 +9,19 @@ import signal
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
+from auditap.embedded_postgres import EmbeddedPostgres
 from tests.kafka_broker import KafkaBroker, KafkaUnavailableError, fetch_jars
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _RUNNING_KAFKA = "AUDITAP_TEST_KAFKA"
+_RUNNING_POSTGRES = "AUDITAP_TEST_POSTGRES"
 _REAL_SPECS = "AUDITAP_REAL_SPECS"
 
 _kafka_skips = pytest.StashKey[str]()
@@ -113,6 +117,32 @@ def topic_prefix(request: pytest.FixtureRequest) -> str:
     """A prefix that makes this test's topic and group names its own, e.g. "test_replay-1f3a9c02."."""
     name = re.sub(r"[^a-zA-Z0-9_-]", "-", request.node.name)[:80]
     return f"{name}-{uuid.uuid4().hex[:8]}."
+
+
+@pytest.fixture(scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """Superuser's address of the run's one Postgres; tests take `database`."""
+    running = os.environ.get(_RUNNING_POSTGRES)
+    if running:
+        yield running
+        return
+    # No test pulls the plug of this one.
+    settings = {"fsync": "off", "max_connections": "200"}
+    async with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=settings) as server:
+        yield server.dsn()
+
+
+@pytest.fixture
+async def database(postgres: str) -> AsyncIterator[str]:
+    """Superuser's address of a fresh, empty database of this test's own. Roles are shared by all databases."""
+    name = f"test_{uuid.uuid4().hex}"
+    connection = await asyncpg.connect(postgres)
+    try:
+        await connection.execute(f"CREATE DATABASE {name}")
+        yield urlsplit(postgres)._replace(path=f"/{name}").geturl()
+        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await connection.close()
 
 
 @pytest.fixture(scope="session")

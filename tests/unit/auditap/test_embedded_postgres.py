@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from auditap import child_process
+from auditap.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_QUICK = {"shared_buffers": "16MB", "max_connections": "10"}
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="shows what happens when started as root")
+
+
+async def _ask(server: EmbeddedPostgres, statement: str) -> Any:
+    connection = await asyncpg.connect(server.dsn())
+    try:
+        return await connection.fetchval(statement)
+    finally:
+        await connection.close()
+
+
+def _proc(pid: int | None, name: str) -> str:
+    return Path(f"/proc/{pid}/{name}").read_text()
+
+
+def _closed(folder: Path) -> Path:
+    """As `mktemp -d` makes them."""
+    folder.chmod(0o700)
+    return folder
+
+
+def _start_owner(data_dir: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", _OWNER, str(data_dir)], stdout=subprocess.PIPE)  # noqa: S603
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = _proc(pid, "stat").rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+async def _until_gone(pid: int) -> None:
+    for _ in range(1000):
+        if not _alive(pid):
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail(f"process {pid} is still there")
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[EmbeddedPostgres]:
+    async with EmbeddedPostgres(tmp_path / "pg", settings=_QUICK) as running:
+        yield running
+
+
+async def test_it_is_postgres_18_durable_and_takes_settings(server: EmbeddedPostgres) -> None:
+    assert (await _ask(server, "SHOW server_version")).startswith("18.")
+    assert await _ask(server, "SHOW fsync") == "on"
+    assert await _ask(server, "SHOW synchronous_commit") == "on"
+    assert await _ask(server, "SHOW max_connections") == "10"
+    assert await _ask(server, "SHOW server_encoding") == "UTF8"
+
+
+async def test_a_second_start_goes_on_where_it_was(server: EmbeddedPostgres) -> None:
+    await _ask(server, "CREATE TABLE kept AS SELECT 42 AS answer")
+    address = server.dsn()
+
+    await server.stop()
+    began = time.monotonic()
+    await server.start()
+
+    assert time.monotonic() - began < 10
+    assert server.dsn() == address
+    assert await _ask(server, "SELECT answer FROM kept") == 42
+
+
+async def test_a_taken_port_is_left_to_its_holder(server: EmbeddedPostgres) -> None:
+    port = server.port
+    await server.stop()
+    holder = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port)
+    async with holder:
+        await server.start()
+
+    assert server.port != port
+    assert await _ask(server, "SELECT 1") == 1
+
+
+async def test_stop_ends_the_process_and_open_sessions(server: EmbeddedPostgres) -> None:
+    pid = server.pid
+    assert pid is not None
+    session = await asyncpg.connect(server.dsn())
+
+    await server.stop()
+
+    assert not _alive(pid)
+    assert server.pid is None
+    session.terminate()
+    await server.stop()
+
+
+async def test_nobody_gets_in_without_the_password(server: EmbeddedPostgres) -> None:
+    for password in ("", "postgres"):
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(
+                host="127.0.0.1", port=server.port, user="postgres", password=password, database="postgres"
+            )
+
+
+async def test_passwords_are_private_and_never_shown(server: EmbeddedPostgres, tmp_path: Path) -> None:
+    secret = server.password("postgres")
+    files = list((tmp_path / "pg" / "passwords").iterdir())
+
+    assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600]
+    assert server.password("postgres") == secret
+    assert secret not in repr(server)
+    assert secret not in server.log_file.read_text()
+    assert secret not in _proc(server.pid, "cmdline")
+    assert not (tmp_path / "pg" / "initdb-password").exists()
+
+
+async def test_a_role_s_password_is_kept_for_the_next_process(
+    server: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    secret = server.password("auditap_writer")
+
+    assert secret != server.password("postgres")
+    assert EmbeddedPostgres(tmp_path / "pg").password("auditap_writer") == secret
+    with pytest.raises(EmbeddedPostgresError, match="lower-case"):
+        server.password("../cluster/postgresql.conf")
+
+
+async def test_failing_statements_do_not_put_values_into_the_log(server: EmbeddedPostgres) -> None:
+    await _ask(server, "CREATE TABLE once (value text PRIMARY KEY)")
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await _ask(server, "INSERT INTO once VALUES ('private-value'), ('private-value')")
+
+    log = server.log_file.read_text()
+    assert "duplicate key" in log
+    assert "private-value" not in log
+
+
+async def test_the_terminal_s_signals_do_not_reach_it(server: EmbeddedPostgres) -> None:
+    assert server.pid is not None
+    assert os.getsid(server.pid) == server.pid
+
+
+async def test_two_processes_cannot_have_one_folder(server: EmbeddedPostgres, tmp_path: Path) -> None:
+    second = EmbeddedPostgres(tmp_path / "pg")
+    with pytest.raises(EmbeddedPostgresError, match="in use by another auditap process"):
+        await second.start()
+
+    assert await _ask(server, "SELECT 1") == 1
+
+
+_OWNER = """
+import asyncio, sys
+from pathlib import Path
+from auditap.embedded_postgres import EmbeddedPostgres
+
+async def main():
+    server = EmbeddedPostgres(Path(sys.argv[1]))
+    await server.start()
+    print(server.pid, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+async def test_when_its_owner_is_killed_it_ends_and_the_next_start_recovers(tmp_path: Path) -> None:
+    owner = _start_owner(tmp_path / "pg")
+    assert owner.stdout is not None
+    pid = int(await asyncio.to_thread(owner.stdout.readline))
+    owner.kill()
+    owner.communicate()
+
+    async with EmbeddedPostgres(tmp_path / "pg", settings=_QUICK) as server:
+        assert server.pid != pid
+        assert await _ask(server, "SELECT 1") == 1
+    await _until_gone(pid)
+
+
+async def test_a_server_that_nobody_owns_any_more_is_shut_down_first(
+    server: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    await _ask(server, "CREATE TABLE kept AS SELECT 42 AS answer")
+    left_over, server._process = server._process, None
+    assert left_over is not None
+    await server.stop()
+
+    async with EmbeddedPostgres(tmp_path / "pg", settings=_QUICK) as following:
+        assert left_over.wait() == 0
+        assert await _ask(following, "SELECT answer FROM kept") == 42
+
+
+async def test_a_killed_server_recovers_what_was_committed(server: EmbeddedPostgres) -> None:
+    await _ask(server, "CREATE TABLE kept AS SELECT 42 AS answer")
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    await server.stop()
+
+    await server.start()
+
+    assert await _ask(server, "SELECT answer FROM kept") == 42
+
+
+async def test_a_stale_pid_file_that_names_an_innocent_process_harms_neither(
+    server: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    await server.stop()
+    owner = (tmp_path / "pg" / "cluster").stat().st_uid
+    account = child_process.Account(owner, owner) if os.geteuid() == 0 else None
+    innocent = child_process.start(["/bin/sleep", "600"], ends_by=signal.SIGKILL, account=account)
+    try:
+        pid_file = tmp_path / "pg" / "cluster" / "postmaster.pid"
+        pid_file.write_text(f"{innocent.pid}\n{tmp_path}/pg/cluster\n1\n5432\n\n127.0.0.1\n  1  2\nready\n")
+
+        await server.start()
+
+        assert await _ask(server, "SELECT 1") == 1
+        assert innocent.poll() is None
+    finally:
+        innocent.kill()
+        innocent.wait()
+
+
+async def test_an_interrupted_first_start_is_begun_anew(tmp_path: Path) -> None:
+    draft = tmp_path / "pg" / "cluster.new"
+    draft.mkdir(parents=True)
+    (draft / "PG_VERSION").write_text("18\n")
+
+    async with EmbeddedPostgres(tmp_path / "pg", settings=_QUICK) as server:
+        assert await _ask(server, "SELECT 1") == 1
+
+
+async def test_what_can_go_wrong_is_told_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EmbeddedPostgresError, match=r"cannot start in .*: Not a directory"):
+        await EmbeddedPostgres(tmp_path / "file" / "pg").start()
+
+    wrong = EmbeddedPostgres(tmp_path / "pg", settings={"shared_buffers": "much"})
+    with pytest.raises(EmbeddedPostgresError, match=r"could not start .*shared_buffers") as failure:
+        await wrong.start()
+    assert "\n" not in str(failure.value)
+
+    (tmp_path / "pg" / "cluster" / "PG_VERSION").write_text("16\n")
+    with pytest.raises(EmbeddedPostgresError, match="written by Postgres 16"):
+        await EmbeddedPostgres(tmp_path / "pg").start()
+
+    with pytest.raises(EmbeddedPostgresError, match="has not been started"):
+        _ = EmbeddedPostgres(tmp_path / "other").port
+
+
+async def test_a_start_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+    async with EmbeddedPostgres(tmp_path / "pg", settings=_QUICK):
+        pass
+    hasty = EmbeddedPostgres(tmp_path / "pg", settings=_QUICK, start_seconds_max=0)
+
+    with pytest.raises(EmbeddedPostgresError, match="was not ready within 0 s"):
+        await hasty.start()
+    assert hasty.pid is None
+
+
+@as_root
+async def test_root_s_closed_folders_are_passed_and_left_as_they_are(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    before = [path.stat().st_mode for path in (closed, *closed.parents)]
+
+    async with EmbeddedPostgres(closed / "folder with space" / "pg", settings=_QUICK) as server:
+        status = _proc(server.pid, "status")
+        assert await _ask(server, "SELECT 1") == 1
+
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert fields["Uid"].split() == [str(pwd.getpwnam("nobody").pw_uid)] * 4
+    assert fields["Groups"].strip() == ""
+    assert int(fields["CapEff"], 16) in {
+        1 << child_process.CAP_DAC_READ_SEARCH,
+        1 << child_process.CAP_DAC_OVERRIDE,
+    }
+    assert [path.stat().st_mode for path in (closed, *closed.parents)] == before
+
+
+@as_root
+async def test_root_hands_on_no_capability_where_none_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = EmbeddedPostgres(tmp_path / "pg")
+    monkeypatch.setattr("auditap.embedded_postgres._may", lambda *_: True)
+    assert server._capability(65534, 65534, tmp_path) is None
+
+
+@as_root
+async def test_root_without_a_capable_way_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _closed(tmp_path)
+    monkeypatch.setattr(child_process, "capabilities", set)
+
+    with pytest.raises(EmbeddedPostgresError, match="cannot reach"):
+        await EmbeddedPostgres(tmp_path / "pg").start()
+    with pytest.raises(EmbeddedPostgresError, match="no user absent-user"):
+        await EmbeddedPostgres(tmp_path / "pg", run_as="absent-user").start()
+    with pytest.raises(EmbeddedPostgresError, match="does not run as root"):
+        await EmbeddedPostgres(tmp_path / "pg", run_as="root").start()
+
+
+@as_root
+async def test_the_broader_capability_serves_where_the_narrower_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _closed(tmp_path)
+    monkeypatch.setattr(child_process, "capabilities", lambda: {child_process.CAP_DAC_OVERRIDE})
+
+    async with EmbeddedPostgres(tmp_path / "pg", settings=_QUICK) as server:
+        assert await _ask(server, "SELECT 1") == 1
+
+
+async def test_each_database_of_a_test_is_its_own(database: str) -> None:
+    connection = await asyncpg.connect(database)
+    try:
+        assert await connection.fetch("SELECT 1 FROM pg_tables WHERE schemaname = 'public'") == []
+        assert (await connection.fetchval("SELECT current_database()")).startswith("test_")
+    finally:
+        await connection.close()
