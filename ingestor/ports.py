@@ -64,7 +64,8 @@ class RevokeListener(Protocol):
 
     async def on_revoked(self, partitions: Sequence[Partition]) -> None:
         """Called before these partitions are given to another reader, and awaited: finish or drop what is in
-        flight within a bound, commit, let go."""
+        flight within a bound, commit, let go.
+        """
 
 
 class StoreOutcome(NamedTuple):
@@ -109,4 +110,5 @@ class Enrichment(Protocol):
 
     async def enrich(self, records: Sequence[Record]) -> None:
         """Fill in names in place and set each record's `enrichment`. Never raises, never waits beyond its bound:
-        a look-up that fails leaves `partial`, one that finds nothing leaves the name empty."""
+        a look-up that fails leaves `partial`, one that finds nothing leaves the name empty.
+        """

@@ -1,0 +1,32 @@
+"""The ingestor's bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class IngestorConfig:
+    """Bounds and intervals of the ingestor; every one is a setting."""
+
+    batch_events_max: int = 5_000
+    """Events stored in one transaction at most."""
+    batches_in_flight_max: int = 4
+    """Batches fetched and not yet stored, at most; memory is bounded by their product with the event size."""
+    commit_interval_ms: int = 500
+    revoke_wait_ms: int = 10_000
+    """How long partitions that are taken away wait for what is in flight before it is dropped."""
+    drain_wait_ms: int = 15_000
+    """The same when the process is told to end."""
+    retry_wait_ms_initial: int = 100
+    retry_wait_ms_max: int = 5_000
+    retention_days: int = 30
+    """Events older than this are buried as expired."""
+    clock_ahead_ms_max: int = 300_000
+    """How far ahead of our clock an event may be dated."""
+    text_chars_max: int = 16_384
+    """Longer texts of a record are cut."""
+    id_chars_max: int = 256
+    """Longer account and zone ids are left out: a cut one could be another's."""

@@ -1,0 +1,195 @@
+"""The ingestor: source → build → enrich → store → commit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+
+import stamina
+import structlog
+
+from ingestor.build import build_record
+from ingestor.config import IngestorConfig
+from ingestor.ports import Batch, DeadLetter, DeadLetters, Enrichment, EventSource, Partition, RecordStore
+from ingestor.progress import Progress, Ticket
+from schemas.errors import BuriedEvent, DeadLetterReason, RetryableError
+from schemas.metric_defs import Metrics
+from schemas.record import Record
+
+log = structlog.get_logger("ingestor")
+_T = TypeVar("_T")
+
+
+class Ingestor:
+    """Turns events into records until it is told to stop.
+
+    Commits only what is stored or buried, and only up to the first batch in flight. Give it to the source as its
+    RevokeListener.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: EventSource,
+        enrichment: Enrichment,
+        store: RecordStore,
+        dead_letters: DeadLetters,
+        config: IngestorConfig,
+        metrics: Metrics,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._source = source
+        self._enrichment = enrichment
+        self._store = store
+        self._dead_letters = dead_letters
+        self._config = config
+        self._metrics = metrics
+        self._clock_ms = clock_ms
+        self._progress = Progress()
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._committed_at = 0.0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Ingest until `stop` is set, then finish what is in flight within the bound, commit and leave the source.
+
+        Raises only what is a fault of the program; a log or store that is away is waited for.
+        """
+        await self._retrying(self._source.start, "log", stop)
+        try:
+            while not stop.is_set():
+                batches = await self._fetch()
+                if batches:
+                    self._begin(batches)
+                self._raise_faults()
+                await self._commit_when_due()
+        finally:
+            await self._settle(self._config.drain_wait_ms)
+            await self._source.stop()
+        self._raise_faults()
+
+    async def _process(self, batches: Sequence[Batch], tickets: Sequence[Ticket]) -> None:
+        """The data path of one unit of work."""
+        records, positions, letters = self._build(batches)
+        await self._enrichment.enrich(records)
+        with self._metrics.store_seconds.time():
+            outcome = await self._retrying(lambda: self._store.store(records), "store")
+        letters += [_letter(positions[index], reason) for index, reason in outcome.refused]
+        if letters:
+            await self._retrying(lambda: self._dead_letters.bury(letters), "dead letters")
+        for ticket in tickets:
+            self._progress.finish(ticket)
+        self._metrics.records_stored.inc(outcome.stored)
+        self._metrics.records_repeated.inc(outcome.repeated)
+        for letter in letters:
+            self._metrics.dead_letters.labels(letter.reason.reason).inc()
+
+    def _build(
+        self, batches: Sequence[Batch]
+    ) -> tuple[list[Record], list[tuple[Batch, int]], list[DeadLetter]]:
+        """Return the records, where each stood (batch and index in it), and what can never be a record."""
+        now_ms = self._clock_ms()
+        records: list[Record] = []
+        positions: list[tuple[Batch, int]] = []
+        letters: list[DeadLetter] = []
+        for batch in batches:
+            for index, event in enumerate(batch.events):
+                try:
+                    records.append(build_record(event, self._config, now_ms))
+                    positions.append((batch, index))
+                except BuriedEvent as reason:
+                    letters.append(_letter((batch, index), reason))
+                except Exception as fault:  # noqa: BLE001
+                    # An event that trips the program must not stop the partition; its bytes are kept and retried.
+                    log.error("event_not_built", fault=type(fault).__name__)
+                    letters.append(_letter((batch, index), BuriedEvent(DeadLetterReason.MALFORMED)))
+        self._metrics.events_consumed.inc(len(records) + len(letters))
+        return records, positions, letters
+
+    def _begin(self, batches: Sequence[Batch]) -> None:
+        tickets = [self._progress.begin(batch) for batch in batches]
+        task = asyncio.create_task(self._process(batches, tickets), name="ingest-batch")
+        self._in_flight.add(task)
+        self._metrics.batches_in_flight.set(len(self._in_flight))
+
+    def _raise_faults(self) -> None:
+        finished = {task for task in self._in_flight if task.done()}
+        self._in_flight -= finished
+        self._metrics.batches_in_flight.set(len(self._in_flight))
+        for task in finished:
+            if not task.cancelled():
+                task.result()
+
+    async def _fetch(self) -> Sequence[Batch]:
+        full = len(self._in_flight) >= self._config.batches_in_flight_max
+        try:
+            return await self._source.fetch(0 if full else self._config.batch_events_max)
+        except RetryableError as away:
+            log.warning("log_away", cause=str(away))
+            await asyncio.sleep(self._config.retry_wait_ms_initial / 1000)
+            return ()
+
+    async def _commit_when_due(self) -> None:
+        if time.monotonic() - self._committed_at >= self._config.commit_interval_ms / 1000:
+            await self._commit()
+            self._committed_at = time.monotonic()
+
+    async def _commit(self) -> None:
+        positions = self._progress.committable()
+        if not positions:
+            return
+        try:
+            await self._source.commit(positions)
+        except RetryableError as away:
+            # Not committing is harmless: the events come again and are found stored.
+            log.warning("commit_failed", cause=str(away))
+            return
+        self._progress.committed(positions)
+
+    async def _settle(self, wait_ms: int) -> None:
+        """Let what is in flight end within the bound, drop the rest, commit."""
+        if self._in_flight:
+            _, late = await asyncio.wait(self._in_flight, timeout=wait_ms / 1000)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self._commit()
+
+    async def on_assigned(self, generations: Mapping[Partition, int]) -> None:
+        """Note how many partitions are ours now."""
+        log.info("partitions_assigned", count=len(generations))
+        self._metrics.partitions_assigned.set(len(generations))
+
+    async def on_revoked(self, partitions: Sequence[Partition]) -> None:
+        """Finish or drop what is in flight within the bound, commit, let go.
+
+        Batches mix partitions, and every assignment takes all of them away, so all work is settled.
+        """
+        log.info("partitions_revoked", count=len(partitions))
+        await self._settle(self._config.revoke_wait_ms)
+        self._progress.forget(partitions)
+
+    async def _retrying(
+        self, step: Callable[[], Awaitable[_T]], part: str, stop: asyncio.Event | None = None
+    ) -> _T:
+        """Call `step` until it succeeds, backing off; without end, because giving up would lose what was accepted."""
+        async for attempt in stamina.retry_context(
+            on=lambda error: isinstance(error, RetryableError) and not (stop and stop.is_set()),
+            attempts=None,
+            timeout=None,
+            wait_initial=self._config.retry_wait_ms_initial / 1000,
+            wait_max=self._config.retry_wait_ms_max / 1000,
+        ):
+            with attempt:
+                if attempt.num > 1:
+                    self._metrics.store_retries.inc()
+                    log.warning("retrying", part=part, attempt=attempt.num)
+                return await step()
+        raise AssertionError("unreachable: retried without end")
+
+
+def _letter(position: tuple[Batch, int], reason: BuriedEvent) -> DeadLetter:
+    batch, index = position
+    event = batch.events[index]
+    return DeadLetter(batch.partition, event.offset, event.received_ms, event.value, reason)

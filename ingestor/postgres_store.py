@@ -1,0 +1,211 @@
+"""Records, enrichments and dead letters in Postgres: the ingestor's only module on asyncpg.
+
+A batch is one transaction: COPY into the session's staging table, then one insert that passes over ids that are
+there already. A role that may only insert is enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Self
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from ingestor.completion import Completed, Incomplete
+from ingestor.config import DAY_MS
+from ingestor.ports import DeadLetter, StoreOutcome
+from schemas.errors import BuriedEvent, DeadLetterReason, RetryableError, StartupError
+from schemas.identity import id_ms, parse_id
+from schemas.record import COLUMNS, Record
+from schemas.sql import query
+
+_Row = tuple[int, Record]
+_Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+
+# What one row can do to a whole batch: a value the database refuses, or one the driver cannot encode.
+_ROW_ERRORS = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    ValueError,
+    TypeError,
+    OverflowError,
+)
+_CONNECTION_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_record_as_tuple = msgspec.structs.astuple
+
+
+class PostgresStore:
+    """`RecordStore`, `DeadLetters` and `CompletionStore` on one pool of the writer's role."""
+
+    def __init__(self, pool: asyncpg.Pool, clock_ms: Callable[[], int]) -> None:
+        self._pool = pool
+        self._clock_ms = clock_ms
+        self._days: set[int] = set()
+
+    @classmethod
+    async def connect(
+        cls, dsn: str, *, connections_max: int, command_timeout_ms: int, clock_ms: Callable[[], int]
+    ) -> Self:
+        """Return a store on a pool of at most `connections_max` connections, opened when they are needed.
+
+        Raises StartupError where the DSN cannot be read. A server that is away shows on use.
+        """
+        try:
+            pool = asyncpg.create_pool(
+                dsn,
+                min_size=0,
+                max_size=connections_max,
+                command_timeout=command_timeout_ms / 1000,
+                timeout=10,
+                init=_prepare_session,
+                server_settings={"application_name": "auditap-ingest"},
+            )
+            await pool
+        except ValueError:
+            raise StartupError("The writer's Postgres DSN cannot be read: correct it.") from None
+        return cls(pool, clock_ms)
+
+    async def close(self) -> None:
+        """Close the pool; what is under way is broken off after a bounded time."""
+        try:
+            async with asyncio.timeout(5):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    async def ready(self) -> bool:
+        """Return whether the database answers and holds our tables."""
+        try:
+            async with self._pool.acquire(timeout=5) as connection:
+                return bool(
+                    await connection.fetchval("SELECT to_regclass('auditap.audit_records') IS NOT NULL")
+                )
+        except _CONNECTION_ERRORS:
+            return False
+
+    async def store(self, records: Sequence[Record]) -> StoreOutcome:
+        """See `RecordStore.store`."""
+        if not records:
+            return StoreOutcome(0, 0, ())
+        rows: list[_Row] = sorted(enumerate(records), key=lambda row: row[1].id)
+        try:
+            await self.ensure_partitions(id_ms(rows[0][1].id.hex), id_ms(rows[-1][1].id.hex))
+            return await self._store_or_halve(rows)
+        except _CONNECTION_ERRORS as away:
+            raise RetryableError(f"Postgres: {type(away).__name__}") from None
+
+    async def ensure_partitions(self, from_ms: int, to_ms: int) -> None:
+        """Make the daily partitions of a span of time where this store has not seen them yet."""
+        days = set(range(from_ms // DAY_MS, to_ms // DAY_MS + 1))
+        if days <= self._days:
+            return
+        try:
+            async with self._pool.acquire() as connection:
+                await connection.execute("SELECT auditap.ensure_partitions($1, $2)", from_ms, to_ms)
+        except _CONNECTION_ERRORS as away:
+            raise RetryableError(f"Postgres: {type(away).__name__}") from None
+        self._days |= days
+
+    async def _store_or_halve(self, rows: Sequence[_Row]) -> StoreOutcome:
+        """Store rows; where one of them breaks the batch, find it by halving and refuse it alone."""
+        try:
+            return await self._store_at_once(rows)
+        except asyncpg.CheckViolationError:
+            # The table has no checks of its own: a partition that was there has been dropped.
+            self._days.clear()
+            raise
+        except _ROW_ERRORS:
+            if len(rows) == 1:
+                return StoreOutcome(0, 0, [(rows[0][0], BuriedEvent(DeadLetterReason.UNSTORABLE))])
+        middle = len(rows) // 2
+        first = await self._store_or_halve(rows[:middle])
+        second = await self._store_or_halve(rows[middle:])
+        return StoreOutcome(
+            first.stored + second.stored, first.repeated + second.repeated, [*first.refused, *second.refused]
+        )
+
+    async def _store_at_once(self, rows: Sequence[_Row]) -> StoreOutcome:
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.copy_records_to_table(
+                "staging", records=[_record_as_tuple(record) for _, record in rows], columns=COLUMNS
+            )
+            status: str = await connection.execute(query("store_records"))
+            stored = int(status.rpartition(" ")[2])
+            if stored == len(rows):
+                return StoreOutcome(stored, 0, ())
+            conflicts = await _conflicts(connection, rows)
+        refused = [(index, BuriedEvent(DeadLetterReason.ID_CONFLICT)) for index in conflicts]
+        return StoreOutcome(stored, len(rows) - stored - len(refused), refused)
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """See `DeadLetters.bury`."""
+        try:
+            async with self._pool.acquire() as connection:
+                await connection.executemany(
+                    query("bury_dead_letters"), [_letter_row(letter) for letter in letters]
+                )
+        except _CONNECTION_ERRORS as away:
+            raise RetryableError(f"Postgres: {type(away).__name__}") from None
+
+    async def incomplete(self, after: UUID, records_max: int) -> Sequence[Incomplete]:
+        """See `CompletionStore.incomplete`."""
+        try:
+            async with self._pool.acquire() as connection:
+                rows = await connection.fetch(query("partial_records"), after, records_max)
+        except _CONNECTION_ERRORS as away:
+            raise RetryableError(f"Postgres: {type(away).__name__}") from None
+        return [Incomplete(**dict(row)) for row in rows]
+
+    async def complete(self, completed: Sequence[Completed]) -> None:
+        """See `CompletionStore.complete`."""
+        columns = [list(column) for column in zip(*map(_record_as_tuple, completed), strict=True)]
+        try:
+            async with self._pool.acquire() as connection:
+                await connection.execute(query("store_enrichments"), *columns)
+        except _CONNECTION_ERRORS as away:
+            raise RetryableError(f"Postgres: {type(away).__name__}") from None
+
+
+async def _prepare_session(connection: asyncpg.Connection) -> None:
+    await connection.execute(query("create_staging"))
+
+
+async def _conflicts(connection: _Connection, rows: Sequence[_Row]) -> list[int]:
+    """Return the indexes of rows whose id belongs to another event."""
+    ids = [record.id for _, record in rows]
+    found = await connection.fetch(query("stored_digests"), ids, ids[0], ids[-1])
+    digests = {row["id"]: row["event_digest"] for row in found}
+    return [index for index, record in rows if digests[record.id] != record.event_digest]
+
+
+def _letter_row(letter: DeadLetter) -> tuple[object, ...]:
+    return (
+        letter.partition.log,
+        letter.partition.number,
+        letter.offset,
+        str(letter.reason.reason),
+        letter.reason.path,
+        _event_id(letter.value),
+        letter.value,
+        letter.received_ms,
+    )
+
+
+class _Identified(msgspec.Struct):
+    id: str
+
+
+_id_decoder = msgspec.json.Decoder(_Identified)
+
+
+def _event_id(value: bytes) -> UUID | None:
+    """Return the id in an event's bytes, if there is a valid one."""
+    try:
+        found = parse_id(_id_decoder.decode(value).id)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return UUID(found) if found else None
