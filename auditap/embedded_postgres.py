@@ -434,8 +434,10 @@ async def _ended(process: subprocess.Popen[bytes], seconds_max: float) -> bool:
 
 
 async def _until(condition: Callable[[], bool], seconds_max: float) -> bool:
-    """Look again and again without blocking the loop; the last answer."""
+    """Look again and again without blocking the loop; whether it came true in time."""
     deadline = time.monotonic() + seconds_max
-    while not (held := condition()) and time.monotonic() < deadline:
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
         await asyncio.sleep(_POLL_SECONDS)
-    return held
+    return True

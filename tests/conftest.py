@@ -86,10 +86,11 @@ async def _no_task_outlives_its_test() -> AsyncIterator[None]:
     if leaked:
         # What is already on its way out may finish.
         _, leaked = await asyncio.wait(leaked, timeout=0.5)
+    described = sorted(map(repr, leaked))
     for task in leaked:
         task.cancel()
-    if leaked:
-        pytest.fail(f"tasks still running after the test: {sorted(map(repr, leaked))}", pytrace=False)
+    if described:
+        pytest.fail(f"tasks still running after the test: {described}", pytrace=False)
 
 
 @pytest.fixture(scope="session")
