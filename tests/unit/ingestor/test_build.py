@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from ingestor.build import build_record
+from ingestor.config import DAY_MS, IngestorConfig
+from ingestor.ports import SourceEvent
+from schemas.errors import BuriedEvent, DeadLetterReason
+from schemas.event import Account, Action, Actor, AuditEvent, RawRequest, Resource, Tap, Zone, encode_event
+from schemas.identity import new_id
+from tests.records import event
+
+NOW = 1_769_192_714_749
+CONFIG = IngestorConfig()
+
+
+def built(one: AuditEvent | bytes) -> Any:
+    value = one if isinstance(one, bytes) else encode_event(one)
+    return build_record(SourceEvent(4711, NOW, value), CONFIG, NOW)
+
+
+def refusal(one: AuditEvent | bytes) -> BuriedEvent:
+    with pytest.raises(BuriedEvent) as caught:
+        built(one)
+    return caught.value
+
+
+def test_every_field_of_an_event_reaches_its_column() -> None:
+    record = built(
+        event(
+            NOW,
+            account=Account("acc", "Acme"),
+            action=Action("failure", "", "delete", "Delete a thing"),
+            actor=Actor("u1", "dash", "a@example.com", "203.0.113.9", "t1", "ci", "user"),
+            raw=RawRequest("ray", "DELETE", 404, "/things/1", "curl"),
+            resource=Resource(
+                "1", "things", msgspec.Raw(b'{"a":1.10}'), msgspec.Raw(b"[]"), "accounts", "thing"
+            ),
+            zone=Zone("z1", "example.com"),
+            tap=Tap("gw", 5, 6),
+        )
+    )
+    assert (record.account_id, record.account_name) == ("acc", "Acme")
+    assert (record.action_description, record.action_result, record.action_type) == (
+        "Delete a thing",
+        "failure",
+        "delete",
+    )
+    assert (record.actor_id, record.actor_context, record.actor_email, record.actor_ip_address) == (
+        "u1",
+        "dash",
+        "a@example.com",
+        "203.0.113.9",
+    )
+    assert (record.actor_token_id, record.actor_token_name, record.actor_type) == ("t1", "ci", "user")
+    assert (record.raw_cf_ray_id, record.raw_method, record.raw_status_code) == ("ray", "DELETE", 404)
+    assert (record.raw_uri, record.raw_user_agent) == ("/things/1", "curl")
+    assert (record.resource_id, record.resource_product, record.resource_type) == ("1", "things", "thing")
+    assert (record.resource_request, record.resource_response, record.resource_scope) == (
+        '{"a":1.10}',
+        "[]",
+        "accounts",
+    )
+    assert (record.zone_id, record.zone_name) == ("z1", "example.com")
+    assert (record.tap_id, record.tap_epoch, record.tap_seq, record.received_ms) == ("gw", 5, 6, NOW)
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        (b"", ""),
+        (b"\xff\xfe", ""),
+        (b"[" * 100_000, ""),
+        (b"[]", "$: type"),
+        (b"{}", "id: required"),
+        (b'{"id": 5, "action": {"result": "success", "time": "", "type": "view"}}', "id: type"),
+    ],
+)
+def test_what_is_no_event_is_buried_as_malformed(value: bytes, path: str) -> None:
+    reason = refusal(value)
+    assert (reason.reason, reason.path) == (DeadLetterReason.MALFORMED, path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"id": "0" * 32}, "id: pattern"),
+        ({"action": Action("maybe", "", "view")}, "action.result: enum"),
+        ({"action": Action("success", "", "look")}, "action.type: enum"),
+        ({"raw": RawRequest(status_code=70_000)}, "raw.status_code: maximum"),
+        ({"tap": Tap("gw", 1 << 63, 0)}, "tap: maximum"),
+        ({"actor": Actor(ip_address="s3cret")}, "actor.ip_address: format"),
+    ],
+)
+def test_fields_out_of_their_bounds_are_buried_by_name(changes: dict[str, Any], path: str) -> None:
+    reason = refusal(event(NOW, **changes))
+    assert (reason.reason, reason.path) == (DeadLetterReason.MALFORMED, path)
+    assert "s3cret" not in str(reason)
+
+
+@pytest.mark.parametrize(
+    ("at_ms", "reason"),
+    [
+        (0, DeadLetterReason.EXPIRED),
+        (NOW - CONFIG.retention_days * DAY_MS - 1, DeadLetterReason.EXPIRED),
+        (NOW + CONFIG.clock_ahead_ms_max + 1, DeadLetterReason.CLOCK_AHEAD),
+        ((1 << 48) - 1, DeadLetterReason.CLOCK_AHEAD),
+    ],
+)
+def test_time_out_of_bounds_is_buried(at_ms: int, reason: DeadLetterReason) -> None:
+    assert refusal(event(at_ms)).reason == reason
+
+
+@pytest.mark.parametrize(
+    "at_ms", [NOW - CONFIG.retention_days * DAY_MS, NOW, NOW + CONFIG.clock_ahead_ms_max]
+)
+def test_time_within_bounds_is_built(at_ms: int) -> None:
+    assert built(event(at_ms)).id.hex[:12] == f"{at_ms:012x}"
+
+
+def test_hostile_texts_are_made_storable() -> None:
+    record = built(
+        event(
+            NOW,
+            account=Account("a" * 5_000),
+            zone=Zone("z\0"),
+            raw=RawRequest(user_agent="a\0b", uri="/" + "x" * 20_000),
+            resource=Resource("r" * 20_000),
+        )
+    )
+    assert record.account_id is None
+    assert record.zone_id is None
+    assert record.raw_user_agent == "a\N{REPLACEMENT CHARACTER}b"
+    assert len(record.raw_uri) == len(record.resource_id) == CONFIG.text_chars_max
+
+
+def test_the_digest_tells_events_apart() -> None:
+    event_id = new_id(NOW)
+    first, again = built(event(NOW, id=event_id)), built(event(NOW, id=event_id))
+    other = built(event(NOW, id=event_id, raw=RawRequest(method="GET")))
+    assert first.event_digest == again.event_digest != other.event_digest
