@@ -59,7 +59,7 @@ class LookUpConfig:
     """A name longer than this makes the answer one that cannot be trusted."""
     concurrency_max: int = 8
     """Requests of this kind under way at once, and connections kept."""
-    cache: CacheConfig = CacheConfig()
+    cache: CacheConfig = field(default_factory=CacheConfig)
 
     def __post_init__(self) -> None:
         who = f"the {self.kind} look-up"

@@ -1,0 +1,110 @@
+"""Look-ups for tests: one in memory, and a real HTTP service on loopback that the real one asks."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from enricher.ports import Absent, Found, Kind, may_be_asked
+from schemas.errors import RetryableError
+
+Behaviour = Callable[[Request], Awaitable[Response]]
+
+
+class FakeLookUp:
+    """A `LookUp` in memory that counts what it is asked.
+
+    `failing` kinds raise RetryableError; while `gate` is closed every look-up waits at it.
+    """
+
+    def __init__(self) -> None:
+        self.answers: dict[tuple[Kind, str], Found] = {}
+        self.failing: set[Kind] = set()
+        self.asked: Counter[tuple[Kind, str]] = Counter()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.waiting = 0
+
+    async def look_up(self, kind: Kind, key: str) -> Found | Absent:
+        if not may_be_asked(key):
+            return Absent()
+        self.asked[kind, key] += 1
+        self.waiting += 1
+        try:
+            await self.gate.wait()
+        finally:
+            self.waiting -= 1
+        await asyncio.sleep(0)
+        if kind in self.failing:
+            raise RetryableError(f"the {kind} service cannot be reached")
+        return self.answers.get((kind, key), Absent())
+
+
+class NameService:
+    """What a real HTTP service knows; `GET /{kind}/{key}` answers in the shape of the v4 API.
+
+    `behaviour`, while set, answers instead. `requests` keeps what came in.
+    """
+
+    def __init__(self) -> None:
+        self.answers: dict[tuple[Kind, str], Found] = {}
+        self.behaviour: Behaviour | None = None
+        self.requests: list[Request] = []
+        self.under_way = 0
+        self.under_way_max = 0
+        self.address = ""
+
+    @property
+    def asked(self) -> Counter[str]:
+        return Counter(request.url.path for request in self.requests)
+
+    async def handle(self, request: Request) -> Response:
+        self.requests.append(request)
+        self.under_way += 1
+        self.under_way_max = max(self.under_way_max, self.under_way)
+        try:
+            return await (self.behaviour or self._answer)(request)
+        finally:
+            self.under_way -= 1
+
+    async def _answer(self, request: Request) -> Response:
+        found = self.answers.get((Kind(request.path_params["kind"]), request.path_params["key"]))
+        if found is None:
+            return JSONResponse({"success": False, "errors": [{"code": 7003}], "result": None}, 404)
+        account = {"id": found.account_id, "name": found.account_name}
+        result = {"name": found.name, "email": found.email, "account": account}
+        return JSONResponse({"success": True, "result": result})
+
+
+@asynccontextmanager
+async def running(service: NameService) -> AsyncIterator[NameService]:
+    """Serve on a loopback port of its own; `service.address` is where."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    service.address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    app = Starlette(routes=[Route("/{kind}/{key:path}", service.handle)])
+    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield service  # the socket listens already; who connects before the server runs waits
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals to the test run."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
