@@ -34,9 +34,6 @@ class Metrics:
         self.redact_failures = Counter(
             "auditap_redact_failures", "Pairs recorded bare because redacting them failed.", registry=registry
         )
-        self.bodies_dropped = Counter(
-            "auditap_bodies_dropped", "Bodies not kept, by reason.", ["side", "reason"], registry=registry
-        )
         self.publish_seconds = Histogram(
             "auditap_publish_seconds", "Time until a batch of events is durable.", registry=registry
         )

@@ -1,0 +1,287 @@
+"""Settings: `AUDITAP_*` environment variables before `auditap.toml`; one sentence for each mistake.
+
+Groups nest with two underscores: `AUDITAP_KAFKA__BOOTSTRAP_SERVERS`, in the file `bootstrap_servers` below
+`[kafka]`. Without Kafka the log is embedded; without Postgres so is the database, both below `data_dir`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from auditap.http_server import TlsFiles
+from auditap.logs import LogFormat
+from enricher.config import EnricherConfig
+from gateway_tap.intake import IntakeLimits
+from ingestor.config import IngestorConfig
+from redactor.config import RedactionConfig
+from schemas.errors import StartupError
+
+CONFIG_FILE_VARIABLE = "AUDITAP_CONFIG"
+_DEFAULT_CONFIG_FILE = "auditap.toml"
+_NOT_SETTINGS = (CONFIG_FILE_VARIABLE, "AUDITAP_TEST_", "AUDITAP_REAL_SPECS")
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Address(_Group):
+    """Where an HTTP server listens. Off loopback it needs `tls`."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(ge=0, le=65_535)
+    tls: TlsFiles | None = None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+class _CollectorAddress(Address):
+    port: int = Field(default=8400, ge=0, le=65_535)
+
+
+class _ApiAddress(Address):
+    port: int = Field(default=8401, ge=0, le=65_535)
+
+
+class _IngestAddress(Address):
+    port: int = Field(default=8402, ge=0, le=65_535)
+
+
+class TapToken(_Group):
+    """A token of taps that send over TCP: its SHA-256 in hex, and the tap ids it may speak for (`*` matches)."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", repr=False)
+    taps: tuple[str, ...]
+
+
+class CollectorSettings(_Group):
+    """The collector: a Unix socket for taps on this host, and TCP with tokens."""
+
+    address: _CollectorAddress = _CollectorAddress()
+    socket: Path | None = None
+    """The Unix socket (0660); by default `collector.sock` in `data_dir`."""
+    tokens: tuple[TapToken, ...] = ()
+    identity_key: SecretStr | None = None
+    """At least 32 characters, the same for all collectors: what derived ids are made with. By default kept in
+    `data_dir`."""
+    limits: IntakeLimits = IntakeLimits()
+
+
+class KafkaSettings(_Group):
+    """Kafka as the log between collectors and ingestors."""
+
+    bootstrap_servers: str = ""
+    """Empty: the embedded log."""
+    topic: str = "auditap.events"
+    dead_letter_topic: str = "auditap.dead-letters"
+    group: str = "auditap-ingest"
+    partitions: int = Field(default=8, ge=1)
+    replication_factor: int = Field(default=3, ge=1)
+    min_insync_replicas: int = Field(default=2, ge=1)
+    retention_ms: int = Field(default=7 * 86_400_000, ge=1)
+    publish_deadline_ms: int = Field(default=10_000, ge=1)
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+
+
+class PostgresSettings(_Group):
+    """The database, one DSN for each role. All of them or none: none is the embedded Postgres."""
+
+    writer_dsn: SecretStr | None = None
+    reader_dsn: SecretStr | None = None
+    admin_dsn: SecretStr | None = None
+    """Used by `migrate` and `tokens` alone."""
+    writer_password: SecretStr | None = None
+    """Given to the role `auditap_writer` by `migrate`, where it is set."""
+    reader_password: SecretStr | None = None
+    connections_max: int = Field(default=6, ge=1)
+    command_timeout_ms: int = Field(default=30_000, ge=1)
+
+
+class IngestSettings(_Group):
+    """The ingestor and its operators' address."""
+
+    address: _IngestAddress = _IngestAddress()
+    bounds: IngestorConfig = IngestorConfig()
+    completion_interval_ms: int = Field(default=5_000, ge=1)
+    completion_records_max: int = Field(default=1_000, ge=1)
+    partitions_ahead_days: int = Field(default=3, ge=1, le=300)
+
+
+class ApiSettings(_Group):
+    """The log API."""
+
+    address: _ApiAddress = _ApiAddress()
+    prefix: str = "/client/v4"
+    connections_max: int = Field(default=8, ge=1)
+    statement_timeout_ms: int = Field(default=10_000, ge=1)
+    cursor_key: SecretStr | None = None
+    """At least 32 characters, the same for all API processes. By default kept in `data_dir`."""
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AUDITAP_", env_nested_delimiter="__", frozen=True, extra="forbid", toml_file=None
+    )
+
+    data_dir: Path = Path("auditap-data")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: LogFormat = "auto"
+    redaction: RedactionConfig = RedactionConfig()
+    collector: CollectorSettings = CollectorSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    postgres: PostgresSettings = PostgresSettings()
+    ingest: IngestSettings = IngestSettings()
+    enrich: EnricherConfig = EnricherConfig()
+    api: ApiSettings = ApiSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take arguments before the environment before the file."""
+        file = config_file()
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        return sources if file is None else (*sources, TomlConfigSettingsSource(settings_cls, file))
+
+    @property
+    def collector_socket(self) -> Path:
+        """The collector's Unix socket."""
+        return self.collector.socket or self.data_dir / "collector.sock"
+
+    @property
+    def embedded_log(self) -> bool:
+        """Whether the log is the embedded one."""
+        return not self.kafka.bootstrap_servers
+
+    @property
+    def embedded_postgres(self) -> bool:
+        """Whether the database is the embedded one."""
+        return self.postgres.writer_dsn is None
+
+
+def config_file() -> Path | None:
+    """Return the settings file: what `AUDITAP_CONFIG` names, else `auditap.toml` here if there is one."""
+    named = os.environ.get(CONFIG_FILE_VARIABLE)
+    if named:
+        return Path(named)
+    return Path(_DEFAULT_CONFIG_FILE) if Path(_DEFAULT_CONFIG_FILE).is_file() else None
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Return the settings. Raises StartupError with one sentence for each mistake, none of which holds a value."""
+    file = config_file()
+    if file is not None and not file.is_file():
+        raise StartupError(f"{CONFIG_FILE_VARIABLE} names {file}, which is no file: correct it or unset it.")
+    mistakes = _unknown_variables()
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        mistakes += [
+            _sentence(found["loc"], found["type"], found["msg"])
+            for found in error.errors(include_input=False)
+        ]
+    except SettingsError:
+        mistakes.append(
+            "A variable of a whole group of settings is not JSON: set its members one by one instead."
+        )
+    except tomllib.TOMLDecodeError:
+        mistakes.append(f"{file} is not TOML: correct its syntax.")
+    else:
+        if not mistakes:
+            _check_together(settings)
+            return settings
+    raise StartupError("\n".join(mistakes))
+
+
+def _unknown_variables() -> list[str]:
+    """Return a sentence for each variable that looks like a setting and names no group of ours."""
+    known = {name.upper() for name in Settings.model_fields}
+    return [
+        f"There is no setting {name}: correct its name or unset it."
+        for name in sorted(os.environ)
+        if name.startswith("AUDITAP_")
+        and not name.startswith(_NOT_SETTINGS)
+        and name.removeprefix("AUDITAP_").split("__")[0] not in known
+    ]
+
+
+def _sentence(path: tuple[int | str, ...], kind: str, message: str) -> str:
+    name = ".".join(str(step) for step in path)
+    if kind == "extra_forbidden":
+        return f"There is no setting {name}: correct its name or remove it."
+    variable = "AUDITAP_" + "__".join(str(step).upper() for step in path)
+    rule = message[0].lower() + message[1:]
+    return f"The setting {name} ({variable}) is wrong: {rule}."
+
+
+def _check_together(settings: Settings) -> None:
+    dsns = (settings.postgres.writer_dsn, settings.postgres.reader_dsn, settings.postgres.admin_dsn)
+    if settings.postgres.admin_dsn and not any(dsns[:2]):
+        raise StartupError("Set postgres.writer_dsn and postgres.reader_dsn too, or none of the three.")
+    for name, address in (
+        ("collector", settings.collector.address),
+        ("ingest", settings.ingest.address),
+        ("api", settings.api.address),
+    ):
+        if not address.is_loopback and address.tls is None:
+            raise StartupError(
+                f"{name}.address.host is not loopback: set {name}.address.tls (certificate and key), or listen on 127.0.0.1."
+            )
+
+
+def kept_secret(settings: Settings, name: str, given: SecretStr | None) -> bytes:
+    """Return a key of at least 32 bytes: the one given, else the one kept in `data_dir` (0600), made at first.
+
+    Raises StartupError where the given one is too short.
+    """
+    if given is not None:
+        key = given.get_secret_value().encode()
+        if len(key) < 32:
+            raise StartupError(f"The {name} must have at least 32 characters.")
+        return key
+    path = settings.data_dir / name
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(32))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise StartupError(
+            f"{path} cannot be written ({error.strerror}): make the folder or set data_dir."
+        ) from None
+    return path.read_bytes()
