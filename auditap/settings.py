@@ -112,7 +112,7 @@ class KafkaSettings(_Group):
 
 
 class PostgresSettings(_Group):
-    """The database, one DSN for each role. All of them or none: none is the embedded Postgres."""
+    """The database, one DSN for each role; a process needs its own alone. With none of them it is embedded."""
 
     writer_dsn: SecretStr | None = None
     reader_dsn: SecretStr | None = None
@@ -191,7 +191,7 @@ class Settings(BaseSettings):
     @property
     def embedded_postgres(self) -> bool:
         """Whether the database is the embedded one."""
-        return self.postgres.writer_dsn is None
+        return not any((self.postgres.writer_dsn, self.postgres.reader_dsn, self.postgres.admin_dsn))
 
 
 def config_file() -> Path | None:
@@ -250,9 +250,6 @@ def _sentence(path: tuple[int | str, ...], kind: str, message: str) -> str:
 
 
 def _check_together(settings: Settings) -> None:
-    dsns = (settings.postgres.writer_dsn, settings.postgres.reader_dsn, settings.postgres.admin_dsn)
-    if settings.postgres.admin_dsn and not any(dsns[:2]):
-        raise StartupError("Set postgres.writer_dsn and postgres.reader_dsn too, or none of the three.")
     for name, address in (
         ("collector", settings.collector.address),
         ("ingest", settings.ingest.address),
