@@ -1,0 +1,77 @@
+"""The Unix socket that taps on the same host send to, open to its owner and group alone."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from schemas.errors import StartupError
+
+_BACKLOG: Final = 1024
+
+
+def bind_unix_socket(path: str | Path, mode: int = 0o660) -> socket.socket:
+    """Return a socket listening at `path`, whose permissions are `mode` from the first moment anyone can reach it.
+
+    A socket that a dead process left there is replaced. Raises StartupError where a process listens at `path`,
+    where something else is there, and where the folder is missing or not writable.
+    """
+    path = Path(path)
+    try:
+        with _folder_locked(path.parent):
+            _refuse_if_taken(path)
+            return _bind_and_move(path, mode)
+    except OSError as failure:
+        reason = "the path is too long" if failure.errno is None else os.strerror(failure.errno)
+        raise StartupError(f"cannot listen at {path}: {reason}") from None
+
+
+@contextmanager
+def _folder_locked(folder: Path) -> Iterator[None]:
+    """Hold the folder, so that of two processes starting at once the second sees the first one's socket."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_if_taken(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as probe:
+        # A listener whose backlog is full must not hold the start up: not to answer is to be there.
+        probe.setblocking(False)
+        outcome = probe.connect_ex(str(path))
+    if outcome == errno.ENOENT:
+        return
+    if not stat.S_ISSOCK(path.lstat().st_mode):
+        raise StartupError(f"{path} is not a socket: remove it or choose another path")
+    if outcome != errno.ECONNREFUSED:
+        raise StartupError(f"another process listens at {path}: stop it or choose another path")
+
+
+def _bind_and_move(path: Path, mode: int) -> socket.socket:
+    # Made in a folder that nobody else can enter, then moved: no umask to change, which all threads would share.
+    private = tempfile.mkdtemp(prefix=".", dir=path.parent)
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        made = Path(private, "s")
+        listener.bind(str(made))
+        made.chmod(mode)
+        listener.listen(_BACKLOG)
+        made.rename(path)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+    return listener

@@ -1,0 +1,73 @@
+"""What the tests of this folder run against: a real uvicorn in the test's own loop, and a sink that can fail."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import uvicorn
+
+from gateway_tap.ports import IdentifiedCapture
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # The signals belong to pytest.
+        yield
+
+
+@asynccontextmanager
+async def serving(app: Callable[..., Any], listener: socket.socket, **options: Any) -> AsyncIterator[None]:
+    """Serve `app` on `listener`, and close it."""
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="auto", **options)
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await asyncio.wait_for(server.ready.wait(), 10)
+        yield
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()
+
+
+def loopback() -> tuple[socket.socket, str]:
+    """Return a socket bound to a free loopback port, and its URL."""
+    # asyncio switches Nagle's delays off for sockets that name their protocol only.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    return listener, f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+class FakeSink:
+    """Keeps what it takes. `failures` are raised first, one a batch; `entered` and `gate` show and hold a batch."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[list[IdentifiedCapture], int]] = []
+        self.failures: list[Exception] = []
+        self.entered = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    @property
+    def taken(self) -> list[IdentifiedCapture]:
+        return [taken for batch, _ in self.batches for taken in batch]
+
+    async def accept(self, captures: Sequence[IdentifiedCapture], received_ms: int) -> None:
+        self.entered.set()
+        await self.gate.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        self.batches.append((list(captures), received_ms))

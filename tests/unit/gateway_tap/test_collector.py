@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import json
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+from starlette.applications import Starlette
+
+from gateway_tap.collector import TapToken, TapTokens, collector_app
+from gateway_tap.intake import IntakeLimits
+from gateway_tap.unix_socket import bind_unix_socket
+from schemas.errors import NotDurable
+from schemas.metric_defs import Metrics
+from tests.unit.gateway_tap.servers import FakeSink, loopback, serving
+
+RECEIVED_MS = 1_769_192_714_749
+CANARY = "c4n4ry-5up3r-53cr3t"
+NDJSON = {"content-type": "application/x-ndjson"}
+GOOD: dict[str, Any] = {
+    "id": "019bec5a21ad7000800000000000abcd",
+    "request": {"method": "PUT", "url": f"/a?{CANARY}", "body": CANARY},
+    "response": {"status": 200},
+}
+
+
+def tap(name: str) -> dict[str, Any]:
+    return {**GOOD, "tap": {"id": name}}
+
+
+def lines(*values: Any) -> bytes:
+    return b"\n".join(json.dumps(value).encode() for value in values)
+
+
+def token(secret: str, *patterns: str) -> TapToken:
+    return TapToken(hashlib.sha256(secret.encode()).digest(), patterns)
+
+
+@pytest.fixture
+async def sink() -> FakeSink:
+    return FakeSink()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+def make_app(
+    sink: FakeSink, metrics: Metrics, limits: IntakeLimits | None = None, tokens: TapTokens | None = None
+) -> Starlette:
+    return collector_app(
+        sink,
+        identity_key=b"k" * 32,
+        limits=limits or IntakeLimits(),
+        tokens=tokens,
+        metrics=metrics,
+        clock_ms=lambda: RECEIVED_MS,
+    )
+
+
+def client_of(app: Starlette) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://collector")
+
+
+@pytest.fixture
+async def client(sink: FakeSink, metrics: Metrics) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(make_app(sink, metrics)) as client:
+        yield client
+
+
+async def post(
+    client: httpx.AsyncClient, content: bytes | AsyncIterator[bytes], **headers: str
+) -> httpx.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await client.post("/v1/captures", content=content, headers={**NDJSON, **named})
+
+
+def count(metrics: Metrics, name: str, **labels: str) -> float:
+    return metrics.registry.get_sample_value(f"auditap_{name}_total", labels) or 0.0
+
+
+async def test_good_lines_are_accepted_and_bad_ones_named(
+    client: httpx.AsyncClient, sink: FakeSink, metrics: Metrics
+) -> None:
+    bad_id = {**GOOD, "id": "x" * 32}
+    answer = await post(client, lines(GOOD, {"request": CANARY}, bad_id, GOOD) + b"\n{" + CANARY.encode())
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "accepted": 2,
+        "refused": [
+            {"index": 1, "reason": "invalid", "path": "request: type"},
+            {"index": 2, "reason": "invalid", "path": "id: format"},
+            {"index": 4, "reason": "malformed", "path": ""},
+        ],
+    }
+    assert [taken.id for taken in sink.taken] == [GOOD["id"]] * 2
+    assert [received_ms for _, received_ms in sink.batches] == [RECEIVED_MS]
+    assert count(metrics, "captures_accepted") == 2
+    assert count(metrics, "captures_refused", reason="invalid") == 2
+    assert count(metrics, "captures_refused", reason="malformed") == 1
+
+
+async def test_array_object_and_gzip_are_taken(client: httpx.AsyncClient, sink: FakeSink) -> None:
+    as_json = {"content_type": "application/json"}
+    assert (await post(client, json.dumps([GOOD, GOOD]).encode(), **as_json)).json()["accepted"] == 2
+    assert (await post(client, json.dumps(GOOD).encode(), **as_json)).json()["accepted"] == 1
+    zipped = gzip.compress(lines(GOOD, GOOD, GOOD))
+    assert (await post(client, zipped, content_encoding="gzip")).json()["accepted"] == 3
+    assert len(sink.taken) == 6
+
+
+async def test_an_empty_batch_asks_nothing_of_the_sink(client: httpx.AsyncClient, sink: FakeSink) -> None:
+    assert (await post(client, b"\n")).json() == {"accepted": 0, "refused": []}
+    assert sink.batches == []
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status"),
+    [
+        (b"{}", {"content_type": "application/json"}, 200),
+        (b"17", {"content_type": "application/json"}, 400),
+        (b"[", {"content_type": "application/json"}, 400),
+        (b"no gzip", {"content_encoding": "gzip"}, 400),
+        (b"", {"content_type": "application/x-www-form-urlencoded"}, 415),
+        (b"", {"content_encoding": "br"}, 415),
+        (b" " * 5_001, {}, 413),
+        (gzip.compress(b" " * 9_001), {"content_encoding": "gzip"}, 413),
+        (lines(*[GOOD] * 6), {}, 413),
+    ],
+)
+async def test_a_body_of_no_use_is_answered_as_a_whole(
+    sink: FakeSink, metrics: Metrics, content: bytes, headers: dict[str, str], status: int
+) -> None:
+    limits = IntakeLimits(batch_bytes_max=5_000, inflated_bytes_max=9_000, captures_max=5)
+    async with client_of(make_app(sink, metrics, limits)) as client:
+        answer = await post(client, content, **headers)
+    assert answer.status_code == status
+    assert status == 200 or list(answer.json()) == ["error"]
+    assert sink.batches == []
+
+
+async def test_a_body_without_a_length_is_cut_off_at_the_bound(sink: FakeSink, metrics: Metrics) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 1
+            yield b" " * 1_000
+
+    listener, url = loopback()
+    app = make_app(sink, metrics, IntakeLimits(batch_bytes_max=50_000))
+    async with serving(app, listener), httpx.AsyncClient(base_url=url) as client:
+        try:
+            answer = await post(client, endless())
+            assert answer.status_code == 413
+        except httpx.NetworkError:
+            pass  # The connection may close while the client still writes.
+    assert sent < 100_000
+    assert sink.batches == []
+
+
+async def test_what_is_not_durable_is_answered_503_and_may_be_sent_again(
+    client: httpx.AsyncClient, sink: FakeSink, metrics: Metrics
+) -> None:
+    sink.failures = [NotDurable("the log is away", retry_after_s=7)]
+    answer = await post(client, lines(GOOD, GOOD), auditap_dropped="5")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
+    assert count(metrics, "captures_unavailable") == 2
+    assert count(metrics, "captures_accepted") == 0
+    assert count(metrics, "captures_dropped_by_taps") == 0
+    assert (await post(client, lines(GOOD, GOOD), auditap_dropped="5")).status_code == 200
+    assert count(metrics, "captures_dropped_by_taps") == 5
+
+
+async def test_a_failing_sink_is_answered_503_and_logged_by_type_alone(
+    client: httpx.AsyncClient, sink: FakeSink, metrics: Metrics
+) -> None:
+    sink.failures = [ValueError(CANARY)]
+    with structlog.testing.capture_logs() as logged:
+        answer = await post(client, lines(GOOD))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert logged == [{"event": "collector_failed", "error": "ValueError", "log_level": "error"}]
+    assert CANARY not in answer.text
+    assert count(metrics, "captures_unavailable") == 1
+
+
+@pytest.mark.parametrize(
+    ("reported", "counted"), [("137", 137), ("0", 0), ("-1", 0), ("1e3", 0), ("\u0661", 0), ("9" * 13, 0)]
+)
+async def test_drops_are_counted(
+    client: httpx.AsyncClient, metrics: Metrics, reported: str, counted: int
+) -> None:
+    headers = httpx.Headers({"content-type": "text/plain", "auditap-dropped": reported}, encoding="utf-8")
+    assert (await client.post("/v1/captures", content=b"", headers=headers)).status_code == 200
+    assert count(metrics, "captures_dropped_by_taps") == counted
+
+
+@pytest.mark.parametrize(
+    "authorization", [None, "", "Bearer", "Bearer ", "Bearer wrong", "Basic one", "one", "Bearer one two"]
+)
+async def test_without_a_token_nothing_is_read(
+    sink: FakeSink, metrics: Metrics, authorization: str | None
+) -> None:
+    app = make_app(sink, metrics, tokens=TapTokens([token("one", "*"), token("two", "*")]))
+    headers = {} if authorization is None else {"authorization": authorization}
+    async with client_of(app) as client:
+        answer = await post(client, lines(GOOD), **headers)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert sink.batches == []
+
+
+@pytest.mark.parametrize(
+    ("secret", "accepted", "refused"),
+    [("all", 4, []), ("one", 1, [1, 2, 3]), ("eu", 2, [2, 3]), ("none", 0, [0, 1, 2, 3])],
+)
+async def test_a_token_speaks_for_its_own_taps_only(
+    sink: FakeSink, metrics: Metrics, secret: str, accepted: int, refused: list[int]
+) -> None:
+    tokens = TapTokens(
+        [
+            token("all", "*"),
+            token("one", "gw-eu-1"),
+            token("eu", "other", "gw-eu-*"),
+            token("none"),
+        ]
+    )
+    body = lines(tap("gw-eu-1"), tap("gw-eu-2"), tap("GW-EU-1"), GOOD)
+    async with client_of(make_app(sink, metrics, tokens=tokens)) as client:
+        answer = (await post(client, body, authorization=f"bearer {secret}")).json()
+    assert answer["accepted"] == accepted == len(sink.taken)
+    assert [each["index"] for each in answer["refused"]] == refused
+    assert {each["reason"] for each in answer["refused"]} <= {"tap_not_allowed"}
+
+
+async def test_requests_in_flight_are_bounded(sink: FakeSink, metrics: Metrics) -> None:
+    sink.gate.clear()
+    async with client_of(make_app(sink, metrics, IntakeLimits(requests_max=1))) as client:
+        first = asyncio.create_task(post(client, lines(GOOD)))
+        await sink.entered.wait()
+        second = await post(client, lines(GOOD))
+        assert (second.status_code, second.headers["retry-after"]) == (503, "1")
+        sink.gate.set()
+        assert (await first).status_code == 200
+        assert (await post(client, lines(GOOD))).status_code == 200
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_bytes_in_flight_are_bounded(sink: FakeSink, metrics: Metrics, encoding: str) -> None:
+    body = lines({**GOOD, "pad": "x" * 5_000})
+    if encoding == "gzip":
+        body = gzip.compress(body)
+    sink.gate.clear()
+    async with client_of(make_app(sink, metrics, IntakeLimits(in_flight_bytes_max=9_000))) as client:
+        first = asyncio.create_task(post(client, body, content_encoding=encoding))
+        await sink.entered.wait()
+        assert (await post(client, body, content_encoding=encoding)).status_code == 503
+        sink.gate.set()
+        assert (await first).status_code == 200
+        assert (await post(client, body, content_encoding=encoding)).status_code == 200
+
+
+async def test_a_body_that_does_not_arrive_gives_its_place_back(sink: FakeSink, metrics: Metrics) -> None:
+    async def stuck() -> AsyncIterator[bytes]:
+        yield b" "
+        await asyncio.Event().wait()
+
+    async with client_of(make_app(sink, metrics, IntakeLimits(requests_max=1, read_ms_max=20))) as client:
+        assert (await post(client, stuck())).status_code == 408
+        assert (await post(client, lines(GOOD))).status_code == 200
+
+
+async def test_a_client_that_goes_away_gives_its_place_back(sink: FakeSink, metrics: Metrics) -> None:
+    listener, url = loopback()
+    app = make_app(sink, metrics, IntakeLimits(requests_max=1))
+    async with serving(app, listener), httpx.AsyncClient(base_url=url) as client:
+        with socket.create_connection(listener.getsockname()) as gone:
+            gone.sendall(b"POST /v1/captures HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
+        answers = [await post(client, lines(GOOD)) for _ in range(50)]
+    # The first may come before the server has seen the other one leave.
+    assert answers[-1].status_code == 200
+
+
+async def test_no_answer_tells_anything_of_a_capture(client: httpx.AsyncClient) -> None:
+    for content in (
+        lines({**GOOD, "response": {"status": CANARY}}),
+        CANARY.encode(),
+        lines({CANARY: CANARY}),
+    ):
+        for content_type in ("application/json", "application/x-ndjson", CANARY):
+            answer = await post(client, content, content_type=content_type)
+            assert CANARY not in answer.text + str(answer.headers)
+
+
+async def test_only_post_is_served(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/v1/captures")).status_code == 405
+
+
+async def test_curl_sends_ndjson_through_the_unix_socket(
+    sink: FakeSink, metrics: Metrics, socket_dir: Path
+) -> None:
+    path = socket_dir / "collector.sock"
+    captures = socket_dir / "captures.ndjson"
+    captures.write_bytes(lines(GOOD, {}, GOOD) + b"\n")
+    command = ["--silent", "--unix-socket", str(path), "--data-binary", f"@{captures}"]
+    command += ["--header", "Content-Type: application/x-ndjson", "http://collector/v1/captures"]
+    async with serving(make_app(sink, metrics), bind_unix_socket(path)):
+        curl = await asyncio.create_subprocess_exec("curl", *command, stdout=asyncio.subprocess.PIPE)
+        output, _ = await curl.communicate()
+    assert curl.returncode == 0
+    assert json.loads(output) == {
+        "accepted": 2,
+        "refused": [{"index": 1, "reason": "invalid", "path": "request: required"}],
+    }

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import gzip
+import json
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway_tap.intake import Batch, IntakeLimits, Refusal, Unusable, UnusableBatch, inflate, read_batch
+from schemas.capture import decode_capture
+from schemas.errors import RefusalReason
+
+NDJSON = "application/x-ndjson"
+JSON = "application/json"
+LIMITS = IntakeLimits()
+CANARY = "c4n4ry-5up3r-53cr3t"
+
+GOOD: dict[str, Any] = {"request": {"method": "PUT", "url": "/a"}, "response": {"status": 200}}
+NO_STATUS: dict[str, Any] = {"request": {"method": "PUT", "url": "/a"}, "response": {}}
+WRONG_STATUS: dict[str, Any] = {"request": {"method": "PUT", "url": "/a"}, "response": {"status": CANARY}}
+
+
+def lines(*values: Any) -> bytes:
+    return b"\n".join(value if isinstance(value, bytes) else json.dumps(value).encode() for value in values)
+
+
+def indexes(batch: Batch) -> list[int]:
+    return [index for index, _ in batch.captures]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "taken"),
+    [
+        (NDJSON, lines(GOOD), [0]),
+        (NDJSON, lines(GOOD, GOOD) + b"\n", [0, 1]),
+        (NDJSON, lines(GOOD, GOOD).replace(b"\n", b"\r\n"), [0, 1]),
+        (NDJSON, b"\n\n" + lines(GOOD) + b"\n \t\n" + lines(GOOD) + b"\n\n", [0, 1]),
+        (NDJSON, b"", []),
+        ("Application/X-NDJSON; charset=utf-8", lines(GOOD), [0]),
+        ("text/plain", lines(GOOD, GOOD), [0, 1]),
+        ("application/jsonl", lines(GOOD), [0]),
+        (JSON, json.dumps([GOOD, GOOD, GOOD]).encode(), [0, 1, 2]),
+        (JSON, json.dumps([GOOD], indent=2).encode(), [0]),
+        (JSON, b"[]", []),
+        (JSON, json.dumps(GOOD).encode(), [0]),
+        (JSON, b" \r\n" + json.dumps(GOOD, indent=2).encode() + b"\n", [0]),
+        (f"{JSON}; charset=utf-8", json.dumps([GOOD]).encode(), [0]),
+    ],
+)
+def test_takes_every_form_of_a_body(content_type: str, body: bytes, taken: list[int]) -> None:
+    batch = read_batch(body, content_type, LIMITS)
+    assert indexes(batch) == taken
+    assert batch.refusals == []
+    assert all(capture.request.method == "PUT" for _, capture in batch.captures)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason", "path"),
+    [
+        (b"{", RefusalReason.MALFORMED, ""),
+        (b"\xff\xfe", RefusalReason.MALFORMED, ""),
+        (b"\xef\xbb\xbf" + lines(GOOD), RefusalReason.MALFORMED, ""),
+        (lines(GOOD) + b" " + lines(GOOD), RefusalReason.MALFORMED, ""),
+        (b"[" * 100_000, RefusalReason.INVALID, ""),
+        (b'{"pad":' + b"[" * 100_000, RefusalReason.MALFORMED, ""),
+        (lines(NO_STATUS), RefusalReason.INVALID, "response.status: required"),
+        (lines(WRONG_STATUS), RefusalReason.INVALID, "response.status: type"),
+        (b"17", RefusalReason.INVALID, "$: type"),
+        (b" " + lines({**GOOD, "pad": "x" * 600}), RefusalReason.TOO_LARGE, ""),
+    ],
+)
+def test_refuses_a_bad_line_alone(bad: bytes, reason: RefusalReason, path: str) -> None:
+    line_bytes_max = 500 if reason is RefusalReason.TOO_LARGE else 200_000
+    batch = read_batch(lines(GOOD, bad, GOOD), NDJSON, IntakeLimits(line_bytes_max=line_bytes_max))
+    assert indexes(batch) == [0, 2]
+    assert batch.refusals == [Refusal(1, reason, path)]
+
+
+def test_refuses_a_bad_element_of_an_array_alone() -> None:
+    body = json.dumps([GOOD, NO_STATUS, 17, {**GOOD, "pad": "x" * 600}, GOOD]).encode()
+    batch = read_batch(body, JSON, IntakeLimits(line_bytes_max=500))
+    assert indexes(batch) == [0, 4]
+    assert batch.refusals == [
+        Refusal(1, RefusalReason.INVALID, "response.status: required"),
+        Refusal(2, RefusalReason.INVALID, "$: type"),
+        Refusal(3, RefusalReason.TOO_LARGE, ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "limits", "reason"),
+    [
+        (b"", JSON, LIMITS, Unusable.ARRAY),
+        (b"17", JSON, LIMITS, Unusable.ARRAY),
+        (b'[{"a": 1}', JSON, LIMITS, Unusable.ARRAY),
+        (b'["\xff", ]', JSON, LIMITS, Unusable.ARRAY),
+        (b"[" * 100_000, JSON, LIMITS, Unusable.ARRAY),
+        (lines(GOOD), "", LIMITS, Unusable.MEDIA_TYPE),
+        (lines(GOOD), "application/x-www-form-urlencoded", LIMITS, Unusable.MEDIA_TYPE),
+        (lines(GOOD, GOOD, GOOD), NDJSON, IntakeLimits(captures_max=2), Unusable.CAPTURES),
+        (lines(b"1", b"2", b"3"), NDJSON, IntakeLimits(captures_max=2), Unusable.CAPTURES),
+        (b"\n" * 7, NDJSON, IntakeLimits(captures_max=2), Unusable.CAPTURES),
+        (b"[1,2,3]", JSON, IntakeLimits(captures_max=2), Unusable.CAPTURES),
+        (b"[" + b"0," * 201 + b"0]", JSON, IntakeLimits(captures_max=2), Unusable.CAPTURES),
+    ],
+)
+def test_refuses_a_body_as_a_whole(
+    body: bytes, content_type: str, limits: IntakeLimits, reason: Unusable
+) -> None:
+    with pytest.raises(UnusableBatch) as caught:
+        read_batch(body, content_type, limits)
+    assert caught.value.reason is reason
+
+
+def test_never_tells_more_elements_apart_than_the_limit_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway_tap.intake._array_decoder", None)
+    with pytest.raises(UnusableBatch, match="more captures"):
+        read_batch(b"[" + b"0," * 1_000_001 + b"0]", JSON, LIMITS)
+
+
+def test_the_limit_of_captures_itself_is_allowed() -> None:
+    limits = IntakeLimits(captures_max=2)
+    assert indexes(read_batch(lines(GOOD, GOOD), NDJSON, limits)) == [0, 1]
+    assert indexes(read_batch(json.dumps([GOOD, GOOD]).encode(), JSON, limits)) == [0, 1]
+
+
+def test_inflates_gzip() -> None:
+    assert inflate(gzip.compress(lines(GOOD)), "gzip", LIMITS) == lines(GOOD)
+    assert inflate(gzip.compress(b""), " GZIP ", LIMITS) == b""
+    assert inflate(b"as it is", "", LIMITS) == b"as it is"
+    assert inflate(b"as it is", "identity", LIMITS) == b"as it is"
+
+
+def test_the_limit_of_inflated_bytes_itself_is_allowed() -> None:
+    limits = IntakeLimits(inflated_bytes_max=1000)
+    assert len(inflate(gzip.compress(b"0" * 1000), "gzip", limits)) == 1000
+    with pytest.raises(UnusableBatch, match="inflated"):
+        inflate(gzip.compress(b"0" * 1001), "gzip", limits)
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "reason"),
+    [
+        (b"no gzip", "gzip", Unusable.GZIP),
+        (b"", "gzip", Unusable.GZIP),
+        (gzip.compress(b"cut off" * 100)[:-9], "gzip", Unusable.GZIP),
+        (gzip.compress(b"whole")[:-1], "gzip", Unusable.GZIP),
+        (gzip.compress(b"first") + gzip.compress(b"second"), "gzip", Unusable.GZIP),
+        (b"", "br", Unusable.CONTENT_ENCODING),
+        (b"", "gzip, gzip", Unusable.CONTENT_ENCODING),
+    ],
+)
+def test_refuses_what_it_cannot_inflate(body: bytes, encoding: str, reason: Unusable) -> None:
+    with pytest.raises(UnusableBatch) as caught:
+        inflate(body, encoding, LIMITS)
+    assert caught.value.reason is reason
+
+
+def test_a_bomb_is_never_inflated_beyond_the_bound() -> None:
+    bomb = gzip.compress(b"0" * 200_000_000, compresslevel=9)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnusableBatch, match="inflated"):
+            inflate(bomb, "gzip", IntakeLimits(inflated_bytes_max=1_000_000))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 5_000_000
+
+
+def test_explains_the_first_refusals_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    explained = []
+
+    def counting(line: bytes) -> Any:
+        explained.append(line)
+        return decode_capture(line)
+
+    monkeypatch.setattr("gateway_tap.intake.decode_capture", counting)
+    batch = read_batch(
+        lines(*[NO_STATUS] * 10_000), NDJSON, IntakeLimits(explanations_max=3, explained_bytes_max=10**6)
+    )
+    assert len(explained) == 3
+    assert [refusal.path for refusal in batch.refusals[:4]] == ["response.status: required"] * 3 + [""]
+    assert {refusal.reason for refusal in batch.refusals} == {RefusalReason.INVALID}
+    assert len(batch.refusals) == 10_000
+
+
+def test_explains_no_more_bytes_than_the_budget() -> None:
+    long = {**NO_STATUS, "pad": "x" * 1000}
+    batch = read_batch(lines(long, NO_STATUS, NO_STATUS), NDJSON, IntakeLimits(explained_bytes_max=100))
+    paths = [refusal.path for refusal in batch.refusals]
+    assert paths == ["", "response.status: required", ""]
+
+
+def test_a_good_line_is_taken_when_nothing_more_is_explained() -> None:
+    batch = read_batch(lines(b"{", GOOD, b"{", GOOD), NDJSON, IntakeLimits(explanations_max=0))
+    assert indexes(batch) == [1, 3]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["request", "response", "id", "tap", "status", "url"]), inner)
+    ),
+    max_leaves=8,
+)
+bodies = st.binary(max_size=300) | st.lists(json_values, max_size=5).map(lambda values: lines(*values))
+
+
+@given(bodies, st.sampled_from([NDJSON, JSON, "text/plain", ""]), st.sampled_from(["", "gzip", "br"]))
+@example(b'{"id":"\\ud800"}', NDJSON, "")
+@example(gzip.compress(b"\xff\xfe\x00"), NDJSON, "gzip")
+def test_no_bytes_crash_it(body: bytes, content_type: str, encoding: str) -> None:
+    limits = IntakeLimits(inflated_bytes_max=1000, line_bytes_max=100, captures_max=3)
+    try:
+        batch = read_batch(inflate(body, encoding, limits), content_type, limits)
+    except UnusableBatch:
+        return
+    seen = sorted(indexes(batch) + [refusal.index for refusal in batch.refusals])
+    assert seen == list(range(len(seen)))
+
+
+@given(st.recursive(st.just(CANARY), lambda inner: st.lists(inner) | st.dictionaries(st.just(CANARY), inner)))
+@example(WRONG_STATUS)
+@example({**GOOD, "request": {CANARY: CANARY}})
+@example({**GOOD, "request": {"method": CANARY * 20, "url": "/"}})
+@example({**GOOD, "tap": {"id": f" {CANARY}"}})
+@example({**GOOD, "request": {"method": "PUT", "url": "/", "headers": {CANARY: {CANARY: CANARY}}}})
+def test_no_refusal_tells_anything_of_the_line(value: Any) -> None:
+    for line in (lines(value), lines(value)[:-1], lines({**GOOD, "id": value})):
+        try:
+            batch = read_batch(b"[" + line + b"]", JSON, LIMITS)
+            assert CANARY not in repr(batch)
+            assert CANARY not in repr(batch.refusals) + repr(batch.captures)
+        except UnusableBatch as unusable:
+            assert CANARY not in repr(unusable) + repr(unusable.__context__)  # noqa: PT017  # both ways are fine
