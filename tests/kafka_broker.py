@@ -203,7 +203,16 @@ def fetch_jars() -> Path:
 
 
 def _copy_dependencies(maven: str, pom: Path, target: Path) -> None:
-    argv = [maven, "-B", "-q", "-f", str(pom), f"-Dkafka.libs={target}", "dependency:copy-dependencies"]
+    argv = [
+        maven,
+        "-B",
+        "-q",
+        "-Dstyle.color=never",
+        "-f",
+        str(pom),
+        f"-Dkafka.libs={target}",
+        "dependency:copy-dependencies",
+    ]
     try:
         subprocess.run(  # noqa: S603  # the command is ours
             argv, check=True, timeout=_FETCH_SECONDS_MAX, capture_output=True, stdin=subprocess.DEVNULL
