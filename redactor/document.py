@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
+from urllib.parse import unquote
 
 import yaml
 
@@ -17,7 +19,7 @@ from schemas.errors import StartupError
 FINDINGS_MAX = 10_000
 DOCUMENT_BYTES_MAX = 134_217_728
 UNTRUSTED = "\0untrusted"
-"""Key that stands in a mapping whose own keys are ambiguous: nothing in it is trusted to be all there is."""
+"""Key that stands in a mapping whose own keys are ambiguous: what is in it may not be all there is."""
 
 
 class Finding(NamedTuple):
@@ -45,7 +47,30 @@ class Findings:
         return len(self._found)
 
 
-@dataclass(frozen=True, slots=True)
+class Place(NamedTuple):
+    """A node of the document and the JSON pointer to it."""
+
+    node: Any
+    pointer: str
+
+    def child(self, *steps: str | int) -> Place:
+        """Return the place below, or one that holds None where there is none."""
+        node, pointer = self
+        for step in steps:
+            node = _step(node, step)
+            pointer += "/" + str(step).replace("~", "~0").replace("/", "~1")
+        return Place(node, pointer)
+
+
+def _step(node: Any, step: str | int) -> Any:
+    if isinstance(node, dict):
+        return node.get(step)
+    if isinstance(node, list) and str(step).isdecimal() and len(str(step)) < 10:
+        return node[int(step)] if int(step) < len(node) else None
+    return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LoadedDocument:
     """A document's tree, never changed after loading; no mapping is looked into while a pair is walked."""
 
@@ -54,7 +79,35 @@ class LoadedDocument:
     """The first 32 hex digits of the SHA-256 of the file's bytes."""
     is_3_0: bool
     root: Mapping[str, Any] = field(repr=False)
-    findings: Findings = field(repr=False, compare=False)
+    findings: Findings = field(repr=False)
+
+    def resolve(self, reference: object) -> Place | None:
+        """Return what a `$ref` within this document points at; None where it leads nowhere or elsewhere."""
+        if not isinstance(reference, str) or not reference.startswith("#"):
+            return None
+        pointer = unquote(reference[1:])
+        if pointer and not pointer.startswith("/"):
+            return None
+        steps = [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
+        found = Place(self.root, "").child(*steps)
+        return None if found.node is None else found
+
+    def follow(self, place: Place) -> tuple[Place, ...]:
+        """Return the chain of `$ref` objects from `place` to what it stands for, that last.
+
+        Empty, with a finding, where the chain breaks, turns in a circle or ends at something that is no mapping.
+        """
+        chain: list[Place] = []
+        seen: set[int] = set()
+        following: Place | None = place
+        while following is not None and isinstance(following.node, dict) and id(following.node) not in seen:
+            chain.append(following)
+            seen.add(id(following.node))
+            if "$ref" not in following.node:
+                return tuple(chain)
+            following = self.resolve(following.node["$ref"])
+        self.findings.add(place.pointer, "broken_reference")
+        return ()
 
 
 def load_document(config: DocumentConfig) -> LoadedDocument:
@@ -93,14 +146,12 @@ def parse_document(config: DocumentConfig, text: bytes) -> LoadedDocument:
 def _parse(text: bytes, path: Path) -> Any:
     as_json = path.suffix.lower() == ".json" or text.lstrip()[:1] == b"{"
     try:
-        return _parse_json(text) if as_json else yaml.load(text, Loader=_Yaml12)  # noqa: S506  a safe loader
+        if as_json:
+            return json.loads(text.decode("utf-8-sig"), object_pairs_hook=_mapping)
+        return yaml.load(text, Loader=_Yaml12)  # noqa: S506  constructs plain data only
     except (ValueError, yaml.YAMLError, RecursionError):
         kind = "JSON" if as_json else "YAML"
     raise StartupError(f"The OpenAPI document {path} is not well-formed {kind}, or nested too deep.")
-
-
-def _parse_json(text: bytes) -> Any:
-    return json.loads(text.decode("utf-8-sig"), object_pairs_hook=_mapping)
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -113,31 +164,26 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 class _Yaml12(yaml.CSafeLoader):
     """YAML with the scalars of its 1.2 core schema: `on`, `yes` and dates are text, and every key is text."""
 
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
-def _construct_mapping(loader: _Yaml12, node: yaml.MappingNode) -> Iterator[dict[str, Any]]:
-    mapping: dict[str, Any] = {}
-    yield mapping
-    for key, value in node.value:
-        name = key.value if isinstance(key, yaml.ScalarNode) else UNTRUSTED
-        # A merge could bring a denial along; where one stands, nothing beside it is the whole truth.
-        if name == "<<" or name in mapping:
-            mapping[UNTRUSTED] = True
-        mapping[name] = loader.construct_object(value, deep=True)  # type: ignore[no-untyped-call]
+    def construct_yaml_map(self, node: yaml.MappingNode) -> Iterator[dict[str, Any]]:
+        """Yield the mapping before it is filled, as aliases within it may refer to it."""
+        mapping: dict[str, Any] = {}
+        yield mapping
+        for key, value in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else UNTRUSTED
+            # A merge may bring a denial along, so a mapping that merges is not all there is.
+            if name == "<<" or name in mapping:
+                mapping[UNTRUSTED] = True
+            mapping[name] = self.construct_object(value, deep=True)
 
 
-def _install_core_schema() -> None:
-    resolvers: dict[str | None, list[Any]] = {}
-    core = [
-        ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
-        ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", "~nN"),
-        ("tag:yaml.org,2002:int", r"^[-+]?[0-9]+$", "-+0123456789"),
-        ("tag:yaml.org,2002:float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+0123456789."),
-    ]
-    import re  # noqa: PLC0415
-
-    for tag, pattern, firsts in core:
-        for first in firsts:
-            resolvers.setdefault(first, []).append((tag, re.compile(pattern)))
-    resolvers.setdefault("", []).append(("tag:yaml.org,2002:null", re.compile(r"^$")))
-    _Yaml12.yaml_implicit_resolvers = resolvers
-    _Yaml12.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+_CORE_SCHEMA = (
+    ("bool", r"(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("null", r"(?:~|null|Null|NULL|)$", ("~", "n", "N", "")),
+    ("int", r"(?:0|[-+]?[1-9][0-9]*)$", "-+0123456789"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+0123456789."),
+)
+for _tag, _pattern, _firsts in _CORE_SCHEMA:
+    _Yaml12.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_firsts))
+_Yaml12.add_constructor("tag:yaml.org,2002:map", _Yaml12.construct_yaml_map)

@@ -1,0 +1,261 @@
+"""Compiled plans: what a schema lets through, ready to walk. No schema is looked at from here on.
+
+A plan's `keep` returns what of one value may leave, or DROPPED. Nothing that is dropped influences what is kept:
+not the order of keys, not the presence of a container, not a count (rules 3, 4, 6 and 11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import MAX_EMAX, MIN_EMIN, Context
+from enum import Enum
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+from redactor.wellformed import Json, JsonInteger, JsonNumber
+
+
+class Nothing(Enum):
+    """The one value that says: not kept. `null` is kept as None."""
+
+    DROPPED = "dropped"
+
+
+DROPPED = Nothing.DROPPED
+Kept: TypeAlias = Json | Nothing
+
+
+class Plan(Protocol):
+    """What one schema position lets through."""
+
+    def keep(self, value: Json) -> Kept:
+        """Return the part of `value` that may leave, made of new containers and the same scalars."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Nothing leaves."""
+
+    def keep(self, value: Json) -> Kept:  # noqa: ARG002
+        """Return DROPPED."""
+        return DROPPED
+
+
+DROP = Drop()
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A marked scalar of one of `types`, or null; with `only`, just the values it lists (rule 6)."""
+
+    types: frozenset[type]
+    only: frozenset[str] | None = None
+
+    def keep(self, value: Json) -> Kept:
+        """Return a scalar that fits."""
+        if value is None:
+            return None
+        if type(value) not in self.types:
+            return DROPPED
+        return value if self.only is None or canonical(value) in self.only else DROPPED
+
+
+@dataclass(frozen=True, slots=True)
+class FreeForm:
+    """A marked object without declared parts, kept whole within the limits, else as its presence (rule 4)."""
+
+    bytes_max: int
+    depth_max: int
+
+    def keep(self, value: Json) -> Kept:
+        """Return the whole object."""
+        if type(value) is not dict:
+            return None if value is None else DROPPED
+        if _depth(value) > self.depth_max or len(encode_json(value)) > self.bytes_max:
+            return {}
+        return value
+
+
+class Pattern(Protocol):
+    """A compiled regular expression, as far as it is needed."""
+
+    def search(self, text: str) -> object | None:
+        """Return something where the expression matches anywhere in `text`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MapBranch:
+    """What one schema says of keys it does not declare: patterns, else the plan for all others."""
+
+    patterns: tuple[tuple[Pattern, Plan], ...]
+    others: Plan | None
+
+    def plans_for(self, key: str) -> tuple[Plan, ...]:
+        """Return every plan that the key's value must pass; empty where the branch says nothing of it."""
+        matched = tuple(plan for pattern, plan in self.patterns if pattern.search(key) is not None)
+        if matched or self.others is None:
+            return matched
+        return (self.others,)
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """An object's declared properties in document order, and behind them the entries of a marked map, sorted."""
+
+    properties: Mapping[str, Plan]
+    positions: Mapping[str, int]
+    """Where each of `properties` stands."""
+    declared: frozenset[str]
+    """All declared names, also those that keep nothing: they are no map keys."""
+    branches: tuple[MapBranch, ...]
+    marked: bool
+
+    def keep(self, value: Json) -> Kept:
+        """Return the object with what is kept of each property, or DROPPED where that is nothing."""
+        if type(value) is not dict:
+            return None if value is None and self.marked else DROPPED
+        kept: dict[str, Json] = {}
+        for name in self._names_in(value):
+            part = self.properties[name].keep(value[name])
+            if part is not DROPPED:
+                kept[name] = part
+        if self.branches:
+            self._keep_entries(value, kept)
+        return kept if kept or self.marked else DROPPED
+
+    def _names_in(self, value: dict[str, Json]) -> Sequence[str]:
+        properties = self.properties
+        if len(value) * 4 >= len(properties):
+            return [name for name in properties if name in value]
+        # Many small objects of a wide schema must not cost its width each.
+        return sorted((name for name in value if name in properties), key=self.positions.__getitem__)
+
+    def _keep_entries(self, value: dict[str, Json], kept: dict[str, Json]) -> None:
+        for key in sorted(value.keys() - self.declared):
+            plans = [plan for branch in self.branches for plan in branch.plans_for(key)]
+            part = keep_by_all(plans, value[key]) if plans else DROPPED
+            if part is not DROPPED:
+                kept[key] = part
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """Tuple slots, then items. What does not fit is removed singly, slots before a kept element become null."""
+
+    slots: tuple[Plan, ...]
+    items: Plan
+    marked: bool
+
+    def keep(self, value: Json) -> Kept:
+        """Return the array with what is kept of each element, or DROPPED where that is nothing."""
+        if type(value) is not list:
+            return None if value is None and self.marked else DROPPED
+        kept = self._keep_slots(value) if self.slots else []
+        keep = self.items.keep
+        tail = [part for each in value[len(self.slots) :] if (part := keep(each)) is not DROPPED]
+        if not tail:
+            while kept and kept[-1] is DROPPED:
+                kept.pop()
+        whole: list[Json] = [None if part is DROPPED else part for part in kept]
+        whole += tail
+        return whole if whole or self.marked else DROPPED
+
+    def _keep_slots(self, value: list[Json]) -> list[Kept]:
+        return [plan.keep(each) for plan, each in zip(self.slots, value, strict=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """A value whose schema admits objects and arrays both: a mark grants it nothing, its parts keep theirs."""
+
+    as_object: Plan
+    as_array: Plan
+
+    def keep(self, value: Json) -> Kept:
+        """Return what the plan for the value's kind keeps."""
+        return (self.as_object if type(value) is dict else self.as_array).keep(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Several plans that all must let a value through: operations that tie, patterns that overlap."""
+
+    plans: tuple[Plan, ...]
+
+    def keep(self, value: Json) -> Kept:
+        """Return what is left when each plan has taken from what the one before it kept."""
+        return keep_by_all(self.plans, value)
+
+
+class Link:
+    """A plan that is still being compiled, for schemas that refer to themselves. Bound once, then never changed."""
+
+    __slots__ = ("target",)
+
+    def __init__(self) -> None:
+        self.target: Plan = DROP
+
+    def keep(self, value: Json) -> Kept:
+        """Return what the plan behind the link keeps."""
+        return self.target.keep(value)
+
+
+def keep_by_all(plans: Sequence[Plan], value: Json) -> Kept:
+    """Return what is left of `value` after every plan."""
+    kept: Kept = value
+    for plan in plans:
+        if kept is DROPPED:
+            return DROPPED
+        kept = plan.keep(kept)
+    return kept
+
+
+_EXACT = Context(prec=80, Emax=MAX_EMAX, Emin=MIN_EMIN)
+
+
+def canonical(scalar: Any) -> str:
+    """Return a text that is the same for two JSON scalars if they are equal: `1.0` and `1`, but not `"1"`."""
+    kind = type(scalar)
+    if kind is str:
+        return '"' + str(scalar)
+    if scalar is None or kind is bool:
+        return str(scalar)
+    token = str(scalar)
+    if len(token) > 64:
+        return token
+    try:
+        number = _EXACT.create_decimal(token)
+        return str(number.normalize(_EXACT)) if number else "0"
+    except ArithmeticError:
+        return token
+
+
+def encode_json(kept: Json) -> bytes:
+    """Return the JSON text of a kept tree, number tokens as they were written."""
+    return _ENCODER.encode(kept)
+
+
+def count_scalars(kept: Json) -> int:
+    """Return how many scalars a kept tree writes."""
+    if type(kept) is dict:
+        return sum(map(count_scalars, kept.values()))
+    return sum(map(count_scalars, kept)) if type(kept) is list else 1
+
+
+def _token(value: Any) -> msgspec.Raw:
+    if isinstance(value, JsonInteger | JsonNumber):
+        return msgspec.Raw(str(value))
+    raise TypeError("not a JSON value")
+
+
+_ENCODER = msgspec.json.Encoder(enc_hook=_token)
+
+
+def _depth(value: Json) -> int:
+    if type(value) is dict:
+        return 1 + max(map(_depth, value.values()), default=0)
+    return 1 + max(map(_depth, value), default=0) if type(value) is list else 0

@@ -1,0 +1,166 @@
+"""JSON text → tree, with one definition of well-formed for every code path (rule 10).
+
+Well-formed: UTF-8 without BOM, RFC 8259, no lone surrogates, no NaN or Infinity. Of duplicate keys the last counts,
+in the place of the last. Numbers stay the tokens they were written as. Time is linear in the text, whatever it holds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import accumulate
+from typing import Any, NoReturn, TypeAlias
+
+from schemas.event import BodyReason
+
+
+class JsonInteger(str):
+    """A number token without fraction and exponent, as it was written."""
+
+    __slots__ = ()
+
+
+class JsonNumber(str):
+    """A number token with a fraction or an exponent, as it was written."""
+
+    __slots__ = ()
+
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | bool | None"
+"""A parsed value; numbers are JsonInteger or JsonNumber, so look at `type(value)`, not at `isinstance`."""
+
+
+class Unusable(Exception):
+    """A body cannot be used as a whole. Carries the reason and nothing of the body, not even as its context."""
+
+    def __init__(self, reason: BodyReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def read_json(text: bytes, depth_max: int) -> Json:
+    """Return the tree that `text` holds.
+
+    Raises Unusable: `malformed` where it is not well-formed, else `too_deep` where it nests deeper than `depth_max`.
+    """
+    decoded = _decode(text)
+    if decoded is None or _has_lone_surrogate(decoded):
+        raise Unusable(BodyReason.MALFORMED)
+    if _is_deeper(text, depth_max):
+        raise Unusable(BodyReason.TOO_DEEP if _is_grammatical(decoded) else BodyReason.MALFORMED)
+    try:
+        tree: Json = _DECODER.decode(decoded)
+    except ValueError:
+        pass
+    else:
+        return tree
+    # Raised out here: the decoder's error holds the whole text.
+    raise Unusable(BodyReason.MALFORMED)
+
+
+def _decode(text: bytes) -> str | None:
+    try:
+        decoded = text.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if decoded.startswith("\ufeff") else decoded
+
+
+def _last_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
+        mapping.clear()
+        for key, value in pairs:
+            mapping.pop(key, None)
+            mapping[key] = value
+    return mapping
+
+
+def _refuse_constant(_: str) -> NoReturn:
+    raise ValueError
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_last_of_each,
+    parse_int=JsonInteger,
+    parse_float=JsonNumber,
+    parse_constant=_refuse_constant,
+)
+
+# Possessive, and the closing quote optional, so that no text makes the scan start over.
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+
+def _is_deeper(text: bytes, depth_max: int) -> bool:
+    if text.count(b"[") + text.count(b"{") <= depth_max:
+        return False
+    brackets = _STRINGS.sub(b"", text).translate(None, _NOT_BRACKETS)
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > depth_max
+
+
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+
+
+def _has_lone_surrogate(text: str) -> bool:
+    if _SURROGATE_ESCAPE.search(text) is None:
+        return False
+    high_ended_at = -1
+    for match in _ESCAPE.finditer(text):
+        unit = int(match[1] or "0", 16)
+        is_low = 0xDC00 <= unit <= 0xDFFF
+        if is_low != (high_ended_at == match.start()) and (is_low or high_ended_at >= 0):
+            return True
+        high_ended_at = match.end() if 0xD800 <= unit <= 0xDBFF else -1
+    return high_ended_at >= 0
+
+
+
+_STRING = re.compile(r'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+("?)')
+_OTHER_SCALAR = re.compile(r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?|true|false|null")
+_OUTSIDE_STRINGS = re.compile(r'[\[\]{},:" \t\n\r0-9eE.+\-truefalsn]*')
+_WITHOUT_SPACE = str.maketrans("", "", " \t\n\r")
+_PAIRS = ("[]", "{}")
+
+_AFTER = {",": "comma", "]": "after", "}": "after"}
+_VALUE = {'"': "after", "v": "after", "[": "first", "{": "first_key"}
+_NEXT: dict[str, dict[str, str]] = {
+    "value": _VALUE,
+    "first": {**_VALUE, "]": "after"},
+    "first_key": {'"': "colon", "}": "after"},
+    "key": {'"': "colon"},
+    "colon": {":": "value"},
+    "after": _AFTER,
+}
+
+
+def _is_grammatical(text: str) -> bool:
+    """Tell whether a text too deep for the recursive decoder is RFC 8259 all the same."""
+    # A string that does not end leaves no quote behind, so that the counts differ.
+    outline, strings = _STRING.subn(r"\1", text)
+    if outline.count('"') != strings or _OUTSIDE_STRINGS.fullmatch(outline) is None:
+        return False
+    # Spaces go last, so that `1 2` stays two values in a row and is refused as such.
+    return _is_outline(_OTHER_SCALAR.sub("v", outline).translate(_WITHOUT_SPACE))
+
+
+def _is_outline(symbols: str) -> bool:
+    """Check the order of brackets, commas, colons, strings (`"`) and other scalars (`v`)."""
+    state = "value"
+    open_brackets: list[str] = []
+    for symbol in symbols:
+        state = _NEXT[state].get(symbol, "")
+        if not state:
+            return False
+        if symbol in "[{":
+            open_brackets.append(symbol)
+        elif symbol in "]}":
+            if not open_brackets or open_brackets.pop() + symbol not in _PAIRS:
+                return False
+        elif symbol == ",":
+            if not open_brackets:
+                return False
+            state = "key" if open_brackets[-1] == "{" else "value"
+    return state == "after" and not open_brackets
