@@ -1,0 +1,377 @@
+"""Events into Kafka: batches of our own making on an idempotent aiokafka producer.
+
+Each producer is used until the first batch that fails or is late, then given up for a fresh one: after a failed batch
+the broker refuses the partition's next ones as out of sequence, and a late one is retried inside aiokafka for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
+
+from schemas.errors import NotDurable, PermanentError, RetryableError, StartupError
+from schemas.event import EncodedEvent
+
+log = structlog.get_logger("publisher")
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """Where and how events are published; every bound is a setting."""
+
+    bootstrap_servers: str
+    """Comma-separated `host:port`."""
+    topic: str
+    client_id: str = "auditap-publisher"
+    security: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """aiokafka's `security_protocol`, `ssl_context`, `sasl_mechanism`, `sasl_plain_username`, `sasl_plain_password`."""
+    publish_deadline_ms: int = 10_000
+    """After this a batch is not durable, and its producer is given up."""
+    linger_ms: int = 2
+    """How long the first event of a batch waits for company."""
+    batch_bytes_max: int = 512 * 1024
+    """Size of one batch before compression; a larger event goes alone."""
+    event_bytes_max: int = 8 * 1024 * 1024 - 1024
+    """Larger events are refused; the topic's `max.message.bytes` must be above it."""
+    queue_bytes_max: int = 64 * 1024 * 1024
+    """Events accepted and not yet durable; beyond it publishing is refused. Keep it below the broker's
+    `socket.request.max.bytes`, because all of it may go into one request."""
+    request_timeout_ms: int = 5_000
+    reconnect_wait_ms: int = 500
+    ready_wait_ms: int = 2_000
+    stop_wait_ms: int = 5_000
+    compression: str | None = "zstd"
+
+
+class KafkaPublisher:
+    """`EventPublisher` on Kafka: acknowledged by all in-sync replicas before `publish` returns.
+
+    Concurrent calls share batches. While no broker is there, publishing is refused at once.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._queue: deque[_Call] = deque()
+        self._calls: set[_Call] = set()
+        self._bytes = 0
+        self._queued = asyncio.Event()
+        self._given_up = asyncio.Event()
+        self._producer: AIOKafkaProducer | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._discarding: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Connect. Raises RetryableError while Kafka is away, StartupError where waiting cannot help."""
+        _quiet_library()
+        self._producer = await self._connect()
+        self._supervisor = asyncio.create_task(self._supervise(), name="kafka-publisher")
+
+    async def publish(self, events: Sequence[EncodedEvent]) -> None:
+        """Return once every event is acknowledged by all in-sync replicas.
+
+        Raises NotDurable within `publish_deadline_ms`; PermanentError, with nothing sent, where an event is larger
+        than `event_bytes_max`.
+        """
+        if not events:
+            return
+        call = self._admit(events)
+        try:
+            async with asyncio.timeout(self._settings.publish_deadline_ms / 1000):
+                await call.durable
+        except TimeoutError:
+            self._give_up(call.producer)
+            raise NotDurable("Kafka did not acknowledge in time") from None
+        finally:
+            self._calls.discard(call)
+            self._bytes -= call.size
+
+    async def ready(self) -> bool:
+        """Return whether a broker answers, a partition has a leader and there is room in the queue."""
+        producer = self._producer
+        if producer is None or self._bytes >= self._settings.queue_bytes_max:
+            return False
+        try:
+            async with asyncio.timeout(self._settings.ready_wait_ms / 1000):
+                answered = bool(await producer.client.force_metadata_update())
+        except TimeoutError:
+            return False
+        return answered and bool(producer.client.cluster.available_partitions_for_topic(self._settings.topic))
+
+    async def stop(self) -> None:
+        """Wait at most `stop_wait_ms` for what is under way, then let go; what is not durable by then is refused."""
+        waiting = [call.durable for call in self._calls]
+        if waiting and self._producer is not None:
+            await asyncio.wait(waiting, timeout=self._settings.stop_wait_ms / 1000)
+        if self._supervisor is not None:
+            await _end(self._supervisor)
+            self._supervisor = None
+        self._abandon()
+        if self._discarding:
+            await asyncio.wait(self._discarding)
+
+    def _admit(self, events: Sequence[EncodedEvent]) -> _Call:
+        if max(len(event.value) for event in events) > self._settings.event_bytes_max:
+            raise PermanentError("an event is larger than event_bytes_max")
+        if self._producer is None:
+            raise NotDurable("Kafka is away")
+        call = _Call(events, self._producer, asyncio.get_running_loop().create_future())
+        if self._calls and self._bytes + call.size > self._settings.queue_bytes_max:
+            raise NotDurable("too much is waiting for Kafka")
+        self._bytes += call.size
+        self._calls.add(call)
+        self._queue.append(call)
+        self._queued.set()
+        return call
+
+    def _give_up(self, producer: AIOKafkaProducer) -> None:
+        if producer is self._producer:
+            self._given_up.set()
+
+    async def _supervise(self) -> None:
+        """Keep delivering; when a producer is given up, refuse what it holds and make another."""
+        while True:
+            if self._producer is None:
+                self._producer = await self._reconnect()
+            delivery = asyncio.create_task(self._deliver(self._producer), name="kafka-delivery")
+            given_up = asyncio.create_task(self._given_up.wait(), name="kafka-given-up")
+            try:
+                await asyncio.wait({delivery, given_up}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await _end(given_up)
+                fault = await _end(delivery)
+            log.warning("producer_given_up", waiting=len(self._calls), fault=fault and type(fault).__name__)
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Let the producer go in the background and refuse all that was under way."""
+        producer, self._producer = self._producer, None
+        self._given_up.clear()
+        self._queue.clear()
+        for call in self._calls:
+            call.refuse("Kafka is away")
+        if producer is not None:
+            self._in_background(_discard(producer, 2 * self._settings.request_timeout_ms / 1000))
+
+    def _in_background(self, letting_go: Any) -> None:
+        task = asyncio.create_task(letting_go, name="kafka-producer-discard")
+        self._discarding.add(task)
+        task.add_done_callback(self._discarding.discard)
+
+    async def _reconnect(self) -> AIOKafkaProducer:
+        attempts = 1
+        while True:
+            try:
+                producer = await self._connect()
+            except (RetryableError, StartupError) as away:
+                if attempts == 1:
+                    log.warning("kafka_away", cause=str(away))
+                attempts += 1
+                await asyncio.sleep(self._settings.reconnect_wait_ms / 1000)
+            else:
+                log.info("kafka_back", attempts=attempts)
+                return producer
+
+    async def _connect(self) -> AIOKafkaProducer:
+        producer = _new_producer(self._settings)
+        starting = asyncio.create_task(_start(producer, self._settings), name="kafka-producer-start")
+        try:
+            # Cancelled in the middle, aiokafka's start would leave a connection open.
+            await asyncio.shield(starting)
+        except BaseException as error:
+            self._in_background(_discard_when(starting, producer, self._settings.stop_wait_ms / 1000))
+            if isinstance(error, UnknownTopicOrPartitionError):
+                raise StartupError(
+                    f"the topic {self._settings.topic} does not exist: create it with `auditap topics`"
+                ) from None
+            if isinstance(error, TopicAuthorizationFailedError):
+                raise StartupError(f"Kafka forbids this user the topic {self._settings.topic}") from None
+            if isinstance(error, KafkaError | OSError):
+                raise RetryableError("Kafka does not answer, or not with these security settings") from None
+            raise
+        return producer
+
+    async def _deliver(self, producer: AIOKafkaProducer) -> None:
+        """Pack what waits into batches and hand them over, evenly over the partitions that have a leader."""
+        spread = _Spread()
+        while True:
+            await self._queued.wait()
+            if sum(call.size for call in self._queue) < self._settings.batch_bytes_max:
+                await asyncio.sleep(self._settings.linger_ms / 1000)
+            self._queued.clear()
+            for builder, sharers in _pack(producer, self._queue):
+                partition = spread.next(_partitions(producer, self._settings.topic), builder.size())
+                try:
+                    sent = await producer.send_batch(builder, self._settings.topic, partition=partition)
+                except KafkaError as error:
+                    self._fail(producer, error)
+                    return
+                sent.add_done_callback(lambda done, sharers=sharers: self._settle(producer, done, sharers))
+
+    def _settle(
+        self, producer: AIOKafkaProducer, done: asyncio.Future[Any], sharers: Iterable[_Call]
+    ) -> None:
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is not None:
+            self._fail(producer, error)
+            return
+        for call in sharers:
+            call.done_one()
+
+    def _fail(self, producer: AIOKafkaProducer, error: BaseException) -> None:
+        log.warning("batch_failed", cause=type(error).__name__)
+        self._give_up(producer)
+
+
+class _Call:
+    """One call of `publish`: durable when the count of what it still waits for comes to nought."""
+
+    __slots__ = ("_outstanding", "durable", "events", "producer", "size")
+
+    def __init__(
+        self, events: Sequence[EncodedEvent], producer: AIOKafkaProducer, durable: asyncio.Future[None]
+    ) -> None:
+        self.events = events
+        self.producer = producer
+        self.durable = durable
+        self.size = sum(len(event.value) for event in events)
+        self._outstanding = 0
+
+    def wait_for_one(self) -> None:
+        self._outstanding += 1
+
+    def done_one(self) -> None:
+        self._outstanding -= 1
+        if self._outstanding == 0 and not self.durable.done():
+            self.durable.set_result(None)
+
+    def refuse(self, message: str) -> None:
+        if not self.durable.done():
+            self.durable.set_exception(NotDurable(message))
+            # Its caller may have been cancelled in this very moment and not look.
+            self.durable.exception()
+
+
+class _Spread:
+    """Chooses for each batch the partition that was given the fewest bytes."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[int, int] = {}
+
+    def next(self, partitions: AbstractSet[int], size: int) -> int:
+        if self._bytes.keys() != partitions:
+            self._bytes = dict.fromkeys(sorted(partitions), 0)
+        partition = min(self._bytes, key=self._bytes.__getitem__)
+        self._bytes[partition] += size
+        return partition
+
+
+def _pack(producer: AIOKafkaProducer, queue: deque[_Call]) -> Iterator[tuple[Any, list[_Call]]]:
+    """Empty the queue into batches and yield each with the calls that wait for it.
+
+    A call waits for its own packing too, so that a batch acknowledged early does not make it look complete. Callers
+    that went away are left out.
+    """
+    builder, sharers = producer.create_batch(), list[_Call]()
+    while queue:
+        call = queue.popleft()
+        if call.durable.done():
+            continue
+        call.wait_for_one()
+        sharers.append(call)
+        call.wait_for_one()
+        for event in call.events:
+            if builder.append(timestamp=event.received_ms, key=None, value=event.value) is None:
+                yield builder, sharers
+                builder, sharers = producer.create_batch(), [call]
+                call.wait_for_one()
+                builder.append(timestamp=event.received_ms, key=None, value=event.value)
+        call.done_one()
+    if sharers:
+        builder.close()
+        yield builder, sharers
+
+
+def _partitions(producer: AIOKafkaProducer, topic: str) -> AbstractSet[int]:
+    cluster = producer.client.cluster
+    known: AbstractSet[int] = cluster.available_partitions_for_topic(topic) or cluster.partitions_for_topic(
+        topic
+    )
+    return known
+
+
+def _new_producer(settings: KafkaSettings) -> AIOKafkaProducer:
+    return AIOKafkaProducer(
+        bootstrap_servers=settings.bootstrap_servers,
+        client_id=settings.client_id,
+        enable_idempotence=True,
+        acks="all",
+        compression_type=settings.compression,
+        max_batch_size=settings.batch_bytes_max,
+        request_timeout_ms=settings.request_timeout_ms,
+        **settings.security,
+    )
+
+
+async def _start(producer: AIOKafkaProducer, settings: KafkaSettings) -> None:
+    """Connect and learn the topic's partitions. Raises KafkaError."""
+    hosts = settings.bootstrap_servers.count(",") + 1
+    try:
+        # Each host may take its time to connect, to tell its version and its topics; then the producer's id.
+        async with asyncio.timeout((3 * hosts + 3) * settings.request_timeout_ms / 1000):
+            await producer.start()
+            await producer.partitions_for(settings.topic)
+    except TimeoutError:
+        raise KafkaError from None
+
+
+async def _discard_when(starting: asyncio.Task[None], producer: AIOKafkaProducer, wait_s: float) -> None:
+    await asyncio.wait({starting}, timeout=wait_s)
+    await _end(starting)
+    await _discard(producer, wait_s)
+
+
+async def _discard(producer: AIOKafkaProducer, wait_s: float) -> None:
+    """Stop a producer within about twice `wait_s`, whatever it holds.
+
+    aiokafka's own `stop` first waits for every batch, without end while Kafka is away. So its sender is ended first
+    and the batches are dropped; their callers have been refused.
+    """
+    sender, accumulator = producer._sender, producer._message_accumulator  # noqa: SLF001
+    if sender.sender_task is not None:
+        sender.sender_task.cancel()
+        for connection in list(producer.client._conns.values()):  # noqa: SLF001
+            connection.close()
+        await asyncio.wait({sender.sender_task}, timeout=wait_s)
+    for batches in accumulator._batches.values():  # noqa: SLF001
+        for batch in batches:
+            batch.future.cancel()
+    for batch in list(accumulator._pending_batches):  # noqa: SLF001
+        batch.future.cancel()
+    try:
+        async with asyncio.timeout(wait_s):
+            await producer.stop()
+    except (TimeoutError, KafkaError) as error:
+        log.warning("producer_not_stopped", cause=type(error).__name__)
+
+
+async def _end(task: asyncio.Task[Any]) -> BaseException | None:
+    """Cancel a task, wait for its end and return what it failed of, if it did."""
+    task.cancel()
+    await asyncio.wait({task})
+    return None if task.cancelled() else task.exception()
+
+
+def _quiet_library() -> None:
+    """Keep aiokafka silent: its debug lines hold whole requests, and while a broker is away it repeats its errors."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
