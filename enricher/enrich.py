@@ -75,7 +75,7 @@ class _Batch:
 
     def __init__(self, kinds: Iterable[Kind], subjects: Sequence[Incomplete]) -> None:
         self.wanted: dict[Kind, set[str]] = {kind: set() for kind in Kind}
-        self.zones_whose_account_counts: set[str] = set()
+        self.zones_to_name_accounts_of: set[str] = set()
         self.parts: dict[Kind, dict[str, _Part]] = {kind: {} for kind in Kind}
         self._unasked = dict.fromkeys(Kind, _NOTHING_WANTED) | dict.fromkeys(kinds, _NOT_ANSWERED)
         self._collect(subjects)
@@ -88,8 +88,8 @@ class _Batch:
                 accounts.add(key)
             if key := _zone_key(subject):
                 zones.add(key)
-                if not subject.account_id:
-                    self.zones_whose_account_counts.add(key)
+                if not subject.account_id and not subject.account_name:
+                    self.zones_to_name_accounts_of.add(key)
             if key := _user_key(subject):
                 users.add(key)
             if key := _token_key(subject):
@@ -102,20 +102,22 @@ class _Batch:
         zone, zone_rank = self.part(Kind.ZONE, _zone_key(subject))
         user, user_rank = self.part(Kind.USER, _user_key(subject))
         token, token_rank = self.part(Kind.TOKEN, _token_key(subject))
-        if subject.account_id:
-            account_id, name_in_zone = None, None
-            account, account_rank = self.part(Kind.ACCOUNT, _account_key(subject))
-        else:
-            account_id, name_in_zone = zone.account_id, zone.account_name
-            account, account_rank = self.part(Kind.ACCOUNT, _account_to_name(zone))
+        account, account_rank = self._account(subject, zone)
         return Completion(
-            account_id=account_id,
-            account_name=name_in_zone or account.name,
+            account_id=None if subject.account_id else zone.account_id,
+            account_name=account.name,
             zone_name=None if subject.zone_name else zone.name,
             actor_email=user.email,
             actor_token_name=token.name,
             state=_STATES[max(zone_rank, user_rank, token_rank, account_rank)],
         )
+
+    def _account(self, subject: Incomplete, zone: Found) -> _Part:
+        if subject.account_name:
+            return _NOTHING_WANTED
+        if zone.account_name and not subject.account_id:
+            return Found(name=zone.account_name), 0
+        return self.part(Kind.ACCOUNT, subject.account_id or zone.account_id)
 
 
 class Enricher:
@@ -168,7 +170,7 @@ class Enricher:
     async def _ask_one(self, batch: _Batch, kind: Kind, key: str) -> None:
         answer = await self._cache.answer(kind, key)
         batch.parts[kind][key] = _part(answer)
-        if kind is Kind.ZONE and isinstance(answer, Found) and key in batch.zones_whose_account_counts:
+        if kind is Kind.ZONE and isinstance(answer, Found) and key in batch.zones_to_name_accounts_of:
             await self._ask_account_of(batch, answer)
 
     async def _ask_account_of(self, batch: _Batch, zone: Found) -> None:
@@ -180,7 +182,7 @@ class Enricher:
 
 def _accounts_of_zones(batch: _Batch) -> set[str]:
     """Return the accounts that zones known already lead to, and that the batch does not want anyway."""
-    zones = (batch.part(Kind.ZONE, key)[0] for key in batch.zones_whose_account_counts)
+    zones = (batch.part(Kind.ZONE, key)[0] for key in batch.zones_to_name_accounts_of)
     return {account for zone in zones if (account := _account_to_name(zone))} - batch.wanted[Kind.ACCOUNT]
 
 

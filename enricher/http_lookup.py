@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Iterable
 from urllib.parse import quote
 
@@ -21,7 +22,8 @@ class HttpLookUp:
     """`LookUp` by HTTP, each kind at its own service. To be used by one event loop, and stopped at the end."""
 
     def __init__(self, configs: Iterable[LookUpConfig]) -> None:
-        self._services = {config.kind: _Service(config) for config in configs}
+        tls = httpx.create_ssl_context()
+        self._services = {config.kind: _Service(config, tls) for config in configs}
 
     async def look_up(self, kind: Kind, key: str) -> Found | Absent:
         """See `LookUp`. `kind` is one of those configured."""
@@ -36,7 +38,7 @@ class HttpLookUp:
 class _Service:
     """One kind's service."""
 
-    def __init__(self, config: LookUpConfig) -> None:
+    def __init__(self, config: LookUpConfig, tls: ssl.SSLContext) -> None:
         self._who = f"the {config.kind} service"
         self._before, self._after = config.url.split("{key}")
         self._syntax = compile_syntax(f"the {config.kind} look-up", config.key_syntax)
@@ -50,9 +52,10 @@ class _Service:
         self._turns = asyncio.Semaphore(config.concurrency_max)
         # The bare transport: a client would log every URL, keep cookies and follow proxies of the environment.
         self._transport = httpx.AsyncHTTPTransport(
+            verify=tls,
             limits=httpx.Limits(
                 max_connections=config.concurrency_max, max_keepalive_connections=config.concurrency_max
-            )
+            ),
         )
 
     async def look_up(self, key: str) -> Found | Absent:

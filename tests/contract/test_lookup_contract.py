@@ -111,17 +111,24 @@ class CachedSide:
         return self.inner.asked()
 
 
-@pytest.fixture(params=["fake", "http", "cached fake", "cached http"])
-async def side(request: pytest.FixtureRequest) -> AsyncIterator[Side]:
-    name = str(request.param)
+@pytest.fixture(scope="module")
+async def service() -> AsyncIterator[NameService]:
     async with running(NameService()) as service:
-        inner = HttpSide(service) if name.endswith("http") else FakeSide()
-        cached = CachedSide(inner) if name.startswith("cached") else None
-        yield cached or inner
-        if cached:
-            await cached.cache.stop()
-        if isinstance(inner, HttpSide):
-            await inner.http.stop()
+        yield service
+
+
+@pytest.fixture(params=["fake", "http", "cached fake", "cached http"])
+async def side(request: pytest.FixtureRequest, service: NameService) -> AsyncIterator[Side]:
+    service.requests.clear()
+    service.behaviour = None
+    name = str(request.param)
+    inner = HttpSide(service) if name.endswith("http") else FakeSide()
+    cached = CachedSide(inner) if name.startswith("cached") else None
+    yield cached or inner
+    if cached:
+        await cached.cache.stop()
+    if isinstance(inner, HttpSide):
+        await inner.http.stop()
 
 
 @pytest.mark.parametrize(("kind", "key"), KNOWN)

@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import product
+from typing import Any, NamedTuple, Protocol
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from enricher.cache import LookUpCache
+from enricher.config import CacheConfig
+from enricher.enrich import Completion, Enricher
+from enricher.ports import Found, Kind
+from schemas.metric_defs import Metrics
+from schemas.record import COLUMNS, EnrichmentState, Record
+from tests.fakes.lookup import FakeLookUp
+
+COMPLETE, PARTIAL, UNRESOLVABLE = (
+    EnrichmentState.COMPLETE,
+    EnrichmentState.PARTIAL,
+    EnrichmentState.UNRESOLVABLE,
+)
+NAMES = {
+    (Kind.ACCOUNT, "a1"): Found(name="Account 1"),
+    (Kind.ACCOUNT, "a2"): Found(name="Account 2"),
+    (Kind.ZONE, "z1"): Found(name="one.example", account_id="a1"),
+    (Kind.ZONE, "z2"): Found(name="two.example", account_id="a2", account_name="Account 2, says the zone"),
+    (Kind.ZONE, "z3"): Found(name="three.example"),
+    (Kind.ZONE, "z4"): Found(name="four.example", account_id="gone"),
+    (Kind.USER, "u1"): Found(email="one@example.com"),
+    (Kind.USER, "u2"): Found(),
+    (Kind.TOKEN, "t1"): Found(name="Token 1"),
+}
+ALL_KINDS = tuple(Kind)
+
+
+def _record(**fields: Any) -> Record:
+    given: dict[str, Any] = dict.fromkeys(COLUMNS)
+    given |= {"id": uuid.UUID(int=0), "action_result": "success", "action_type": "view", "receipt": "{}"}
+    given |= {"received_ms": 0, "event_digest": b"", "enrichment": PARTIAL}
+    return Record(**(given | fields))
+
+
+class Row(NamedTuple):
+    """A record left partial as another part would hold it; `Incomplete` by its shape alone."""
+
+    account_id: str | None = None
+    account_name: str | None = None
+    zone_id: str | None = None
+    zone_name: str | None = None
+    actor_id: str | None = None
+    actor_type: str | None = None
+    actor_email: str | None = None
+    actor_token_id: str | None = None
+    actor_token_name: str | None = None
+
+
+class Enrichment(Protocol):
+    """The port as the ingestor declares it."""
+
+    async def enrich(self, records: Sequence[Record]) -> None: ...
+
+
+class Setting:
+    def __init__(self, kinds: Sequence[Kind], budget_ms: int, config: CacheConfig) -> None:
+        self.source = FakeLookUp()
+        self.source.answers.update(NAMES)
+        self.cache = LookUpCache(self.source, dict.fromkeys(kinds, config), Metrics())
+        self.enricher = Enricher(self.cache, budget_ms)
+
+    async def one(self, **fields: Any) -> Record:
+        record = _record(**fields)
+        port: Enrichment = self.enricher
+        await port.enrich([record])
+        return record
+
+
+@asynccontextmanager
+async def _set(
+    kinds: Sequence[Kind] = ALL_KINDS, budget_ms: int = 10_000, config: CacheConfig | None = None
+) -> AsyncIterator[Setting]:
+    setting = Setting(kinds, budget_ms, config or CacheConfig())
+    try:
+        yield setting
+    finally:
+        setting.source.gate.set()
+        await setting.cache.stop()
+
+
+@pytest.fixture
+async def setting() -> AsyncIterator[Setting]:
+    async with _set() as it:
+        yield it
+
+
+async def test_every_name_is_filled_in(setting: Setting) -> None:
+    record = await setting.one(
+        account_id="a1", zone_id="z2", actor_id="u1", actor_type="user", actor_token_id="t1"
+    )
+    assert (record.account_id, record.account_name) == ("a1", "Account 1")
+    assert (record.zone_id, record.zone_name) == ("z2", "two.example")
+    assert (record.actor_email, record.actor_token_name) == ("one@example.com", "Token 1")
+    assert record.enrichment == COMPLETE
+
+
+async def test_a_record_without_ids_is_complete_and_nothing_is_asked(setting: Setting) -> None:
+    record = await setting.one()
+    assert record == _record(enrichment=COMPLETE)
+    assert setting.source.asked.total() == 0
+
+
+async def test_what_is_there_is_neither_asked_for_nor_changed(setting: Setting) -> None:
+    there = {
+        "account_id": "a1", "account_name": "x", "zone_id": "z2", "zone_name": "y", "actor_id": "u1",
+        "actor_type": "user", "actor_email": "z@example.com", "actor_token_id": "t1", "actor_token_name": "w",
+    }  # fmt: skip
+    assert await setting.one(**there) == _record(**there, enrichment=COMPLETE)
+    assert setting.source.asked.total() == 0
+
+
+async def test_the_account_of_a_zone_and_its_name_are_looked_up_where_the_record_has_none(
+    setting: Setting,
+) -> None:
+    record = await setting.one(zone_id="z1")
+    assert (record.account_id, record.account_name, record.zone_name) == ("a1", "Account 1", "one.example")
+    assert record.enrichment == COMPLETE
+    warm = await setting.one(zone_id="z1", zone_name="one.example")
+    assert (warm.account_id, warm.account_name) == ("a1", "Account 1")
+    assert setting.source.asked == {(Kind.ZONE, "z1"): 1, (Kind.ACCOUNT, "a1"): 1}
+
+
+async def test_a_zone_that_names_its_account_saves_a_look_up(setting: Setting) -> None:
+    record = await setting.one(zone_id="z2")
+    assert (record.account_id, record.account_name) == ("a2", "Account 2, says the zone")
+    assert setting.source.asked == {(Kind.ZONE, "z2"): 1}
+
+
+async def test_the_account_of_a_record_is_not_replaced_by_its_zone_s(setting: Setting) -> None:
+    record = await setting.one(account_id="a1", zone_id="z2")
+    assert (record.account_id, record.account_name) == ("a1", "Account 1")
+
+
+async def test_an_account_name_without_its_id_stays_and_is_not_asked_for(setting: Setting) -> None:
+    record = await setting.one(account_name="given", zone_id="z1")
+    assert (record.account_id, record.account_name) == ("a1", "given")
+    assert setting.source.asked == {(Kind.ZONE, "z1"): 1}
+
+
+async def test_a_zone_without_an_account_is_complete(setting: Setting) -> None:
+    record = await setting.one(zone_id="z3")
+    assert (record.account_id, record.zone_name, record.enrichment) == (None, "three.example", COMPLETE)
+
+
+async def test_only_users_have_an_e_mail_address(setting: Setting) -> None:
+    for actor_type in (None, "account", "system", "cloudflare_admin"):
+        assert (await setting.one(actor_id="u1", actor_type=actor_type)).actor_email is None
+    assert setting.source.asked.total() == 0
+    assert (
+        await setting.one(actor_id="u1", actor_type="user", actor_email="")
+    ).actor_email == "one@example.com"
+
+
+async def test_a_user_without_an_address_is_complete(setting: Setting) -> None:
+    record = await setting.one(actor_id="u2", actor_type="user")
+    assert (record.actor_email, record.enrichment) == (None, COMPLETE)
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        {"account_id": "?"},
+        {"zone_id": "?"},
+        {"actor_id": "?", "actor_type": "user"},
+        {"actor_token_id": "?"},
+        {"zone_id": "z4"},
+        {"account_id": "a1", "zone_id": "?"},
+        {"account_id": "x" * 300},
+    ],
+)
+async def test_an_id_unknown_to_its_service_is_unresolvable(setting: Setting, ids: dict[str, str]) -> None:
+    assert (await setting.one(**ids)).enrichment == UNRESOLVABLE
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+async def test_a_failed_look_up_leaves_partial_and_the_rest_is_filled_in(
+    setting: Setting, kind: Kind
+) -> None:
+    setting.source.failing.add(kind)
+    record = await setting.one(
+        account_id="a1", zone_id="z2", actor_id="u1", actor_type="user", actor_token_id="t1"
+    )
+    assert record.enrichment == PARTIAL
+    filled = (record.account_name, record.zone_name, record.actor_email, record.actor_token_name)
+    assert [name is None for name in filled] == [other is kind for other in ALL_KINDS]
+
+
+async def test_a_failure_outweighs_an_unknown_id(setting: Setting) -> None:
+    setting.source.failing.add(Kind.ACCOUNT)
+    assert (await setting.one(account_id="a1", zone_id="?")).enrichment == PARTIAL
+    assert (await setting.one(zone_id="z1")).enrichment == PARTIAL
+
+
+async def test_a_kind_not_configured_is_not_asked_for_and_not_partial() -> None:
+    for present in product((False, True), repeat=4):
+        kinds = [kind for kind, there in zip(ALL_KINDS, present, strict=True) if there]
+        async with _set(kinds) as setting:
+            record = await setting.one(zone_id="z1", actor_id="u1", actor_type="user", actor_token_id="t1")
+            assert record.enrichment == COMPLETE
+            assert {kind for kind, _ in setting.source.asked} <= set(kinds)
+            assert (record.zone_name is not None) == (Kind.ZONE in kinds)
+            assert (record.account_name is not None) == ({Kind.ZONE, Kind.ACCOUNT} <= set(kinds))
+            assert (record.actor_email is not None) == (Kind.USER in kinds)
+            assert (record.actor_token_name is not None) == (Kind.TOKEN in kinds)
+
+
+async def test_20_000_records_in_concurrent_batches_ask_once_per_distinct_key(setting: Setting) -> None:
+    records = [
+        _record(
+            account_id=f"a{n % 7}" if n % 3 else None,
+            zone_id=f"z{n % 11}",
+            actor_id=f"u{n % 13}",
+            actor_type="user",
+            actor_token_id=f"t{n % 5}",
+        )
+        for n in range(20_000)
+    ]
+    batches = [records[start : start + 500] for start in range(0, 20_000, 500)]
+    await asyncio.gather(*(setting.enricher.enrich(batch) for batch in batches))
+    assert set(setting.source.asked.values()) == {1}
+    assert {record.enrichment for record in records} <= {COMPLETE, UNRESOLVABLE}
+    assert {record.zone_name for record in records if record.zone_id == "z1"} == {"one.example"}
+    keys = len(setting.source.asked)
+    assert keys <= 7 + 11 + 13 + 5 + 1
+
+
+async def test_what_does_not_come_in_time_leaves_partial_and_comes_later() -> None:
+    async with _set(budget_ms=20) as setting:
+        await setting.one(actor_token_id="t1")
+        setting.source.gate.clear()
+        record = await setting.one(account_id="a1", zone_id="z1", actor_token_id="t1")
+        assert (record.account_name, record.zone_name, record.actor_token_name) == (None, None, "Token 1")
+        assert record.enrichment == PARTIAL
+        setting.source.gate.set()
+        await asyncio.sleep(0.01)
+        record = await setting.one(account_id="a1", zone_id="z1", actor_token_id="t1")
+        assert record.enrichment == COMPLETE
+        assert set(setting.source.asked.values()) == {1}
+
+
+async def test_one_hung_key_holds_back_only_its_own_records() -> None:
+    async with _set(budget_ms=200) as setting:
+        hung = asyncio.create_task(setting.cache.answer(Kind.ZONE, "z9"))
+        setting.source.gate.clear()
+        await asyncio.sleep(0.01)
+        setting.source.gate, closed = asyncio.Event(), setting.source.gate
+        setting.source.gate.set()
+        records = [_record(zone_id="z9"), _record(zone_id="z1")]
+        await setting.enricher.enrich(records)
+        assert [record.enrichment for record in records] == [PARTIAL, COMPLETE]
+        assert records[1].account_name == "Account 1"
+        closed.set()
+        await hung
+
+
+async def test_a_late_key_is_waited_for_once_and_not_by_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with _set(budget_ms=20) as setting:
+        setting.source.gate.clear()
+        assert (await setting.one(account_id="a1")).enrichment == PARTIAL
+        monkeypatch.setattr(Enricher, "_ask", _never)
+        assert (await setting.one(account_id="a1")).enrichment == PARTIAL
+
+
+async def test_with_every_key_cached_nothing_is_asked_and_no_task_made(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = {"zone_id": "z1", "actor_id": "u1", "actor_type": "user", "actor_token_id": "?"}
+    await setting.one(**ids)
+    monkeypatch.setattr(asyncio, "create_task", _never)
+    monkeypatch.setattr(Enricher, "_ask", _never)
+    record = await setting.one(**ids)
+    assert (record.account_name, record.enrichment) == ("Account 1", UNRESOLVABLE)
+
+
+def _never(*_args: Any) -> None:
+    pytest.fail("asked although everything was known")
+
+
+async def test_a_cancelled_batch_leaves_its_look_ups_to_the_others(setting: Setting) -> None:
+    setting.source.gate.clear()
+    batches = [asyncio.create_task(setting.one(account_id="a1")) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    batches[0].cancel()
+    await asyncio.wait((batches[0],))
+    setting.source.gate.set()
+    assert (await batches[1]).account_name == "Account 1"
+    assert setting.source.asked.total() == 1
+
+
+async def test_more_distinct_keys_than_the_cache_holds_are_all_filled_in() -> None:
+    async with _set(config=CacheConfig(entries_max=3)) as setting:
+        for n in range(50):
+            setting.source.answers[Kind.ACCOUNT, f"many{n}"] = Found(name=f"Name {n}")
+        records = [_record(account_id=f"many{n}") for n in range(50)]
+        await setting.enricher.enrich(records)
+        assert [record.account_name for record in records] == [f"Name {n}" for n in range(50)]
+
+
+async def test_an_empty_batch_is_nothing(setting: Setting) -> None:
+    await setting.enricher.enrich([])
+    assert await setting.enricher.resolve([]) == []
+
+
+async def test_a_partial_record_is_completed_from_its_ids_alone(setting: Setting) -> None:
+    rows = [
+        Row(zone_id="z1", actor_id="u1", actor_type="user"),
+        Row(account_id="a2", account_name="there", actor_token_id="t1"),
+        Row(account_id="?"),
+    ]
+    assert await setting.enricher.resolve(rows) == [
+        Completion("a1", "Account 1", "one.example", "one@example.com", None, COMPLETE),
+        Completion(None, None, None, None, "Token 1", COMPLETE),
+        Completion(None, None, None, None, None, UNRESOLVABLE),
+    ]
+    assert "one@example.com" not in repr(await setting.enricher.resolve(rows))
+
+
+IDS = {
+    "account_id": st.sampled_from([None, "", "a1", "a2", "?", "x" * 300]),
+    "account_name": st.sampled_from([None, "", "given"]),
+    "zone_id": st.sampled_from([None, "", "z1", "z2", "z3", "z4", "?"]),
+    "zone_name": st.sampled_from([None, "", "given.example"]),
+    "actor_id": st.sampled_from([None, "u1", "u2", "?"]),
+    "actor_type": st.sampled_from([None, "user", "system"]),
+    "actor_email": st.sampled_from([None, "given@example.com"]),
+    "actor_token_id": st.sampled_from([None, "t1", "?"]),
+    "actor_token_name": st.sampled_from([None, "given"]),
+}
+FOUND_LATER = ("account_id", "account_name", "zone_name", "actor_email", "actor_token_name")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.fixed_dictionaries(IDS), max_size=5), st.sets(st.sampled_from(ALL_KINDS)))
+def test_enriching_and_completing_later_come_to_the_same(
+    batch: list[dict[str, Any]], down: set[Kind]
+) -> None:
+    async def both() -> tuple[list[Record], list[Completion]]:
+        async with _set() as setting:
+            setting.source.failing = set(down)
+            records = [_record(**ids) for ids in batch]
+            await setting.enricher.enrich(records)
+            return records, await setting.enricher.resolve([Row(**ids) for ids in batch])
+
+    with capture_logs():
+        records, completions = asyncio.run(both())
+    for ids, record, completion in zip(batch, records, completions, strict=True):
+        assert record.enrichment == completion.state
+        for name in FOUND_LATER:
+            assert (getattr(record, name) or None) == (ids[name] or getattr(completion, name))
+            assert not (ids[name] and getattr(completion, name))
+        if not down:
+            assert completion.state is not PARTIAL

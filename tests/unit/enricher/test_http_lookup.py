@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+
+from enricher.config import LookUpConfig
+from enricher.http_lookup import HttpLookUp
+from enricher.ports import Absent, Found, Kind
+from schemas.errors import RetryableError
+from tests.fakes.lookup import Behaviour, NameService
+
+KEY = "4bb334f7c94c4a29a045f03944f072e5"
+NAMED = Found(name="Example")
+
+
+@asynccontextmanager
+async def _http(service: NameService, **settings: Any) -> AsyncIterator[HttpLookUp]:
+    given = {"url": service.address + "/account/{key}", "pointers": {"name": "/result/name"}} | settings
+    look_up = HttpLookUp([LookUpConfig(kind=Kind.ACCOUNT, **given)])
+    yield look_up
+    await look_up.stop()
+
+
+def _answering(response: Response) -> Behaviour:
+    async def answer(_request: Request) -> Response:
+        return response
+
+    return answer
+
+
+async def _hang(request: Request) -> Response:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    return Response()
+
+
+async def _drip(_request: Request) -> Response:
+    async def drops() -> AsyncIterator[bytes]:
+        for _ in range(500):
+            yield b" "
+            await asyncio.sleep(0.01)
+
+    return StreamingResponse(drops())
+
+
+async def _flood(_request: Request) -> Response:
+    async def waves() -> AsyncIterator[bytes]:
+        for _ in range(50):
+            yield b" " * 65_536
+            await asyncio.sleep(0)
+
+    return StreamingResponse(waves())
+
+
+async def test_the_key_is_percent_encoded_in_path_and_query(service: NameService) -> None:
+    key = "a/../b?c=d&e#f%2f é"
+    service.answers[Kind.ACCOUNT, key] = NAMED
+    async with _http(service, key_syntax="(?s).*") as look_up:
+        assert await look_up.look_up(Kind.ACCOUNT, key) == NAMED
+    service.behaviour = _answering(JSONResponse({"result": {"name": "Example"}}))
+    url = service.address + "/account/by-id?first=1&id={key}&last=2"
+    async with _http(service, url=url, key_syntax="(?s).*") as look_up:
+        assert await look_up.look_up(Kind.ACCOUNT, key) == NAMED
+    assert dict(service.requests[-1].query_params) == {"first": "1", "id": key, "last": "2"}
+
+
+@pytest.mark.parametrize(
+    "key", ["..", ".", "...", "a/b", "a b", "a\n", "a?b", "é", "a\0", "%2e", "x" * 129, "http://elsewhere/"]
+)
+async def test_a_key_outside_the_syntax_is_never_sent(service: NameService, key: str) -> None:
+    async with _http(service) as look_up:
+        assert await look_up.look_up(Kind.ACCOUNT, key) == Absent()
+    assert service.requests == []
+
+
+async def test_a_key_of_dots_is_never_sent_whatever_the_syntax(service: NameService) -> None:
+    async with _http(service, key_syntax=".*") as look_up:
+        assert await look_up.look_up(Kind.ACCOUNT, "..") == Absent()
+    assert service.requests == []
+
+
+@pytest.mark.parametrize("status", [404, 410])
+async def test_the_service_says_it_does_not_know(service: NameService, status: int) -> None:
+    service.behaviour = _answering(Response("no", status))
+    async with _http(service) as look_up:
+        assert await look_up.look_up(Kind.ACCOUNT, KEY) == Absent()
+
+
+@pytest.mark.parametrize("status", [201, 204, 301, 304, 400, 401, 403, 408, 429, 500, 502, 503, 504])
+async def test_any_other_status_is_no_answer(service: NameService, status: int) -> None:
+    service.behaviour = _answering(Response(status_code=status))
+    async with _http(service) as look_up:
+        with pytest.raises(RetryableError, match=f"the account service answered with status {status}"):
+            await look_up.look_up(Kind.ACCOUNT, KEY)
+
+
+async def test_redirects_are_not_followed(service: NameService) -> None:
+    service.behaviour = _answering(RedirectResponse("/account/elsewhere", 307))
+    async with _http(service) as look_up:
+        with pytest.raises(RetryableError, match="status 307"):
+            await look_up.look_up(Kind.ACCOUNT, KEY)
+    assert len(service.requests) == 1
+
+
+GZIPPED = Response(gzip.compress(b'{"result": {"name": "n"}}'), headers={"content-encoding": "gzip"})
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "cause"),
+    [
+        (_hang, "did not answer in time"),
+        (_drip, "did not answer in time"),
+        (_flood, "too much"),
+        (_answering(Response("<html>")), "not JSON"),
+        (_answering(JSONResponse({"result": {"name": 7}})), "another shape"),
+        (_answering(JSONResponse({"result": {"name": "x" * 513}})), "another shape"),
+        (_answering(GZIPPED), "encoding"),
+    ],
+)
+async def test_a_service_that_is_slow_or_lies_is_not_believed(
+    service: NameService, behaviour: Behaviour, cause: str
+) -> None:
+    service.behaviour = behaviour
+    async with _http(service, timeout_ms=200) as look_up:
+        with pytest.raises(RetryableError, match=cause) as caught:
+            await look_up.look_up(Kind.ACCOUNT, KEY)
+    assert KEY not in str(caught.value)
+
+
+async def test_the_bound_on_answers_is_exact(service: NameService) -> None:
+    body = b'{"result": {"name": "Example"}}'
+    service.behaviour = _answering(Response(body))
+    async with _http(service, answer_bytes_max=len(body)) as look_up:
+        assert await look_up.look_up(Kind.ACCOUNT, KEY) == NAMED
+    async with _http(service, answer_bytes_max=len(body) - 1) as look_up:
+        with pytest.raises(RetryableError, match="too much"):
+            await look_up.look_up(Kind.ACCOUNT, KEY)
+
+
+@pytest.mark.parametrize(
+    "greeting", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", b"\x00\xff garbage\r\n\r\n"]
+)
+async def test_a_connection_cut_short_is_no_answer(greeting: bytes) -> None:
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(greeting)
+        writer.close()
+
+    server = await asyncio.start_server(cut, "127.0.0.1")
+    service = NameService()
+    service.address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, _http(service) as look_up:
+        with pytest.raises(RetryableError, match="the account service cannot be reached"):
+            await look_up.look_up(Kind.ACCOUNT, KEY)
+
+
+async def test_nobody_listens() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        service = NameService()
+        service.address = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        async with _http(service) as look_up:
+            with pytest.raises(RetryableError, match="the account service cannot be reached"):
+                await look_up.look_up(Kind.ACCOUNT, KEY)
+
+
+async def test_headers_of_the_settings_are_sent_and_cookies_are_not_kept(service: NameService) -> None:
+    answer = JSONResponse({"result": {"name": "Example"}}, headers={"set-cookie": "a=b"})
+    service.behaviour = _answering(answer)
+    async with _http(service, headers={"Authorization": "Bearer s3cret", "Accept": "text/json"}) as look_up:
+        await look_up.look_up(Kind.ACCOUNT, KEY)
+        await look_up.look_up(Kind.ACCOUNT, KEY)
+    sent = [request.headers for request in service.requests]
+    assert [headers["authorization"] for headers in sent] == ["Bearer s3cret"] * 2
+    assert [headers.getlist("accept") for headers in sent] == [["text/json"]] * 2
+    assert not any("cookie" in headers for headers in sent)
+
+
+async def test_no_proxy_of_the_environment_is_used(
+    service: NameService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    service.answers[Kind.ACCOUNT, KEY] = NAMED
+    async with _http(service) as look_up:
+        assert await look_up.look_up(Kind.ACCOUNT, KEY) == NAMED
+
+
+async def test_no_log_line_holds_the_key(service: NameService, caplog: pytest.LogCaptureFixture) -> None:
+    service.answers[Kind.ACCOUNT, KEY] = NAMED
+    with caplog.at_level(logging.DEBUG):
+        async with _http(service) as look_up:
+            assert await look_up.look_up(Kind.ACCOUNT, KEY) == NAMED
+            assert await look_up.look_up(Kind.ACCOUNT, "nobody") == Absent()
+    ours = [record.getMessage() for record in caplog.records if not record.name.startswith("uvicorn")]
+    assert ours  # of the libraries below us
+    assert not [message for message in ours if KEY in message or "nobody" in message]
+
+
+async def test_requests_under_way_are_bounded(service: NameService) -> None:
+    async def briefly(_request: Request) -> Response:
+        await asyncio.sleep(0.01)
+        return JSONResponse({"result": {"name": "Example"}})
+
+    service.behaviour = briefly
+    async with _http(service, concurrency_max=3) as look_up:
+        await asyncio.gather(*(look_up.look_up(Kind.ACCOUNT, f"{n}") for n in range(20)))
+    assert service.under_way_max == 3
+    assert len(service.requests) == 20
+
+
+async def test_after_time_limits_and_cancelled_calls_the_connections_are_free_again(
+    service: NameService,
+) -> None:
+    service.behaviour = _hang
+    async with _http(service, concurrency_max=2, timeout_ms=250) as look_up:
+        calls = [asyncio.create_task(look_up.look_up(Kind.ACCOUNT, f"{n}")) for n in range(6)]
+        await asyncio.sleep(0.02)
+        calls[0].cancel()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] + [RetryableError] * 5
+        service.behaviour = None
+        service.answers[Kind.ACCOUNT, KEY] = NAMED
+        assert await asyncio.gather(*(look_up.look_up(Kind.ACCOUNT, KEY) for _ in range(4))) == [NAMED] * 4
