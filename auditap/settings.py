@@ -31,6 +31,7 @@ from redactor.config import RedactionConfig
 from schemas.errors import StartupError
 
 CONFIG_FILE_VARIABLE = "AUDITAP_CONFIG"
+EMBEDDED_DATABASE = "auditap"
 _DEFAULT_CONFIG_FILE = "auditap.toml"
 _NOT_SETTINGS = (CONFIG_FILE_VARIABLE, "AUDITAP_TEST_", "AUDITAP_REAL_SPECS")
 
@@ -259,6 +260,34 @@ def _check_together(settings: Settings) -> None:
             raise StartupError(
                 f"{name}.address.host is not loopback: set {name}.address.tls (certificate and key), or listen on 127.0.0.1."
             )
+
+
+def required_dsn(settings: Settings, name: Literal["writer_dsn", "reader_dsn", "admin_dsn"]) -> str:
+    """Return a DSN that a process cannot do without. Raises StartupError where it is not set."""
+    dsn: SecretStr | None = getattr(settings.postgres, name)
+    if dsn is None:
+        raise StartupError(
+            f"Set postgres.{name} (AUDITAP_POSTGRES__{name.upper()}), or start everything embedded with `auditap up`."
+        )
+    return dsn.get_secret_value()
+
+
+def admin_dsn(settings: Settings) -> str:
+    """Return the administrator's DSN: the one set, else that of the embedded Postgres while `auditap up` runs.
+
+    Raises StartupError where there is neither.
+    """
+    if not settings.embedded_postgres:
+        return required_dsn(settings, "admin_dsn")
+    folder = settings.data_dir / "postgres"
+    try:
+        password = (folder / "passwords" / "postgres").read_text()
+        port = (folder / "port").read_text()
+    except OSError:
+        raise StartupError(
+            "Set postgres.admin_dsn (AUDITAP_POSTGRES__ADMIN_DSN), or start the embedded Postgres with `auditap up`."
+        ) from None
+    return f"postgresql://postgres:{password}@127.0.0.1:{port}/{EMBEDDED_DATABASE}?sslmode=disable"
 
 
 def kept_secret(settings: Settings, name: str, given: SecretStr | None) -> bytes:

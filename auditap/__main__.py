@@ -1,0 +1,5 @@
+"""`python -m auditap`."""
+
+from auditap.cli import main
+
+main()

@@ -1,0 +1,302 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any, TypeVar
+from uuid import UUID
+
+import click
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from auditap.logs import configure_logs
+from auditap.settings import Settings, admin_dsn, load_settings
+from schemas.errors import AuditapError
+
+_T = TypeVar("_T")
+
+
+def main() -> None:
+    """Run the command; a wrong setting or a part that is away ends it with a sentence and exit code 1."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except AuditapError as error:
+        click.secho("auditap: ", fg="red", nl=False, err=True)
+        click.echo(str(error), err=True)
+        sys.exit(1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("auditap"), prog_name="auditap")
+def cli() -> None:
+    """Take an API's audit log at its gateway: exactly what the OpenAPI document marks x-auditable."""
+
+
+@cli.command("up")
+@click.option(
+    "--traffic-per-s", type=click.FloatRange(0.1, 1000), help="Requests a second to the example API."
+)
+def up_command(traffic_per_s: float | None) -> None:
+    """Run the whole pipeline here, embedded; with an example API unless documents are configured."""
+    from auditap.up import up  # noqa: PLC0415  each command imports its own part, so that all start quickly
+    from auditap.waiting import stop_on_signals  # noqa: PLC0415
+
+    settings = _settings()
+
+    async def run() -> None:
+        await up(settings, stop_on_signals(), Console(), traffic_per_s=traffic_per_s)
+
+    uvloop.run(run())
+
+
+@cli.command()
+def collect() -> None:
+    """Take captures from taps, redact them and publish events."""
+    from auditap.collect import Collector  # noqa: PLC0415
+
+    _run_process(lambda settings: Collector(settings).run)
+
+
+@cli.command()
+def ingest() -> None:
+    """Build records from events and store them."""
+    from auditap.ingest import IngestorProcess  # noqa: PLC0415
+
+    _run_process(lambda settings: IngestorProcess(settings).run)
+
+
+@cli.command()
+def serve() -> None:
+    """Answer queries: the log API."""
+    from auditap.serve import LogApiProcess  # noqa: PLC0415
+
+    _run_process(lambda settings: LogApiProcess(settings).run)
+
+
+@cli.command()
+@click.option("--spec", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--envelope", help="The property of responses that is recorded in their place, such as result.")
+@click.argument("captures", type=click.File("rb"), default="-")
+def redact(spec: Path, envelope: str | None, captures: IO[bytes]) -> None:
+    """Redact CAPTURES (NDJSON, or standard input) by a document: one audit event per line, in order."""
+    from redactor.config import DocumentConfig, RedactionConfig  # noqa: PLC0415
+    from redactor.redact import Redactor, redact_lines  # noqa: PLC0415
+
+    redactor = Redactor.from_config(RedactionConfig(documents=(DocumentConfig(spec, envelope=envelope),)))
+    refused = 0
+
+    def on_refused(index: int, reason: str) -> None:
+        nonlocal refused
+        refused += 1
+        click.echo(f"line {index + 1}: {reason}", err=True)
+
+    for event in redact_lines(redactor, captures, on_refused):
+        sys.stdout.buffer.write(event + b"\n")
+    if refused:
+        sys.exit(1)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--to", "collector", help="unix:/path or http(s)://host:port; by default this host's Unix socket."
+)
+@click.option("--token-file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--batch-pairs", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def replay(
+    file: Path, collector: str | None, token_file: Path | None, batch_pairs: int, as_json: bool
+) -> None:
+    """Send the captures of FILE (NDJSON, plain or .gz) to a collector."""
+    from gateway_tap.replay import replay as send  # noqa: PLC0415
+
+    to = collector or f"unix:{_settings().collector_socket.absolute()}"
+    token = token_file.read_text().strip() if token_file else None
+    with _progress(enabled=not as_json) as progress:
+        task = progress.add_task("sending", total=None)
+        report = uvloop.run(
+            send(
+                file,
+                to,
+                token=token,
+                batch_pairs=batch_pairs,
+                on_progress=lambda sent: progress.update(task, completed=sent),
+            )
+        )
+    if as_json:
+        click.echo(
+            json.dumps({"accepted": report.accepted, "refused": [list(each) for each in report.refused]})
+        )
+    else:
+        click.echo(f"{report.accepted} accepted, {len(report.refused)} refused")
+        for refusal in report.refused[:20]:
+            click.echo(f"  line {refusal.index + 1}: {refusal.reason} {refusal.path}", err=True)
+    if report.refused:
+        sys.exit(1)
+
+
+@cli.command("migrate")
+def migrate_command() -> None:
+    """Bring the database's schema up to date and let its two roles log in."""
+    from auditap.database import administrator, let_role_log_in, migrate  # noqa: PLC0415
+
+    settings = _settings()
+    passwords = {
+        "auditap_writer": settings.postgres.writer_password,
+        "auditap_reader": settings.postgres.reader_password,
+    }
+
+    async def run() -> None:
+        async with administrator(admin_dsn(settings)) as connection:
+            applied = await migrate(connection)
+            for role, password in passwords.items():
+                if password is not None:
+                    await let_role_log_in(connection, role, password.get_secret_value())
+        click.echo(f"applied: {', '.join(applied)}" if applied else "up to date")
+
+    asyncio.run(run())
+
+
+@cli.command()
+def topics() -> None:
+    """Create the Kafka topics where they are missing, and check how they are kept."""
+    from auditap.kafka import topic_settings  # noqa: PLC0415
+    from redactor.topics import ensure_topics  # noqa: PLC0415
+
+    settings = _settings()
+    if settings.embedded_log:
+        raise click.ClickException(
+            "Set kafka.bootstrap_servers (AUDITAP_KAFKA__BOOTSTRAP_SERVERS): there is no Kafka."
+        )
+    report = asyncio.run(ensure_topics(topic_settings(settings.kafka)))
+    table = Table("topic", "partitions", "replicas", "state")
+    for topic in report.topics:
+        state = "; ".join(topic.differences) or ("created" if topic.created else "as wanted")
+        table.add_row(
+            topic.name,
+            str(topic.partitions),
+            str(topic.replication_factor),
+            f"[yellow]{state}[/yellow]" if topic.differences else f"[green]{state}[/green]",
+        )
+    Console().print(table)
+    if not report.as_wanted:
+        sys.exit(1)
+
+
+@cli.group()
+def tokens() -> None:
+    """Make, list and revoke tokens of the log API."""
+
+
+@tokens.command("create")
+@click.argument("name")
+@click.option("--account", "accounts", multiple=True, help="An account it may read; repeat for several.")
+@click.option("--all-accounts", is_flag=True, help="Let it read every account.")
+@click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True)
+def tokens_create(name: str, accounts: tuple[str, ...], all_accounts: bool, days: int) -> None:
+    """Make a token and print it once; only its hash is stored."""
+    from auditap.database import create_token  # noqa: PLC0415
+
+    if bool(accounts) == all_accounts:
+        raise click.UsageError("Give either --account or --all-accounts.")
+    expires_at = datetime.now(UTC) + timedelta(days=days)
+    scope = None if all_accounts else accounts
+    token_id, token = _as_administrator(
+        lambda connection: create_token(connection, name, scope, ["audit_logs:read"], expires_at)
+    )
+    click.echo(f"token {token_id}, valid until {expires_at:%Y-%m-%d}; it is not shown again:", err=True)
+    click.echo(token)
+
+
+@tokens.command("list")
+@click.option("--json", "as_json", is_flag=True)
+def tokens_list(as_json: bool) -> None:
+    """List the tokens, newest first."""
+    from auditap.database import list_tokens  # noqa: PLC0415
+
+    rows = _as_administrator(list_tokens)
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(dict(row), default=str))
+        return
+    table = Table("id", "name", "accounts", "permissions", "expires", "state")
+    now = datetime.now(UTC)
+    for row in rows:
+        state = "revoked" if row["revoked_at"] else "expired" if row["expires_at"] < now else "active"
+        accounts = "all" if row["accounts"] is None else ", ".join(row["accounts"])
+        table.add_row(
+            str(row["id"]),
+            row["name"],
+            accounts,
+            ", ".join(row["permissions"]),
+            f"{row['expires_at']:%Y-%m-%d}",
+            state,
+        )
+    Console().print(table)
+
+
+@tokens.command("revoke")
+@click.argument("token_id", type=click.UUID)
+def tokens_revoke(token_id: UUID) -> None:
+    """Revoke a token; it stops working within seconds."""
+    from auditap.database import revoke_token  # noqa: PLC0415
+
+    if not _as_administrator(lambda connection: revoke_token(connection, token_id)):
+        raise click.ClickException("There is no such token that still works.")
+    click.echo("revoked")
+
+
+def _settings() -> Settings:
+    settings = load_settings()
+    configure_logs(settings.log_level, settings.log_format)
+    return settings
+
+
+def _run_process(make: Callable[[Settings], Callable[[asyncio.Event], Awaitable[None]]]) -> None:
+    from auditap.waiting import stop_on_signals  # noqa: PLC0415
+
+    settings = _settings()
+
+    async def run() -> None:
+        await make(settings)(stop_on_signals())
+
+    uvloop.run(run())
+
+
+def _as_administrator(act: Callable[[Any], Awaitable[_T]]) -> _T:
+    from auditap.database import administrator  # noqa: PLC0415
+
+    settings = _settings()
+
+    async def run() -> _T:
+        async with administrator(admin_dsn(settings)) as connection:
+            return await act(connection)
+
+    return asyncio.run(run())
+
+
+def _progress(*, enabled: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=not enabled,
+    )

@@ -1,0 +1,97 @@
+"""`auditap collect`: captures in, redacted events out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+
+from auditap.accept import RedactingSink
+from auditap.event_log import own_event_log
+from auditap.http_server import HttpServer, bind_tcp_socket
+from auditap.kafka import publisher_settings
+from auditap.operations import with_operations
+from auditap.settings import Settings, kept_secret
+from auditap.waiting import clock_ms, keep_starting, run_until
+from gateway_tap.collector import TapToken, TapTokens, collector_app
+from gateway_tap.unix_socket import bind_unix_socket
+from redactor.embedded_publisher import EmbeddedPublisher
+from redactor.event_log import EventLog
+from redactor.ports import EventPublisher
+from redactor.publisher import KafkaPublisher
+from redactor.redact import Redactor
+from schemas.metric_defs import Metrics
+
+log = structlog.get_logger("collect")
+
+
+class Collector:
+    """The collector's process: endpoint → redactor → publisher."""
+
+    def __init__(self, settings: Settings, shared_log: EventLog | None = None) -> None:
+        """Load the documents and take the addresses. `shared_log`: the embedded log of this process, if it has one.
+
+        Raises StartupError.
+        """
+        self._metrics = Metrics()
+        redactor = Redactor.from_config(settings.redaction, self._metrics.redact_failures.inc)
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._own_log = own_event_log(settings, shared_log)
+        self._publisher = _publisher(settings, shared_log or self._own_log)
+        self._started = False
+        sink = RedactingSink(redactor, self._publisher, self._metrics)
+        identity_key = kept_secret(settings, "identity.key", settings.collector.identity_key)
+        address = settings.collector.address
+        sockets = {
+            None: bind_unix_socket(settings.collector_socket),
+            _tokens(settings): bind_tcp_socket(address.host, address.port),
+        }
+        self._servers = [
+            HttpServer(
+                with_operations(
+                    collector_app(
+                        sink,
+                        identity_key=identity_key,
+                        limits=settings.collector.limits,
+                        tokens=tokens,
+                        metrics=self._metrics,
+                        clock_ms=clock_ms,
+                    ),
+                    self._metrics,
+                    self._readiness,
+                ),
+                [socket],
+                tls=address.tls if tokens is not None else None,
+            )
+            for tokens, socket in sockets.items()
+        ]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Take captures until `stop` is set; what was accepted by then is durable."""
+        for server in self._servers:
+            await server.start()
+        log.info("collecting")
+        try:
+            await run_until(stop, self._start_publisher())
+        finally:
+            for server in self._servers:
+                await server.stop()
+            await self._publisher.stop()
+            if self._own_log is not None:
+                await self._own_log.close()
+
+    async def _start_publisher(self) -> None:
+        await keep_starting(self._publisher.start, "log")
+        self._started = True
+
+    async def _readiness(self) -> Mapping[str, bool]:
+        return {"log": self._started and await self._publisher.ready()}
+
+
+def _publisher(settings: Settings, log: EventLog | None) -> EventPublisher:
+    return KafkaPublisher(publisher_settings(settings.kafka)) if log is None else EmbeddedPublisher(log)
+
+
+def _tokens(settings: Settings) -> TapTokens:
+    return TapTokens([TapToken(bytes.fromhex(each.sha256), each.taps) for each in settings.collector.tokens])

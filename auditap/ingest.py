@@ -1,0 +1,141 @@
+"""`auditap ingest`: events in, records out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+
+import msgspec
+import structlog
+
+from auditap.event_log import own_event_log
+from auditap.http_server import HttpServer, bind_tcp_socket
+from auditap.kafka import source_settings
+from auditap.operations import with_operations
+from auditap.settings import Settings, required_dsn
+from auditap.waiting import clock_ms, run_until
+from enricher.cache import LookUpCache
+from enricher.enrich import Enricher
+from enricher.http_lookup import HttpLookUp
+from ingestor.completion import Completed, Completer, Incomplete
+from ingestor.config import DAY_MS
+from ingestor.embedded_source import EmbeddedSource
+from ingestor.ingest import Ingestor
+from ingestor.kafka_source import KafkaSource
+from ingestor.ports import EventSource, RevokeListener
+from ingestor.postgres_store import PostgresStore
+from redactor.event_log import EventLog
+from schemas.errors import RetryableError
+from schemas.metric_defs import Metrics
+
+log = structlog.get_logger("ingest")
+_PARTITIONS_INTERVAL_S = 3600
+_AWAY_INTERVAL_S = 5
+
+
+class IngestorProcess:
+    """The ingestor's process: log → build → enrich → store → commit, and beside it the later completion."""
+
+    def __init__(self, settings: Settings, shared_log: EventLog | None = None) -> None:
+        """Take the operators' address. `shared_log`: the embedded log of this process, if it has one.
+
+        Raises StartupError.
+        """
+        self._settings = settings
+        self._metrics = Metrics()
+        self._dsn = required_dsn(settings, "writer_dsn")
+        address = settings.ingest.address
+        self._server = HttpServer(
+            with_operations(None, self._metrics, self._readiness),
+            [bind_tcp_socket(address.host, address.port)],
+            tls=address.tls,
+        )
+        self._own_log = own_event_log(settings, shared_log)
+        self._log = shared_log or self._own_log
+        self._store: PostgresStore | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Ingest until `stop` is set, then drain within the bound."""
+        settings = self._settings
+        store = self._store = await PostgresStore.connect(
+            self._dsn,
+            connections_max=settings.postgres.connections_max,
+            command_timeout_ms=settings.postgres.command_timeout_ms,
+        )
+        look_ups = HttpLookUp(settings.enrich.look_ups)
+        cache = LookUpCache(
+            look_ups, {each.kind: each.cache for each in settings.enrich.look_ups}, self._metrics
+        )
+        enricher = Enricher(cache, settings.enrich.batch_budget_ms)
+        ingestor = Ingestor(
+            connect=self._connect,
+            enrichment=enricher,
+            store=store,
+            dead_letters=store,
+            config=settings.ingest.bounds,
+            metrics=self._metrics,
+            clock_ms=clock_ms,
+        )
+        completer = Completer(
+            store=store,
+            resolver=_Resolver(enricher),
+            metrics=self._metrics,
+            interval_ms=settings.ingest.completion_interval_ms,
+            records_max=settings.ingest.completion_records_max,
+        )
+        await self._server.start()
+        log.info("ingesting")
+        drained = asyncio.Event()
+        try:
+            await run_until(
+                drained,
+                _then_set(ingestor.run(stop), drained),
+                completer.run(stop),
+                self._keep_partitions_ahead(store),
+            )
+        finally:
+            await self._server.stop()
+            await cache.stop()
+            await look_ups.stop()
+            await store.close()
+            if self._own_log is not None:
+                await self._own_log.close()
+
+    def _connect(self, listener: RevokeListener) -> EventSource:
+        if self._log is None:
+            return KafkaSource(source_settings(self._settings.kafka), listener)
+        return EmbeddedSource(self._log, self._settings.kafka.group, listener)
+
+    async def _keep_partitions_ahead(self, store: PostgresStore) -> None:
+        """Make the coming days' partitions before they are needed; ingest makes what is missing on demand."""
+        while True:
+            now = clock_ms()
+            try:
+                await store.ensure_partitions(now, now + self._settings.ingest.partitions_ahead_days * DAY_MS)
+            except RetryableError as away:
+                log.warning("partitions_deferred", cause=str(away))
+                await asyncio.sleep(_AWAY_INTERVAL_S)
+            else:
+                await asyncio.sleep(_PARTITIONS_INTERVAL_S)
+
+    async def _readiness(self) -> Mapping[str, bool]:
+        return {"store": self._store is not None and await self._store.ready()}
+
+
+class _Resolver:
+    """The enricher as the completion pass sees it."""
+
+    def __init__(self, enricher: Enricher) -> None:
+        self._enricher = enricher
+
+    async def resolve(self, records: Sequence[Incomplete]) -> Sequence[Completed]:
+        completions = await self._enricher.resolve(records)
+        return [
+            Completed(record.id, **msgspec.structs.asdict(completion))
+            for record, completion in zip(records, completions, strict=True)
+        ]
+
+
+async def _then_set(work: Awaitable[None], done: asyncio.Event) -> None:
+    await work
+    done.set()

@@ -1,0 +1,288 @@
+"""The whole pipeline as its users start it: real processes, a real Postgres, and a log of either kind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import asyncpg
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from auditap.database import administrator, create_token
+from auditap.http_server import HttpServer, bind_tcp_socket
+from tests.audit_database import AuditDatabase
+
+_READY_WITHIN_S = 30
+_STORED_WITHIN_S = 90
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Directory:
+    """The service that names ids: counts how often each key is asked for; `away` makes it fail."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.away = False
+        self.names = {"accounts": "Example Industries", "zones": "example.com", "tokens": "ci"}
+        self.port = free_port()
+        routes = [Route("/{kind}/{key}", self._answer)]
+        self._server = HttpServer(Starlette(routes=routes), [bind_tcp_socket("127.0.0.1", self.port)])
+
+    async def _answer(self, request: Request) -> Response:
+        kind, key = request.path_params["kind"], request.path_params["key"]
+        self.asked[f"{kind}/{key}"] += 1
+        if self.away:
+            return Response(status_code=503)
+        found = {"name": self.names.get(kind), "email": f"{key[:8]}@example.com", "account": {"id": "a" * 32}}
+        return JSONResponse({"result": found})
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop()
+
+    def settings(self) -> str:
+        at = f"http://127.0.0.1:{self.port}"
+        kinds = {
+            "account": ("accounts", '{name = "/result/name"}'),
+            "zone": ("zones", '{name = "/result/name", account_id = "/result/account/id"}'),
+            "user": ("users", '{email = "/result/email"}'),
+            "token": ("tokens", '{name = "/result/name"}'),
+        }
+        return "\n".join(
+            f'[[enrich.look_ups]]\nkind = "{kind}"\nurl = "{at}/{path}/{{key}}"\npointers = {pointers}\n'
+            for kind, (path, pointers) in kinds.items()
+        )
+
+
+class Process:
+    """One `auditap …` as a user starts it."""
+
+    def __init__(self, arguments: Sequence[str], environment: dict[str, str], log_file: Path) -> None:
+        self._arguments = arguments
+        self._environment = environment
+        self.log_file = log_file
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self, ready_port: int | None) -> None:
+        with self.log_file.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "auditap",
+                *self._arguments,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+            )
+        if ready_port is not None:
+            await until(
+                lambda: self._ready(ready_port), _READY_WITHIN_S, f"{self._arguments[0]} ready", self.log
+            )
+
+    async def _ready(self, port: int) -> bool:
+        assert self._process is not None
+        if self._process.returncode is not None:
+            raise AssertionError(f"{self._arguments[0]} ended: {self.log()}")
+        try:
+            async with httpx.AsyncClient() as client:
+                return (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    async def wait(self) -> int:
+        assert self._process is not None
+        return await self._process.wait()
+
+    async def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        if self._process is None:
+            return 0
+        if self._process.returncode is None:
+            self._process.send_signal(how)
+        async with asyncio.timeout(40):
+            return await self._process.wait()
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")[-4000:]
+
+
+class Pipeline:
+    """Collector, ingestors and log API around one database and one log."""
+
+    def __init__(
+        self,
+        folder: Path,
+        database: AuditDatabase,
+        *,
+        bootstrap: str | None,
+        topic: str,
+        documents: str,
+        extra: str = "",
+    ) -> None:
+        self.folder = folder
+        self.database = database
+        self.directory = Directory()
+        self.collector_port, self.api_port = free_port(), free_port()
+        self._bootstrap, self._topic = bootstrap, topic
+        self._processes: list[Process] = []
+        self.collector: Process | None = None
+        self.ingestors: list[Process] = []
+        (folder / "auditap.toml").write_text(f"{documents}\n{self.directory.settings()}\n{extra}")
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "collector.sock"
+
+    def environment(self, **more: str) -> dict[str, str]:
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("AUDITAP_")},
+            "AUDITAP_CONFIG": str(self.folder / "auditap.toml"),
+            "AUDITAP_DATA_DIR": str(self.folder),
+            "AUDITAP_LOG_FORMAT": "json",
+            "AUDITAP_POSTGRES__WRITER_DSN": self.database.writer_dsn,
+            "AUDITAP_POSTGRES__READER_DSN": self.database.reader_dsn,
+            "AUDITAP_POSTGRES__ADMIN_DSN": self.database.admin_dsn,
+        }
+        if self._bootstrap:
+            environment |= {
+                "AUDITAP_KAFKA__BOOTSTRAP_SERVERS": self._bootstrap,
+                "AUDITAP_KAFKA__TOPIC": f"{self._topic}events",
+                "AUDITAP_KAFKA__DEAD_LETTER_TOPIC": f"{self._topic}dead-letters",
+                "AUDITAP_KAFKA__GROUP": f"{self._topic}group",
+                "AUDITAP_KAFKA__REPLICATION_FACTOR": "1",
+                "AUDITAP_KAFKA__MIN_INSYNC_REPLICAS": "1",
+                "AUDITAP_KAFKA__PARTITIONS": "4",
+            }
+        return environment | more
+
+    async def start(self, ingestors: int = 1) -> None:
+        await self.directory.start()
+        if self._bootstrap:
+            topics = self.process("topics")
+            await topics.start(None)
+            assert await topics.wait() == 0, topics.log()
+        await self.start_collector()
+        for _ in range(ingestors):
+            await self.start_ingestor()
+        api = self.process("serve", AUDITAP_API__ADDRESS__PORT=str(self.api_port))
+        await api.start(self.api_port)
+
+    def process(self, *arguments: str, **environment: str) -> Process:
+        log_file = self.folder / f"{arguments[0]}-{len(self._processes)}.log"
+        process = Process(arguments, self.environment(**environment), log_file)
+        self._processes.append(process)
+        return process
+
+    async def start_collector(self) -> Process:
+        port = str(self.collector_port)
+        self.collector = self.process("collect", AUDITAP_COLLECTOR__ADDRESS__PORT=port)
+        await self.collector.start(self.collector_port)
+        return self.collector
+
+    async def start_ingestor(self) -> Process:
+        port = free_port()
+        ingestor = self.process("ingest", AUDITAP_INGEST__ADDRESS__PORT=str(port))
+        self.ingestors.append(ingestor)
+        await ingestor.start(port)
+        return ingestor
+
+    async def stop_processes(self) -> None:
+        """End all processes, the last one started first."""
+        for process in reversed(self._processes):
+            await process.stop()
+
+    async def stop(self) -> None:
+        await self.stop_processes()
+        await self.directory.stop()
+
+    async def send(
+        self, captures: Iterable[dict[str, Any] | bytes], batch: int = 100
+    ) -> tuple[int, list[dict[str, Any]]]:
+        """Send captures over the Unix socket; return how many were accepted, and the refusals by index."""
+        lines = [each if isinstance(each, bytes) else json.dumps(each).encode() for each in captures]
+        accepted, refused = 0, []
+        transport = httpx.AsyncHTTPTransport(uds=str(self.socket))
+        async with httpx.AsyncClient(transport=transport, base_url="http://collector", timeout=30) as client:
+            for first in range(0, len(lines), batch):
+                answer = await client.post(
+                    "/v1/captures",
+                    content=b"\n".join(lines[first : first + batch]),
+                    headers={"content-type": "application/x-ndjson"},
+                )
+                assert answer.status_code == 200, answer.text
+                accepted += answer.json()["accepted"]
+                refused += [{**each, "index": each["index"] + first} for each in answer.json()["refused"]]
+        return accepted, refused
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        async with administrator(self.database.admin_dsn) as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(statement, *arguments)
+            return rows
+
+    async def count(self, table: str) -> int:
+        return int((await self.fetch(f"SELECT count(*) FROM auditap.{table}"))[0][0])
+
+    async def until_settled(self, total: int) -> tuple[int, int]:
+        """Wait until records and dead letters are `total` together; return both."""
+        found = (0, 0)
+
+        async def settled() -> bool:
+            nonlocal found
+            found = (await self.count("audit_records"), await self.count("dead_letters"))
+            return sum(found) >= total
+
+        await until(settled, _STORED_WITHIN_S, f"{total} records", lambda: f"{found} {self._logs()}")
+        return found
+
+    async def list_records(self, account: str, since: str, before: str) -> list[dict[str, Any]]:
+        async with administrator(self.database.admin_dsn) as connection:
+            expires = await connection.fetchval("SELECT now() + interval '1 hour'")
+            _, token = await create_token(connection, "test", None, ["audit_logs:read"], expires)
+        async with httpx.AsyncClient(headers={"authorization": f"Bearer {token}"}) as client:
+            answer = await client.get(
+                f"http://127.0.0.1:{self.api_port}/client/v4/accounts/{account}/logs/audit"
+                f"?since={quote(since)}&before={quote(before)}"
+            )
+        assert answer.status_code == 200, answer.text
+        records: list[dict[str, Any]] = answer.json()["result"]
+        return records
+
+    def _logs(self) -> str:
+        return "\n".join(process.log() for process in self._processes)
+
+
+async def until(
+    condition: Callable[[], Any], within_s: float, what: str, explain: Callable[[], str] = lambda: ""
+) -> None:
+    """Wait until an async condition holds."""
+    deadline = time.monotonic() + within_s
+    while not await condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within_s} s: {what}\n{explain()}")
+        await asyncio.sleep(0.1)
