@@ -572,7 +572,18 @@ def test_captures_are_numbered_by_their_tap() -> None:
 def test_no_two_captures_share_an_id() -> None:
     ids = [c["id"] for seed in (1, 2) for c in drawn(1500, seed=seed)]
     ids += [c["id"] for c in drawn(1500, tap_id="another")]
-    assert len(set(ids)) == 4500
+    ids += [c["id"] for c in drawn(1500, seed=3, tap_epoch=1)]
+    assert len(set(ids)) == 6000
+
+
+def test_captures_have_optional_fields_now_and_then() -> None:
+    bodies = [
+        json.loads(capture["request"]["body"])
+        for capture in drawn(4000)
+        if operation_of(capture) is BY_ID["notification-policies-update"]
+    ]
+    with_description = sum("description" in body for body in bodies)
+    assert 0 < with_description < len(bodies)
 
 
 def operation_of(capture: dict[str, Any]) -> Operation | None:
