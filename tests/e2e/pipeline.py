@@ -84,8 +84,10 @@ class Process:
         self._environment = environment
         self.log_file = log_file
         self._process: asyncio.subprocess.Process | None = None
+        self.port: int | None = None
 
     async def start(self, ready_port: int | None) -> None:
+        self.port = ready_port
         with self.log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -110,6 +112,12 @@ class Process:
                 return (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200
         except httpx.TransportError:
             return False
+
+    async def metric(self, name: str) -> float:
+        """Return the value of a metric without labels."""
+        async with httpx.AsyncClient() as client:
+            exposition = (await client.get(f"http://127.0.0.1:{self.port}/metrics")).text
+        return next(float(line.split()[1]) for line in exposition.splitlines() if line.startswith(f"{name} "))
 
     @property
     def pid(self) -> int:
