@@ -12,7 +12,16 @@ import structlog
 
 from ingestor.build import build_record
 from ingestor.config import IngestorConfig
-from ingestor.ports import Batch, DeadLetter, DeadLetters, Enrichment, EventSource, Partition, RecordStore
+from ingestor.ports import (
+    Batch,
+    DeadLetter,
+    DeadLetters,
+    Enrichment,
+    EventSource,
+    Partition,
+    RecordStore,
+    RevokeListener,
+)
 from ingestor.progress import Progress, Ticket
 from schemas.errors import BuriedEvent, DeadLetterReason, RetryableError
 from schemas.metric_defs import Metrics
@@ -25,14 +34,14 @@ _T = TypeVar("_T")
 class Ingestor:
     """Turns events into records until it is told to stop.
 
-    Commits only what is stored or buried, and only up to the first batch in flight. Give it to the source as its
-    RevokeListener.
+    Commits only what is stored or buried, and only up to the first batch in flight. `connect` makes the source,
+    which tells us of its assignment.
     """
 
     def __init__(
         self,
         *,
-        source: EventSource,
+        connect: Callable[[RevokeListener], EventSource],
         enrichment: Enrichment,
         store: RecordStore,
         dead_letters: DeadLetters,
@@ -40,7 +49,7 @@ class Ingestor:
         metrics: Metrics,
         clock_ms: Callable[[], int],
     ) -> None:
-        self._source = source
+        self._source = connect(self)
         self._enrichment = enrichment
         self._store = store
         self._dead_letters = dead_letters
@@ -56,7 +65,10 @@ class Ingestor:
 
         Raises only what is a fault of the program; a log or store that is away is waited for.
         """
-        await self._retrying(self._source.start, "log", stop)
+        try:
+            await self._retrying(self._source.start, "log", stop)
+        except RetryableError:
+            return  # told to end before the log was there
         try:
             while not stop.is_set():
                 batches = await self._fetch()
@@ -117,9 +129,9 @@ class Ingestor:
         finished = {task for task in self._in_flight if task.done()}
         self._in_flight -= finished
         self._metrics.batches_in_flight.set(len(self._in_flight))
-        for task in finished:
-            if not task.cancelled():
-                task.result()
+        faults = [fault for task in finished if not task.cancelled() and (fault := task.exception())]
+        if faults:
+            raise faults[0]
 
     async def _fetch(self) -> Sequence[Batch]:
         full = len(self._in_flight) >= self._config.batches_in_flight_max

@@ -7,7 +7,7 @@ there already. A role that may only insert is enough.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Self
 from uuid import UUID
 
@@ -41,15 +41,12 @@ _record_as_tuple = msgspec.structs.astuple
 class PostgresStore:
     """`RecordStore`, `DeadLetters` and `CompletionStore` on one pool of the writer's role."""
 
-    def __init__(self, pool: asyncpg.Pool, clock_ms: Callable[[], int]) -> None:
+    def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
-        self._clock_ms = clock_ms
         self._days: set[int] = set()
 
     @classmethod
-    async def connect(
-        cls, dsn: str, *, connections_max: int, command_timeout_ms: int, clock_ms: Callable[[], int]
-    ) -> Self:
+    async def connect(cls, dsn: str, *, connections_max: int, command_timeout_ms: int) -> Self:
         """Return a store on a pool of at most `connections_max` connections, opened when they are needed.
 
         Raises StartupError where the DSN cannot be read. A server that is away shows on use.
@@ -67,7 +64,7 @@ class PostgresStore:
             await pool
         except ValueError:
             raise StartupError("The writer's Postgres DSN cannot be read: correct it.") from None
-        return cls(pool, clock_ms)
+        return cls(pool)
 
     async def close(self) -> None:
         """Close the pool; what is under way is broken off after a bounded time."""

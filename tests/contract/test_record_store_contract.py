@@ -32,7 +32,7 @@ async def audit_database(database: str) -> AuditDatabase:
 @pytest.fixture
 async def postgres_store(audit_database: AuditDatabase) -> AsyncIterator[PostgresStore]:
     store = await PostgresStore.connect(
-        audit_database.writer_dsn, connections_max=4, command_timeout_ms=20_000, clock_ms=now_ms
+        audit_database.writer_dsn, connections_max=4, command_timeout_ms=20_000
     )
     yield store
     await store.close()
@@ -106,9 +106,7 @@ async def test_sessions_with_overlapping_batches_in_opposite_order_never_deadloc
     audit_database: AuditDatabase,
 ) -> None:
     stores = [
-        await PostgresStore.connect(
-            audit_database.writer_dsn, connections_max=1, command_timeout_ms=20_000, clock_ms=now_ms
-        )
+        await PostgresStore.connect(audit_database.writer_dsn, connections_max=1, command_timeout_ms=20_000)
         for _ in range(2)
     ]
     try:
@@ -167,7 +165,7 @@ async def test_a_database_that_is_away_is_retryable(audit_database: AuditDatabas
     away = audit_database.writer_dsn.replace(
         f":{audit_database.writer_dsn.rsplit(':', 1)[1].split('/')[0]}/", ":1/"
     )
-    store = await PostgresStore.connect(away, connections_max=1, command_timeout_ms=1000, clock_ms=now_ms)
+    store = await PostgresStore.connect(away, connections_max=1, command_timeout_ms=1000)
     with pytest.raises(RetryableError):
         await store.store(some_records(1))
     assert not await store.ready()

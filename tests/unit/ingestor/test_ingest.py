@@ -1,0 +1,257 @@
+"""The ingestor's loop on a log and a store in memory, with one thing going wrong at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import pytest
+
+from ingestor.config import IngestorConfig
+from ingestor.ingest import Ingestor
+from ingestor.ports import Batch, Partition, RevokeListener, StoreOutcome
+from schemas.errors import DeadLetterReason
+from schemas.event import EncodedEvent, encode_event
+from schemas.identity import new_id
+from schemas.metric_defs import Metrics
+from schemas.record import Record
+from tests.fakes.event_log import MemoryEventLog, MemorySource
+from tests.fakes.record_store import MemoryRecordStore
+from tests.records import event
+
+NOW = 1_769_192_714_749
+CONFIG = IngestorConfig(
+    batch_events_max=20,
+    batches_in_flight_max=4,
+    commit_interval_ms=1,
+    revoke_wait_ms=100,
+    drain_wait_ms=500,
+    retry_wait_ms_initial=1,
+    retry_wait_ms_max=5,
+)
+
+
+class NoEnrichment:
+    async def enrich(self, records: Sequence[Record]) -> None:
+        await asyncio.sleep(0)
+
+
+class WatchedSource(MemorySource):
+    """Counts calls, and checks at every commit that what it covers is stored or buried."""
+
+    def __init__(self, log: MemoryEventLog, listener: RevokeListener, store: MemoryRecordStore) -> None:
+        super().__init__(log, "group", listener)
+        self.fetches: list[int] = []
+        self._store = store
+
+    async def fetch(self, events_max: int) -> Sequence[Batch]:
+        self.fetches.append(events_max)
+        return await super().fetch(events_max)
+
+    async def commit(self, positions: Mapping[Partition, int]) -> None:
+        for partition, position in positions.items():
+            for each in self._log.lanes[partition][:position]:
+                buried = (*partition, each.offset) in self._store.letters
+                assert buried or UUID(ids_of([each.value])[0]) in self._store.records
+        await super().commit(positions)
+
+
+class SlowStore(MemoryRecordStore):
+    """Takes a random time for each batch, so that batches finish in any order."""
+
+    def __init__(self, seed: int, wait_ms_max: float) -> None:
+        super().__init__()
+        self._random = random.Random(seed)
+        self._wait_ms_max = wait_ms_max
+        self.under_way = 0
+        self.under_way_max = 0
+
+    async def store(self, records: Sequence[Record]) -> StoreOutcome:
+        self.under_way += 1
+        self.under_way_max = max(self.under_way, self.under_way_max)
+        try:
+            await asyncio.sleep(self._random.random() * self._wait_ms_max / 1000)
+            return await super().store(records)
+        finally:
+            self.under_way -= 1
+
+
+def ids_of(values: Sequence[bytes]) -> list[str]:
+    return [value[7:39].decode() for value in values]
+
+
+def filled(log: MemoryEventLog, count: int) -> None:
+    for number in range(count):
+        one = event(NOW - number)
+        log.append([EncodedEvent(one.id, encode_event(one), NOW)])
+
+
+@asynccontextmanager
+async def ingesting(
+    log: MemoryEventLog, store: MemoryRecordStore, config: IngestorConfig = CONFIG
+) -> AsyncIterator[WatchedSource]:
+    sources: list[WatchedSource] = []
+
+    def connect(listener: RevokeListener) -> WatchedSource:
+        sources.append(WatchedSource(log, listener, store))
+        return sources[0]
+
+    ingestor = Ingestor(
+        connect=connect,
+        enrichment=NoEnrichment(),
+        store=store,
+        dead_letters=store,
+        config=config,
+        metrics=Metrics(),
+        clock_ms=lambda: NOW,
+    )
+    stop = asyncio.Event()
+    running = asyncio.create_task(ingestor.run(stop))
+    try:
+        yield sources[0]
+    finally:
+        stop.set()
+        await running
+
+
+async def until_stored(store: MemoryRecordStore, count: int) -> None:
+    async with asyncio.timeout(20):
+        while len(store.records) < count:
+            await asyncio.sleep(0.001)
+
+
+def committed(log: MemoryEventLog) -> int:
+    return sum(log.committed.values())
+
+
+async def test_every_event_is_stored_and_committed_at_the_end() -> None:
+    log, store = MemoryEventLog(), MemoryRecordStore()
+    filled(log, 500)
+    async with ingesting(log, store):
+        await until_stored(store, 500)
+    assert committed(log) == 500
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_batches_finish_in_any_order_and_no_hole_is_committed(seed: int) -> None:
+    log, store = MemoryEventLog(lanes=3), SlowStore(seed, wait_ms_max=10)
+    filled(log, 600)
+    async with ingesting(log, store):
+        await until_stored(store, 600)
+    assert committed(log) == 600
+    assert 1 < store.under_way_max <= CONFIG.batches_in_flight_max
+
+
+async def test_while_the_store_is_away_polling_goes_on_and_nothing_more_is_taken() -> None:
+    log, store = MemoryEventLog(), MemoryRecordStore()
+    filled(log, 500)
+    store.away = True
+    async with ingesting(log, store) as source:
+        async with asyncio.timeout(10):
+            while source.fetches.count(0) < 20:
+                await asyncio.sleep(0.001)
+        taken = [size for size in source.fetches if size]
+        assert len(taken) == CONFIG.batches_in_flight_max
+        assert committed(log) == 0
+        store.away = False
+        await until_stored(store, 500)
+    assert committed(log) == 500
+
+
+async def test_while_the_log_is_away_the_ingestor_waits_for_it() -> None:
+    log, store = MemoryEventLog(), MemoryRecordStore()
+    filled(log, 50)
+    async with ingesting(log, store):
+        await until_stored(store, 50)
+        log.away = True
+        await asyncio.sleep(0.05)
+        filled(log, 50)
+        log.away = False
+        await until_stored(store, 100)
+    assert committed(log) == 100
+
+
+async def test_a_rebalance_commits_what_is_stored_and_loses_nothing() -> None:
+    log, store = MemoryEventLog(lanes=3), SlowStore(1, wait_ms_max=5)
+    filled(log, 600)
+    async with ingesting(log, store) as source:
+        for stored in (50, 200, 400):
+            await until_stored(store, stored)
+            await source.rebalance()
+        await until_stored(store, 600)
+    assert committed(log) == 600
+
+
+async def test_a_batch_that_hangs_when_partitions_go_is_dropped_and_read_again() -> None:
+    log, store = MemoryEventLog(), SlowStore(1, wait_ms_max=60_000)
+    filled(log, 100)
+    async with ingesting(log, store) as source:
+        async with asyncio.timeout(10):
+            while not store.under_way:
+                await asyncio.sleep(0.001)
+        store._wait_ms_max = 0
+        await source.rebalance()
+        await until_stored(store, 100)
+    assert committed(log) == 100
+
+
+async def test_what_can_never_be_a_record_is_buried_with_its_place_and_reason() -> None:
+    log, store = MemoryEventLog(lanes=1), MemoryRecordStore()
+    filled(log, 10)
+    log.append([EncodedEvent("", b'{"not": "an event"}', NOW)])
+    expired = event(0)
+    log.append([EncodedEvent(expired.id, encode_event(expired), NOW)])
+    conflicting = event(NOW, id=ids_of([log.lanes[Partition("memory", 0)][0].value])[0])
+    log.append([EncodedEvent(conflicting.id, encode_event(conflicting), NOW)])
+    filled(log, 10)
+    async with ingesting(log, store):
+        await until_stored(store, 20)
+    assert {offset: letter.reason.reason for (_, _, offset), letter in store.letters.items()} == {
+        10: DeadLetterReason.MALFORMED,
+        11: DeadLetterReason.EXPIRED,
+        12: DeadLetterReason.ID_CONFLICT,
+    }
+    assert committed(log) == 23
+
+
+async def test_reading_again_from_the_start_stores_nothing_twice() -> None:
+    log, store = MemoryEventLog(), MemoryRecordStore()
+    filled(log, 200)
+    async with ingesting(log, store):
+        await until_stored(store, 200)
+    log.committed.clear()
+    async with ingesting(log, store):
+        async with asyncio.timeout(10):
+            while committed(log) < 200:
+                await asyncio.sleep(0.001)
+    assert len(store.records) == 200
+    assert not store.letters
+
+
+async def test_a_fault_of_the_program_ends_it_and_commits_nothing_over_it() -> None:
+    class BrokenStore(MemoryRecordStore):
+        async def store(self, records: Sequence[Record]) -> StoreOutcome:
+            raise ZeroDivisionError
+
+    log, store = MemoryEventLog(), BrokenStore()
+    filled(log, 50)
+    with pytest.raises(ZeroDivisionError):
+        async with ingesting(log, store):
+            await asyncio.sleep(0.1)
+    assert committed(log) == 0
+
+
+async def test_stopping_before_the_log_was_ever_there_ends() -> None:
+    log, store = MemoryEventLog(), MemoryRecordStore()
+    log.away = True
+    async with asyncio.timeout(10):
+        async with ingesting(log, store):
+            await asyncio.sleep(0.02)
+
+
+def test_ids_are_read_off_the_events_bytes() -> None:
+    event_id = new_id(NOW)
+    assert ids_of([encode_event(event(NOW, id=event_id))]) == [event_id]
