@@ -14,7 +14,7 @@ from ingestor.config import IngestorConfig
 from ingestor.ingest import Ingestor
 from ingestor.ports import Batch, Partition, RevokeListener, StoreOutcome
 from schemas.errors import DeadLetterReason
-from schemas.event import EncodedEvent, encode_event
+from schemas.event import EncodedEvent, RawRequest, encode_event
 from schemas.identity import new_id
 from schemas.metric_defs import Metrics
 from schemas.record import Record
@@ -204,7 +204,8 @@ async def test_what_can_never_be_a_record_is_buried_with_its_place_and_reason() 
     log.append([EncodedEvent("", b'{"not": "an event"}', NOW)])
     expired = event(0)
     log.append([EncodedEvent(expired.id, encode_event(expired), NOW)])
-    conflicting = event(NOW, id=ids_of([log.lanes[Partition("memory", 0)][0].value])[0])
+    taken = ids_of([log.lanes[Partition("memory", 0)][0].value])[0]
+    conflicting = event(NOW, id=taken, raw=RawRequest(method="GET"))
     log.append([EncodedEvent(conflicting.id, encode_event(conflicting), NOW)])
     filled(log, 10)
     async with ingesting(log, store):
