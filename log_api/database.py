@@ -25,6 +25,7 @@ _PASSING = (
     OSError,  # TimeoutError is one
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that the server ended while it was idle
     asyncpg.OperatorInterventionError,  # a statement beyond its time limit, a server going down
     asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,
@@ -105,7 +106,8 @@ class PostgresLogDatabase:
         if row is None:
             return None
         accounts = None if row["accounts"] is None else frozenset(row["accounts"])
-        expires_ms = (row["expires_at"] - _EPOCH) // timedelta(milliseconds=1)
+        # "infinity" comes without a zone.
+        expires_ms = (row["expires_at"].replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
         return Token(row["id"], accounts, frozenset(row["permissions"]), expires_ms)
 
     async def ready(self) -> bool:

@@ -1,7 +1,8 @@
 -- One page of an account's records in the order of their ids, from two branches that an index orders each: records
 -- stored with the account, and records whose account was found out later. The range stands at every table, so that
--- the planner passes over other days. Slots (constant text only): order, conditions, late_join.
-WITH page AS (
+-- the planner passes over other days; OFFSET 0 keeps look-ups by id what they are, never a scan of a whole day.
+-- Slots (constant text only): order, conditions, late_join.
+WITH page AS MATERIALIZED (
     (
         SELECT r.id
         FROM auditap.audit_records AS r
@@ -15,7 +16,12 @@ WITH page AS (
     (
         SELECT e.id
         FROM auditap.audit_enrichments AS e
-        JOIN auditap.audit_records AS r ON r.id = e.id AND r.id >= $2 AND r.id < $3
+        CROSS JOIN LATERAL (
+            SELECT stored.*
+            FROM auditap.audit_records AS stored
+            WHERE stored.id = e.id AND stored.id >= $2 AND stored.id < $3
+            OFFSET 0
+        ) AS r
         WHERE e.account_id = $1 AND e.id >= $2 AND e.id < $3 AND r.account_id IS NULL
         {conditions}
         ORDER BY e.id {order}
@@ -42,6 +48,16 @@ SELECT
     r.receipt, r.operation_id, r.tap_id, r.tap_epoch, r.tap_seq, r.received_ms,
     coalesce(e.state, r.enrichment) AS enrichment
 FROM page
-JOIN auditap.audit_records AS r ON r.id = page.id AND r.id >= $2 AND r.id < $3
-LEFT JOIN auditap.audit_enrichments AS e ON e.id = page.id AND e.id >= $2 AND e.id < $3
+CROSS JOIN LATERAL (
+    SELECT stored.*
+    FROM auditap.audit_records AS stored
+    WHERE stored.id = page.id AND stored.id >= $2 AND stored.id < $3
+    OFFSET 0
+) AS r
+LEFT JOIN LATERAL (
+    SELECT found.*
+    FROM auditap.audit_enrichments AS found
+    WHERE found.id = page.id AND found.id >= $2 AND found.id < $3
+    OFFSET 0
+) AS e ON true
 ORDER BY page.id {order}

@@ -1,2 +1,7 @@
 -- What was found out later, for conditions on it.
-LEFT JOIN auditap.audit_enrichments AS e ON e.id = r.id AND e.id >= $2 AND e.id < $3
+LEFT JOIN LATERAL (
+    SELECT found.*
+    FROM auditap.audit_enrichments AS found
+    WHERE found.id = r.id AND found.id >= $2 AND found.id < $3
+    OFFSET 0
+) AS e ON true

@@ -1,0 +1,345 @@
+"""The contract of `LogDatabase`, for Postgres and the memory alike."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_interface
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from auditap.child_process import free_port
+from auditap.database import create_token, revoke_token
+from log_api.config import LogApiConfig
+from log_api.database import PostgresLogDatabase
+from log_api.listing import FILTERS, Condition, Direction, ListQuery
+from log_api.ports import READ_AUDIT_LOGS, LogDatabase, Token
+from log_api.records import Page
+from schemas.errors import RetryableError, StartupError
+from schemas.record import Record
+from tests.audit_database import AuditDatabase
+from tests.records import record
+from tests.unit.log_api.conftest import PAGE_BYTES_MAX
+from tests.unit.log_api.stored_log import StoredLog
+
+DAY_MS = 86_400_000
+NOON_MS = (int(datetime.now(UTC).timestamp() * 1000) // DAY_MS - 3) * DAY_MS + DAY_MS // 2
+A, B = "a" * 32, "b" * 32
+
+
+class Log(NamedTuple):
+    """What is read, and how it is filled."""
+
+    read: LogDatabase
+    write: Any
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def log(request: pytest.FixtureRequest) -> Log:
+    if request.param == "memory":
+        memory = request.getfixturevalue("memory_log")
+        return Log(memory, memory)
+    return Log(request.getfixturevalue("postgres_log"), request.getfixturevalue("stored_log"))
+
+
+def asked(
+    *conditions: Condition, since_ms: int = NOON_MS, before_ms: int = NOON_MS + 1000, **others: Any
+) -> ListQuery:
+    return ListQuery(A, since_ms, before_ms, conditions=conditions, **others)
+
+
+def ids(page: Page) -> list[str]:
+    return [one.id for one in page.records]
+
+
+def hexes(*records: Record) -> list[str]:
+    return [one.id.hex for one in records]
+
+
+async def test_the_range_is_half_open(log: Log) -> None:
+    inside = [record(NOON_MS, account_id=A), record(NOON_MS + 999, account_id=A)]
+    outside = [record(NOON_MS - 1, account_id=A), record(NOON_MS + 1000, account_id=A)]
+    await log.write.add([*inside, *outside])
+    page = await log.read.page(asked(direction=Direction.ASC))
+    assert ids(page) == hexes(*inside)
+    assert page.more is False
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+async def test_pages_follow_one_another_over_days(log: Log, direction: Direction) -> None:
+    records = [record(NOON_MS + hour * 3_600_000, account_id=A) for hour in range(-30, 30)]
+    await log.write.add(records)
+    found: list[str] = []
+    query = asked(since_ms=0, before_ms=NOON_MS * 2, direction=direction, limit=13)
+    while True:
+        page = await log.read.page(query)
+        found += ids(page)
+        if not page.more:
+            break
+        query = ListQuery(A, 0, NOON_MS * 2, direction, 13, after=page.last_id())
+    expected = hexes(*records)
+    assert found == (expected if direction is Direction.ASC else expected[::-1])
+
+
+async def test_a_page_that_is_just_full_is_the_last(log: Log) -> None:
+    await log.write.add([record(NOON_MS + number, account_id=A) for number in range(5)])
+    assert (await log.read.page(asked(limit=5))).more is False
+    page = await log.read.page(asked(limit=4))
+    assert (len(page.records), page.more) == (4, True)
+
+
+async def test_a_page_ends_early_where_bodies_are_large(log: Log) -> None:
+    body = '"' + "x" * (PAGE_BYTES_MAX // 4) + '"'
+    await log.write.add(
+        [record(NOON_MS + number, account_id=A, resource_request=body) for number in range(9)]
+    )
+    page = await log.read.page(asked(direction=Direction.ASC))
+    assert 0 < len(page.records) < 9
+    assert page.more is True
+    rest = await log.read.page(asked(direction=Direction.ASC, after=page.last_id()))
+    assert ids(rest)[0] not in ids(page)
+
+
+async def test_one_record_larger_than_a_page_is_a_page(log: Log) -> None:
+    huge = '"' + "x" * PAGE_BYTES_MAX * 2 + '"'
+    await log.write.add(
+        [record(NOON_MS + number, account_id=A, resource_response=huge) for number in range(2)]
+    )
+    page = await log.read.page(asked())
+    assert (len(page.records), page.more) == (1, True)
+
+
+async def test_only_the_account_asked_for(log: Log) -> None:
+    mine = record(NOON_MS, account_id=A)
+    await log.write.add([mine, record(NOON_MS, account_id=B), record(NOON_MS, account_id=None)])
+    assert ids(await log.read.page(asked())) == hexes(mine)
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+async def test_records_whose_account_was_found_later_stand_in_their_place(
+    log: Log, direction: Direction
+) -> None:
+    records = [record(NOON_MS + number, account_id=A if number % 3 else None) for number in range(30)]
+    await log.write.add(records)
+    for one in records[::3]:
+        await log.write.complete(one.id, account_id=A, account_name="Acme")
+    expected = hexes(*records)
+    if direction is Direction.DESC:
+        expected.reverse()
+    first = await log.read.page(asked(direction=direction, limit=11))
+    rest = await log.read.page(asked(direction=direction, limit=100, after=first.last_id()))
+    assert ids(first) + ids(rest) == expected
+    late = next(one for one in rest.records if one.id in hexes(*records[::3]))
+    assert (late.account.id, late.account.name, late.auditap.enrichment) == (A, "Acme", "complete")
+
+
+async def test_what_was_found_later_fills_what_is_missing_and_replaces_nothing(log: Log) -> None:
+    bare = record(NOON_MS, account_id=A, zone_id="z", actor_email="known@example.com")
+    await log.write.add([bare])
+    await log.write.complete(
+        bare.id,
+        state="unresolvable",
+        account_name="Acme",
+        zone_name="example.com",
+        actor_email="later@example.com",
+        actor_token_name="ci",
+    )
+    (found,) = (await log.read.page(asked())).records
+    assert found.account.name == "Acme"
+    assert found.zone.name == "example.com"
+    assert found.actor.email == "known@example.com"
+    assert found.actor.token_name == "ci"
+    assert found.auditap.enrichment == "unresolvable"
+
+
+async def test_bodies_and_receipt_come_as_they_are_stored(log: Log) -> None:
+    request = '{"price":1.10, "big":1e400,"nul":"\\u0000","lone":"\\ud800","n":12345678901234567890123}'
+    one = record(
+        NOON_MS,
+        account_id=A,
+        resource_request=request,
+        resource_response="null",
+        receipt='{"unmatched" : "no_path"}',
+    )
+    await log.write.add([one])
+    (found,) = (await log.read.page(asked())).records
+    text = msgspec.json.encode(found)
+    assert b'"request":' + request.encode() in text
+    assert b'"response":null' in text
+    assert b'"receipt":{"unmatched" : "no_path"}' in text
+
+
+EXAMPLE: dict[str, Any] = {
+    "account_name": "Acme",
+    "action_result": "failure",
+    "action_type": "delete",
+    "actor_context": "dash",
+    "actor_email": "one@example.com",
+    "actor_id": "u1",
+    "actor_ip_address": "203.0.113.9",
+    "actor_token_id": "t1",
+    "actor_token_name": "deploy",
+    "actor_type": "user",
+    "raw_cf_ray_id": "ray1",
+    "raw_method": "DELETE",
+    "raw_status_code": 403,
+    "raw_uri": "/policies/1?dry=1",
+    "resource_id": "p1",
+    "resource_product": "alerting",
+    "resource_scope": "accounts",
+    "resource_type": "policies",
+    "zone_id": "z1",
+    "zone_name": "example.com",
+}
+LATE = ("account_name", "actor_email", "actor_token_name", "zone_name")
+
+
+@pytest.mark.parametrize("name", [name for name in FILTERS if name != "id"])
+async def test_a_filter_finds_its_value_and_its_negation_all_else(log: Log, name: str) -> None:
+    value = ip_interface(EXAMPLE[name]) if name == "actor_ip_address" else EXAMPLE[name]
+    hit = record(NOON_MS, account_id=A, **{name: EXAMPLE[name]})
+    lacking = record(NOON_MS + 1, account_id=A)
+    late = record(NOON_MS + 2, account_id=None, **({} if name in LATE else {name: EXAMPLE[name]}))
+    await log.write.add([hit, lacking, late])
+    await log.write.complete(late.id, account_id=A, **({name: EXAMPLE[name]} if name in LATE else {}))
+    found = await log.read.page(asked(Condition(name, False, (value,)), direction=Direction.ASC))
+    others = await log.read.page(asked(Condition(name, True, (value,)), direction=Direction.ASC))
+    assert ids(found) == hexes(hit, late)
+    assert ids(others) == hexes(lacking)
+
+
+async def test_a_record_is_found_by_its_id(log: Log) -> None:
+    records = [record(NOON_MS + number, account_id=A) for number in range(3)]
+    await log.write.add(records)
+    wanted = Condition("id", False, (records[0].id, records[2].id))
+    assert ids(await log.read.page(asked(wanted, direction=Direction.ASC))) == hexes(records[0], records[2])
+
+
+async def test_values_are_united_and_filters_narrow(log: Log) -> None:
+    records = [
+        record(NOON_MS + number, account_id=A, raw_method=method, raw_status_code=status)
+        for number, (method, status) in enumerate([("PUT", 200), ("POST", 200), ("PUT", 403), ("GET", 200)])
+    ]
+    await log.write.add(records)
+    methods = Condition("raw_method", False, ("PUT", "POST"))
+    status = Condition("raw_status_code", True, (403,))
+    page = await log.read.page(asked(methods, status, direction=Direction.ASC))
+    assert ids(page) == hexes(*records[:2])
+
+
+@pytest.mark.parametrize(
+    ("network", "count"),
+    [("203.0.113.0/24", 2), ("203.0.113.7/24", 2), ("2001:db8::/32", 1), ("0.0.0.0/0", 3)],
+)
+async def test_a_network_finds_its_addresses(log: Log, network: str, count: int) -> None:
+    addresses = ["203.0.113.9", "203.0.113.200", "198.51.100.1", "2001:db8::7", None]
+    await log.write.add(
+        [
+            record(NOON_MS + number, account_id=A, actor_ip_address=address)
+            for number, address in enumerate(addresses)
+        ]
+    )
+    condition = Condition("actor_ip_address", False, (ip_interface(network),))
+    page = await log.read.page(asked(condition))
+    assert len(page.records) == count
+
+
+async def test_addresses_come_without_a_mask(log: Log) -> None:
+    await log.write.add([record(NOON_MS, account_id=A, actor_ip_address="2001:db8::7")])
+    (found,) = (await log.read.page(asked())).records
+    assert found.actor.ip_address == "2001:db8::7"
+
+
+async def test_a_token_until_it_is_revoked(postgres_log: PostgresLogDatabase, stored_log: StoredLog) -> None:
+    expires = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
+    token_id, text = await create_token(stored_log.connection, "reader", [A, B], [READ_AUDIT_LOGS], expires)
+    sha256 = hashlib.sha256(text.encode()).digest()
+    expected = Token(
+        token_id, frozenset({A, B}), frozenset({READ_AUDIT_LOGS}), int(expires.timestamp() * 1000)
+    )
+    assert await postgres_log.token(sha256) == expected
+    await revoke_token(stored_log.connection, token_id)
+    assert await postgres_log.token(sha256) is None
+
+
+async def test_a_token_for_every_account_and_for_ever(
+    postgres_log: PostgresLogDatabase, stored_log: StoredLog
+) -> None:
+    _, text = await create_token(stored_log.connection, "all", None, [], datetime.max.replace(tzinfo=UTC))
+    await stored_log.connection.execute("UPDATE auditap.api_tokens SET expires_at = 'infinity'")
+    token = await postgres_log.token(hashlib.sha256(text.encode()).digest())
+    assert token is not None
+    assert token.accounts is None
+    assert token.expires_ms > NOON_MS
+
+
+async def test_while_the_database_is_away(settings: LogApiConfig) -> None:
+    away = PostgresLogDatabase(f"postgresql://auditap_reader:x@127.0.0.1:{free_port()}/none", settings)
+    await away.start()
+    try:
+        with pytest.raises(RetryableError):
+            await away.page(asked())
+        with pytest.raises(RetryableError):
+            await away.token(b"0" * 32)
+        assert await away.ready() is False
+    finally:
+        await away.stop()
+    with pytest.raises(RetryableError):
+        await away.page(asked())
+
+
+async def test_a_connection_cut_by_the_server_is_retryable_and_replaced(
+    postgres_log: PostgresLogDatabase, stored_log: StoredLog
+) -> None:
+    assert await postgres_log.ready() is True
+    await stored_log.connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'auditap-log-api'"
+        " AND datname = current_database()"
+    )
+    outcomes = [await postgres_log.ready() for _ in range(3)]
+    assert outcomes[-1] is True
+
+
+async def test_a_refused_login_ends_the_start(audit_database: AuditDatabase, settings: LogApiConfig) -> None:
+    refused = PostgresLogDatabase(audit_database.reader_dsn.replace("auditap_reader", "nobody"), settings)
+    with pytest.raises(StartupError):
+        await refused.start()
+
+
+async def test_not_ready_before_the_database_is_migrated(database: str, settings: LogApiConfig) -> None:
+    bare = PostgresLogDatabase(database, settings)
+    await bare.start()
+    try:
+        assert await bare.ready() is False
+        with pytest.raises(RetryableError):
+            await bare.page(asked())
+    finally:
+        await bare.stop()
+
+
+async def test_a_statement_beyond_its_time_limit_is_retryable(
+    audit_database: AuditDatabase, stored_log: StoredLog
+) -> None:
+    await stored_log.add([record(NOON_MS, account_id=A)])
+    hasty = PostgresLogDatabase(
+        audit_database.reader_dsn, LogApiConfig(cursor_key=b"k" * 32, statement_timeout_ms=50)
+    )
+    await hasty.start()
+    try:
+        async with stored_log.connection.transaction():
+            await stored_log.connection.execute("LOCK TABLE auditap.audit_records IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(RetryableError):
+                await hasty.page(asked())
+    finally:
+        await hasty.stop()
+
+
+async def test_the_reader_cannot_write(postgres_log: PostgresLogDatabase) -> None:
+    async with postgres_log._transaction() as connection:
+        assert await connection.fetchval("SHOW transaction_read_only") == "on"
+    assert postgres_log._pool is not None
+    async with postgres_log._pool.acquire() as connection:
+        assert await connection.fetchval("SHOW default_transaction_read_only") == "on"
+        assert await connection.fetchval("SHOW statement_timeout") == "10s"
