@@ -68,11 +68,12 @@ class Voices:
         self.granting = [branch.place.node for branch in self.all if branch.grants]
         self.marked = any(map(is_marked, self.granting))
         self.kinds = self._kinds()
+        """The types that every granting branch admits, `null` left aside; None where none says a type."""
 
     def _collect(self, branches: Iterable[Branch]) -> None:
         """Gather the branches without recursion, each once, so that cycles end and depth does not matter."""
         seen: set[tuple[int, bool]] = set()
-        waiting: list[Branch | _Turn] = list(branches)[::-1]
+        waiting: list[Branch | _Turn] = [*branches][::-1]
         while waiting:
             branch = waiting.pop()
             if isinstance(branch, _Turn):
@@ -161,12 +162,13 @@ class Voices:
         self._document.findings.add(branch.place.pointer, code)
 
     def _kinds(self) -> frozenset[str] | None:
-        """Return the types that every granting branch admits, `null` left aside; None where none says a type."""
         admitted: frozenset[str] | None = None
         for node in self.granting:
             if "type" in node:
                 declared = _declared_kinds(node["type"])
                 admitted = declared if admitted is None else admitted & declared
+        # Branches that exclude one another describe no value at all.
+        self.denied |= admitted is not None and not admitted
         return None if admitted is None else admitted - {"null"}
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import yaml
@@ -164,18 +164,19 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 class _Yaml12(yaml.CSafeLoader):
     """YAML with the scalars of its 1.2 core schema: `on`, `yes` and dates are text, and every key is text."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  the base class has it so
 
-    def construct_yaml_map(self, node: yaml.MappingNode) -> Iterator[dict[str, Any]]:
-        """Yield the mapping before it is filled, as aliases within it may refer to it."""
-        mapping: dict[str, Any] = {}
-        yield mapping
-        for key, value in node.value:
-            name = key.value if isinstance(key, yaml.ScalarNode) else UNTRUSTED
-            # A merge may bring a denial along, so a mapping that merges is not all there is.
-            if name == "<<" or name in mapping:
-                mapping[UNTRUSTED] = True
-            mapping[name] = self.construct_object(value, deep=True)
+
+def _construct_mapping(loader: _Yaml12, node: yaml.MappingNode) -> Iterator[dict[str, Any]]:
+    """Yield the mapping before it is filled, as aliases within it may refer to it."""
+    mapping: dict[str, Any] = {}
+    yield mapping
+    for key, value in node.value:
+        name = key.value if isinstance(key, yaml.ScalarNode) else UNTRUSTED
+        # A merge may bring a denial along, so a mapping that merges is not all there is.
+        if name == "<<" or name in mapping:
+            mapping[UNTRUSTED] = True
+        mapping[name] = loader.construct_object(value, deep=True)
 
 
 _CORE_SCHEMA = (
@@ -186,4 +187,4 @@ _CORE_SCHEMA = (
 )
 for _tag, _pattern, _firsts in _CORE_SCHEMA:
     _Yaml12.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_firsts))
-_Yaml12.add_constructor("tag:yaml.org,2002:map", _Yaml12.construct_yaml_map)
+_Yaml12.add_constructor("tag:yaml.org,2002:map", _construct_mapping)

@@ -24,7 +24,7 @@ class Nothing(Enum):
 
 
 DROPPED = Nothing.DROPPED
-Kept: TypeAlias = Json | Nothing
+Kept: TypeAlias = "Json | Nothing"
 
 
 class Plan(Protocol):

@@ -117,7 +117,6 @@ def _has_lone_surrogate(text: str) -> bool:
     return high_ended_at >= 0
 
 
-
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+("?)')
 _OTHER_SCALAR = re.compile(r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?|true|false|null")
 _OUTSIDE_STRINGS = re.compile(r'[\[\]{},:" \t\n\r0-9eE.+\-truefalsn]*')

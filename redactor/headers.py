@@ -1,0 +1,136 @@
+"""The few headers that are read, each only if it stands exactly once and looks as it should (rule 14)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from redactor.config import HeaderNames
+from schemas.capture import Headers
+
+_REQUEST_ID = re.compile(r"[\w.:\-]{1,128}", re.ASCII)
+_IDENTIFIER = re.compile(r"[\w.:@|\-]{1,128}", re.ASCII)
+_EMAIL = re.compile(
+    r"[^\s@\"(),:;<>\[\\\]\x00-\x20\x7f-\x9f]{1,128}@[^\s@\"(),:;<>\[\\\]\x00-\x20\x7f-\x9f]{1,253}"
+)
+_PLAIN_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}")
+_PLAIN_TEXT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,1024}")
+_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+\-]{1,127}/[a-z0-9!#$&^_.+\-]{1,127}")
+ACTOR_CONTEXTS = frozenset({"api", "api_key", "api_token", "dash", "oauth", "origin_ca_key"})
+ACTOR_TYPES = frozenset({"account", "cloudflare_admin", "delegated_service", "system", "user"})
+_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
+
+
+class Fields:
+    """The values of the headers asked for, by lower-case name; nothing else of a message's headers is held."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, headers: Headers, wanted: frozenset[str]) -> None:
+        self._values: dict[str, list[str]] = {}
+        for name, value in headers.items():
+            # Lowering other than ASCII could turn a foreign name into a wanted one.
+            known = name.lower() if name.isascii() else ""
+            if known in wanted:
+                values = self._values.setdefault(known, [])
+                values.extend([value] if isinstance(value, str) else value)
+
+    def once(self, name: str) -> str | None:
+        """Return the value of a header that stands exactly once."""
+        values = self._values.get(name, ())
+        return values[0].strip(" \t") if len(values) == 1 else None
+
+    def present(self, name: str) -> bool:
+        """Tell whether a header stands at all."""
+        return name in self._values
+
+    def all(self, name: str) -> Iterable[str]:
+        """Return every value of a header."""
+        return self._values.get(name, ())
+
+
+class Known(NamedTuple):
+    """What was kept of a pair's headers."""
+
+    actor_id: str | None
+    actor_email: str | None
+    actor_type: str | None
+    actor_context: str | None
+    actor_token_id: str | None
+    actor_token_name: str | None
+    account_id: str | None
+    user_agent: str | None
+    request_id: str | None
+
+
+class HeaderReader:
+    """Reads the configured headers of a pair."""
+
+    def __init__(self, names: HeaderNames) -> None:
+        self._names = names
+        framing = {"content-type", "content-encoding"}
+        self._of_request = frozenset({names.user_agent, *names.request_ids, *_OVERRIDES, "host"} | framing)
+        actor = {names.actor_id, names.actor_email, names.actor_type, names.actor_context}
+        token = {names.actor_token_id, names.actor_token_name, names.account_id}
+        self._of_response = frozenset(actor | token | set(names.request_ids) | framing)
+
+    def of_request(self, headers: Headers) -> Fields:
+        """Return what may matter of a request's headers."""
+        return Fields(headers, self._of_request)
+
+    def of_response(self, headers: Headers) -> Fields:
+        """Return what may matter of a response's headers."""
+        return Fields(headers, self._of_response)
+
+    def known(self, request: Fields, response: Fields) -> Known:
+        """Return the values that are kept."""
+        names = self._names
+        return Known(
+            actor_id=_fitting(_IDENTIFIER, response.once(names.actor_id)),
+            actor_email=_fitting(_EMAIL, response.once(names.actor_email)),
+            actor_type=_listed(ACTOR_TYPES, response.once(names.actor_type)),
+            actor_context=_listed(ACTOR_CONTEXTS, response.once(names.actor_context)),
+            actor_token_id=_fitting(_IDENTIFIER, response.once(names.actor_token_id)),
+            actor_token_name=_fitting(_PLAIN_NAME, response.once(names.actor_token_name)),
+            account_id=_fitting(_REQUEST_ID, response.once(names.account_id)),
+            user_agent=_fitting(_PLAIN_TEXT, request.once(names.user_agent)),
+            request_id=self._request_id(request, response),
+        )
+
+    def _request_id(self, request: Fields, response: Fields) -> str | None:
+        for fields in (request, response):
+            for name in self._names.request_ids:
+                value = _fitting(_REQUEST_ID, fields.once(name))
+                if value is not None:
+                    return value
+        return None
+
+
+def overrides_method(request: Fields) -> bool:
+    """Tell whether a header asks for another method than the request line does."""
+    return any(request.present(name) for name in _OVERRIDES)
+
+
+def media_type(fields: Fields) -> str | None:
+    """Return the essence of the content type, empty where it cannot be told, None where there is none."""
+    if not fields.present("content-type"):
+        return None
+    essence = (fields.once("content-type") or "").partition(";")[0].strip(" \t").lower()
+    return essence if _MEDIA_TYPE.fullmatch(essence) else ""
+
+
+def is_encoded(fields: Fields) -> bool:
+    """Tell whether the body is encoded in any way but `identity`."""
+    codings = [
+        coding.strip(" \t").lower() for each in fields.all("content-encoding") for coding in each.split(",")
+    ]
+    return any(coding not in ("", "identity") for coding in codings)
+
+
+def _fitting(pattern: re.Pattern[str], value: str | None) -> str | None:
+    return value if value is not None and pattern.fullmatch(value) is not None else None
+
+
+def _listed(values: frozenset[str], value: str | None) -> str | None:
+    return value if value in values else None

@@ -1,0 +1,186 @@
+"""The operations of a document as it declares them: paths, methods, servers. What cannot be trusted is left out."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import re2
+
+from redactor.branches import is_denied
+from redactor.document import UNTRUSTED, LoadedDocument, Place
+from redactor.plan import Pattern
+from redactor.url import read_host, split_path
+
+METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
+_VARIABLE = re.compile(r"\{([^{}]+)\}")
+_SERVER_FORMS_MAX = 64
+_ID_LENGTH_MAX = 256
+
+TEMPLATED, PARTLY_LITERAL, LITERAL = 0, 1, 2
+
+
+class Segment(NamedTuple):
+    """One segment of a template."""
+
+    text: str
+    """As the document writes it."""
+    rank: int
+    """How literal it is; more is matched first."""
+    names: tuple[str, ...] = ()
+    literal: str = ""
+    """What a literal one looks like decoded."""
+    pattern: Pattern | None = None
+    """What a partly literal one matches, a group for each name."""
+
+
+class Server(NamedTuple):
+    """Where an operation is served: a host (None: any) and the base path's segments."""
+
+    host: str | None
+    host_pattern: Pattern | None
+    base: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operation:
+    """One operation as declared. `denied`: nothing of bodies and query; `path_denied`: nor of path parameters."""
+
+    document: LoadedDocument
+    id: str
+    method: str
+    template: str
+    segments: tuple[Segment, ...]
+    place: Place
+    path_items: tuple[Place, ...]
+    servers: tuple[Server, ...]
+    has_own_id: bool
+    """Whether the id is the document's and no other operation has it, so that configuration may name it."""
+    denied: bool
+    path_denied: bool
+
+
+def operations_of(document: LoadedDocument) -> list[Operation]:
+    """Return every operation whose path can be read, in document order."""
+    paths = Place(document.root, "").child("paths")
+    if not isinstance(paths.node, dict):
+        return []
+    if UNTRUSTED in paths.node:
+        document.findings.add(paths.pointer, "duplicate_keys")
+    found = [
+        (template, method, items)
+        for template in paths.node
+        if template.startswith("/")
+        for items in [document.follow(paths.child(template))]
+        for method in METHODS
+        if items and isinstance(items[-1].node.get(method), dict)
+    ]
+    ids = Counter(str(items[-1].node[method].get("operationId", "")) for _, method, items in found)
+    return [each for entry in found if (each := _operation(document, *entry, ids)) is not None]
+
+
+def _operation(
+    document: LoadedDocument, template: str, method: str, items: tuple[Place, ...], ids: Counter[str]
+) -> Operation | None:
+    place = items[-1].child(method)
+    segments = parse_template(template)
+    if segments is None:
+        document.findings.add(place.pointer, "unusable_path")
+        return None
+    declared_id = str(place.node.get("operationId", ""))
+    is_id = 0 < len(declared_id) <= _ID_LENGTH_MAX
+    is_alone = ids[declared_id] == 1
+    if not (is_id and is_alone):
+        document.findings.add(place.pointer, "operation_id_repeated" if is_id else "no_operation_id")
+    item_denied = any(is_denied(item.node) for item in items)
+    return Operation(
+        document=document,
+        id=declared_id if is_id else f"{method.upper()} {template}",
+        method=method.upper(),
+        template=template,
+        segments=segments,
+        place=place,
+        path_items=items,
+        servers=_servers(document, (place, items[-1], Place(document.root, ""))),
+        has_own_id=is_id and is_alone,
+        denied=item_denied or is_denied(place.node),
+        # `x-auditable: false` on an operation says "record that it happened"; any other denial covers its path too.
+        path_denied=item_denied or place.node.get("x-sensitive", False) is not False,
+    )
+
+
+def parse_template(template: str) -> tuple[Segment, ...] | None:
+    """Return the segments of a path template; None where one could never be matched or read."""
+    segments = tuple(map(_segment, template[1:].split("/")))
+    if any(segment.text == "" for segment in segments[:-1]):
+        return None
+    if any(re.search(r"[{}?#]", _VARIABLE.sub("", segment.text)) for segment in segments):
+        return None
+    literals = "/" + "/".join(segment.text for segment in segments if segment.rank == LITERAL)
+    return segments if split_path(literals).are_all else None
+
+
+def _segment(text: str) -> Segment:
+    names = tuple(_VARIABLE.findall(text))
+    if not names:
+        return Segment(text, LITERAL, literal=unquote(text))
+    if _VARIABLE.fullmatch(text):
+        return Segment(text, TEMPLATED, names)
+    literals = _VARIABLE.split(text)[::2]
+    pattern = re2.compile("^" + "(.+)".join(re2.escape(unquote(each)) for each in literals) + "$")
+    return Segment(text, PARTLY_LITERAL, names, pattern=pattern)
+
+
+def _servers(document: LoadedDocument, levels: tuple[Place, ...]) -> tuple[Server, ...]:
+    """Return the servers of the nearest level that lists any; the root of any host where none does."""
+    for level in levels:
+        listed = level.child("servers")
+        if isinstance(listed.node, list) and listed.node:
+            places = [listed.child(index) for index in range(len(listed.node))]
+            return tuple(server for place in places for server in _forms(document, place))
+    return (Server(None, None, ()),)
+
+
+def _forms(document: LoadedDocument, place: Place) -> Iterator[Server]:
+    """Yield a server once for each combination of its variables' listed values."""
+    url = place.child("url").node
+    names = sorted(set(_VARIABLE.findall(url))) if isinstance(url, str) else []
+    choices = [_choices(place.child("variables", name)) for name in names]
+    for count, values in enumerate(product(*choices)):
+        form = _server(url, dict(zip(names, values, strict=True))) if isinstance(url, str) else None
+        if form is None or count >= _SERVER_FORMS_MAX:
+            document.findings.add(place.pointer, "unusable_server")
+            return
+        yield form
+
+
+def _choices(variable: Place) -> list[str | None]:
+    """Return a server variable's values; None stands for any text where the document lists none."""
+    listed = variable.child("enum").node
+    if isinstance(listed, list) and listed:
+        return [str(each) for each in listed]
+    return [None, ""] if variable.child("default").node == "" else [None]
+
+
+def _server(url: str, values: dict[str, str | None]) -> Server | None:
+    for name, value in values.items():
+        if value is not None:
+            url = url.replace("{" + name + "}", value)
+    scheme, separator, rest = url.partition("//")
+    authority, path = (
+        rest.partition("/")[::2] if separator and (scheme == "" or scheme.endswith(":")) else ("", url)
+    )
+    steps = [step for step in path.partition("?")[0].split("/") if step not in ("", ".")]
+    base = parse_template("/" + "/".join(steps)) if steps else ()
+    if base is None:
+        return None
+    if "{" in authority:
+        host = re.sub(r":[^:]*$", "", authority.rpartition("@")[2]).lower()
+        parts = (re2.escape(each) for each in _VARIABLE.split(host)[::2])
+        return Server(None, re2.compile("^" + "[a-z0-9_-]+".join(parts) + "$"), base)
+    return Server(read_host(authority.rpartition("@")[2]) or None, None, base)

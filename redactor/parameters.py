@@ -1,0 +1,278 @@
+"""Which path and query parameters are recorded, and how: compiled from an operation's declarations (rule 13)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from redactor.branches import is_denied, is_marked
+from redactor.compiler import Compiler
+from redactor.document import Place
+from redactor.operations import LITERAL, TEMPLATED, Operation, Segment
+from redactor.plan import DROPPED, Array, Object, Plan, Scalar
+from redactor.url import QueryPair, encode_query, encode_segment
+from redactor.wellformed import Json, JsonInteger, JsonNumber
+
+_NAMES_KEPT = ("id", "uuid", "identifier", "tag")
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_FOREIGN_TO_SCALARS = frozenset(";")
+_DELIMITERS = frozenset(",|;")
+_DELIMITER_OF_STYLE = {"form": ",", "spaceDelimited": " ", "pipeDelimited": "|"}
+
+
+class Parameter(NamedTuple):
+    """A declared parameter, denials of the whole chain of references taken in."""
+
+    name: str
+    location: str
+    place: Place
+    denied: bool
+    marked: bool
+
+
+def parameters_of(operation: Operation) -> list[Parameter]:
+    """Return an operation's parameters in document order; its own replace those of its path by name and place."""
+    found: dict[tuple[str, str], Parameter] = {}
+    for level in (operation.path_items[-1], operation.place):
+        listed = level.child("parameters")
+        for index in range(len(listed.node) if isinstance(listed.node, list) else 0):
+            chain = operation.document.follow(listed.child(index))
+            parameter = _parameter(chain) if chain else None
+            if parameter is not None:
+                known = found.get((parameter.location, parameter.name))
+                # What the path says is denied stays denied, whatever the operation repeats.
+                denied = parameter.denied or (known is not None and known.denied)
+                found[parameter.location, parameter.name] = parameter._replace(denied=denied)
+    return list(found.values())
+
+
+def _parameter(chain: tuple[Place, ...]) -> Parameter | None:
+    node = chain[-1].node
+    name, location = node.get("name"), node.get("in")
+    if not isinstance(name, str) or not isinstance(location, str):
+        return None
+    return Parameter(name, location, chain[-1], any(is_denied(each.node) for each in chain), is_marked(node))
+
+
+def _plan_of(parameter: Parameter, compiler: Compiler, *, strict: bool) -> Plan | None:
+    """Return what the parameter's schema and marks let through; None where it has no schema or is denied."""
+    schema = parameter.place.child("schema")
+    if parameter.denied or schema.node is None or "content" in parameter.place.node:
+        return None
+    return compiler.compile(schema, strict=strict, marked=parameter.marked)
+
+
+def fits_text(plan: Scalar, text: str) -> bool:
+    """Tell whether a text, read as any of the plan's types, is kept."""
+    return any(plan.keep(value) is not DROPPED for value in _readings(text))
+
+
+def _readings(text: str) -> Iterator[Json]:
+    yield text
+    if text in ("true", "false"):
+        yield text == "true"
+    elif _INTEGER.fullmatch(text) is not None:
+        yield JsonInteger(text)
+    elif _NUMBER.fullmatch(text) is not None:
+        yield JsonNumber(text)
+
+
+@dataclass(frozen=True, slots=True)
+class PathSegment:
+    """How one segment of a template is recorded: as its template's text, or as the value that stood there."""
+
+    text: str
+    rank: int
+    names: tuple[str, ...]
+    by_name: bool
+    """Kept by its variables' names or by configuration, whatever the value."""
+    plan: Scalar | None
+    """Else kept where it is marked and the value fits."""
+
+    def keeps(self, value: str) -> bool:
+        """Tell whether the value may stand in the recorded path."""
+        if self.rank == LITERAL or self.by_name:
+            return True
+        return self.plan is not None and fits_text(self.plan, value)
+
+
+def path_segments(
+    operation: Operation, compiler: Compiler, names_kept: Collection[str], *, strict: bool
+) -> tuple[PathSegment, ...]:
+    """Return how each segment of an operation's path is recorded."""
+    declared = {each.name: each for each in parameters_of(operation) if each.location == "path"}
+
+    def compiled(segment: Segment) -> PathSegment:
+        by_name = not operation.path_denied and all(
+            (name.lower().endswith(_NAMES_KEPT) or name in names_kept)
+            and not (name in declared and _is_denied_whole(declared[name], compiler))
+            for name in segment.names
+        )
+        plan = None
+        if segment.rank == TEMPLATED and segment.names[0] in declared and not operation.path_denied:
+            found = _plan_of(declared[segment.names[0]], compiler, strict=strict)
+            plan = found if isinstance(found, Scalar) else None
+        return PathSegment(segment.text, segment.rank, segment.names, by_name, plan)
+
+    return tuple(map(compiled, operation.segments))
+
+
+def _is_denied_whole(parameter: Parameter, compiler: Compiler) -> bool:
+    schema = parameter.place.child("schema")
+    return parameter.denied or (schema.node is not None and compiler.voices(schema).denied)
+
+
+def record_path(governing: Sequence[Sequence[PathSegment]], values: Sequence[str]) -> str:
+    """Return the path as all governing operations let it be recorded; templates stand as the first has them."""
+    parts: list[str] = []
+    for position, value in enumerate(values):
+        mine = [segments[position] for segments in governing]
+        if all(segment.keeps(value) for segment in mine):
+            literal = next((segment.text for segment in mine if segment.rank == LITERAL), None)
+            parts.append(encode_segment(value) if literal is None else literal)
+        else:
+            parts.append(next(segment.text for segment in mine if not segment.keeps(value)))
+    return "/" + "/".join(parts)
+
+
+class QueryParameter(Protocol):
+    """How one declared query parameter is recorded."""
+
+    def record(self, pairs: Mapping[str, Sequence[QueryPair]]) -> Iterable[str]:
+        """Yield the `name=value` texts that are kept of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarParameter:
+    """A scalar: it must stand once, and hold no delimiter of pairs."""
+
+    name: str
+    plan: Scalar
+
+    def record(self, pairs: Mapping[str, Sequence[QueryPair]]) -> Iterable[str]:
+        """Yield the pair if its value fits."""
+        found = pairs.get(self.name, ())
+        value = found[0].value if len(found) == 1 else None
+        if value is not None and not _FOREIGN_TO_SCALARS & set(value) and fits_text(self.plan, value):
+            yield _pair(self.name, value)
+
+
+@dataclass(frozen=True, slots=True)
+class ExplodedArray:
+    """An array whose elements stand as a pair each."""
+
+    name: str
+    plan: Scalar
+
+    def record(self, pairs: Mapping[str, Sequence[QueryPair]]) -> Iterable[str]:
+        """Yield the pairs that fit, unless a value might be read as several."""
+        values = [pair.value for pair in pairs.get(self.name, ())]
+        if any(value is None or _DELIMITERS & set(value) for value in values):
+            return
+        for value in values:
+            if value is not None and fits_text(self.plan, value):
+                yield _pair(self.name, value)
+
+
+@dataclass(frozen=True, slots=True)
+class DelimitedArray:
+    """An array whose elements stand in one pair, between delimiters."""
+
+    name: str
+    plan: Scalar
+    delimiter: str
+
+    def record(self, pairs: Mapping[str, Sequence[QueryPair]]) -> Iterable[str]:
+        """Yield one pair with the elements that fit."""
+        elements = _split(pairs.get(self.name, ()), self.delimiter)
+        kept = [encode_query(each) for each in elements if fits_text(self.plan, each)]
+        if kept:
+            yield f"{encode_query(self.name)}={encode_query(self.delimiter).join(kept)}"
+
+
+@dataclass(frozen=True, slots=True)
+class DelimitedObject:
+    """An object whose names and values stand in one pair, in turn, between commas."""
+
+    name: str
+    plans: Mapping[str, Scalar]
+
+    def record(self, pairs: Mapping[str, Sequence[QueryPair]]) -> Iterable[str]:
+        """Yield one pair with the declared properties that fit, each given once."""
+        parts = _split(pairs.get(self.name, ()), ",")
+        names, values = parts[::2], parts[1::2]
+        if len(names) != len(values) or len(set(names)) != len(names):
+            return
+        given = dict(zip(names, values, strict=True))
+        kept = [
+            f"{encode_query(name)},{encode_query(given[name])}"
+            for name, plan in self.plans.items()
+            if name in given and fits_text(plan, given[name])
+        ]
+        if kept:
+            yield f"{encode_query(self.name)}={','.join(kept)}"
+
+
+def _split(found: Sequence[QueryPair], delimiter: str) -> list[str]:
+    """Return the elements of the one pair; none where other delimiters leave in doubt how it is read."""
+    if len(found) != 1 or found[0].value is None:
+        return []
+    raw, value = found[0]
+    # An encoded comma is data to one server and a delimiter to the next.
+    doubtful = delimiter == "," and raw.count(",") != value.count(",")
+    return [] if doubtful or (_DELIMITERS - {delimiter}) & set(value) else value.split(delimiter)
+
+
+def _pair(name: str, value: str) -> str:
+    return f"{encode_query(name)}={encode_query(value)}"
+
+
+def query_parameters(operation: Operation, compiler: Compiler, *, strict: bool) -> tuple[QueryParameter, ...]:
+    """Return how each query parameter is recorded that has anything to record, in document order."""
+    if operation.denied:
+        return ()
+    declared = [each for each in parameters_of(operation) if each.location == "query"]
+    names = frozenset(each.name for each in declared)
+    found: list[QueryParameter] = []
+    for each in declared:
+        plan = _plan_of(each, compiler, strict=strict)
+        if isinstance(plan, Scalar):
+            found.append(ScalarParameter(each.name, plan))
+        elif isinstance(plan, Array):
+            found.extend(_array_parameter(each.name, each.place.node, plan))
+        elif isinstance(plan, Object):
+            found.extend(_object_parameters(each.name, each.place.node, plan, names))
+    return tuple(found)
+
+
+def _style(node: Mapping[str, Any]) -> tuple[str, bool]:
+    style = node.get("style", "form")
+    return str(style), node.get("explode", style == "form") is True
+
+
+def _array_parameter(name: str, node: Mapping[str, Any], plan: Array) -> Iterator[QueryParameter]:
+    style, explode = _style(node)
+    if plan.slots or not isinstance(plan.items, Scalar) or style not in _DELIMITER_OF_STYLE:
+        return
+    if explode:
+        yield ExplodedArray(name, plan.items)
+    else:
+        yield DelimitedArray(name, plan.items, _DELIMITER_OF_STYLE[style])
+
+
+def _object_parameters(
+    name: str, node: Mapping[str, Any], plan: Object, declared: Collection[str]
+) -> Iterator[QueryParameter]:
+    style, explode = _style(node)
+    plans = {each: part for each, part in plan.properties.items() if isinstance(part, Scalar)}
+    if style == "deepObject":
+        yield from (ScalarParameter(f"{name}[{each}]", part) for each, part in plans.items())
+    elif style == "form" and explode:
+        # A property with a parameter's name is that parameter's, or nobody's.
+        yield from (ScalarParameter(each, part) for each, part in plans.items() if each not in declared)
+    elif style == "form":
+        yield DelimitedObject(name, plans)
