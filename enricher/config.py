@@ -93,7 +93,7 @@ def compile_syntax(who: str, pattern: str) -> Any:
         return re2.compile(pattern, options)
     except re2.error:
         pass
-    raise StartupError(f"key_syntax of {who} is not a regular expression that RE2 takes.") from None
+    raise StartupError(f"key_syntax of {who} is not a regular expression that RE2 takes.")
 
 
 def _require_positive(who: str, config: object, names: tuple[str, ...]) -> None:

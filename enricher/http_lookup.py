@@ -15,6 +15,8 @@ from enricher.ports import Absent, Found, Kind, may_be_asked
 from schemas.errors import RetryableError
 
 _ABSENT = Absent()
+# Below the 5 s after which common servers close an idle connection, perhaps in the face of a request.
+_IDLE_S_MAX = 2.0
 _UNKNOWN_TO_THE_SERVICE = frozenset({404, 410})
 
 
@@ -54,7 +56,9 @@ class _Service:
         self._transport = httpx.AsyncHTTPTransport(
             verify=tls,
             limits=httpx.Limits(
-                max_connections=config.concurrency_max, max_keepalive_connections=config.concurrency_max
+                max_connections=config.concurrency_max,
+                max_keepalive_connections=config.concurrency_max,
+                keepalive_expiry=_IDLE_S_MAX,
             ),
         )
 

@@ -36,6 +36,8 @@ def test_what_may_be_left_out_is_none() -> None:
     assert read(_answer(account={"id": "a"})) == Found(name="n", account_id="a")
     read_user = compile_answer("the user service", {"email": "/result/email"}, 20)
     assert read_user(b'{"result": {}}') == Found()
+    with pytest.raises(RetryableError, match="another shape"):
+        read_user(b'{"success": false, "result": null}')
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,8 @@ def test_what_may_be_left_out_is_none() -> None:
         _answer(name="a\nb"),
         _answer(name="n\n"),
         _answer(name="a\x85b"),
+        _answer(name="a\u2028b"),
+        _answer(name="a\u2029b"),
         _answer(name="\ud800"),
         _answer(account=None),
         _answer(account={"name": "b"}),

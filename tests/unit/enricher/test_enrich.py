@@ -70,7 +70,8 @@ class Setting:
     def __init__(self, kinds: Sequence[Kind], budget_ms: int, config: CacheConfig) -> None:
         self.source = FakeLookUp()
         self.source.answers.update(NAMES)
-        self.cache = LookUpCache(self.source, dict.fromkeys(kinds, config), Metrics())
+        self.metrics = Metrics()
+        self.cache = LookUpCache(self.source, dict.fromkeys(kinds, config), self.metrics)
         self.enricher = Enricher(self.cache, budget_ms)
 
     async def one(self, **fields: Any) -> Record:
@@ -284,6 +285,15 @@ async def test_with_every_key_cached_nothing_is_asked_and_no_task_made(
     monkeypatch.setattr(Enricher, "_ask", _never)
     record = await setting.one(**ids)
     assert (record.account_name, record.enrichment) == ("Account 1", UNRESOLVABLE)
+
+
+async def test_a_key_counts_once_per_batch_however_many_records_want_it(setting: Setting) -> None:
+    await setting.one(zone_id="z1")
+    await setting.enricher.enrich([_record(zone_id="z1"), _record(account_id="a1"), _record(account_id="a1")])
+    registry = setting.metrics.registry
+    for kind in ("account", "zone"):
+        for outcome in ("found", "hit"):
+            assert registry.get_sample_value("auditap_lookups_total", {"kind": kind, "outcome": outcome}) == 1
 
 
 def _never(*_args: Any) -> None:

@@ -218,6 +218,17 @@ async def test_requests_under_way_are_bounded(service: NameService) -> None:
     assert len(service.requests) == 20
 
 
+async def test_waiting_for_a_turn_does_not_count_as_the_service_s_time(service: NameService) -> None:
+    async def briefly(_request: Request) -> Response:
+        await asyncio.sleep(0.1)
+        return JSONResponse({"result": {"name": "Example"}})
+
+    service.behaviour = briefly
+    async with _http(service, concurrency_max=1, timeout_ms=500) as look_up:
+        answers = await asyncio.gather(*(look_up.look_up(Kind.ACCOUNT, f"{n}") for n in range(8)))
+    assert answers == [NAMED] * 8
+
+
 async def test_after_time_limits_and_cancelled_calls_the_connections_are_free_again(
     service: NameService,
 ) -> None:
