@@ -57,7 +57,10 @@ def up_command(traffic_per_s: float | None) -> None:
     from auditap.up import up  # noqa: PLC0415  each command imports its own part, so that all start quickly
     from auditap.waiting import stop_on_signals  # noqa: PLC0415
 
-    settings = _settings()
+    settings = load_settings()
+    # The terminal is for the greeting; whoever wants to read along sets the level.
+    level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
+    configure_logs(level, settings.log_format)
 
     async def run() -> None:
         await up(settings, stop_on_signals(), Console(), traffic_per_s=traffic_per_s)

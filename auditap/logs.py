@@ -18,7 +18,7 @@ import structlog
 LogFormat = Literal["auto", "console", "json"]
 _FRAMES_MAX = 20
 # Libraries whose INFO says nothing to an operator, or says it once per request.
-_QUIET = ("aiokafka", "asyncio", "httpx", "httpcore", "uvicorn.access", "openapi_core")
+_QUIET = ("aiokafka", "asyncio", "httpx", "httpcore", "uvicorn", "openapi_core")
 
 
 def configure_logs(level: str, log_format: LogFormat) -> None:
