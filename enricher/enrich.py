@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -14,11 +15,12 @@ from schemas.record import EnrichmentState, Record
 
 
 class Completion(msgspec.Struct, frozen=True):
-    """What a record lacked and has been found, named as the columns of `audit_enrichments`; the rest is None.
+    """What a record lacked and has been found, by the names and in the order of `store_enrichments.sql`; the rest is None.
 
     `state` is worth storing unless it is `partial`: then some look-up failed, and asking later is right.
     """
 
+    id: UUID
     account_id: str | None
     account_name: str | None
     zone_name: str | None
@@ -104,6 +106,7 @@ class _Batch:
         token, token_rank = self.part(Kind.TOKEN, _token_key(subject))
         account, account_rank = self._account(subject, zone)
         return Completion(
+            id=subject.id,
             account_id=None if subject.account_id else zone.account_id,
             account_name=account.name,
             zone_name=None if subject.zone_name else zone.name,
@@ -138,10 +141,10 @@ class Enricher:
         for record in records:
             _apply(batch.completion(record), record)
 
-    async def resolve(self, subjects: Sequence[Incomplete]) -> list[Completion]:
-        """Return the completion of each subject, in order, within the same budget. Never raises."""
-        batch = await self._learned(subjects)
-        return [batch.completion(subject) for subject in subjects]
+    async def resolve(self, records: Sequence[Incomplete]) -> list[Completion]:
+        """Return the completion of each record, in order, within the same budget. Never raises."""
+        batch = await self._learned(records)
+        return [batch.completion(record) for record in records]
 
     async def _learned(self, subjects: Sequence[Incomplete]) -> _Batch:
         batch = _Batch(self._kinds, subjects)

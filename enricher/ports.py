@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import Any, Protocol
+from uuid import UUID
 
 import msgspec
 
@@ -85,6 +86,10 @@ def may_be_asked(key: str) -> bool:
 
 class Incomplete(Protocol):
     """The ids of a record and what is there already: a `Record`, or a row of those left partial."""
+
+    @property
+    def id(self) -> UUID:
+        """The record's id."""
 
     @property
     def account_id(self) -> str | None:

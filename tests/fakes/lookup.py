@@ -88,7 +88,10 @@ class NameService:
 @asynccontextmanager
 async def running(service: NameService) -> AsyncIterator[NameService]:
     """Serve on a loopback port of its own; `service.address` is where."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    # Named as TCP, because asyncio turns Nagle's delay off for such sockets alone.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(128)
     service.address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     app = Starlette(routes=[Route("/{kind}/{key:path}", service.handle)])
     config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)

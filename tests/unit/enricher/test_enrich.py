@@ -49,6 +49,7 @@ def _record(**fields: Any) -> Record:
 class Row(NamedTuple):
     """A record left partial as another part would hold it; `Incomplete` by its shape alone."""
 
+    id: uuid.UUID = uuid.UUID(int=0)
     account_id: str | None = None
     account_name: str | None = None
     zone_id: str | None = None
@@ -327,14 +328,14 @@ async def test_an_empty_batch_is_nothing(setting: Setting) -> None:
 
 async def test_a_partial_record_is_completed_from_its_ids_alone(setting: Setting) -> None:
     rows = [
-        Row(zone_id="z1", actor_id="u1", actor_type="user"),
-        Row(account_id="a2", account_name="there", actor_token_id="t1"),
-        Row(account_id="?"),
+        Row(uuid.UUID(int=1), zone_id="z1", actor_id="u1", actor_type="user"),
+        Row(uuid.UUID(int=2), account_id="a2", account_name="there", actor_token_id="t1"),
+        Row(uuid.UUID(int=3), account_id="?"),
     ]
     assert await setting.enricher.resolve(rows) == [
-        Completion("a1", "Account 1", "one.example", "one@example.com", None, COMPLETE),
-        Completion(None, None, None, None, "Token 1", COMPLETE),
-        Completion(None, None, None, None, None, UNRESOLVABLE),
+        Completion(uuid.UUID(int=1), "a1", "Account 1", "one.example", "one@example.com", None, COMPLETE),
+        Completion(uuid.UUID(int=2), None, None, None, None, "Token 1", COMPLETE),
+        Completion(uuid.UUID(int=3), None, None, None, None, None, UNRESOLVABLE),
     ]
     assert "one@example.com" not in repr(await setting.enricher.resolve(rows))
 
