@@ -129,11 +129,7 @@ class _Resolver:
         self._enricher = enricher
 
     async def resolve(self, records: Sequence[Incomplete]) -> Sequence[Completed]:
-        completions = await self._enricher.resolve(records)
-        return [
-            Completed(record.id, **msgspec.structs.asdict(completion))
-            for record, completion in zip(records, completions, strict=True)
-        ]
+        return [Completed(**msgspec.structs.asdict(each)) for each in await self._enricher.resolve(records)]
 
 
 async def _then_set(work: Awaitable[None], done: asyncio.Event) -> None:

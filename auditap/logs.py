@@ -51,6 +51,8 @@ def configure_logs(level: str, log_format: LogFormat) -> None:
     root.setLevel(level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
+    # At DEBUG it logs the headers of answers.
+    logging.getLogger("httpcore").setLevel(logging.WARNING)
     # Retries are logged where they are made, by the part that is away and not by the call's arguments.
     stamina.instrumentation.set_on_retry_hooks([])
 
