@@ -19,7 +19,6 @@ from urllib.parse import quote
 
 import asyncpg
 import httpx
-from gateway_tap.middleware import AuditTapMiddleware
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
@@ -39,6 +38,7 @@ from auditap.serve import LogApiProcess
 from auditap.settings import EMBEDDED_DATABASE, Settings, TapToken
 from enricher.config import EnricherConfig, LookUpConfig
 from enricher.ports import Kind
+from gateway_tap.middleware import AuditTapMiddleware
 from redactor.config import DocumentConfig, RedactionConfig
 
 EXAMPLE_PORT = 8403
