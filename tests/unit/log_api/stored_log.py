@@ -34,7 +34,7 @@ class StoredLog:
         columns = ", ".join(found)
         places = ", ".join(f"${number + 2}" for number in range(len(found)))
         await self.connection.execute(
-            f"INSERT INTO auditap.audit_enrichments (id, {columns}) VALUES ($1, {places})",  # noqa: S608
+            f"INSERT INTO auditap.audit_enrichments (id, {columns}) VALUES ($1, {places})",
             record_id,
             *found.values(),
         )

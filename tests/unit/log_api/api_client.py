@@ -1,0 +1,98 @@
+"""A client of the application in memory that holds every answer to the document."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+import jsonschema
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
+from starlette.applications import Starlette
+
+from log_api.config import LogApiConfig
+from log_api.contract import contract_document
+from log_api.ports import READ_AUDIT_LOGS, Token
+from tests.unit.log_api.memory_log import MemoryLog
+
+Query = str | Mapping[str, str] | Sequence[tuple[str, str]]
+
+A, B = "a" * 32, "b" * 32
+NOW_MS = 1_769_192_714_749
+RANGE = {"since": "2026-01-23", "before": "2026-01-24"}
+TOKEN = "atp_account-a"
+
+
+def add_token(
+    log: MemoryLog, text: str, accounts: set[str] | None, *permissions: str, for_ms: int = 60_000
+) -> Token:
+    """Make a token known; without permissions it may read the audit logs."""
+    token = Token(
+        uuid.uuid5(uuid.NAMESPACE_OID, text),
+        None if accounts is None else frozenset(accounts),
+        frozenset(permissions or (READ_AUDIT_LOGS,)),
+        NOW_MS + for_ms,
+    )
+    log.tokens[hashlib.sha256(text.encode()).digest()] = token
+    return token
+
+
+class ApiClient:
+    """Sends requests and checks that each answer is one the document knows."""
+
+    def __init__(self, app: Starlette, settings: LogApiConfig) -> None:
+        self._http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://log.test")
+        self._prefix = settings.prefix
+        self._document = contract_document(settings)
+        resource = DRAFT202012.create_resource(self._document)
+        self._registry: Registry[Any] = Registry().with_resource("urn:document", resource)
+
+    async def list(self, query: Query = "", account: str = A, token: str = TOKEN) -> httpx.Response:
+        """GET the list, with the day as range unless `query` is a string."""
+        if isinstance(query, Mapping):
+            query = {**RANGE, **query}
+        elif not isinstance(query, str):
+            query = [*RANGE.items(), *query]
+        return await self.get(f"/accounts/{account}/logs/audit", query, {"Authorization": f"Bearer {token}"})
+
+    async def get(
+        self,
+        path: str,
+        query: Query = "",
+        headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+        method: str = "GET",
+    ) -> httpx.Response:
+        """Send a request below the prefix."""
+        sent = query if isinstance(query, str) else httpx.QueryParams(query)  # type: ignore[arg-type]
+        url = (
+            httpx.URL(self._prefix + path, params=None)
+            if not sent
+            else httpx.URL(f"{self._prefix}{path}?{sent}")
+        )
+        response = await self._http.request(method, url, headers=headers)
+        if method != "HEAD":
+            self._check(path, method, response)
+        return response
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    def _check(self, path: str, method: str, response: httpx.Response) -> None:
+        assert response.headers["cache-control"] == "no-store"
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["content-type"] == "application/json"
+        schema = {"$ref": "urn:document#/components/schemas/Failure"}
+        template = "/accounts/{account_id}/logs/audit" if path.endswith("/logs/audit") else path
+        operation = self._document["paths"].get(template, {}).get(method.lower())
+        if operation is not None:
+            documented = operation["responses"][str(response.status_code)]
+            if "$ref" in documented:
+                documented = self._document["components"]["responses"][documented["$ref"].rpartition("/")[2]]
+            for name in documented.get("headers", ()):
+                assert name in response.headers
+            found = documented["content"]["application/json"]["schema"]["$ref"]
+            schema = {"$ref": f"urn:document{found}"}
+        jsonschema.Draft202012Validator(schema, registry=self._registry).validate(response.json())

@@ -1,0 +1,145 @@
+"""How Postgres reads a page: by index, and of the days asked for alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import pytest
+
+from auditap.database import administrator
+from log_api.config import LogApiConfig
+from log_api.database import PostgresLogDatabase
+from log_api.listing import Condition, Direction, ListQuery, page_statement
+from tests.audit_database import AuditDatabase
+
+DAY_MS = 86_400_000
+DAYS = 6
+FIRST_MS = (int(datetime.now(UTC).timestamp() * 1000) // DAY_MS - DAYS) * DAY_MS
+ROWS_A_DAY = 4_000
+# Per day: 4,000 records of 20 accounts, every eighth without its account, which was found out later.
+_SEED = """
+WITH made AS (
+    SELECT
+        (lpad(to_hex($1::bigint + n * $2), 12, '0') || '7' || lpad(to_hex(n % 4096), 3, '0') || '8'
+            || substr(md5(n::text), 1, 15))::uuid AS id,
+        'account' || n % 20 AS account_id,
+        n % 8 = 0 AS late
+    FROM generate_series(0, $3 - 1) AS n
+), stored AS (
+    INSERT INTO auditap.audit_records (
+        id, account_id, action_result, action_type, receipt, received_ms, event_digest, enrichment
+    )
+    SELECT id, CASE WHEN NOT late THEN account_id END, 'success', 'update', '{}', 0, '', 'partial' FROM made
+)
+INSERT INTO auditap.audit_enrichments (id, account_id, state) SELECT id, account_id, 'complete' FROM made WHERE late
+"""
+
+
+@pytest.fixture(scope="module")
+async def filled(audit_database: AuditDatabase) -> AsyncIterator[asyncpg.Connection]:
+    async with administrator(audit_database.admin_dsn) as connection:
+        last_ms = FIRST_MS + DAYS * DAY_MS - 1
+        await connection.execute("SELECT auditap.ensure_partitions($1, $2)", FIRST_MS, last_ms)
+        await connection.execute(_SEED, FIRST_MS, DAY_MS // ROWS_A_DAY, ROWS_A_DAY * DAYS)
+        yield connection
+
+
+@pytest.fixture
+async def reader(
+    filled: asyncpg.Connection, audit_database: AuditDatabase, settings: LogApiConfig
+) -> AsyncIterator[PostgresLogDatabase]:
+    database = PostgresLogDatabase(audit_database.reader_dsn, settings)
+    await database.start()
+    yield database
+    await database.stop()
+
+
+async def scans(reader: PostgresLogDatabase, query: ListQuery) -> list[dict[str, Any]]:
+    """The plan's nodes that read a table, run as the log API runs them."""
+    statement = page_statement(query)
+    async with reader._transaction() as connection:
+        text = await connection.fetchval(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}", *statement.arguments
+        )
+    return [node for node in _nodes(json.loads(text)[0]["Plan"]) if "Relation Name" in node]
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def _days(nodes: list[dict[str, Any]]) -> set[str]:
+    return {re.sub(r"\D", "", node["Relation Name"]) for node in nodes}
+
+
+def _day(number: int) -> str:
+    return f"{datetime.fromtimestamp((FIRST_MS + number * DAY_MS) / 1000, UTC):%Y%m%d}"
+
+
+def _rows_read(nodes: list[dict[str, Any]]) -> float:
+    rows: float = sum(
+        node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) for node in nodes
+    )
+    return rows
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_a_page_of_a_day_touches_that_day_alone_and_only_by_index(
+    reader: PostgresLogDatabase, filled: asyncpg.Connection, direction: Direction, *, analyzed: bool
+) -> None:
+    if analyzed:
+        await filled.execute("ANALYZE auditap.audit_records, auditap.audit_enrichments")
+    day = FIRST_MS + 2 * DAY_MS
+    nodes = await scans(reader, ListQuery("account3", day, day + DAY_MS, direction, 50))
+    assert _days(nodes) == {_day(2)}
+    assert not [node for node in nodes if node["Node Type"] == "Seq Scan"]
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+async def test_a_page_of_a_long_range_reads_no_more_than_it_shows(
+    reader: PostgresLogDatabase, filled: asyncpg.Connection, direction: Direction
+) -> None:
+    await filled.execute("ANALYZE auditap.audit_records, auditap.audit_enrichments")
+    query = ListQuery("account8", FIRST_MS, FIRST_MS + DAYS * DAY_MS, direction, 20)
+    nodes = await scans(reader, query)
+    read = [node for node in nodes if node["Actual Loops"]]
+    nearest = _day(DAYS - 1) if direction is Direction.DESC else _day(0)
+    assert _days([node for node in read if node["Relation Name"].startswith("audit_records")]) == {nearest}
+    # The page and one record more, from either branch, and each looked up in both tables.
+    assert _rows_read(nodes) <= 4 * DAYS * (query.limit + 1)
+    assert not [node for node in read if node["Node Type"] == "Seq Scan"]
+
+
+async def test_a_filter_on_what_was_found_later_reads_no_other_day(reader: PostgresLogDatabase) -> None:
+    day = FIRST_MS + DAY_MS
+    condition = Condition("actor_email", False, ("nobody@example.com",))
+    nodes = await scans(reader, ListQuery("account1", day, day + DAY_MS, conditions=(condition,)))
+    assert _days(nodes) == {_day(1)}
+
+
+async def test_every_record_of_the_account_is_found_once(
+    reader: PostgresLogDatabase, filled: asyncpg.Connection
+) -> None:
+    expected = await filled.fetch(
+        "SELECT id FROM auditap.audit_log WHERE account_id = 'account8' ORDER BY id DESC"
+    )
+    query = ListQuery("account8", FIRST_MS, FIRST_MS + DAYS * DAY_MS, limit=1000)
+    found = []
+    page = await reader.page(query)
+    while True:
+        found += [one.id for one in page.records]
+        if not page.more:
+            break
+        page = await reader.page(
+            ListQuery("account8", query.since_ms, query.before_ms, limit=1000, after=page.last_id())
+        )
+    assert found == [row["id"].hex for row in expected]
+    assert len(found) == ROWS_A_DAY * DAYS // 20
