@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -11,7 +12,7 @@ from redactor.branches import is_denied, is_marked
 from redactor.compiler import Compiler
 from redactor.document import Place
 from redactor.operations import LITERAL, TEMPLATED, Operation, Segment
-from redactor.plan import DROPPED, Array, Object, Plan, Scalar
+from redactor.plan import DROPPED, Array, Object, Pattern, Plan, Scalar
 from redactor.url import QueryPair, encode_query, encode_segment
 from redactor.wellformed import Json, JsonInteger, JsonNumber
 
@@ -91,12 +92,18 @@ class PathSegment:
     """Kept by its variables' names or by configuration, whatever the value."""
     plan: Scalar | None
     """Else kept where it is marked and the value fits."""
+    pattern: Pattern | None
 
     def keeps(self, value: str) -> bool:
         """Tell whether the value may stand in the recorded path."""
         if self.rank == LITERAL or self.by_name:
             return True
         return self.plan is not None and fits_text(self.plan, value)
+
+    def value_in(self, segment: str) -> str | None:
+        """Return the value of a partly literal segment's only variable."""
+        found = self.pattern.search(segment) if self.pattern is not None and len(self.names) == 1 else None
+        return None if found is None else str(found[1])
 
 
 def path_segments(
@@ -115,7 +122,7 @@ def path_segments(
         if segment.rank == TEMPLATED and segment.names[0] in declared and not operation.path_denied:
             found = _plan_of(declared[segment.names[0]], compiler, strict=strict)
             plan = found if isinstance(found, Scalar) else None
-        return PathSegment(segment.text, segment.rank, segment.names, by_name, plan)
+        return PathSegment(segment.text, segment.rank, segment.names, by_name, plan, segment.pattern)
 
     return tuple(map(compiled, operation.segments))
 
@@ -219,12 +226,12 @@ class DelimitedObject:
 
 def _split(found: Sequence[QueryPair], delimiter: str) -> list[str]:
     """Return the elements of the one pair; none where other delimiters leave in doubt how it is read."""
-    if len(found) != 1 or found[0].value is None:
+    raw, value = found[0] if len(found) == 1 else ("", None)
+    if value is None or (_DELIMITERS - {delimiter}) & set(value):
         return []
-    raw, value = found[0]
     # An encoded comma is data to one server and a delimiter to the next.
     doubtful = delimiter == "," and raw.count(",") != value.count(",")
-    return [] if doubtful or (_DELIMITERS - {delimiter}) & set(value) else value.split(delimiter)
+    return [] if doubtful else value.split(delimiter)
 
 
 def _pair(name: str, value: str) -> str:
@@ -236,17 +243,30 @@ def query_parameters(operation: Operation, compiler: Compiler, *, strict: bool) 
     if operation.denied:
         return ()
     declared = [each for each in parameters_of(operation) if each.location == "query"]
-    names = frozenset(each.name for each in declared)
+    claims = Counter(name for each in declared for name in _names_claimed(each, compiler))
     found: list[QueryParameter] = []
     for each in declared:
         plan = _plan_of(each, compiler, strict=strict)
-        if isinstance(plan, Scalar):
+        if isinstance(plan, Scalar) and claims[each.name] == 1:
             found.append(ScalarParameter(each.name, plan))
-        elif isinstance(plan, Array):
+        elif isinstance(plan, Array) and claims[each.name] == 1:
             found.extend(_array_parameter(each.name, each.place.node, plan))
         elif isinstance(plan, Object):
-            found.extend(_object_parameters(each.name, each.place.node, plan, names))
+            found.extend(_object_parameters(each.name, each.place.node, plan, claims))
     return tuple(found)
+
+
+def _names_claimed(parameter: Parameter, compiler: Compiler) -> Iterator[str]:
+    """Yield the names of the pairs that may belong to a parameter. What several claim is kept for none."""
+    yield parameter.name
+    schema = parameter.place.child("schema")
+    style, explode = _style(parameter.place.node)
+    if schema.node is None or (style, explode) != ("form", True):
+        return
+    properties = {
+        name for branch in compiler.voices(schema).all for name in branch.place.node.get("properties", ())
+    }
+    yield from properties - {parameter.name}
 
 
 def _style(node: Mapping[str, Any]) -> tuple[str, bool]:
@@ -265,14 +285,14 @@ def _array_parameter(name: str, node: Mapping[str, Any], plan: Array) -> Iterato
 
 
 def _object_parameters(
-    name: str, node: Mapping[str, Any], plan: Object, declared: Collection[str]
+    name: str, node: Mapping[str, Any], plan: Object, claims: Mapping[str, int]
 ) -> Iterator[QueryParameter]:
     style, explode = _style(node)
     plans = {each: part for each, part in plan.properties.items() if isinstance(part, Scalar)}
     if style == "deepObject":
-        yield from (ScalarParameter(f"{name}[{each}]", part) for each, part in plans.items())
+        named = {f"{name}[{each}]": part for each, part in plans.items()}
+        yield from (ScalarParameter(each, part) for each, part in named.items() if claims.get(each, 0) == 0)
     elif style == "form" and explode:
-        # A property with a parameter's name is that parameter's, or nobody's.
-        yield from (ScalarParameter(each, part) for each, part in plans.items() if each not in declared)
-    elif style == "form":
+        yield from (ScalarParameter(each, part) for each, part in plans.items() if claims.get(each) == 1)
+    elif style == "form" and claims.get(name) == 1:
         yield DelimitedObject(name, plans)

@@ -79,11 +79,19 @@ class FreeForm:
         return value
 
 
+class Found(Protocol):
+    """A match, as far as it is needed."""
+
+    def __getitem__(self, group: int) -> str | None:
+        """Return the text of a group."""
+        ...
+
+
 class Pattern(Protocol):
     """A compiled regular expression, as far as it is needed."""
 
-    def search(self, text: str) -> object | None:
-        """Return something where the expression matches anywhere in `text`."""
+    def search(self, text: str) -> Found | None:
+        """Return the first match anywhere in `text`."""
         ...
 
 

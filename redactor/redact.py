@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from redactor.assemble import Matched, bare_event, matched_event, never_read, unmatched_event
+from redactor.bodies import ABSENT, NEVER_READ, Body, is_absent, redact_body
+from redactor.compiled import CompiledOperation
+from redactor.compiler import Compiler
 from redactor.config import RedactionConfig
 from redactor.document import LoadedDocument, load_document
-from schemas.capture import Capture
-from schemas.event import (
-    Action,
-    AuditEvent,
-    BodyReason,
-    BodyReceipt,
-    RawRequest,
-    Receipt,
-    UnmatchedReason,
-    encode_event,
-)
-from schemas.identity import id_ms, rfc3339_ms
+from redactor.governing import Governing
+from redactor.headers import Fields, HeaderReader, media_type, overrides_method
+from redactor.operations import Operation
+from redactor.routes import Match, Route, Routes
+from redactor.url import Segments, Url, read_host, split_path, split_query, split_url
+from schemas.capture import Capture, decode_capture
+from schemas.errors import RefusalReason, RefusedCapture
+from schemas.event import AuditEvent, UnmatchedReason, encode_event
+from schemas.identity import MS_MAX, derive_id, new_id, parse_id, parse_rfc3339_ms
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
-_ACTION_TYPES = {"POST": "create", "PUT": "update", "PATCH": "update", "DELETE": "delete"}
-_NO_BODY = BodyReceipt(reason=BodyReason.NO_OPERATION)
+_OVERRIDE_PARAMETER = "_method"
 
 
 class Redactor:
-    """Keeps of a pair exactly what the documents mark and the configuration allows. Pure; never raises on input."""
+    """Keeps of a pair exactly what the documents mark and the configuration allows. Pure; never raises on input.
+
+    `on_failure` is told, without arguments, of each pair that had to be recorded bare because redacting it failed.
+    """
 
     def __init__(
         self,
@@ -33,31 +36,141 @@ class Redactor:
         config: RedactionConfig,
         on_failure: Callable[[], None] | None = None,
     ) -> None:
-        self._documents = tuple(documents)
         self._config = config
         self._on_failure = on_failure
+        self._headers = HeaderReader(config.headers)
+        self._routes = Routes(documents, trailing_slash_allowed=config.trailing_slash_allowed)
+        self._compilers = {id(each): Compiler(each, config.limits) for each in documents}
+        self._compiled: dict[int, CompiledOperation] = {}
+        self._governing: dict[tuple[int, ...], Governing] = {}
 
     @classmethod
     def from_config(cls, config: RedactionConfig, on_failure: Callable[[], None] | None = None) -> Redactor:
         """Load the configured documents. Raises StartupError, one sentence, for one that cannot be read."""
         return cls([load_document(each) for each in config.documents], config, on_failure)
 
+    @property
+    def config(self) -> RedactionConfig:
+        """What the redactor decides by, beside the documents."""
+        return self._config
+
     def redact(self, capture: Capture, event_id: str) -> bytes | None:
-        """Return the audit event's JSON, or None where the operation is excluded by configuration."""
+        """Return the audit event's JSON, or None where the operation is excluded by configuration.
+
+        `event_id` is a UUIDv7 of 32 hex digits; its milliseconds become the action's time.
+        """
+        try:
+            event = self._event(capture, event_id)
+            return None if event is None else encode_event(event)
+        except Exception:  # noqa: BLE001, S110  whatever it was may hold the body, so it is neither logged nor raised
+            pass
+        if self._on_failure is not None:
+            self._on_failure()
         return encode_event(bare_event(capture, event_id))
 
+    def _event(self, capture: Capture, event_id: str) -> AuditEvent | None:
+        url = split_url(capture.request.url)
+        segments = split_path(url.path)
+        request = self._headers.of_request(capture.request.headers)
+        response = self._headers.of_response(capture.response.headers)
+        match = self._match(capture, url, segments, request)
+        known = self._headers.known(request, response)
+        if match.unmatched is not None:
+            return unmatched_event(capture, event_id, match, known)
+        governing = self._governed_by(match.routes)
+        if governing.is_excluded:
+            return None
+        strict = capture.response.status >= 400
+        path = governing.path(segments.decoded, strict=strict)
+        matched = Matched(
+            governing,
+            path,
+            governing.uri(path, split_query(url.query), strict=strict),
+            self._request_body(capture, request, governing),
+            self._response_body(capture, response, governing),
+        )
+        return matched_event(capture, event_id, matched, known)
 
-def bare_event(capture: Capture, event_id: str) -> AuditEvent:
-    """Return what can be said of a pair that nothing was read from: method, status, result and time."""
-    method = capture.request.method if capture.request.method in METHODS else "OTHER"
-    status = capture.response.status
-    return AuditEvent(
-        id=event_id,
-        action=Action(
-            result="success" if status < 400 else "failure",
-            time=rfc3339_ms(id_ms(event_id)),
-            type=_ACTION_TYPES.get(method, "view"),
-        ),
-        raw=RawRequest(method=method, status_code=status),
-        receipt=Receipt(unmatched=UnmatchedReason.NO_PATH, request=_NO_BODY, response=_NO_BODY),
-    )
+    def _match(self, capture: Capture, url: Url, segments: Segments, request: Fields) -> Match:
+        host = read_host(request.once("host") or "") or None
+        match = self._routes.match(url, host, capture.request.method, segments)
+        if overrides_method(request) or (
+            _OVERRIDE_PARAMETER in url.query and _OVERRIDE_PARAMETER in split_query(url.query)
+        ):
+            known_path = self._routes.known_path(url, host, segments)
+            return Match((), UnmatchedReason.METHOD_OVERRIDE, known_path)
+        return match
+
+    def _governed_by(self, routes: tuple[Route, ...]) -> Governing:
+        key = tuple(id(route) for route in routes)
+        governing = self._governing.get(key)
+        if governing is None:
+            operations = [self._compile(route.operation) for route in routes]
+            governing = self._governing[key] = Governing(operations, routes, self._config)
+        return governing
+
+    def _compile(self, operation: Operation) -> CompiledOperation:
+        compiled = self._compiled.get(id(operation))
+        if compiled is None:
+            compiler = self._compilers[id(operation.document)]
+            compiled = self._compiled[id(operation)] = CompiledOperation(operation, compiler, self._config)
+        return compiled
+
+    def _request_body(self, capture: Capture, fields: Fields, governing: Governing) -> Body:
+        if never_read(capture):
+            return NEVER_READ
+        if is_absent(capture.request):
+            return ABSENT
+        media = governing.request(media_type(fields), strict=capture.response.status >= 400)
+        return redact_body(capture.request, fields, media, self._config.limits)
+
+    def _response_body(self, capture: Capture, fields: Fields, governing: Governing) -> Body:
+        granted = capture.request.method == "GET" and governing.keeps_get_response
+        if never_read(capture) and not (granted and capture.response.status != 101):
+            return NEVER_READ
+        if is_absent(capture.response):
+            return ABSENT
+        media = governing.response(capture.response.status, media_type(fields))
+        return redact_body(capture.response, fields, media, self._config.limits)
+
+
+def redact_lines(
+    redactor: Redactor,
+    lines: Iterable[bytes],
+    on_refused: Callable[[int, RefusedCapture], None] | None = None,
+    id_key: bytes = b"auditap redact",
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+) -> Iterator[bytes]:
+    """Yield the audit event of each line's capture, in order; nothing for an excluded operation.
+
+    A line that is no capture yields nothing and is reported with its index. Ids: the capture's own, else derived
+    from its time and its tap's count, so that the same line gives the same event, else random.
+    """
+    for index, line in enumerate(lines):
+        try:
+            capture = _decode(line, redactor.config.limits.capture_bytes_max)
+        except RefusedCapture as refused:
+            if on_refused is not None:
+                on_refused(index, refused)
+            continue
+        event = redactor.redact(capture, _id_of(capture, id_key, now_ms))
+        if event is not None:
+            yield event
+
+
+def _decode(line: bytes, bytes_max: int) -> Capture:
+    if len(line) > bytes_max:
+        raise RefusedCapture(RefusalReason.TOO_LARGE)
+    return decode_capture(line)
+
+
+def _id_of(capture: Capture, key: bytes, now_ms: Callable[[], int]) -> str:
+    own = parse_id(capture.id) if capture.id is not None else None
+    if own is not None:
+        return own
+    at_ms = parse_rfc3339_ms(capture.captured_at) if capture.captured_at is not None else None
+    if at_ms is None or not 0 <= at_ms <= MS_MAX:
+        return new_id(now_ms())
+    if capture.tap is None or capture.tap.seq is None:
+        return new_id(at_ms)
+    return derive_id(key, at_ms, capture.tap.id, capture.tap.epoch or 0, str(capture.tap.seq))

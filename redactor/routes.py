@@ -132,6 +132,11 @@ class Routes:
                 key = str(getattr(server.host_pattern, "pattern", ""))
                 self._by_pattern.setdefault(key, (server.host_pattern, _Table()))[1].add(operation, server)
 
+    def known_path(self, url: Url, host: str | None, segments: Segments) -> str:
+        """Return the longest literal prefix of the path that the table has, in the table's own text."""
+        tables = self._tables(url.host if url.host is not None else host)
+        return max((table.known_path(segments.decoded) for table in tables), key=len, default="")
+
     def match(self, url: Url, host: str | None, method: str, segments: Segments) -> Match:
         """Return what governs `method` on the path whose segments are given.
 
@@ -144,7 +149,7 @@ class Routes:
         routes = _most_literal([route for by_method in ends for route in by_method.get(method, ())])
         if routes:
             return Match(routes, None, "")
-        known_path = max((table.known_path(segments.decoded) for table in tables), key=len)
+        known_path = self.known_path(url, host, segments)
         if ends:
             return Match((), UnmatchedReason.NO_METHOD, known_path)
         invalid = not segments.are_all or segments.decoded[-1:] == ("",)

@@ -1,0 +1,67 @@
+"""One body: the ordered checks of the receipt, then what its plan keeps (rules 8 to 12)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from redactor.compiled import Media
+from redactor.config import Limits
+from redactor.headers import Fields, is_encoded
+from redactor.plan import DROPPED, Kept, count_scalars
+from redactor.wellformed import Unusable, read_json
+from schemas.capture import CapturedRequest, CapturedResponse, body_bytes
+from schemas.event import BodyReason, BodyReceipt
+
+Message = CapturedRequest | CapturedResponse
+
+
+class Body(NamedTuple):
+    """What was kept of a body. `recorded` is `whole`, or its envelope's content (rule 12)."""
+
+    recorded: Kept
+    whole: Kept
+    receipt: BodyReceipt
+
+
+def dropped(reason: BodyReason) -> Body:
+    """Return the body of which nothing is kept, for a reason."""
+    return Body(DROPPED, DROPPED, BodyReceipt(reason=reason))
+
+
+ABSENT = Body(DROPPED, DROPPED, BodyReceipt())
+NEVER_READ = dropped(BodyReason.GET)
+
+
+def is_absent(message: Message) -> bool:
+    """Tell whether there was no body at all."""
+    return not (message.body or message.body_base64 or message.truncated)
+
+
+def redact_body(message: Message, fields: Fields, media: Media | BodyReason, limits: Limits) -> Body:
+    """Return what the plan keeps of a message's body, or the first check that fails, in the receipt's order."""
+    if isinstance(media, BodyReason):
+        return dropped(media)
+    if message.truncated or (isinstance(message, CapturedResponse) and not message.complete):
+        return dropped(BodyReason.TRUNCATED)
+    if is_encoded(fields):
+        return dropped(BodyReason.ENCODING)
+    try:
+        whole = media.plan.keep(read_json(_text(message, limits.body_bytes_max), limits.depth_max))
+    except Unusable as unusable:
+        return dropped(unusable.reason)
+    recorded = whole
+    if media.envelope is not None:
+        recorded = whole.get(media.envelope, DROPPED) if type(whole) is dict else DROPPED
+    return Body(recorded, whole, BodyReceipt(kept=0 if recorded is DROPPED else count_scalars(recorded)))
+
+
+def _text(message: Message, bytes_max: int) -> bytes:
+    try:
+        text: bytes | None = body_bytes(message) or b""
+    except ValueError:
+        text = None
+    if text is None:
+        raise Unusable(BodyReason.MALFORMED)
+    if len(text) > bytes_max:
+        raise Unusable(BodyReason.TOO_LARGE)
+    return text
