@@ -17,10 +17,14 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self.stop = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set()
+
+    async def main_loop(self) -> None:
+        await self.stop.wait()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -31,14 +35,14 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def serving(app: Callable[..., Any], listener: socket.socket, **options: Any) -> AsyncIterator[None]:
     """Serve `app` on `listener`, and close it."""
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="auto", **options)
+    config = uvicorn.Config(app, log_config=None, access_log=False, **options)
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await asyncio.wait_for(server.ready.wait(), 10)
         yield
     finally:
-        server.should_exit = True
+        server.stop.set()
         await task
         listener.close()
 
