@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from auditap.logs import configure_logs
+
+CANARY = "CANARY7f3a"
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def failing(value: str) -> None:
+    raise ValueError(value)
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_an_exception_is_logged_without_its_message(
+    capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    configure_logs("debug", log_format)  # type: ignore[arg-type]
+    for log in (structlog.get_logger("ours"), logging.getLogger("a library")):
+        try:
+            failing(CANARY)
+        except ValueError:
+            log.exception("something failed")
+    told = capsys.readouterr().err
+    assert CANARY not in told
+    assert told.count("ValueError") == 2
+    assert "test_logs.py" in told
+
+
+def test_lines_are_json_of_one_shape_for_us_and_for_libraries(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info", "json")
+    structlog.get_logger("ours").info("begun", count=1)
+    logging.getLogger("a library").warning("beware")
+    first, second = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert (first["event"], first["level"], first["logger"], first["count"]) == ("begun", "info", "ours", 1)
+    assert (second["event"], second["level"], second["logger"]) == ("beware", "warning", "a library")
+
+
+def test_libraries_that_log_every_request_are_quiet_even_at_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("debug", "json")
+    for name in ("httpx", "httpcore.http11", "aiokafka.consumer", "uvicorn.access"):
+        logging.getLogger(name).info(CANARY)
+    assert capsys.readouterr().err == ""
