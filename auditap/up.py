@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -191,17 +192,17 @@ def _first_record(
     """Return what waits for the first record to be queryable and shows it."""
 
     async def run(stop: asyncio.Event) -> None:
-        url = _list_url(settings, accounts()[0].id)
         async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=5) as client:
-            while not stop.is_set():
-                answer = await client.get(url, params={**_today(), "limit": 1})
+            for account in cycle(accounts()):
+                if stop.is_set():
+                    return
+                answer = await client.get(_list_url(settings, account.id), params={**_today(), "limit": 1})
                 if answer.status_code == 200 and answer.json()["result"]:
-                    record = answer.json()["result"][0]
                     took = time.monotonic() - began
                     console.print(f"[green]First record[/green] after {took:.1f} s:")
-                    console.print_json(json.dumps(record))
+                    console.print_json(json.dumps(answer.json()["result"][0]))
                     return
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.05)
 
     return run
 
