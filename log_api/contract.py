@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from copy import deepcopy
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any, NamedTuple, cast
 
@@ -195,13 +196,19 @@ class Contract:
 
 def contract_document(config: LogApiConfig) -> dict[str, Any]:
     """Return the document as this API keeps it: with its prefix and the size of its pages."""
-    text = files("schemas").joinpath("log_api.openapi.yaml").read_text("utf-8")
-    document: dict[str, Any] = yaml.safe_load(text)
+    document = deepcopy(_shipped_document())
     document["servers"] = [{"url": config.prefix or "/"}]
     limit = document["components"]["schemas"]["PageLimit"]
     limit["maximum"] = config.page_records_max
     limit["default"] = min(limit["default"], config.page_records_max)
     limit["x-allowed"] = f"a whole number from 1 to {config.page_records_max}"
+    return document
+
+
+@cache
+def _shipped_document() -> dict[str, Any]:
+    text = files("schemas").joinpath("log_api.openapi.yaml").read_text("utf-8")
+    document: dict[str, Any] = yaml.safe_load(text)
     return document
 
 

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from log_api.cursors import Cursors
+from log_api.listing import Condition, Direction, ListQuery
+from schemas.identity import new_id
+
+QUERY = ListQuery(
+    "a",
+    1000,
+    2000,
+    conditions=(Condition("actor_id", False, ("x", "y")), Condition("raw_method", True, ("GET",))),
+)
+LAST = UUID(new_id(1500))
+
+
+def test_a_cursor_leads_back_to_its_place() -> None:
+    cursors = Cursors(b"k" * 32)
+    assert cursors.position(QUERY, cursors.after(QUERY, LAST)) == LAST
+
+
+def test_the_place_and_the_limit_of_the_asking_page_do_not_matter() -> None:
+    cursors = Cursors(b"k" * 32)
+    moved = replace(QUERY, limit=7, after=UUID(new_id(1600)))
+    assert cursors.position(moved, cursors.after(QUERY, LAST)) == LAST
+
+
+def test_the_order_of_filters_and_values_does_not_matter() -> None:
+    cursors = Cursors(b"k" * 32)
+    turned = replace(
+        QUERY,
+        conditions=(Condition("raw_method", True, ("GET",)), Condition("actor_id", False, ("y", "x", "x"))),
+    )
+    assert cursors.position(turned, cursors.after(QUERY, LAST)) == LAST
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(QUERY, account_id="b"),
+        replace(QUERY, since_ms=1001),
+        replace(QUERY, before_ms=2001),
+        replace(QUERY, direction=Direction.ASC),
+        replace(QUERY, conditions=()),
+        replace(QUERY, conditions=QUERY.conditions[:1]),
+        replace(QUERY, conditions=(Condition("actor_id", True, ("x", "y")), QUERY.conditions[1])),
+        replace(QUERY, conditions=(Condition("actor_id", False, ("x",)), QUERY.conditions[1])),
+        replace(QUERY, conditions=(Condition("resource_id", False, ("x", "y")), QUERY.conditions[1])),
+    ],
+)
+def test_another_query_cannot_use_it(other: ListQuery) -> None:
+    cursors = Cursors(b"k" * 32)
+    assert cursors.position(other, cursors.after(QUERY, LAST)) is None
+
+
+def test_another_key_cannot_read_it() -> None:
+    assert Cursors(b"l" * 32).position(QUERY, Cursors(b"k" * 32).after(QUERY, LAST)) is None
+
+
+def test_no_bit_of_it_can_be_changed() -> None:
+    cursors = Cursors(b"k" * 32)
+    raw = base64.urlsafe_b64decode(cursors.after(QUERY, LAST))
+    for bit in range(len(raw) * 8):
+        changed = bytearray(raw)
+        changed[bit // 8] ^= 1 << bit % 8
+        assert cursors.position(QUERY, base64.urlsafe_b64encode(changed).decode()) is None
+
+
+@pytest.mark.parametrize("change", ["{}=", "{}\n", " {}", "{}AAAA", "!{}", "é{}"])
+def test_nothing_may_be_added_to_it(change: str) -> None:
+    cursors = Cursors(b"k" * 32)
+    assert cursors.position(QUERY, change.format(cursors.after(QUERY, LAST))) is None
+
+
+def test_it_does_not_show_what_was_asked() -> None:
+    cursor = base64.urlsafe_b64decode(Cursors(b"k" * 32).after(replace(QUERY, account_id="acme"), LAST))
+    assert b"acme" not in cursor

@@ -1,0 +1,120 @@
+"""The document is right in itself, and the code and it say the same."""
+
+from __future__ import annotations
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from log_api.app import contract_routes, log_api_app
+from log_api.config import LogApiConfig
+from log_api.contract import Contract, Operation, contract_document
+from log_api.listing import FILTERS, Direction
+from log_api.records import ACTOR_CONTEXTS, ACTOR_TYPES
+from schemas.errors import StartupError
+from schemas.explain import contract
+from schemas.metric_defs import Metrics
+from tests.unit.log_api.memory_log import MemoryLog
+
+LIST = "/accounts/{account_id}/logs/audit"
+
+
+@pytest.fixture
+def settings() -> LogApiConfig:
+    return LogApiConfig(cursor_key=b"k" * 32)
+
+
+def test_the_document_is_an_openapi_document(settings: LogApiConfig) -> None:
+    assert list(OpenAPIV31SpecValidator(contract_document(settings)).iter_errors()) == []
+
+
+def test_a_record_is_the_same_in_both_contracts(settings: LogApiConfig) -> None:
+    stored = contract("audit_record")
+    served = contract_document(settings)["components"]["schemas"]["AuditRecord"]
+    assert served == {name: value for name, value in stored.items() if name not in {"$schema", "$id"}}
+
+
+def test_the_application_has_the_document_s_routes_and_no_others(settings: LogApiConfig) -> None:
+    app = log_api_app(MemoryLog(), settings, Metrics(), lambda: 0)
+    document = contract_document(settings)
+    (server,) = document["servers"]
+    documented = {
+        (server["url"] + path, method.upper())
+        for path, methods in document["paths"].items()
+        for method in methods
+    }
+    served = {
+        (route.path, method)
+        for route in app.routes
+        if isinstance(route, Route)
+        for method in route.methods or ()
+    }
+    assert served == documented
+    assert len(app.routes) == len(documented)
+
+
+async def nothing(_operation: Operation, _request: Request) -> Response:
+    return Response()
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown"])
+def test_a_difference_ends_the_start(settings: LogApiConfig, change: str) -> None:
+    held = Contract(settings)
+    answers = {operation.id: nothing for operation in held.operations}
+    assert len(contract_routes(held, settings.prefix, answers)) == len(held.operations)
+    if change == "missing":
+        answers.popitem()
+    else:
+        answers["listNothing"] = nothing
+    with pytest.raises(StartupError):
+        contract_routes(held, settings.prefix, answers)
+
+
+def test_every_filter_is_documented_with_its_negation_and_no_other(settings: LogApiConfig) -> None:
+    parameters = contract_document(settings)["paths"][LIST]["get"]["parameters"]
+    others = {"account_id", "since", "before", "direction", "limit", "cursor"}
+    known = set(FILTERS) | {"audit_log_id", "product_category"}
+    assert {one["name"] for one in parameters} == others | known | {f"{name}.not" for name in known}
+
+
+def test_every_parameter_says_what_is_allowed(settings: LogApiConfig) -> None:
+    held = Contract(settings)
+    for by_name in held._parameters.values():
+        assert all(parameter.allowed for parameter in by_name.values())
+
+
+@pytest.mark.parametrize(
+    ("schema", "values"),
+    [("ActorContextValues", ACTOR_CONTEXTS), ("ActorTypeValues", ACTOR_TYPES)],
+)
+def test_the_closed_lists_are_the_same(settings: LogApiConfig, schema: str, values: frozenset[str]) -> None:
+    found = contract_document(settings)["components"]["schemas"][schema]
+    assert set(found["items"]["enum"]) == values
+    assert found["x-allowed"] == f"each one of {', '.join(found['items']['enum'])}"
+
+
+def test_directions_are_the_same(settings: LogApiConfig) -> None:
+    parameters = contract_document(settings)["paths"][LIST]["get"]["parameters"]
+    (direction,) = [one["schema"] for one in parameters if one["name"] == "direction"]
+    assert set(direction["enum"]) == set(Direction)
+
+
+def test_smaller_pages_are_documented_and_held() -> None:
+    small = LogApiConfig(cursor_key=b"k" * 32, page_records_max=20)
+    held = Contract(small)
+    limit = held.document["components"]["schemas"]["PageLimit"]
+    assert (limit["maximum"], limit["default"]) == (20, 20)
+    operation = next(one for one in held.operations if one.id == "listAuditLogs")
+    query = [("since", "2026-01-01"), ("before", "2026-01-02"), ("limit", "21")]
+    checked = held.check(operation, {"account_id": "a"}, query, Headers({"authorization": "Bearer x"}))
+    assert [fault.message for fault in checked.faults] == ["limit: a whole number from 1 to 20"]
+
+
+def test_the_document_asks_for_the_token(settings: LogApiConfig) -> None:
+    held = Contract(settings)
+    for operation in held.operations:
+        checked = held.check(operation, {"account_id": "a"}, [], Headers())
+        assert [fault.status for fault in checked.faults] == [401]

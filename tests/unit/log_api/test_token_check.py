@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from starlette.datastructures import Headers
+
+from log_api.failures import ApiFailure
+from log_api.tokens import TokenCheck
+from schemas.errors import RetryableError
+from tests.unit.log_api.api_client import NOW_MS, A, add_token
+from tests.unit.log_api.memory_log import MemoryLog
+
+
+class Clock:
+    """Both clocks of the check, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now_ms = NOW_MS
+        self.uptime_s = 1000.0
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def check_of(log: MemoryLog, clock: Clock, cached_max: int = 10) -> TokenCheck:
+    return TokenCheck(log, lambda: clock.now_ms, 2000, cached_max, lambda: clock.uptime_s)
+
+
+def presented(token: str) -> Headers:
+    return Headers({"authorization": f"Bearer {token}"})
+
+
+async def test_a_token_is_looked_up_once_in_a_while(memory_log: MemoryLog, clock: Clock) -> None:
+    token = add_token(memory_log, "t", {A})
+    check = check_of(memory_log, clock)
+    for _ in range(3):
+        assert await check.authenticate(presented("t")) == token
+    assert memory_log.token_lookups == 1
+    clock.uptime_s += 2
+    await check.authenticate(presented("t"))
+    assert memory_log.token_lookups == 2
+
+
+async def test_a_revoked_token_ends_with_the_memory_of_it(memory_log: MemoryLog, clock: Clock) -> None:
+    add_token(memory_log, "t", {A})
+    check = check_of(memory_log, clock)
+    await check.authenticate(presented("t"))
+    memory_log.tokens.clear()
+    # Setting the clock back does not stretch it.
+    clock.now_ms -= 3_600_000
+    clock.uptime_s += 2
+    with pytest.raises(ApiFailure):
+        await check.authenticate(presented("t"))
+
+
+async def test_an_absent_token_is_remembered_as_shortly(memory_log: MemoryLog, clock: Clock) -> None:
+    check = check_of(memory_log, clock)
+    for _ in range(3):
+        with pytest.raises(ApiFailure):
+            await check.authenticate(presented("t"))
+    assert memory_log.token_lookups == 1
+    add_token(memory_log, "t", {A})
+    clock.uptime_s += 2
+    await check.authenticate(presented("t"))
+
+
+async def test_a_remembered_token_expires_all_the_same(memory_log: MemoryLog, clock: Clock) -> None:
+    add_token(memory_log, "t", {A}, for_ms=500)
+    check = check_of(memory_log, clock)
+    await check.authenticate(presented("t"))
+    clock.now_ms += 500
+    with pytest.raises(ApiFailure):
+        await check.authenticate(presented("t"))
+
+
+async def test_the_memory_is_bounded(memory_log: MemoryLog, clock: Clock) -> None:
+    check = check_of(memory_log, clock, cached_max=10)
+    for number in range(100):
+        with pytest.raises(ApiFailure):
+            await check.authenticate(presented(str(number)))
+    assert len(check._known) == 10
+
+
+async def test_only_hashes_are_remembered(memory_log: MemoryLog, clock: Clock) -> None:
+    add_token(memory_log, "t", {A})
+    check = check_of(memory_log, clock)
+    await check.authenticate(presented("t"))
+    assert set(check._known) == {hashlib.sha256(b"t").digest()}
+
+
+async def test_a_database_that_is_away_is_not_remembered(memory_log: MemoryLog, clock: Clock) -> None:
+    add_token(memory_log, "t", {A})
+    check = check_of(memory_log, clock)
+    memory_log.away = True
+    with pytest.raises(RetryableError):
+        await check.authenticate(presented("t"))
+    memory_log.away = False
+    await check.authenticate(presented("t"))
