@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tracemalloc
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway_tap.collector import TapToken, TapTokens, collector_app
+from gateway_tap.intake import IntakeLimits
+from gateway_tap.replay import RefusedLine, ReplayLimits, ReplayReport, replay
+from gateway_tap.unix_socket import bind_unix_socket
+from schemas.errors import NotDurable, StartupError
+from schemas.metric_defs import Metrics
+from tests.unit.gateway_tap.servers import FakeSink, loopback, serving
+
+CANARY = "c4n4ry-5up3r-53cr3t"
+
+
+def line(number: int) -> bytes:
+    request = {"method": "PUT", "url": f"/{number}?{CANARY}"}
+    return json.dumps({"request": request, "response": {"status": 200}}).encode()
+
+
+def collector_for(sink: FakeSink, tokens: TapTokens | None = None) -> Starlette:
+    return collector_app(
+        sink,
+        identity_key=b"k",
+        limits=IntakeLimits(),
+        tokens=tokens,
+        metrics=Metrics(),
+        clock_ms=lambda: 0,
+    )
+
+
+def numbers(sink: FakeSink) -> list[int]:
+    return [int(taken.capture.request.url[1:].partition("?")[0]) for taken in sink.taken]
+
+
+@pytest.fixture
+async def sink() -> FakeSink:
+    return FakeSink()
+
+
+@pytest.fixture
+async def address(sink: FakeSink, socket_dir: Path) -> AsyncIterator[str]:
+    """The address of a running collector in front of `sink`."""
+    path = socket_dir / "collector.sock"
+    async with serving(collector_for(sink), bind_unix_socket(path)):
+        yield f"unix:{path}"
+
+
+class Pause:
+    def __init__(self) -> None:
+        self.asked_s: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.asked_s.append(seconds)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("as_stream", [False, True])
+async def test_sends_every_line_in_order(
+    sink: FakeSink, address: str, tmp_path: Path, zipped: bool, as_stream: bool
+) -> None:
+    content = b"\n".join(line(number) for number in range(250)) + b"\r\n\n"
+    content = gzip.compress(content) if zipped else content
+    file = tmp_path / "captures"
+    file.write_bytes(content)
+    source = io.BytesIO(content) if as_stream else file
+    progress: list[int] = []
+    report = await replay(source, address, on_progress=lambda report: progress.append(report.accepted))
+    assert numbers(sink) == [*range(250)]
+    assert [len(batch) for batch, _ in sink.batches] == [100, 100, 50]
+    assert progress == [100, 200, 250]
+    assert report == ReplayReport(accepted=250, batches=3)
+
+
+async def test_an_empty_file_is_no_batch(sink: FakeSink, address: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_bytes(b"\n \n")
+    assert await replay(tmp_path / "empty", address) == ReplayReport()
+
+
+async def test_refusals_name_the_lines_of_the_file(sink: FakeSink, address: str, tmp_path: Path) -> None:
+    long = line(9)[:-1] + b', "pad": "' + b"x" * 200_000 + b'"}'
+    lines = [line(0), b"", b"{" + CANARY.encode(), line(3), long, b'{"request": {}}', line(6), b"{}"]
+    (tmp_path / "file").write_bytes(b"\n".join(lines))
+    limits = ReplayLimits(batch_pairs_max=2, line_bytes_max=500, refusals_listed_max=3)
+    report = await replay(tmp_path / "file", address, limits=limits)
+    assert numbers(sink) == [0, 3, 6]
+    assert (report.accepted, report.refused, report.batches) == (3, 4, 3)
+    assert sorted(report.refusals) == [
+        RefusedLine(3, "malformed", ""),
+        RefusedLine(5, "too_large", ""),
+        RefusedLine(6, "invalid", "request.method: required"),
+    ]
+    assert CANARY not in repr(report)
+
+
+@pytest.mark.parametrize("length", [499, 500, 501, 502, 503])
+async def test_the_limit_of_a_line_is_exact(
+    sink: FakeSink, address: str, tmp_path: Path, length: int
+) -> None:
+    text = line(1)[:-1] + b', "p": "' + b"x" * (length - len(line(1)) - 9) + b'"}'
+    assert len(text) == length
+    (tmp_path / "file").write_bytes(text + b"\n" + line(2))
+    report = await replay(tmp_path / "file", address, limits=ReplayLimits(line_bytes_max=500))
+    assert numbers(sink) == ([1, 2] if length <= 500 else [2])
+    assert report.refused == (length > 500)
+
+
+async def test_batches_are_bounded_in_bytes(sink: FakeSink, address: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"\n".join(line(number) for number in range(5)))
+    await replay(tmp_path / "file", address, limits=ReplayLimits(batch_bytes_max=2 * len(line(0)) + 1))
+    assert [len(batch) for batch, _ in sink.batches] == [2, 2, 1]
+
+
+async def test_what_is_not_taken_is_sent_again_when_the_collector_says(
+    sink: FakeSink, address: str, tmp_path: Path
+) -> None:
+    sink.failures = [NotDurable("away", 3), NotDurable("away", 900), ValueError("bug")]
+    (tmp_path / "file").write_bytes(line(0))
+    pause = Pause()
+    report = await replay(tmp_path / "file", address, pause=pause)
+    assert numbers(sink) == [0]
+    assert report == ReplayReport(accepted=1, batches=1, retried=3)
+    assert pause.asked_s == [3, 5, 1]
+
+
+async def test_a_collector_that_stays_away_is_told_with_the_line(
+    sink: FakeSink, address: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"\n".join(line(number) for number in range(4)))
+    pause = Pause()
+
+    def fail(report: ReplayReport) -> None:
+        sink.failures = [NotDurable("away")] * 1_000
+
+    limits = ReplayLimits(batch_pairs_max=2, retry_ms_max=10_000)
+    with pytest.raises(NotDurable, match="from line 3 on"):
+        await replay(tmp_path / "file", address, limits=limits, on_progress=fail, pause=pause)
+    assert 5 < sum(pause.asked_s) <= 10
+    assert numbers(sink) == [0, 1]
+
+
+async def test_a_collector_that_is_not_there_is_waited_for(
+    sink: FakeSink, socket_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(line(0))
+    pause = Pause()
+    with pytest.raises(NotDurable, match="from line 1 on"):
+        await replay(tmp_path / "file", f"unix:{socket_dir}/none", pause=pause)
+    assert 50 < sum(pause.asked_s) <= 60
+
+
+async def test_over_tcp_with_a_token(sink: FakeSink, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(line(0))
+    tokens = TapTokens([TapToken(hashlib.sha256(b"s3cret").digest(), ("*",))])
+    listener, url = loopback()
+    async with serving(collector_for(sink, tokens), listener):
+        assert (await replay(tmp_path / "file", url, token="s3cret")).accepted == 1
+        with pytest.raises(StartupError, match="refuses the token"):
+            await replay(tmp_path / "file", url)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "sentence"),
+    [
+        (404, b"", "no collector at this address"),
+        (413, b"", "fewer captures"),
+        (415, b"", "answers 415"),
+        (302, b"", "answers 302"),
+        (200, b"hello", "is no collector"),
+        (200, b"[]", "is no collector"),
+    ],
+)
+async def test_what_is_no_collector_is_told_in_a_sentence(
+    socket_dir: Path, tmp_path: Path, status: int, body: bytes, sentence: str
+) -> None:
+    async def other(request: Request) -> Response:
+        return Response(body, status)
+
+    (tmp_path / "file").write_bytes(line(0))
+    app = Starlette(routes=[Route("/v1/captures", other, methods=["POST"])])
+    async with serving(app, bind_unix_socket(socket_dir / "s")):
+        with pytest.raises(StartupError, match=sentence):
+            await replay(tmp_path / "file", f"unix:{socket_dir}/s")
+
+
+@pytest.mark.parametrize(
+    "url", ["", "collector", "ftp://127.0.0.1", "http://", "http://192.0.2.1:8400", "http://c:1"]
+)
+async def test_a_wrong_address_is_told_in_a_sentence(tmp_path: Path, url: str) -> None:
+    with pytest.raises(StartupError, match="the collector must be"):
+        await replay(tmp_path / "file", url)
+
+
+async def test_a_missing_file_is_told_in_a_sentence(address: str, tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match=r"cannot read .*none: No such file"):
+        await replay(tmp_path / "none", address)
+
+
+@pytest.mark.parametrize("cut", [-1, -9, 40])
+async def test_a_damaged_file_is_told_in_a_sentence(
+    sink: FakeSink, address: str, tmp_path: Path, cut: int
+) -> None:
+    (tmp_path / "f.gz").write_bytes(gzip.compress(b"\n".join(line(number) for number in range(300)))[:cut])
+    with pytest.raises(StartupError, match="is damaged after line"):
+        await replay(tmp_path / "f.gz", address)
+
+
+async def test_a_large_file_is_never_read_as_a_whole(address: str, tmp_path: Path) -> None:
+    (tmp_path / "f.gz").write_bytes(gzip.compress(b" " * 100_000_000 + b"\n" + line(1), compresslevel=1))
+    limits = ReplayLimits(line_bytes_max=10_000)
+    tracemalloc.start()
+    try:
+        report = await replay(tmp_path / "f.gz", address, limits=limits)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert report.accepted == 1
+    assert peak_bytes < 20_000_000
