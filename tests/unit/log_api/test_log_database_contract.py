@@ -154,6 +154,13 @@ async def test_what_was_found_later_fills_what_is_missing_and_replaces_nothing(l
     assert found.auditap.enrichment == "unresolvable"
 
 
+async def test_the_account_a_record_was_stored_with_stays_its_account(log: Log) -> None:
+    theirs = record(NOON_MS, account_id=B)
+    await log.write.add([theirs])
+    await log.write.complete(theirs.id, account_id=A)
+    assert ids(await log.read.page(asked())) == []
+
+
 async def test_bodies_and_receipt_come_as_they_are_stored(log: Log) -> None:
     request = '{"price":1.10, "big":1e400,"nul":"\\u0000","lone":"\\ud800","n":12345678901234567890123}'
     one = record(
