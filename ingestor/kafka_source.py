@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -65,18 +66,21 @@ class KafkaSourceSettings:
 class KafkaSource:
     """`EventSource` on Kafka. Every assignment, even of the same partitions, is a new generation.
 
-    An offset that is no longer there is followed to the earliest one that is.
+    An offset that is no longer there is followed to the earliest one that is. A consumer that fails is replaced.
     """
 
     def __init__(self, settings: KafkaSourceSettings, listener: RevokeListener) -> None:
         self._settings = settings
         self._listener = listener
         self._consumer: AIOKafkaConsumer | None = None
+        self._wanted = False
         self._generation = 0
         self._assigned: set[TopicPartition] = set()
         self._expected: dict[TopicPartition, int] = {}
         self._rebalancing = True
         self._rejoining: asyncio.Task[Any] | None = None
+        self._committing: asyncio.Task[None] | None = None
+        self._commits = asyncio.Lock()
 
     async def start(self) -> None:
         """Join the group. Raises RetryableError while Kafka is away, StartupError where waiting cannot help."""
@@ -94,6 +98,7 @@ class KafkaSource:
                 raise self._startup_failure(error) from None
             raise
         self._consumer = consumer
+        self._wanted = True
 
     async def fetch(self, events_max: int) -> Sequence[Batch]:
         """Return what is there, waiting at most `fetch_wait_ms`; with `events_max` 0 a few milliseconds.
@@ -101,7 +106,7 @@ class KafkaSource:
         Nothing comes from the moment partitions are taken away until the next ones are assigned. Raises
         RetryableError.
         """
-        consumer = self._started()
+        consumer = self._consumer or await self._restart()
         wait_ms = self._settings.fetch_wait_ms if events_max > 0 else _FULL_WAIT_MS
         deadline = asyncio.get_running_loop().time() + wait_ms / 1000
         pause_ms = _POLL_MS_FIRST
@@ -117,23 +122,38 @@ class KafkaSource:
 
         Raises RetryableError after `commit_wait_ms`.
         """
-        consumer = self._started()
+        consumer = self._consumer
+        if consumer is None:
+            raise RetryableError("the source is not started")
         offsets = {TopicPartition(*partition): offset for partition, offset in positions.items()}
         offsets = {partition: offset for partition, offset in offsets.items() if partition in self._assigned}
         if not offsets:
             return
-        try:
-            async with asyncio.timeout(self._settings.commit_wait_ms / 1000):
-                await consumer.commit(offsets)
-        except (CommitFailedError, IllegalStateError):
+        async with self._commits:
+            await self._end_of_commit()
+            self._committing = asyncio.create_task(consumer.commit(offsets), name="kafka-commit")
+            await self._end_of_commit()
+
+    async def _end_of_commit(self) -> None:
+        """Wait for the commit under way. aiokafka tries it without end; one that is late is waited for by the next."""
+        if self._committing is None:
+            return
+        await asyncio.wait({self._committing}, timeout=self._settings.commit_wait_ms / 1000)
+        if not self._committing.done():
+            raise RetryableError("Kafka did not take the commit in time")
+        error, self._committing = self._committing.exception(), None
+        if isinstance(error, CommitFailedError | IllegalStateError):
             # The group has moved on without us: whoever has the partitions now starts where we last committed.
-            log.warning("commit_passed_over", partitions=len(offsets))
-        except (KafkaError, TimeoutError) as error:
+            log.warning("commit_passed_over")
+        elif isinstance(error, KafkaError):
             raise RetryableError(f"Kafka did not take the commit ({type(error).__name__})") from None
+        elif error is not None:
+            raise error
 
     async def stop(self) -> None:
         """Leave the group without committing anything."""
         consumer, self._consumer = self._consumer, None
+        self._wanted = False
         self._assigned.clear()
         self._rebalancing = True
         if consumer is not None:
@@ -176,7 +196,7 @@ class KafkaSource:
             # Without a time to wait this does not suspend, so that no rebalance can come in between.
             taken = await consumer.getmany(max_records=events_max)
         except KafkaError as error:
-            raise RetryableError(f"Kafka cannot be read ({type(error).__name__})") from None
+            await self._fail(consumer, error)
         return [self._batch(partition, records) for partition, records in taken.items()]
 
     def _batch(self, partition: TopicPartition, records: Sequence[Any]) -> Batch:
@@ -207,22 +227,41 @@ class KafkaSource:
             raise error
 
     async def _discard(self, consumer: AIOKafkaConsumer, starting: asyncio.Task[None] | None) -> None:
-        """Stop a consumer within a bound: where a broker hangs, its connections are cut and it ends by itself."""
-        tasks = [task for task in (starting, self._rejoining) if task is not None]
-        self._rejoining = None
-        for task in tasks:
-            task.cancel()
+        """Stop a consumer; where the broker hangs, cut its connections, so that every request fails by itself."""
+        tasks = [task for task in (starting, self._rejoining, self._committing) if task is not None]
+        self._rejoining = self._committing = None
         stopping = asyncio.create_task(consumer.stop(), name="kafka-consumer-stop")
         await asyncio.wait({stopping}, timeout=self._settings.stop_wait_ms / 1000)
         if not stopping.done():
-            log.warning("consumer_not_stopped")
-            stopping.cancel()
-        await asyncio.gather(stopping, *tasks, return_exceptions=True)
+            for connection in list(consumer._client._conns.values()):  # noqa: SLF001
+                connection.close()
+            await asyncio.wait({stopping}, timeout=3 * self._settings.request_timeout_ms / 1000)
+        for task in (stopping, *tasks):
+            task.cancel()
+        stopped, *_ = await asyncio.gather(stopping, *tasks, return_exceptions=True)
+        if stopped is not None:
+            # aiokafka's stop fails over a request that was under way and leaves the rest open.
+            log.warning("consumer_not_stopped", cause=type(stopped).__name__)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.stop_wait_ms / 1000):
+                    await consumer._client.close()  # noqa: SLF001
 
-    def _started(self) -> AIOKafkaConsumer:
-        if self._consumer is None:
+    async def _restart(self) -> AIOKafkaConsumer:
+        if not self._wanted:
             raise RetryableError("the source is not started")
+        try:
+            await self.start()
+        except StartupError as away:
+            raise RetryableError(str(away)) from None
         return self._consumer
+
+    async def _fail(self, consumer: AIOKafkaConsumer, error: BaseException) -> NoReturn:
+        """Give up a consumer that raised: aiokafka's background tasks may have ended, which nothing brings back."""
+        log.warning("consumer_failed", cause=type(error).__name__)
+        await self.revoked(set(self._assigned))
+        self._consumer = None
+        await self._discard(consumer, None)
+        raise RetryableError(f"Kafka cannot be read ({type(error).__name__})") from None
 
     def _startup_failure(self, error: Exception) -> StartupError | RetryableError:
         if isinstance(error, UnknownTopicOrPartitionError):

@@ -116,7 +116,7 @@ async def _create_missing(admin: AIOKafkaAdminClient, settings: TopicSettings) -
             raise StartupError(f"Kafka will not make the topic {name}: {error.__name__}")
         elif error is not TopicAlreadyExistsError:
             raise error
-    await _wait_for_leaders(admin, settings, created)
+    await _wait_for_leaders(admin, settings, set(missing))
     return created
 
 

@@ -1,0 +1,231 @@
+"""What the publisher does when Kafka does not do its part."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+
+import pytest
+
+from redactor.publisher import KafkaPublisher, KafkaSettings
+from redactor.topics import TopicSettings, ensure_topics
+from schemas.errors import NotDurable, PermanentError, RetryableError, StartupError
+from schemas.event import EncodedEvent
+from tests.event_logs import Assignments, KafkaLog, events, read, values
+from tests.kafka_broker import KafkaBroker
+
+
+@contextmanager
+def hung(broker: KafkaBroker) -> Iterator[None]:
+    assert broker.pid is not None
+    os.kill(broker.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(broker.pid, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def started(publisher: KafkaPublisher) -> AsyncIterator[KafkaPublisher]:
+    await publisher.start()
+    try:
+        yield publisher
+    finally:
+        await publisher.stop()
+
+
+async def until_durable(publisher: KafkaPublisher, batch: list[EncodedEvent]) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await publisher.publish(batch)
+            except NotDurable:
+                await asyncio.sleep(0.05)
+
+
+async def stored(kafka: KafkaLog, wanted: set[bytes]) -> set[bytes]:
+    source = kafka.source("check", Assignments())
+    await source.start()
+    found: set[bytes] = set()
+    try:
+        async with asyncio.timeout(30):
+            while not wanted <= found:
+                found |= set(values(await source.fetch(1_000)))
+    finally:
+        await source.stop()
+    return found
+
+
+@pytest.fixture
+async def kafka(kafka_bootstrap: str, topic_prefix: str) -> KafkaLog:
+    log = KafkaLog(kafka_bootstrap, topic_prefix)
+    await log.make_topics()
+    return log
+
+
+@pytest.fixture
+async def own_log(own_kafka: KafkaBroker) -> KafkaLog:
+    log = KafkaLog(own_kafka.bootstrap, "own.")
+    await log.make_topics()
+    return log
+
+
+async def test_a_killed_broker_makes_batches_not_durable_until_it_is_back(
+    own_kafka: KafkaBroker, own_log: KafkaLog
+) -> None:
+    async with started(own_log.publisher(publish_deadline_ms=500)) as publisher:
+        await publisher.publish(events(0, 10))
+        await own_kafka.kill()
+
+        with pytest.raises(NotDurable):
+            await publisher.publish(events(10, 10))
+        assert not await publisher.ready()
+        with pytest.raises(NotDurable):
+            await publisher.publish(events(10, 10))
+
+        await own_kafka.start()
+        await until_durable(publisher, events(10, 10))
+        assert await publisher.ready()
+
+    await stored(own_log, {event.value for event in events(0, 20)})
+
+
+async def test_a_hung_broker_makes_batches_not_durable_until_it_answers(
+    own_kafka: KafkaBroker, own_log: KafkaLog
+) -> None:
+    async with started(own_log.publisher(publish_deadline_ms=500)) as publisher:
+        await publisher.publish(events(0, 10))
+        with hung(own_kafka):
+            outcomes = await asyncio.gather(
+                *[publisher.publish(events(10 * number, 10)) for number in range(1, 20)],
+                return_exceptions=True,
+            )
+            assert {type(outcome) for outcome in outcomes} == {NotDurable}
+            assert not await publisher.ready()
+        await until_durable(publisher, events(200, 10))
+
+    await stored(own_log, {event.value for event in [*events(0, 10), *events(200, 10)]})
+
+
+async def test_it_stops_while_the_broker_hangs(own_kafka: KafkaBroker, own_log: KafkaLog) -> None:
+    waiting, reconnecting = own_log.publisher(publish_deadline_ms=60_000), own_log.publisher(200)
+    await waiting.start()
+    await reconnecting.start()
+    with hung(own_kafka):
+        under_way = asyncio.create_task(waiting.publish(events(0, 10)))
+        with pytest.raises(NotDurable):
+            await reconnecting.publish(events(0, 1))
+        await asyncio.sleep(0.3)
+        async with asyncio.timeout(30):
+            await waiting.stop()
+            await reconnecting.stop()
+        with pytest.raises(NotDurable):
+            await under_way
+
+
+async def test_a_broker_that_is_away_at_start_can_be_waited_for(topic_prefix: str, unused_port: int) -> None:
+    publisher = KafkaPublisher(KafkaSettings(f"127.0.0.1:{unused_port}", topic_prefix + "events"))
+
+    with pytest.raises(RetryableError):
+        await publisher.start()
+
+    assert not await publisher.ready()
+    await publisher.stop()
+
+
+async def test_a_missing_topic_ends_the_start_with_advice(kafka_bootstrap: str, topic_prefix: str) -> None:
+    publisher = KafkaPublisher(
+        KafkaSettings(kafka_bootstrap, topic_prefix + "missing", request_timeout_ms=1_000)
+    )
+
+    with pytest.raises(StartupError, match="auditap topics"):
+        await publisher.start()
+
+    await publisher.stop()
+
+
+async def test_more_than_the_queue_takes_is_refused_at_once(kafka: KafkaLog) -> None:
+    settings = replace(kafka.publisher()._settings, queue_bytes_max=1_000, linger_ms=200)
+    async with started(KafkaPublisher(settings)) as publisher:
+        first = asyncio.create_task(publisher.publish(events(0, 40)))
+        await asyncio.sleep(0)
+        with pytest.raises(NotDurable, match="too much"):
+            await publisher.publish(events(40, 40))
+        await first
+
+        await publisher.publish(events(40, 40))
+
+
+async def test_an_event_above_the_bound_is_refused_for_good(kafka: KafkaLog) -> None:
+    settings = replace(kafka.publisher()._settings, event_bytes_max=100)
+    async with started(KafkaPublisher(settings)) as publisher:
+        with pytest.raises(PermanentError):
+            await publisher.publish([*events(0, 1), EncodedEvent("0" * 32, b"x" * 101, 1)])
+        await publisher.publish(events(1, 1))
+
+    assert await stored(kafka, {event.value for event in events(1, 1)}) == {
+        event.value for event in events(1, 1)
+    }
+
+
+async def test_an_incompressible_event_of_several_megabytes_goes_through(kafka: KafkaLog) -> None:
+    large = EncodedEvent("0" * 32, os.urandom(6 * 1024 * 1024), 1_700_000_000_000)
+    async with started(kafka.publisher()) as publisher:
+        await publisher.publish([*events(0, 3), large, *events(3, 3)])
+
+    assert large.value in await stored(kafka, {large.value})
+
+
+async def test_a_batch_that_the_broker_refuses_does_not_stop_the_others(
+    kafka_bootstrap: str, topic_prefix: str
+) -> None:
+    log = KafkaLog(kafka_bootstrap, topic_prefix)
+    await ensure_topics(
+        TopicSettings(
+            kafka_bootstrap,
+            log.topic,
+            log.topic + ".dead",
+            partitions=1,
+            replication_factor=1,
+            min_insync_replicas=1,
+            message_bytes_max=10_000,
+        )
+    )
+    async with started(log.publisher()) as publisher:
+        with pytest.raises(NotDurable):
+            await publisher.publish([EncodedEvent("0" * 32, os.urandom(20_000), 1)])
+        await until_durable(publisher, events(0, 10))
+
+    await stored(log, {event.value for event in events(0, 10)})
+
+
+async def test_one_call_larger_than_a_batch_is_durable_as_a_whole(kafka: KafkaLog) -> None:
+    settings = replace(kafka.publisher()._settings, batch_bytes_max=1_000)
+    async with started(KafkaPublisher(settings)) as publisher:
+        await publisher.publish(events(0, 2_000))
+        reader = kafka.source("check", Assignments())
+        await reader.start()
+        try:
+            found = values(await read(reader, 2_000))
+        finally:
+            await reader.stop()
+
+    assert sorted(found) == sorted(event.value for event in events(0, 2_000))
+
+
+async def test_neither_payload_nor_credential_is_logged(
+    kafka: KafkaLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = EncodedEvent("0" * 32, b"needle-in-a-body", 1_700_000_000_000)
+    with caplog.at_level(logging.DEBUG):
+        async with started(kafka.publisher()) as publisher:
+            await publisher.publish([secret])
+        await stored(kafka, {secret.value})
+
+    assert "needle" not in caplog.text
+    assert "pass" not in repr(replace(publisher._settings, security={"sasl_plain_password": "pass"}))

@@ -1,0 +1,324 @@
+"""What the source does when groups change and brokers go."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.errors import KafkaError
+
+from ingestor.kafka_source import KafkaSource, KafkaSourceSettings
+from ingestor.ports import Batch, EventSource, Partition
+from schemas.errors import RetryableError, StartupError
+from tests.event_logs import Assignments, KafkaLog, ends, events, read, values
+from tests.kafka_broker import KafkaBroker
+
+_PARTITIONS = 4
+
+
+@pytest.fixture
+async def kafka(kafka_bootstrap: str, topic_prefix: str) -> KafkaLog:
+    log = KafkaLog(kafka_bootstrap, topic_prefix)
+    await log.make_topics(_PARTITIONS)
+    return log
+
+
+@pytest.fixture
+async def own_log(own_kafka: KafkaBroker) -> KafkaLog:
+    log = KafkaLog(own_kafka.bootstrap, "own.")
+    await log.make_topics(_PARTITIONS)
+    return log
+
+
+class Reader(Assignments):
+    """Reads, stores and commits until it is told to stop, as the ingestor does."""
+
+    def __init__(self, kafka: KafkaLog) -> None:
+        super().__init__()
+        self.source: EventSource = kafka.source("readers", self)
+        self.batches: list[Batch] = []
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def values(self) -> list[bytes]:
+        return values(self.batches)
+
+    async def start(self) -> None:
+        await self.source.start()
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        assert self._task is not None
+        self._stop.set()
+        await self._task
+        await self.source.stop()
+
+    async def on_revoked(self, partitions: Sequence[Partition]) -> None:
+        await super().on_revoked(partitions)
+        await self._commit()
+
+    async def _run(self) -> None:
+        while not self._stop.is_set():
+            batches = await self.source.fetch(50)
+            assert all(batch.generation == self.generations[-1].get(batch.partition) for batch in batches), (
+                "events of an assignment that is over"
+            )
+            self.batches += batches
+        await self._commit()
+
+    async def _commit(self) -> None:
+        latest = self.generations[-1]
+        mine = [batch for batch in self.batches if latest.get(batch.partition) == batch.generation]
+        await self.source.commit(ends(mine))
+
+
+async def publish(kafka: KafkaLog, first: int, count: int) -> None:
+    publisher = kafka.publisher()
+    await publisher.start()
+    for start in range(first, first + count, 20):
+        await publisher.publish(events(start, 20))
+    await publisher.stop()
+
+
+async def until(true: object) -> None:
+    assert callable(true)
+    async with asyncio.timeout(30):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+async def test_partitions_are_handed_over_when_readers_come_and_go(kafka: KafkaLog) -> None:
+    first, second = Reader(kafka), Reader(kafka)
+    await first.start()
+    await publish(kafka, 0, 400)
+    await until(lambda: len(set(first.values)) == 400)
+
+    await second.start()
+    await until(lambda: len(first.generations) == 2)
+    await publish(kafka, 400, 400)
+    await until(lambda: len({*first.values, *second.values}) == 800)
+    shares = [set(first.generations[-1]), set(second.generations[-1])]
+
+    await second.stop()
+    await until(lambda: len(first.generations) == 3)
+    await publish(kafka, 800, 400)
+    await until(lambda: len({*first.values, *second.values}) == 1_200)
+    await first.stop()
+
+    assert [len(share) for share in shares] == [2, 2]
+    assert not shares[0] & shares[1]
+    assert [len(generation) for generation in first.generations] == [4, 2, 4]
+    assert [sorted(revoked) for revoked in first.revoked] == [sorted(first.generations[0]), sorted(shares[0])]
+    # Everything was committed when it was let go, so that nothing was read twice.
+    assert len(first.values) + len(second.values) == 1_200
+
+
+async def test_what_was_not_committed_is_read_again_by_the_next(kafka: KafkaLog) -> None:
+    await publish(kafka, 0, 200)
+    dying = kafka.source("readers", Assignments())
+    await dying.start()
+    some = await read(dying, 200)
+    kept = {batch.partition: batch.events[0].offset + 3 for batch in some}
+    await dying.commit(kept)
+    await dying.stop()
+
+    heir = Reader(kafka)
+    await heir.start()
+    await until(lambda: len(heir.values) >= 200 - 3 * len(kept))
+    await heir.stop()
+
+    assert len(heir.values) == len(set(heir.values)) == 200 - 3 * len(kept)
+
+
+async def test_the_same_partitions_again_are_a_new_generation(kafka: KafkaLog) -> None:
+    staying, passing = Reader(kafka), Reader(kafka)
+    await staying.start()
+    await passing.start()
+    await until(lambda: len(staying.generations) == 2)
+    await passing.stop()
+    await until(lambda: len(staying.generations) == 3)
+    await staying.stop()
+
+    numbers = [set(generation.values()) for generation in staying.generations]
+    assert numbers == [{1}, {2}, {3}]
+
+
+async def test_a_listener_that_hangs_does_not_hold_the_group(kafka: KafkaLog) -> None:
+    class Hanging(Assignments):
+        async def on_revoked(self, partitions: Sequence[Partition]) -> None:
+            await super().on_revoked(partitions)
+            await asyncio.Event().wait()
+
+    told = Hanging()
+    settings = replace(kafka.source("readers", told)._settings, revoke_wait_ms=100)
+    hanging = KafkaSource(settings, told)
+    await hanging.start()
+    other = kafka.source("readers", Assignments())
+    async with asyncio.timeout(30):
+        joining = asyncio.create_task(other.start())
+        while not joining.done():
+            assert not await hanging.fetch(10)
+    await joining
+    await other.stop()
+    await hanging.stop()
+
+    assert len(told.revoked) == 1
+
+
+async def test_nothing_comes_while_partitions_are_being_let_go(kafka: KafkaLog) -> None:
+    class Slow(Assignments):
+        fetched: Sequence[Batch] | None = None
+
+        async def on_revoked(self, partitions: Sequence[Partition]) -> None:
+            await super().on_revoked(partitions)
+            await publish(kafka, 0, 20)
+            self.fetched = await source.fetch(100)
+
+    told = Slow()
+    source = kafka.source("readers", told)
+    await source.start()
+    other = Reader(kafka)
+    await other.start()
+    await until(lambda: len(told.generations) == 2)
+    await other.stop()
+    await source.stop()
+
+    assert not told.fetched
+    assert told.fetched is not None
+
+
+async def test_offsets_that_are_gone_are_followed_to_the_earliest(kafka: KafkaLog) -> None:
+    await publish(kafka, 0, 200)
+    reader = kafka.source("readers", Assignments())
+    await reader.start()
+    batches = await read(reader, 200)
+    await reader.commit({batch.partition: batch.events[0].offset + 1 for batch in batches})
+    await reader.stop()
+    doomed = {
+        TopicPartition(*partition): RecordsToDelete(before_offset=end - 5)
+        for partition, end in ends(batches).items()
+    }
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    await admin.delete_records(doomed)
+    await admin.close()
+
+    again = kafka.source("readers", Assignments())
+    await again.start()
+    try:
+        found = await read(again, 5 * len(doomed))
+    finally:
+        await again.stop()
+
+    assert len(values(found)) == 5 * len(doomed)
+    assert ends(found) == ends(batches)
+
+
+async def test_reading_goes_on_after_the_broker_was_killed(own_kafka: KafkaBroker, own_log: KafkaLog) -> None:
+    reader = Reader(own_log)
+    await reader.start()
+    await publish(own_log, 0, 100)
+    await until(lambda: len(set(reader.values)) == 100)
+
+    await own_kafka.kill()
+    await asyncio.sleep(0.3)
+    await own_kafka.start()
+    await publish(own_log, 100, 100)
+    await until(lambda: len(set(reader.values)) == 200)
+    await reader.stop()
+
+
+async def test_a_hung_broker_bounds_commit_and_stop(own_kafka: KafkaBroker, own_log: KafkaLog) -> None:
+    await publish(own_log, 0, 20)
+    source = own_log.source("readers", Assignments())
+    await source.start()
+    batches = await read(source, 20)
+    assert own_kafka.pid is not None
+    os.kill(own_kafka.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(60):
+            with pytest.raises(RetryableError):
+                await source.commit(ends(batches))
+            assert not await source.fetch(10)
+            await source.stop()
+            with pytest.raises(RetryableError):
+                await own_log.source("late", Assignments()).start()
+    finally:
+        os.kill(own_kafka.pid, signal.SIGCONT)
+
+
+async def test_a_consumer_that_fails_is_replaced(kafka: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    await publish(kafka, 0, 40)
+    told = Assignments()
+    source = kafka.source("readers", told)
+    await source.start()
+    kept = {batch.partition: batch.events[0].offset + 2 for batch in await read(source, 40)}
+    await source.commit(kept)
+
+    async def fails(*partitions: object, **options: object) -> None:
+        raise KafkaError
+
+    assert source._consumer is not None
+    monkeypatch.setattr(source._consumer, "getmany", fails)
+    with pytest.raises(RetryableError):
+        await source.fetch(10)
+
+    found = values(await read(source, 40 - 2 * len(kept)))
+    await source.stop()
+    assert len(found) == 40 - 2 * len(kept)
+    assert [set(generation.values()) for generation in told.generations] == [{1}, {2}]
+    assert len(told.revoked) == 1
+
+
+async def test_fetching_nothing_keeps_a_reader_in_its_group(kafka: KafkaLog) -> None:
+    told = Assignments()
+    settings = replace(
+        kafka.source("readers", told)._settings, max_poll_interval_ms=1_000, session_timeout_ms=1_000
+    )
+    source = KafkaSource(settings, told)
+    await source.start()
+    await publish(kafka, 0, 20)
+    for _ in range(400):
+        assert not await source.fetch(0)
+
+    assert len(values(await read(source, 20))) == 20
+    await source.stop()
+    assert (len(told.generations), told.revoked) == (1, [])
+
+
+async def test_without_fetching_a_reader_leaves_its_group_and_comes_back(kafka: KafkaLog) -> None:
+    told = Assignments()
+    settings = replace(
+        kafka.source("readers", told)._settings, max_poll_interval_ms=500, session_timeout_ms=1_000
+    )
+    stuck = KafkaSource(settings, told)
+    await stuck.start()
+    await until(lambda: told.revoked)
+
+    await publish(kafka, 0, 20)
+    assert len(values(await read(stuck, 20))) == 20
+    await stuck.stop()
+    assert len(told.generations) == 2
+
+
+async def test_a_broker_that_is_away_at_start_can_be_waited_for(topic_prefix: str, unused_port: int) -> None:
+    settings = KafkaSourceSettings(f"127.0.0.1:{unused_port}", topic_prefix + "events", "readers")
+
+    with pytest.raises(RetryableError):
+        await KafkaSource(settings, Assignments()).start()
+
+
+async def test_a_missing_topic_ends_the_start_with_advice(kafka_bootstrap: str, topic_prefix: str) -> None:
+    settings = KafkaSourceSettings(
+        kafka_bootstrap, topic_prefix + "missing", "readers", request_timeout_ms=1_000
+    )
+
+    with pytest.raises(StartupError, match="auditap topics"):
+        await KafkaSource(settings, Assignments()).start()
