@@ -73,7 +73,7 @@ STORED: dict[str, Callable[[Capture], None]] = {
     "a 6 KB URI of no operation": with_url(f"https://api.example.com/{'y' * 6_000}"),
     "a 60 KB URI": with_url(f"{POLICIES}/{'x' * 60_000}/alerting/v3/policies/1"),
     "nul in the path": with_url(f"{POLICIES}/a%00b/alerting/v3/policies/1"),
-    "depth 100,000": with_body("[" * 100_000),
+    "depth 100,000": with_body("[" * 100_000 + "]" * 100_000),
     "not UTF-8": with_raw_body(b'{"name": "\xff"}'),
     "UTF-16": with_raw_body('{"name": "a"}'.encode("utf-16")),
     "a body of 2 MB": with_body('{"name": "' + "z" * 2_000_000 + '"}'),
