@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from auditap.http_server import HttpServer, TlsFiles, bind_tcp_socket
+from auditap.operations import with_operations
+from schemas.errors import StartupError
+from schemas.metric_defs import Metrics
+
+
+async def hello(_request: Request) -> PlainTextResponse:
+    return PlainTextResponse("hello")
+
+
+async def test_operators_routes_stand_before_the_application() -> None:
+    parts = {"log": True, "store": False}
+
+    async def readiness() -> Mapping[str, bool]:
+        return parts
+
+    metrics = Metrics()
+    metrics.records_stored.inc(3)
+    app = with_operations(Starlette(routes=[Route("/hello", hello)]), metrics, readiness)
+    listening = bind_tcp_socket("127.0.0.1", 0)
+    base = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server = HttpServer(app, [listening])
+    await server.start()
+    try:
+        async with httpx.AsyncClient(base_url=base) as client:
+            assert (await client.get("/hello")).text == "hello"
+            assert (await client.get("/healthz")).json() == {"status": "ok"}
+            unready = await client.get("/readyz")
+            assert (unready.status_code, unready.json()) == (503, {"ready": False, "parts": parts})
+            parts["store"] = True
+            assert (await client.get("/readyz")).status_code == 200
+            assert "auditap_records_stored_total 3.0" in (await client.get("/metrics")).text
+    finally:
+        await server.stop()
+    async with httpx.AsyncClient(base_url=base) as client:
+        with pytest.raises(httpx.ConnectError):
+            await client.get("/healthz")
+
+
+def test_an_address_that_is_taken_is_told_in_a_sentence() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(StartupError, match=f"127.0.0.1:{port} cannot be used"):
+            bind_tcp_socket("127.0.0.1", port)
+
+
+async def test_a_certificate_that_cannot_be_read_is_told_in_a_sentence(tmp_path: Path) -> None:
+    listening = bind_tcp_socket("127.0.0.1", 0)
+    server = HttpServer(Starlette(), [listening], tls=TlsFiles(tmp_path / "none.pem", tmp_path / "none.key"))
+    with pytest.raises(StartupError, match="certificate"):
+        await server.start()
+    await server.stop()
