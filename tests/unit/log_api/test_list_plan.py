@@ -143,3 +143,22 @@ async def test_every_record_of_the_account_is_found_once(
         )
     assert found == [row["id"].hex for row in expected]
     assert len(found) == ROWS_A_DAY * DAYS // 20
+
+
+async def test_however_often_it_is_asked_a_day_locks_that_day_alone(reader: PostgresLogDatabase) -> None:
+    """After five runs Postgres would take a plan for any range, which opens and locks every partition."""
+    day = FIRST_MS + 2 * DAY_MS
+    statement = page_statement(ListQuery("account3", day, day + DAY_MS))
+    assert reader._pool is not None
+    async with reader._pool.acquire() as connection:
+        prepared = await connection.prepare(statement.text)
+        for _ in range(10):
+            await prepared.fetch(*statement.arguments)
+        async with connection.transaction():
+            await prepared.fetch(*statement.arguments)
+            locked = await connection.fetch(
+                "SELECT relation::regclass::text AS name FROM pg_locks"
+                " WHERE pid = pg_backend_pid() AND locktype = 'relation'"
+            )
+    days = {found[0] for row in locked if (found := re.findall(r"_(\d{8})", row["name"]))}
+    assert days == {_day(2)}
