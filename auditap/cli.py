@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -20,9 +21,10 @@ from rich.table import Table
 
 from auditap.logs import configure_logs
 from auditap.settings import Settings, admin_dsn, load_settings
-from schemas.errors import AuditapError
+from schemas.errors import AuditapError, RefusedCapture
 
 _T = TypeVar("_T")
+_REFUSALS_SHOWN_MAX = 20
 
 
 def main() -> None:
@@ -104,7 +106,7 @@ def redact(spec: Path, envelope: str | None, captures: IO[bytes]) -> None:
     redactor = Redactor.from_config(RedactionConfig(documents=(DocumentConfig(spec, envelope=envelope),)))
     refused = 0
 
-    def on_refused(index: int, reason: str) -> None:
+    def on_refused(index: int, reason: RefusedCapture) -> None:
         nonlocal refused
         refused += 1
         click.echo(f"line {index + 1}: {reason}", err=True)
@@ -127,29 +129,27 @@ def replay(
     file: Path, collector: str | None, token_file: Path | None, batch_pairs: int, as_json: bool
 ) -> None:
     """Send the captures of FILE (NDJSON, plain or .gz) to a collector."""
+    from gateway_tap.replay import ReplayLimits, ReplayReport  # noqa: PLC0415
     from gateway_tap.replay import replay as send  # noqa: PLC0415
 
     to = collector or f"unix:{_settings().collector_socket.absolute()}"
     token = token_file.read_text().strip() if token_file else None
     with _progress(enabled=not as_json) as progress:
         task = progress.add_task("sending", total=None)
-        report = uvloop.run(
-            send(
-                file,
-                to,
-                token=token,
-                batch_pairs=batch_pairs,
-                on_progress=lambda sent: progress.update(task, completed=sent),
-            )
-        )
+
+        def show(so_far: ReplayReport) -> None:
+            progress.update(task, completed=so_far.accepted + so_far.refused)
+
+        limits = ReplayLimits(batch_pairs_max=batch_pairs)
+        report = uvloop.run(send(file, to, token=token, limits=limits, on_progress=show))
     if as_json:
-        click.echo(
-            json.dumps({"accepted": report.accepted, "refused": [list(each) for each in report.refused]})
-        )
+        click.echo(json.dumps(asdict(report)))
     else:
-        click.echo(f"{report.accepted} accepted, {len(report.refused)} refused")
-        for refusal in report.refused[:20]:
-            click.echo(f"  line {refusal.index + 1}: {refusal.reason} {refusal.path}", err=True)
+        click.echo(
+            f"{report.accepted} accepted, {report.refused} refused, {report.retried} batches sent again"
+        )
+        for refusal in report.refusals[:_REFUSALS_SHOWN_MAX]:
+            click.echo(f"  line {refusal.line}: {refusal.reason} {refusal.path}", err=True)
     if report.refused:
         sys.exit(1)
 

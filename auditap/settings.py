@@ -7,6 +7,7 @@ Groups nest with two underscores: `AUDITAP_KAFKA__BOOTSTRAP_SERVERS`, in the fil
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import secrets
 import tomllib
@@ -16,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -147,6 +149,24 @@ class ApiSettings(_Group):
     """At least 32 characters, the same for all API processes. By default kept in `data_dir`."""
 
 
+class _Environment(EnvSettingsSource):
+    """The environment, with lists and tables in JSON wherever they stand."""
+
+    def __call__(self) -> dict[str, Any]:
+        return {name: _with_json(value) for name, value in super().__call__().items()}
+
+
+def _with_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_json(each) for name, each in value.items()}
+    if isinstance(value, str) and value[:1] in {"[", "{"}:
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
 class Settings(BaseSettings):
     """Everything an operator can set."""
 
@@ -170,13 +190,13 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take arguments before the environment before the file."""
         file = config_file()
-        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, _Environment(settings_cls))
         return sources if file is None else (*sources, TomlConfigSettingsSource(settings_cls, file))
 
     @property

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.golden import DOCUMENT, golden_capture
+
+NOW = 1_769_192_714_749
+
+
+def auditap(
+    folder: Path, *arguments: str, stdin: bytes = b"", **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "auditap", *arguments],
+        cwd=folder,
+        input=stdin,
+        capture_output=True,
+        env={"PATH": "/usr/bin:/bin", **environment},
+        check=False,
+        timeout=60,
+    )
+
+
+def test_every_command_says_what_it_does(tmp_path: Path) -> None:
+    told = auditap(tmp_path, "--help").stdout.decode()
+    for command in ("up", "collect", "ingest", "serve", "redact", "replay", "migrate", "topics", "tokens"):
+        assert command in told
+        assert auditap(tmp_path, command, "--help").returncode == 0
+
+
+def test_redact_gives_one_event_per_capture_in_order(tmp_path: Path) -> None:
+    captures = [golden_capture(NOW + number) for number in range(3)]
+    lines = b"\n".join(json.dumps(each).encode() for each in captures)
+    ended = auditap(tmp_path, "redact", "--spec", str(DOCUMENT), "--envelope", "result", stdin=lines)
+    assert ended.returncode == 0, ended.stderr
+    events = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [event["id"] for event in events] == [each["id"] for each in captures]
+    assert events[0]["resource"]["request"]["name"] == "Origin down"
+    assert b"CANARY" not in ended.stdout
+
+
+def test_redact_names_refused_lines_without_their_content(tmp_path: Path) -> None:
+    lines = b'{"request": {"method": "GET", "url": ["CANARY"]}, "response": {"status": 200}}\n'
+    ended = auditap(tmp_path, "redact", "--spec", str(DOCUMENT), stdin=lines)
+    assert ended.returncode == 1
+    assert ended.stderr == b"line 1: invalid: request.url: type\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "sentence"),
+    [
+        (["collect"], {"AUDITAP_KAFKA__PARTITIONS": "x"}, "AUDITAP_KAFKA__PARTITIONS"),
+        (["collect"], {"AUDITAP_REDACTION__DOCUMENTS": '[{"path": "none.yaml"}]'}, "none.yaml"),
+        (["ingest"], {}, "AUDITAP_POSTGRES__WRITER_DSN"),
+        (["serve"], {}, "AUDITAP_POSTGRES__READER_DSN"),
+        (["tokens", "list"], {}, "AUDITAP_POSTGRES__ADMIN_DSN"),
+        (
+            ["migrate"],
+            {"AUDITAP_POSTGRES__ADMIN_DSN": "postgresql://a@127.0.0.1:1/b"},
+            "Postgres does not answer",
+        ),
+        (["topics"], {}, "AUDITAP_KAFKA__BOOTSTRAP_SERVERS"),
+        (["redact", "--spec", "none.yaml"], {}, "none.yaml"),
+        (["replay", "none.ndjson"], {}, "none.ndjson"),
+    ],
+)
+def test_what_is_wrong_at_the_start_is_one_sentence_and_a_failure(
+    tmp_path: Path, arguments: list[str], environment: dict[str, str], sentence: str
+) -> None:
+    ended = auditap(tmp_path, *arguments, **environment)
+    assert ended.returncode in {1, 2}
+    assert sentence in ended.stderr.decode()
+    assert "Traceback" not in ended.stderr.decode()
