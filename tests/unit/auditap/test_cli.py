@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,14 @@ NOW = 1_769_192_714_749
 
 
 def auditap(
-    folder: Path, *arguments: str, stdin: bytes = b"", **environment: str
+    folder: Path, *arguments: str, stdin: bytes = b"", environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-m", "auditap", *arguments],
         cwd=folder,
         input=stdin,
         capture_output=True,
-        env={"PATH": "/usr/bin:/bin", **environment},
+        env={"PATH": "/usr/bin:/bin", **(environment or {})},
         check=False,
         timeout=60,
     )
@@ -72,7 +73,7 @@ def test_redact_names_refused_lines_without_their_content(tmp_path: Path) -> Non
 def test_what_is_wrong_at_the_start_is_one_sentence_and_a_failure(
     tmp_path: Path, arguments: list[str], environment: dict[str, str], sentence: str
 ) -> None:
-    ended = auditap(tmp_path, *arguments, **environment)
+    ended = auditap(tmp_path, *arguments, environment=environment)
     assert ended.returncode in {1, 2}
     assert sentence in ended.stderr.decode()
     assert "Traceback" not in ended.stderr.decode()
