@@ -43,20 +43,23 @@ def add_token(
 class ApiClient:
     """Sends requests and checks that each answer is one the document knows."""
 
-    def __init__(self, app: Starlette, settings: LogApiConfig) -> None:
+    def __init__(self, app: Starlette, settings: LogApiConfig, token: str = TOKEN) -> None:
+        self._token = token
         self._http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://log.test")
         self._prefix = settings.prefix
         self._document = contract_document(settings)
         resource = DRAFT202012.create_resource(self._document)
         self._registry: Registry[Any] = Registry().with_resource("urn:document", resource)
 
-    async def list(self, query: Query = "", account: str = A, token: str = TOKEN) -> httpx.Response:
+    async def list(self, query: Query = "", account: str = A, token: str | None = None) -> httpx.Response:
         """GET the list, with the day as range unless `query` is a string."""
         if isinstance(query, Mapping):
             query = {**RANGE, **query}
         elif not isinstance(query, str):
             query = [*RANGE.items(), *query]
-        return await self.get(f"/accounts/{account}/logs/audit", query, {"Authorization": f"Bearer {token}"})
+        return await self.get(
+            f"/accounts/{account}/logs/audit", query, {"Authorization": f"Bearer {token or self._token}"}
+        )
 
     async def get(
         self,
