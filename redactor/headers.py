@@ -70,10 +70,11 @@ class HeaderReader:
     def __init__(self, names: HeaderNames) -> None:
         self._names = names
         framing = {"content-type", "content-encoding"}
-        self._of_request = frozenset({names.user_agent, *names.request_ids, *_OVERRIDES, "host"} | framing)
+        request = {names.user_agent, *names.request_ids, *_OVERRIDES, "host"}
         actor = {names.actor_id, names.actor_email, names.actor_type, names.actor_context}
         token = {names.actor_token_id, names.actor_token_name, names.account_id}
-        self._of_response = frozenset(actor | token | set(names.request_ids) | framing)
+        self._of_request = frozenset(request | framing) - {""}
+        self._of_response = frozenset(actor | token | set(names.request_ids) | framing) - {""}
 
     def of_request(self, headers: Headers) -> Fields:
         """Return what may matter of a request's headers."""

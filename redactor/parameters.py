@@ -25,7 +25,7 @@ _DELIMITER_OF_STYLE = {"form": ",", "spaceDelimited": " ", "pipeDelimited": "|"}
 
 
 class Parameter(NamedTuple):
-    """A declared parameter, denials of the whole chain of references taken in."""
+    """A declared parameter, denials on it, its schema and the references to it taken in."""
 
     name: str
     location: str
@@ -34,14 +34,14 @@ class Parameter(NamedTuple):
     marked: bool
 
 
-def parameters_of(operation: Operation) -> list[Parameter]:
+def parameters_of(operation: Operation, compiler: Compiler) -> list[Parameter]:
     """Return an operation's parameters in document order; its own replace those of its path by name and place."""
     found: dict[tuple[str, str], Parameter] = {}
     for level in (operation.path_items[-1], operation.place):
         listed = level.child("parameters")
         for index in range(len(listed.node) if isinstance(listed.node, list) else 0):
             chain = operation.document.follow(listed.child(index))
-            parameter = _parameter(chain) if chain else None
+            parameter = _parameter(chain, compiler) if chain else None
             if parameter is not None:
                 known = found.get((parameter.location, parameter.name))
                 # What the path says is denied stays denied, whatever the operation repeats.
@@ -50,12 +50,16 @@ def parameters_of(operation: Operation) -> list[Parameter]:
     return list(found.values())
 
 
-def _parameter(chain: tuple[Place, ...]) -> Parameter | None:
+def _parameter(chain: tuple[Place, ...], compiler: Compiler) -> Parameter | None:
     node = chain[-1].node
     name, location = node.get("name"), node.get("in")
     if not isinstance(name, str) or not isinstance(location, str):
         return None
-    return Parameter(name, location, chain[-1], any(is_denied(each.node) for each in chain), is_marked(node))
+    schema = chain[-1].child("schema")
+    denied = any(is_denied(each.node) for each in chain)
+    if schema.node is not None:
+        denied = denied or compiler.voices(schema).denied
+    return Parameter(name, location, chain[-1], denied, is_marked(node))
 
 
 def _plan_of(parameter: Parameter, compiler: Compiler, *, strict: bool) -> Plan | None:
@@ -110,12 +114,12 @@ def path_segments(
     operation: Operation, compiler: Compiler, names_kept: Collection[str], *, strict: bool
 ) -> tuple[PathSegment, ...]:
     """Return how each segment of an operation's path is recorded."""
-    declared = {each.name: each for each in parameters_of(operation) if each.location == "path"}
+    declared = {each.name: each for each in parameters_of(operation, compiler) if each.location == "path"}
 
     def compiled(segment: Segment) -> PathSegment:
         by_name = not operation.path_denied and all(
             (name.lower().endswith(_NAMES_KEPT) or name in names_kept)
-            and not (name in declared and _is_denied_whole(declared[name], compiler))
+            and not (name in declared and declared[name].denied)
             for name in segment.names
         )
         plan = None
@@ -125,11 +129,6 @@ def path_segments(
         return PathSegment(segment.text, segment.rank, segment.names, by_name, plan, segment.pattern)
 
     return tuple(map(compiled, operation.segments))
-
-
-def _is_denied_whole(parameter: Parameter, compiler: Compiler) -> bool:
-    schema = parameter.place.child("schema")
-    return parameter.denied or (schema.node is not None and compiler.voices(schema).denied)
 
 
 def record_path(governing: Sequence[Sequence[PathSegment]], values: Sequence[str]) -> str:
@@ -242,7 +241,7 @@ def query_parameters(operation: Operation, compiler: Compiler, *, strict: bool) 
     """Return how each query parameter is recorded that has anything to record, in document order."""
     if operation.denied:
         return ()
-    declared = [each for each in parameters_of(operation) if each.location == "query"]
+    declared = [each for each in parameters_of(operation, compiler) if each.location == "query"]
     claims = Counter(name for each in declared for name in _names_claimed(each, compiler))
     found: list[QueryParameter] = []
     for each in declared:

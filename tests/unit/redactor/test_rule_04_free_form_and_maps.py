@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from redactor.config import Limits
+from tests.unit.redactor.pairs import (
+    DENIED,
+    MARKED,
+    NOTHING,
+    TEXT,
+    Node,
+    a_document,
+    a_pair,
+    a_redactor,
+    an_object,
+    an_operation,
+    event_of,
+    kept,
+    kept_text,
+    text_of,
+)
+
+FREE: Node = {"type": "object", "x-auditable": True}
+ANYTHING = {"z": 1, "a": [{"b": None}], "m": {"x": "y"}}
+
+
+@pytest.mark.parametrize(
+    "node",
+    [FREE, FREE | {"properties": {}}, FREE | {"additionalProperties": True}, FREE | {"nullable": True}],
+)
+def test_a_marked_free_form_object_is_kept_whole_in_its_own_order(node: Node) -> None:
+    assert kept_text(node, ANYTHING) == '{"z":1,"a":[{"b":null}],"m":{"x":"y"}}'
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"properties": {"q": TEXT}},
+        {"patternProperties": {"q": TEXT}},
+        {"additionalProperties": TEXT},
+        {"additionalProperties": {}},
+        {"additionalProperties": False},
+        {"allOf": [an_object(q=TEXT)]},
+        {"allOf": [{"additionalProperties": TEXT}]},
+        {"allOf": [{"allOf": [an_object(q=TEXT)]}]},
+        {"allOf": [{"$ref": "#/components/schemas/Declaring"}]},
+        {"not": an_object(q=TEXT)},
+    ],
+)
+def test_what_declares_any_part_is_not_free_form(extra: Node) -> None:
+    assert kept(FREE | extra, ANYTHING, schemas={"Declaring": an_object(q=TEXT)}) == {}
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {},
+        {"type": ["object", "string"]},
+        {"type": ["object", "array"]},
+        {"type": "array"},
+        {"type": ["array", "string"], "items": TEXT},
+        {"enum": ["s"]},
+        {"type": "unknown"},
+        {"type": None},
+    ],
+)
+@pytest.mark.parametrize("value", [{"a": 1}, ["s"], "s", 1, None])
+def test_a_mark_on_what_has_no_one_type_grants_nothing(node: Node, value: Any) -> None:
+    assert kept(an_object(v=node | {"x-auditable": True}), {"v": value}, version="3.1.0") is NOTHING
+
+
+def test_parts_of_untyped_nodes_keep_their_own_marks() -> None:
+    assert kept({"properties": {"a": MARKED, "b": TEXT}}, {"a": "1", "b": "s"}) == {"a": "1"}
+    assert kept({"items": MARKED}, ["1", 2]) == ["1"]
+
+
+def test_a_free_form_object_above_a_limit_keeps_its_presence() -> None:
+    document = a_document({"/things": {"post": an_operation(an_object(v=FREE))}})
+    deep: Any = 1
+    for _ in range(17):
+        deep = {"d": deep}
+    for value in ({"long": "x" * 70_000}, deep):
+        event = event_of(a_redactor(document), a_pair(body={"v": value}))
+        assert text_of(event.resource.request) == '{"v":{}}'
+    limits = Limits(free_form_bytes_max=100_000, free_form_depth_max=17)
+    event = event_of(a_redactor(document, limits=limits), a_pair(body={"v": deep}))
+    assert event.receipt.request.kept == 1
+
+
+class TestMaps:
+    def map(self, **keywords: Any) -> Node:
+        return {"type": "object", "additionalProperties": MARKED} | keywords
+
+    def test_keys_are_data_so_the_map_must_be_marked_too(self) -> None:
+        assert kept(self.map(), {"k": "v"}) is NOTHING
+        assert kept(self.map(**{"x-auditable": True}), {"k": "v"}) == {"k": "v"}
+        assert kept(self.map(propertyNames={"x-auditable": True}), {"k": "v"}, version="3.1.0") == {"k": "v"}
+
+    def test_entries_are_kept_by_their_values_schema_and_sorted(self) -> None:
+        marked = self.map(**{"x-auditable": True})
+        assert kept_text(marked, {"b": "1", "a": "2", "c": 3, "é": "4", "Z": "5"}) == (
+            '{"Z":"5","a":"2","b":"1","é":"4"}'
+        )
+        assert kept(self.map(additionalProperties=TEXT, **{"x-auditable": True}), {"k": "s"}) == {}
+
+    def test_declared_properties_come_first_and_are_no_map_keys(self) -> None:
+        node = self.map(properties={"z": MARKED, "a": TEXT}, **{"x-auditable": True})
+        assert kept_text(node, {"b": "1", "a": "s", "z": "2"}) == '{"z":"2","b":"1"}'
+
+    def test_a_key_that_several_patterns_match_needs_all_of_them(self) -> None:
+        node = {
+            "type": "object",
+            "x-auditable": True,
+            "patternProperties": {"^a": MARKED, "b$": TEXT, "^c": MARKED},
+        }
+        assert kept(node, {"ab": "s", "a": "1", "c": "2", "d": "s"}, version="3.1.0") == {"a": "1", "c": "2"}
+
+    def test_additional_properties_govern_only_what_no_pattern_matches(self) -> None:
+        node = self.map(patternProperties={"^x": TEXT}, **{"x-auditable": True})
+        assert kept(node, {"x1": "s", "y": "1"}, version="3.1.0") == {"y": "1"}
+
+    @pytest.mark.parametrize("pattern", ["(?=a)", r"(a)\1", "(", "(?<!x)k"])
+    def test_a_pattern_that_re2_does_not_know_grants_nothing_at_all(self, pattern: str) -> None:
+        node = self.map(patternProperties={pattern: MARKED}, **{"x-auditable": True})
+        assert kept(node, {"k": "s", "a": "s"}, version="3.1.0") == {}
+
+    def test_denials_of_names_and_entries_deny(self) -> None:
+        marked = self.map(**{"x-auditable": True})
+        assert kept(marked | {"propertyNames": {"x-sensitive": True}}, {"k": "s"}) is NOTHING
+        assert kept(marked | {"patternProperties": {"k": DENIED}}, {"k": "s", "a": "1"}) == {"a": "1"}
+        assert kept(marked | {"additionalProperties": DENIED}, {"k": "s"}) == {}
+        declared = {"properties": {"k": MARKED}, "additionalProperties": DENIED}
+        assert kept({"type": "object", "allOf": [declared]}, {"k": "1"}) == {"k": "1"}
+        across = {"allOf": [an_object(k=MARKED), {"additionalProperties": DENIED}]}
+        assert kept(across, {"k": "s"}) is NOTHING
