@@ -30,7 +30,7 @@ class Column(NamedTuple):
     expression: str
     sql_type: str = "text"
     operator: str = "="
-    """Also reads "is held by" for networks."""
+    """How the value is compared with each one asked for; `<<=`: is this address or lies in this network."""
     late: bool = False
     """Whether the expression needs `e`."""
 

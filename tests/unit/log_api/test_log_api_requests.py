@@ -537,8 +537,7 @@ async def test_the_log_line_and_the_figures_of_a_request(
     assert registry.get_sample_value("auditap_query_seconds_count", {"route": route}) == 1
 
 
-async def test_bounds_of_ids_are_not_served_as_ids(api: ApiClient, memory_log: MemoryLog) -> None:
-    """A range that begins in the very millisecond of a record includes it: the bound is the lowest id there."""
+async def test_a_range_of_one_millisecond_holds_its_records(api: ApiClient, memory_log: MemoryLog) -> None:
     low = record(NOW_MS, account_id=A)
     assert low.id.int > first_id_at(NOW_MS).int
     await memory_log.add([low])
