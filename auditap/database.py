@@ -22,8 +22,11 @@ _SCRAM_ITERATIONS = 4096
 TOKEN_PREFIX = "atp_"  # noqa: S105
 
 
+Connection = asyncpg.Connection
+
+
 @asynccontextmanager
-async def administrator(dsn: str, connect_timeout_s: float = 10) -> AsyncIterator[asyncpg.Connection]:
+async def administrator(dsn: str, connect_timeout_s: float = 10) -> AsyncIterator[Connection]:
     """Connect for the length of a block.
 
     Raises RetryableError while the server is away, StartupError where it refuses us.
@@ -42,7 +45,7 @@ async def administrator(dsn: str, connect_timeout_s: float = 10) -> AsyncIterato
         await connection.close()
 
 
-async def migrate(connection: asyncpg.Connection) -> Sequence[str]:
+async def migrate(connection: Connection) -> Sequence[str]:
     """Bring the schema up to date and return the names of the migrations that were applied.
 
     Each is one transaction; an advisory lock lets only one process migrate. Raises StartupError where the
@@ -70,7 +73,13 @@ async def migrate(connection: asyncpg.Connection) -> Sequence[str]:
         await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
 
 
-async def let_role_log_in(connection: asyncpg.Connection, role: str, password: str) -> None:
+async def ensure_database(connection: Connection, name: str) -> None:
+    """Create a database of our own cluster where it is missing. `name` is an identifier of ours, never input."""
+    if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", name):
+        await connection.execute(f'CREATE DATABASE "{name}"')
+
+
+async def let_role_log_in(connection: Connection, role: str, password: str) -> None:
     """Give one of our roles a password. The server receives a SCRAM verifier, so no log of it holds the password."""
     if role not in {"auditap_writer", "auditap_reader"}:
         raise ValueError("not a role of auditap")
@@ -88,7 +97,7 @@ def scram_verifier(password: str) -> str:
 
 
 async def create_token(
-    connection: asyncpg.Connection,
+    connection: Connection,
     name: str,
     accounts: Sequence[str] | None,
     permissions: Sequence[str],
@@ -111,7 +120,19 @@ async def create_token(
     return token_id, token
 
 
-async def list_tokens(connection: asyncpg.Connection) -> Sequence[asyncpg.Record]:
+async def token_works(connection: Connection, token: str, days: int) -> bool:
+    """Return whether a token is known, not revoked and good for `days` more."""
+    return bool(
+        await connection.fetchval(
+            "SELECT true FROM auditap.api_tokens WHERE token_sha256 = $1 AND revoked_at IS NULL"
+            " AND expires_at > now() + make_interval(days => $2)",
+            hashlib.sha256(token.encode()).digest(),
+            days,
+        )
+    )
+
+
+async def list_tokens(connection: Connection) -> Sequence[asyncpg.Record]:
     """Return id, name, accounts, permissions, created_at, expires_at, revoked_at of every token, newest first."""
     return await connection.fetch(
         "SELECT id, name, accounts, permissions, created_at, expires_at, revoked_at"
@@ -119,7 +140,7 @@ async def list_tokens(connection: asyncpg.Connection) -> Sequence[asyncpg.Record
     )
 
 
-async def revoke_token(connection: asyncpg.Connection, token_id: UUID) -> bool:
+async def revoke_token(connection: Connection, token_id: UUID) -> bool:
     """Revoke a token; return whether there was one to revoke."""
     found = await connection.fetchval(
         "UPDATE auditap.api_tokens SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL RETURNING id",

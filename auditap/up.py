@@ -18,14 +18,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import asyncpg
 import httpx
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
 from auditap.collect import Collector
-from auditap.database import administrator, create_token, let_role_log_in, migrate
+from auditap.database import (
+    Connection,
+    administrator,
+    create_token,
+    ensure_database,
+    let_role_log_in,
+    migrate,
+    token_works,
+)
 from auditap.embedded_postgres import EmbeddedPostgres
 from auditap.event_log import event_log
 from auditap.example_api.app import example_app
@@ -46,6 +53,7 @@ EXAMPLE_PORT = 8403
 DIRECTORY_PORT = 8404
 _TRAFFIC_PER_S = 4.0
 _TOKEN_DAYS = 365
+_TOKEN_DAYS_LEFT_MIN = 1
 
 
 async def up(
@@ -85,8 +93,7 @@ async def up(
 async def _prepared(settings: Settings, postgres: EmbeddedPostgres) -> tuple[Settings, str]:
     """Migrate the embedded database; return settings with its addresses, and a token of the log API."""
     async with administrator(postgres.dsn()) as connection:
-        if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", EMBEDDED_DATABASE):
-            await connection.execute(f"CREATE DATABASE {EMBEDDED_DATABASE}")
+        await ensure_database(connection, EMBEDDED_DATABASE)
     dsns = {
         role: postgres.dsn(role, EMBEDDED_DATABASE)
         for role in ("postgres", "auditap_writer", "auditap_reader")
@@ -106,17 +113,11 @@ async def _prepared(settings: Settings, postgres: EmbeddedPostgres) -> tuple[Set
     return settings.model_copy(update={"postgres": addresses}), token
 
 
-async def _api_token(connection: asyncpg.Connection, path: Path) -> str:
+async def _api_token(connection: Connection, path: Path) -> str:
     """Return the token kept in `path` if it still works, else a new one for every account."""
     kept = _read(path)
-    if kept is not None:
-        digest = hashlib.sha256(kept.encode()).digest()
-        if await connection.fetchval(
-            "SELECT true FROM auditap.api_tokens"
-            " WHERE token_sha256 = $1 AND revoked_at IS NULL AND expires_at > now() + interval '1 day'",
-            digest,
-        ):
-            return kept
+    if kept is not None and await token_works(connection, kept, _TOKEN_DAYS_LEFT_MIN):
+        return kept
     expires_at = datetime.now(UTC) + timedelta(days=_TOKEN_DAYS)
     _, token = await create_token(connection, "auditap up", None, ["audit_logs:read"], expires_at)
     _write_private(path, token)
