@@ -53,12 +53,13 @@ def never_read(capture: Capture) -> bool:
 
 
 def bare_event(capture: Capture, event_id: str) -> AuditEvent:
-    """Return what can be said of a pair that nothing was read from: method, status, result and time."""
+    """Return what can be said of a pair that nothing was read from: method, status, result, time and tap."""
     return AuditEvent(
         id=event_id,
         action=_action(capture, event_id, action_type_of(_method(capture)), None),
         raw=RawRequest(method=_method(capture), status_code=capture.response.status),
         receipt=Receipt(unmatched=UnmatchedReason.NO_PATH, request=_NO_OPERATION, response=_NO_OPERATION),
+        tap=_tap(capture),
     )
 
 

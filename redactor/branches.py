@@ -73,7 +73,8 @@ class Voices:
     def _collect(self, branches: Iterable[Branch]) -> None:
         """Gather the branches without recursion, each once, so that cycles end and depth does not matter."""
         seen: set[tuple[int, bool]] = set()
-        waiting: list[Branch | _Turn] = [*branches][::-1]
+        waiting: list[Branch | _Turn] = []
+        waiting.extend(list(branches)[::-1])
         while waiting:
             branch = waiting.pop()
             if isinstance(branch, _Turn):

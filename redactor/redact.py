@@ -15,7 +15,7 @@ from redactor.governing import Governing
 from redactor.headers import Fields, HeaderReader, media_type, overrides_method
 from redactor.operations import Operation
 from redactor.routes import Match, Route, Routes
-from redactor.url import Segments, Url, read_host, split_path, split_query, split_url
+from redactor.url import read_host, split_path, split_query, split_url
 from schemas.capture import Capture, decode_capture
 from schemas.errors import RefusalReason, RefusedCapture
 from schemas.event import AuditEvent, UnmatchedReason, encode_event
@@ -73,7 +73,11 @@ class Redactor:
         segments = split_path(url.path)
         request = self._headers.of_request(capture.request.headers)
         response = self._headers.of_response(capture.response.headers)
-        match = self._match(capture, url, segments, request)
+        pairs = split_query(url.query)
+        host = read_host(request.once("host") or "") or None
+        match = self._routes.match(url, host, capture.request.method, segments)
+        if overrides_method(request) or _OVERRIDE_PARAMETER in pairs:
+            match = Match((), UnmatchedReason.METHOD_OVERRIDE, self._routes.known_path(url, host, segments))
         known = self._headers.known(request, response)
         if match.unmatched is not None:
             return unmatched_event(capture, event_id, match, known)
@@ -85,21 +89,11 @@ class Redactor:
         matched = Matched(
             governing,
             path,
-            governing.uri(path, split_query(url.query), strict=strict),
+            governing.uri(path, pairs, strict=strict),
             self._request_body(capture, request, governing),
             self._response_body(capture, response, governing),
         )
         return matched_event(capture, event_id, matched, known)
-
-    def _match(self, capture: Capture, url: Url, segments: Segments, request: Fields) -> Match:
-        host = read_host(request.once("host") or "") or None
-        match = self._routes.match(url, host, capture.request.method, segments)
-        if overrides_method(request) or (
-            _OVERRIDE_PARAMETER in url.query and _OVERRIDE_PARAMETER in split_query(url.query)
-        ):
-            known_path = self._routes.known_path(url, host, segments)
-            return Match((), UnmatchedReason.METHOD_OVERRIDE, known_path)
-        return match
 
     def _governed_by(self, routes: tuple[Route, ...]) -> Governing:
         key = tuple(id(route) for route in routes)

@@ -17,9 +17,9 @@ from schemas.identity import new_id
 
 EVENT_ID = new_id(1_769_192_714_749)
 JSON = "application/json"
-TEXT = {"type": "string"}
-MARKED = {"type": "string", "x-auditable": True}
-DENIED = {"type": "string", "x-sensitive": True}
+TEXT: dict[str, Any] = {"type": "string"}
+MARKED: dict[str, Any] = {"type": "string", "x-auditable": True}
+DENIED: dict[str, Any] = {"type": "string", "x-sensitive": True}
 
 NOTHING = object()
 

@@ -33,7 +33,7 @@ def test_configured_headers_of_the_response_say_who_acted() -> None:
         token_name="a token's name",
         type="user",
     )
-    assert recorded(response=HEADERS | {}).actor == expected
+    assert recorded(response=dict(HEADERS)).actor == expected
     assert recorded(response={name.title(): [value] for name, value in HEADERS.items()}).actor == expected
 
 

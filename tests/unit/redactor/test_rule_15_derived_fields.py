@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import pytest
+
+from schemas.event import AuditEvent
+from tests.unit.redactor.pairs import (
+    MARKED,
+    TEXT,
+    Node,
+    a_document,
+    a_pair,
+    a_redactor,
+    an_object,
+    an_operation,
+    event_of,
+    loaded,
+)
+
+
+def recorded(
+    template: str, url: str, method: str = "POST", operation: Node | None = None, **pair: object
+) -> AuditEvent:
+    document = a_document({template: {method.lower(): operation or an_operation()}})
+    return event_of(a_redactor(loaded(document, envelope="result")), a_pair(method=method, url=url, **pair))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("template", "scope", "product", "kind"),
+    [
+        ("/accounts/{account_id}/alerting/v3/policies/{policy_id}", "accounts", "alerting", "policies"),
+        ("/zones/{zone_id}/dns_records/{id}", "zones", "dns_records", "dns_records"),
+        ("/user/tokens/{token_id}", "user", "tokens", "tokens"),
+        ("/user", "user", "user", "user"),
+        ("/accounts/{account_id}", "accounts", "accounts", "accounts"),
+        ("/v4/accounts/{account_id}/lists", "accounts", "lists", "lists"),
+        ("/accounts/{account_id}/v1", "accounts", "accounts", "accounts"),
+        ("/accounts/{account_id}/dlp/v2beta1/shots/{id}.png", "accounts", "dlp", "shots"),
+        ("/{tenant}/lists/{id}", None, "lists", "lists"),
+        ("/{tenant}", None, None, None),
+    ],
+)
+def test_scope_product_and_type_follow_from_the_template(
+    template: str, scope: str | None, product: str | None, kind: str | None
+) -> None:
+    event = recorded(template, template.replace("{", "").replace("}", ""))
+    assert (event.resource.scope, event.resource.product, event.resource.type) == (scope, product, kind)
+
+
+@pytest.mark.parametrize(
+    ("template", "url", "account", "zone", "resource"),
+    [
+        ("/accounts/{account_id}/rules/{rule_id}", "/accounts/a1/rules/r1", "a1", None, "r1"),
+        ("/zones/{zone_id}/dns_records/{id}", "/zones/z1/dns_records/d1", None, "z1", "d1"),
+        ("/accounts/{id}/zones/{zone_id}", "/accounts/a1/zones/z1", "a1", "z1", None),
+        ("/accounts/{account_id}", "/accounts/a1", "a1", None, None),
+        (
+            "/a/accounts/{account_id}/x/accounts/{account_id}",
+            "/a/accounts/a1/x/accounts/a2",
+            "a1",
+            None,
+            "a2",
+        ),
+        ("/accounts/{account_name}/x", "/accounts/s3cret/x", None, None, None),
+        ("/accounts/{id}/keys/{key_name}", "/accounts/a1/keys/s3cret", "a1", None, None),
+        ("/accounts/{id}/rules/{rule_id}/keys/{name}", "/accounts/a1/rules/r1/keys/s", "a1", None, None),
+        ("/shots/{scan_id}.png", "/shots/7.png", None, None, "7"),
+        ("/accounts/{account_id}/x", "/accounts/a%20b/x", None, None, None),
+        ("/things/{id}", "/things/" + "x" * 513, None, None, None),
+    ],
+)
+def test_ids_stand_in_the_recorded_path(
+    template: str, url: str, account: str | None, zone: str | None, resource: str | None
+) -> None:
+    event = recorded(template, url)
+    assert (event.account.id, event.zone.id, event.resource.id) == (account, zone, resource)
+
+
+def test_the_account_header_counts_where_the_path_names_none() -> None:
+    headers = {"x-account-id": "a2"}
+    assert recorded("/x", "/x", response_headers=headers).account.id == "a2"
+    assert recorded("/accounts/{id}", "/accounts/a1", response_headers=headers).account.id == "a1"
+
+
+RESULT = an_object(result=an_object(id=MARKED, key=TEXT), id=MARKED)
+ANSWER = {"result": {"id": "r1", "key": "s"}, "id": "outer"}
+
+
+def test_a_create_takes_the_kept_id_of_its_response() -> None:
+    creating = an_operation(None, RESULT)
+    assert recorded("/accounts/{id}/x", "/accounts/a/x", "POST", creating, answer=ANSWER).resource.id == "r1"
+    assert recorded("/x", "/x", "PUT", creating, answer=ANSWER).resource.id is None
+    unmarked = an_operation(None, an_object(result=an_object(id=TEXT, name=MARKED)))
+    assert recorded("/x", "/x", "POST", unmarked, answer=ANSWER).resource.id is None
+    number = an_operation(None, an_object(result=an_object(id={"type": "integer", "x-auditable": True})))
+    assert recorded("/x", "/x", "POST", number, answer={"result": {"id": 7}}).resource.id == "7"
+
+
+@pytest.mark.parametrize(
+    ("pointer", "expected"),
+    [
+        ("$request.path.a_id", "a1"),
+        ("$request.path.name", None),
+        ("$request.body#/tag", "t1"),
+        ("$request.body#/secret", None),
+        ("$request.body#/list/1", "l2"),
+        ("$response.body#/result/id", "r1"),
+        ("$response.body#/result/key", None),
+        ("$response.body#", None),
+        ("$request.header.authorization", None),
+        ("nonsense", None),
+    ],
+)
+def test_an_operation_may_say_where_its_id_stands_but_only_kept_values_are_found(
+    pointer: str, expected: str | None
+) -> None:
+    lists = {"type": "array", "items": MARKED}
+    operation = an_operation(an_object(tag=MARKED, secret=TEXT, list=lists), RESULT)
+    event = recorded(
+        "/x/{a_id}/{name}/{b_id}",
+        "/x/a1/s/b1",
+        "POST",
+        operation | {"x-audit-resource-id": pointer},
+        body={"tag": "t1", "secret": "s", "list": ["l1", "l2"]},
+        answer=ANSWER,
+        request_headers={"authorization": "s"},
+    )
+    assert event.resource.id == expected
+
+
+def test_an_operation_may_override_what_its_path_says() -> None:
+    operation = an_operation(
+        summary="The summary",
+        **{
+            "x-audit-action-type": "delete",
+            "x-audit-description": "Described",
+            "x-audit-scope": "user",
+            "x-audit-product": "p",
+            "x-audit-resource-type": "t",
+        },
+    )
+    event = recorded("/accounts/{id}/x", "/accounts/a/x", "POST", operation)
+    assert (event.action.type, event.action.description) == ("delete", "Described")
+    assert (event.resource.scope, event.resource.product, event.resource.type) == ("user", "p", "t")
+    plain = recorded(
+        "/x", "/x", "POST", an_operation(summary="The summary") | {"x-audit-action-type": "login"}
+    )
+    assert (plain.action.type, plain.action.description) == ("create", "The summary")
+
+
+@pytest.mark.parametrize(
+    ("method", "recorded_method", "kind"),
+    [
+        ("POST", "POST", "create"),
+        ("PUT", "PUT", "update"),
+        ("PATCH", "PATCH", "update"),
+        ("DELETE", "DELETE", "delete"),
+        ("GET", "GET", "view"),
+        ("OPTIONS", "OPTIONS", "view"),
+        ("S3CRET", "OTHER", "view"),
+        ("post", "OTHER", "view"),
+    ],
+)
+def test_action_type_and_method(method: str, recorded_method: str, kind: str) -> None:
+    event = event_of(a_redactor(), a_pair(method=method))
+    assert (event.raw.method, event.action.type) == (recorded_method, kind)
+
+
+@pytest.mark.parametrize(
+    ("status", "result"), [(200, "success"), (399, "success"), (400, "failure"), (999, "failure")]
+)
+def test_the_result_comes_from_the_status_alone(status: int, result: str) -> None:
+    event = event_of(a_redactor(), a_pair(status=status, answer={"success": status >= 400}))
+    assert event.action.result == result
+    assert event.action.time == "2026-01-23T18:25:14.749Z"
