@@ -26,9 +26,12 @@ NOTHING = object()
 Node = dict[str, Any]
 
 
-def an_object(marked: bool = False, **properties: Any) -> Node:
-    node: Node = {"type": "object", "properties": properties}
-    return {**node, "x-auditable": True} if marked else node
+def an_object(**properties: Any) -> Node:
+    return {"type": "object", "properties": properties}
+
+
+def a_marked_object(**properties: Any) -> Node:
+    return an_object(**properties) | {"x-auditable": True}
 
 
 def body_of(schema: Any, media_type: str = JSON) -> Node:

@@ -2,7 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.redactor.pairs import DENIED, MARKED, NOTHING, TEXT, Node, an_object, kept, kept_text
+from tests.unit.redactor.pairs import (
+    DENIED,
+    MARKED,
+    NOTHING,
+    TEXT,
+    Node,
+    a_marked_object,
+    an_object,
+    kept,
+    kept_text,
+)
 
 
 def test_all_of_unites_properties_and_siblings() -> None:
@@ -49,7 +59,7 @@ def test_negations_and_conditionals_grant_nothing(keyword: str) -> None:
 
 
 def test_nullable_and_null() -> None:
-    schema = an_object(a=MARKED | {"nullable": True}, b=TEXT | {"nullable": True}, c=an_object(marked=True))
+    schema = an_object(a=MARKED | {"nullable": True}, b=TEXT | {"nullable": True}, c=a_marked_object())
     assert kept(schema, {"a": None, "b": None, "c": None}) == {"a": None, "c": None}
 
 
