@@ -71,7 +71,10 @@ class Collector:
             clock_ms=lambda: 0,
         )
         async with serving(app, bind_unix_socket(self.path)):
-            yield
+            try:
+                yield
+            finally:
+                self.sink.gate.set()
 
 
 @pytest.fixture
@@ -94,6 +97,11 @@ async def wrap(socket_dir: Path) -> AsyncIterator[Wrap]:
     yield make
     for tap in taps:
         await asyncio.to_thread(tap.close)
+
+
+def held_bytes(tap: AuditTapMiddleware) -> int:
+    assert tap._tap is not None
+    return tap._tap.queue._bytes
 
 
 async def settled(condition: Callable[[], bool]) -> None:
@@ -273,8 +281,20 @@ async def test_a_body_over_the_bound_is_given_up_and_marked(collector: Collector
     assert cut.response.truncated
     assert cut.response.complete
     assert body_bytes(cut.request) is body_bytes(cut.response) is None
-    assert tap._tap is not None
-    await settled(lambda: tap._tap is not None and tap._tap.queue._bytes == 0)
+
+
+async def test_a_body_given_up_leaves_its_place_to_others(collector: Collector, wrap: Wrap) -> None:
+    async def reads(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["more_body"]:
+            pass
+        await sends(START, END)(scope, receive, send)
+
+    tap = wrap(reads, body_bytes_max=1_000)
+    part = {"type": "http.request", "body": b"x" * 600, "more_body": True}
+    await call(tap, messages=[part, part, {**part, "more_body": False}])
+    await settled(lambda: tap.stats.accepted == 1)
+    assert collector.captures[0].request.truncated
+    await settled(lambda: held_bytes(tap) == 0)
 
 
 async def test_a_body_that_the_application_never_read_is_marked(collector: Collector, wrap: Wrap) -> None:
@@ -477,6 +497,33 @@ async def test_a_disconnect_that_follows_from_the_end_is_none(collector: Collect
     assert collector.captures[0].response.complete
 
 
+async def test_a_disconnect_told_while_the_end_is_being_sent_is_none(
+    collector: Collector, wrap: Wrap
+) -> None:
+    listening: list[Receive] = []
+
+    async def listens(scope: Scope, receive: Receive, send: Send) -> None:
+        listening.append(receive)
+        await sends(START, END)(scope, receive, send)
+
+    tap = wrap(listens)
+
+    async def server(scope: Scope, receive: Receive, send: Send) -> None:
+        async def gone() -> Message:
+            return {"type": "http.disconnect"}
+
+        async def send_and_tell(message: Message) -> None:
+            await send(message)
+            if message["type"] == "http.response.body":
+                await listening[0]()
+
+        await tap(scope, gone, send_and_tell)
+
+    await call(server)
+    await settled(lambda: len(collector.captures) == 1)
+    assert collector.captures[0].response.complete
+
+
 async def test_files_cannot_bypass_the_tap(collector: Collector, wrap: Wrap) -> None:
     offered: list[Any] = []
 
@@ -668,8 +715,7 @@ async def test_a_full_queue_drops_counts_and_reports(collector: Collector, wrap:
         await settled(lambda: tap.stats.accepted == 31 - dropped)
     assert collector.drops_reported == dropped
     assert tap.stats == TapStats(captured=31, accepted=31 - dropped, dropped=dropped)
-    assert tap._tap is not None
-    assert tap._tap.queue._bytes == 0
+    await settled(lambda: held_bytes(tap) == 0)
     seqs = [capture.tap.seq for capture in collector.captures if capture.tap]
     assert len(set(seqs)) == len(seqs) == 31 - dropped
 
@@ -687,6 +733,13 @@ async def test_drops_are_reported_again_until_they_are_acknowledged(collector: C
         await client.get("/")
         await settled(lambda: tap.stats.accepted == 3)
     assert collector.drops_reported == 7
+
+
+async def test_drops_are_reported_without_waiting_for_a_pair(collector: Collector, wrap: Wrap) -> None:
+    tap = wrap(sends(START, END), queue_bytes_max=10)
+    await call(tap)
+    await settled(lambda: collector.drops_reported == 1)
+    assert tap.stats == TapStats(captured=1, dropped=1)
 
 
 async def test_a_batch_not_taken_is_sent_again_with_the_same_ids(collector: Collector, wrap: Wrap) -> None:
