@@ -1,0 +1,268 @@
+"""Random marked documents with bodies that fit them, and mutations of all that is not marked.
+
+What is allowed is decided here from the shape a document was made of, before it is dressed up as a schema with
+references, branches and denials: this does not look at the redactor's idea of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import strategies as st
+
+CANARY = "§"
+"""Stands in every text that is not allowed, and in none that is."""
+
+Draw = st.DrawFn
+Node = dict[str, Any]
+ABSENT: Any = object()
+
+SCALARS: dict[str, st.SearchStrategy[Any]] = {
+    "string": st.text('abcé\u0000"\\\U0001f600', max_size=4),
+    "boolean": st.booleans(),
+    "integer": st.integers(-(10**20), 10**20),
+    "number": st.floats(allow_nan=False, allow_infinity=False),
+}
+NAMES = st.sampled_from(["a", "b", "c", "id", "x-auditable", "$ref", "properties", "é"])
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One value's shape: a scalar's type, or `object`, `array`, `map`, `free` (a free-form object) or `untyped`."""
+
+    kind: str
+    marked: bool = False
+    denied: bool = False
+    parts: dict[str, Shape] = field(default_factory=dict)
+    """An object's properties; an array's or map's only part is named `each`."""
+
+    @property
+    def each(self) -> Shape:
+        return self.parts["each"]
+
+    def is_silent(self, *, marked_above: bool = False) -> bool:
+        """Tell whether no value of this shape shows anything."""
+        if self.denied or self.kind == "untyped":
+            return True
+        if self.kind in SCALARS:
+            return not (self.marked or marked_above)
+        if self.marked:
+            return False
+        if self.kind in ("map", "free"):
+            return True
+        return all(part.is_silent() for part in self.parts.values())
+
+    def shows(self, value: Any, *, marked_above: bool = False) -> bool:
+        """Tell whether a fitting value is shown at all."""
+        if self.is_silent(marked_above=marked_above):
+            return False
+        if self.marked or self.kind in SCALARS:
+            return True
+        if self.kind == "array":
+            return any(self.each.shows(item) for item in value)
+        return any(name in value and part.shows(value[name]) for name, part in self.parts.items())
+
+
+@st.composite
+def shapes(draw: Draw, depth: int = 3) -> Shape:
+    """Draw a shape with marks and denials of its own."""
+    containers = ["object", "object", "array", "map", "free", "untyped"] if depth else ["free"]
+    kind = draw(st.sampled_from([*SCALARS, *containers]))
+    marked = draw(st.booleans())
+    denied = draw(st.integers(0, 9)) == 0
+    parts: dict[str, Shape] = {}
+    if kind == "object":
+        parts = draw(st.dictionaries(NAMES, shapes(depth - 1), min_size=1, max_size=4))
+    elif kind in ("array", "map"):
+        parts = {"each": draw(shapes(depth - 1))}
+    return Shape(kind, marked, denied, parts)
+
+
+@st.composite
+def roots(draw: Draw) -> Shape:
+    """Draw the shape of a body: an object with something to keep and something to drop."""
+    parts = draw(st.dictionaries(NAMES, shapes(), min_size=1, max_size=4))
+    kept = Shape(draw(st.sampled_from(list(SCALARS))), marked=True)
+    dropped = Shape(draw(st.sampled_from([*SCALARS, "untyped"])), marked=False)
+    return Shape("object", draw(st.booleans()), parts=parts | {"kept": kept, "dropped": dropped})
+
+
+DENIALS: st.SearchStrategy[Node] = st.sampled_from(
+    [{"x-sensitive": True}, {"x-auditable": False}, {"format": "password"}, {"x-auditable": "true"}]
+)
+
+
+class Dressing:
+    """Turns shapes into schemas that say the same in one of many ways; `components` are what they refer to."""
+
+    def __init__(self, draw: Draw) -> None:
+        self._draw = draw
+        self.components: dict[str, Node] = {}
+        self.composed = 0
+
+    def schema(self, shape: Shape) -> Node:
+        """Return a schema of this shape."""
+        node = self._plain(shape)
+        if shape.marked:
+            node["x-auditable"] = True
+        style = self._draw(st.sampled_from(["plain", "plain", "reference", "wrapper", "split", "negation"]))
+        if style == "reference":
+            node = self._referred(node)
+        elif style == "wrapper":
+            node = self._wrapped(node)
+        elif style == "split":
+            node = self._split(node)
+        elif style == "negation":
+            node = node | {"not": {"required": ["never"]}}
+        return self._denied(node) if shape.denied else node
+
+    def _plain(self, shape: Shape) -> Node:
+        if shape.kind in SCALARS:
+            return {"type": shape.kind}
+        if shape.kind == "untyped":
+            return {}
+        if shape.kind == "array":
+            return {"type": "array", "items": self.schema(shape.each)}
+        if shape.kind == "map":
+            return {"type": "object", "additionalProperties": self.schema(shape.each)}
+        if shape.kind == "free":
+            return {"type": "object"}
+        return {
+            "type": "object",
+            "properties": {name: self.schema(part) for name, part in shape.parts.items()},
+        }
+
+    def _referred(self, node: Node) -> Node:
+        name = f"C{len(self.components)}"
+        self.components[name] = node
+        return {"$ref": f"#/components/schemas/{name}"}
+
+    def _wrapped(self, node: Node) -> Node:
+        """Wrap a schema as real documents do: its own mark beside an `allOf` of a reference to the rest."""
+        self.composed += 1
+        mark = {"x-auditable": True} if "x-auditable" in node else {}
+        bare = {keyword: value for keyword, value in node.items() if keyword != "x-auditable"}
+        return {"allOf": [self._referred(bare)]} | mark
+
+    def _split(self, node: Node) -> Node:
+        """Spread a schema over branches; one may repeat a property without its mark, which takes nothing away."""
+        self.composed += 1
+        properties: Node = node.get("properties", {})
+        if not properties:
+            return {"allOf": [node, {"description": "says nothing"}]}
+        names = list(properties)
+        cut = self._draw(st.integers(0, len(names)))
+        rest = {keyword: value for keyword, value in node.items() if keyword != "properties"}
+        first = rest | {"properties": {name: properties[name] for name in names[:cut]} | {names[-1]: {}}}
+        second = {"properties": {name: properties[name] for name in names[cut:]}}
+        return {"allOf": [first, second]}
+
+    def _denied(self, node: Node) -> Node:
+        denial = self._draw(DENIALS)
+        style = self._draw(st.sampled_from(["own", "branch", "beside", "negation"]))
+        if style == "own":
+            return node | denial
+        if style == "branch":
+            return {"allOf": [node, denial]}
+        return {"not": denial} | node if style == "negation" else self._referred(node) | denial
+
+
+@st.composite
+def values(draw: Draw, shape: Shape, *, allowed: bool = True, marked_above: bool = False) -> Any:
+    """Draw a value that fits. Texts in what is not allowed carry the canary."""
+    allowed = allowed and not shape.denied
+    if shape.kind in SCALARS:
+        shown = allowed and (shape.marked or marked_above)
+        if shown and draw(st.integers(0, 9)) == 0:
+            return None
+        return draw(SCALARS[shape.kind]) if shown or shape.kind != "string" else draw(secrets())
+    if shape.kind == "untyped":
+        return draw(anything())
+    if shape.kind == "array":
+        scalars_are_marked = shape.marked and shape.each.kind in SCALARS
+        element = values(shape.each, allowed=allowed, marked_above=scalars_are_marked)
+        return draw(st.lists(element, max_size=3))
+    if shape.kind in ("map", "free"):
+        shown = allowed and shape.marked
+        part = (
+            values(shape.each, allowed=shown) if shape.kind == "map" else (clean() if shown else anything())
+        )
+        keys = st.text("kl", min_size=1, max_size=3)
+        return draw(st.dictionaries(keys if shown else keys.map(CANARY.__add__), part, max_size=3))
+    given = draw(st.lists(st.sampled_from(list(shape.parts)), unique=True)) if shape.parts else []
+    return {name: draw(values(shape.parts[name], allowed=allowed)) for name in given}
+
+
+def secrets() -> st.SearchStrategy[str]:
+    return st.text("xyz", max_size=4).map(CANARY.__add__)
+
+
+def anything() -> st.SearchStrategy[Any]:
+    """Any JSON value, its texts and keys all secret."""
+    scalars = st.none() | st.booleans() | st.integers() | secrets()
+    return st.recursive(
+        scalars, lambda each: st.lists(each, max_size=3) | st.dictionaries(secrets(), each, max_size=3)
+    )
+
+
+def clean() -> st.SearchStrategy[Any]:
+    """Any JSON value that may be shown."""
+    scalars = st.none() | st.booleans() | st.integers() | SCALARS["string"]
+    return st.recursive(
+        scalars,
+        lambda each: st.lists(each, max_size=2) | st.dictionaries(SCALARS["string"], each, max_size=2),
+    )
+
+
+@st.composite
+def mutations(draw: Draw, shape: Shape, value: Any, *, marked_above: bool = False) -> Any:
+    """Draw a value that differs from `value` in what is not allowed, and in nothing else; ABSENT where it goes."""
+    if shape.is_silent(marked_above=marked_above):
+        return draw(st.just(value) | st.just(ABSENT) | anything())
+    if shape.kind in SCALARS or shape.kind == "free" or value is None:
+        return value
+    if shape.kind == "array":
+        return draw(_mutated_arrays(shape, value))
+    if shape.kind == "map":
+        return draw(_mutated_maps(shape, value))
+    mutated = {}
+    for name, part in shape.parts.items():
+        if name in value:
+            mutated[name] = draw(mutations(part, value[name]))
+        elif part.is_silent():
+            mutated[name] = draw(st.just(ABSENT) | anything())
+    mutated |= draw(st.dictionaries(secrets(), anything(), max_size=2))
+    return _shuffled(draw, mutated)
+
+
+@st.composite
+def _mutated_arrays(draw: Draw, shape: Shape, value: list[Any]) -> list[Any]:
+    marked_above = shape.marked and shape.each.kind in SCALARS
+    mutated: list[Any] = []
+    for element in value:
+        mutated += draw(st.lists(_unfit(shape.each), max_size=1))
+        if shape.each.shows(element, marked_above=marked_above):
+            mutated.append(draw(mutations(shape.each, element, marked_above=marked_above)))
+    mutated += draw(st.lists(_unfit(shape.each), max_size=2))
+    return [element for element in mutated if element is not ABSENT]
+
+
+@st.composite
+def _mutated_maps(draw: Draw, shape: Shape, value: Node) -> Node:
+    shown = {key: each for key, each in value.items() if shape.each.shows(each)}
+    mutated = {key: draw(mutations(shape.each, each)) for key, each in shown.items()}
+    mutated |= draw(st.dictionaries(secrets(), _unfit(shape.each), max_size=2))
+    return _shuffled(draw, mutated)
+
+
+def _unfit(shape: Shape) -> st.SearchStrategy[Any]:
+    """A value of another type than the shape's."""
+    if shape.kind in SCALARS:
+        return st.dictionaries(secrets(), anything(), max_size=2) | st.lists(secrets(), max_size=2)
+    return secrets() | st.integers() | st.booleans()
+
+
+def _shuffled(draw: Draw, mapping: Node) -> Node:
+    names = draw(st.permutations(list(mapping)))
+    return {name: mapping[name] for name in names if mapping[name] is not ABSENT}
