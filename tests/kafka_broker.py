@@ -214,7 +214,7 @@ def _copy_dependencies(maven: str, pom: Path, target: Path) -> None:
         "dependency:copy-dependencies",
     ]
     try:
-        subprocess.run(  # noqa: S603  # the command is ours
+        subprocess.run(  # the command is ours
             argv, check=True, timeout=_FETCH_SECONDS_MAX, capture_output=True, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired:

@@ -45,7 +45,7 @@ def _closed(folder: Path) -> Path:
 
 
 def _start_owner(data_dir: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", _OWNER, str(data_dir)], stdout=subprocess.PIPE)  # noqa: S603
+    return subprocess.Popen([sys.executable, "-c", _OWNER, str(data_dir)], stdout=subprocess.PIPE)
 
 
 def _alive(pid: int) -> bool:

@@ -83,7 +83,7 @@ async def send(client: httpx.AsyncClient, request: Planned) -> httpx.Response:
 
 
 def drawing(seed: int) -> Random:
-    return Random(seed)  # noqa: S311 (a test, no secret)
+    return Random(seed)
 
 
 def nodes(node: Any) -> Iterator[dict[str, Any]]:
