@@ -860,13 +860,25 @@ async def test_shutdown_of_the_application_sends_what_is_left(collector: Collect
     assert tap.stats == TapStats(captured=1, accepted=1)
 
 
-async def test_shutdown_with_a_hung_collector_ends_all_the_same(socket_dir: Path, wrap: Wrap) -> None:
+async def test_shutdown_with_a_hung_collector_ends_all_the_same(
+    socket_dir: Path, wrap: Wrap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    post = middleware._Tap._post
+
+    def counting(self: Any, body: bytes, dropped: int) -> Any:
+        asked.append(len(body))
+        return post(self, body, dropped)
+
+    monkeypatch.setattr(middleware._Tap, "_post", counting)
     with listening(socket_dir / "collector.sock"):
-        tap = wrap(one_route(echo), close_ms_max=20, timeout_ms=100)
+        tap = wrap(one_route(echo), close_ms_max=20, timeout_ms=100, batch_pairs_max=1)
         async with client_of(tap) as client:
-            for _ in range(3):
+            for _ in range(20):
                 await client.get("/")
-        await settled(lambda: tap.stats.dropped == 3)
+        await settled(lambda: tap.stats.dropped == 20)
+    # Once the time is up, the rest is dropped together: not each batch after a time limit of its own.
+    assert len(asked) < 10
 
 
 @pytest.mark.parametrize("broken", ["_Exchange", "_Pair", "_Tap", "_encode", "_is_never_kept", "_authority"])
