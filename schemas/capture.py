@@ -34,7 +34,7 @@ class _Unprintable(msgspec.Struct, frozen=True):
 class TapPosition(_Unprintable, frozen=True):
     """Which tap captured the pair, and where in its count. `seq` counts within one `epoch` (a start of the tap)."""
 
-    id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:\-]{0,63}$")]
+    id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:\-]{0,63}$(?![\s\S])")]
     epoch: Annotated[int, msgspec.Meta(ge=0, le=_EPOCH_MAX)] | None = None
     seq: Annotated[int, msgspec.Meta(ge=0, le=_EPOCH_MAX)] | None = None
 

@@ -130,6 +130,11 @@ def has_nan(value: Any) -> bool:
         (b"[]", RefusalReason.INVALID, "$: type"),
         (b"{}", RefusalReason.INVALID, "request: required"),
         (
+            b'{"tap": {"id": "gw\\n"}, "request": {"method": "A", "url": "/"}, "response": {"status": 200}}',
+            RefusalReason.INVALID,
+            "tap: anyOf",
+        ),
+        (
             b'{"request": {"method": "A", "url": "/"}, "response": {}}',
             RefusalReason.INVALID,
             "response.status: required",
