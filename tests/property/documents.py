@@ -228,8 +228,10 @@ def mutations(draw: Draw, shape: Shape, value: Any, *, marked_above: bool = Fals
         return draw(_mutated_maps(shape, value))
     mutated = {}
     for name, part in shape.parts.items():
-        if name in value:
+        if name in value and part.shows(value[name]):
             mutated[name] = draw(mutations(part, value[name]))
+        elif not part.is_silent() and not part.marked:
+            mutated[name] = draw(st.just(ABSENT) | _unfit(part))
         elif part.is_silent():
             mutated[name] = draw(st.just(ABSENT) | anything())
     mutated |= draw(st.dictionaries(secrets(), anything(), max_size=2))
@@ -260,7 +262,8 @@ def _unfit(shape: Shape) -> st.SearchStrategy[Any]:
     """A value of another type than the shape's."""
     if shape.kind in SCALARS:
         return st.dictionaries(secrets(), anything(), max_size=2) | st.lists(secrets(), max_size=2)
-    return secrets() | st.integers() | st.booleans()
+    unfit = secrets() | st.integers() | st.booleans()
+    return unfit if shape.marked else unfit | st.none()
 
 
 def _shuffled(draw: Draw, mapping: Node) -> Node:

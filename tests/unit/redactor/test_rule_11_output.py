@@ -37,6 +37,9 @@ def test_null_is_kept_at_a_marked_node_alone() -> None:
     schema = an_object(a=MARKED, b=TEXT, l={"type": "array", "items": MARKED})
     assert kept(schema, {"a": None, "b": None, "l": [None, "1"]}) == {"a": None, "l": [None, "1"]}
     assert kept(an_object(l={"type": "array", "items": TEXT}), {"l": [None]}) is NOTHING
+    unmarked = an_object(o=an_object(a=MARKED), l={"type": "array", "items": an_object(a=MARKED)})
+    assert kept(unmarked, {"o": None, "l": None}) is NOTHING
+    assert kept(unmarked, {"l": [None, {"a": None}]}) == {"l": [{"a": None}]}
 
 
 def test_defaults_are_never_filled_in() -> None:
