@@ -47,7 +47,8 @@ async def test_an_event_of_this_process_wakes_the_fetch(log: EventLog) -> None:
     await asyncio.sleep(0.05)
     await log.append(events(0, 1))
 
-    assert len(values(list(await fetching))) == 1
+    async with asyncio.timeout(20):
+        assert len(values(list(await fetching))) == 1
     await source.stop()
 
 

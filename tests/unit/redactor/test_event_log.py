@@ -362,6 +362,17 @@ async def test_a_log_locked_by_another_process_is_not_durable(settings: EventLog
         assert await everything(log) == [event.value for event in (*events(0, 1), *events(2, 1))]
 
 
+async def test_a_batch_that_cannot_be_written_leaves_nothing_behind(settings: EventLogSettings) -> None:
+    async with opened(settings) as log:
+        with pytest.raises(NotDurable):
+            await log.append([*events(0, 2), EncodedEvent("0" * 32, b"", 1 << 70)])
+
+        await log.append(events(2, 1))
+        assert [(event.offset, event.value) for event in await log.read(1, 10)] == [
+            (1, events(2, 1)[0].value)
+        ]
+
+
 async def test_an_append_that_hangs_is_not_durable_within_its_deadline(settings: EventLogSettings) -> None:
     async with opened(replace(settings, lock_wait_ms=300, append_deadline_ms=20)) as log:
         stranger = sqlite3.connect(settings.path, isolation_level=None)
