@@ -8,9 +8,12 @@ from redactor.compiled import Media
 from redactor.config import Limits
 from redactor.headers import Fields, is_encoded
 from redactor.plan import DROPPED, Kept, count_scalars
+from redactor.url import split_query
 from redactor.wellformed import Unusable, read_json
 from schemas.capture import CapturedRequest, CapturedResponse, body_bytes
 from schemas.event import BodyReason, BodyReceipt
+
+_MULTIPART_FIELD = 'name="{}"'
 
 Message = CapturedRequest | CapturedResponse
 
@@ -35,6 +38,15 @@ NEVER_READ = dropped(BodyReason.GET)
 def is_absent(message: Message) -> bool:
     """Tell whether there was no body at all."""
     return not (message.body or message.body_base64 or message.truncated)
+
+
+def holds_field(message: Message, name: str, bytes_max: int) -> bool:
+    """Tell whether a form's text holds a field of this name near its start, in either encoding of forms."""
+    try:
+        text = (body_bytes(message) or b"")[:bytes_max].decode(errors="replace")
+    except ValueError:
+        return False
+    return _MULTIPART_FIELD.format(name) in text or name in split_query(text)
 
 
 def redact_body(message: Message, fields: Fields, media: Media | BodyReason, limits: Limits) -> Body:

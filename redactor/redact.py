@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from redactor.assemble import Matched, bare_event, matched_event, never_read, unmatched_event
-from redactor.bodies import ABSENT, NEVER_READ, Body, is_absent, redact_body
+from redactor.bodies import ABSENT, NEVER_READ, Body, holds_field, is_absent, redact_body
 from redactor.compiled import CompiledOperation
 from redactor.compiler import Compiler
 from redactor.config import RedactionConfig
@@ -22,6 +22,7 @@ from schemas.event import AuditEvent, UnmatchedReason, encode_event
 from schemas.identity import MS_MAX, derive_id, new_id, parse_id, parse_rfc3339_ms
 
 _OVERRIDE_PARAMETER = "_method"
+_FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 
 
 class Redactor:
@@ -36,6 +37,7 @@ class Redactor:
         config: RedactionConfig,
         on_failure: Callable[[], None] | None = None,
     ) -> None:
+        self._documents = tuple(documents)
         self._config = config
         self._on_failure = on_failure
         self._headers = HeaderReader(config.headers)
@@ -48,6 +50,11 @@ class Redactor:
     def from_config(cls, config: RedactionConfig, on_failure: Callable[[], None] | None = None) -> Redactor:
         """Load the configured documents. Raises StartupError, one sentence, for one that cannot be read."""
         return cls([load_document(each) for each in config.documents], config, on_failure)
+
+    @property
+    def documents(self) -> tuple[LoadedDocument, ...]:
+        """The documents that decide; their findings grow as operations are compiled."""
+        return self._documents
 
     @property
     def config(self) -> RedactionConfig:
@@ -76,7 +83,11 @@ class Redactor:
         pairs = split_query(url.query)
         host = read_host(request.once("host") or "") or None
         match = self._routes.match(url, host, capture.request.method, segments)
-        if overrides_method(request) or _OVERRIDE_PARAMETER in pairs:
+        if (
+            overrides_method(request)
+            or _OVERRIDE_PARAMETER in pairs
+            or self._form_overrides_method(capture, request)
+        ):
             match = Match((), UnmatchedReason.METHOD_OVERRIDE, self._routes.known_path(url, host, segments))
         known = self._headers.known(request, response)
         if match.unmatched is not None:
@@ -94,6 +105,12 @@ class Redactor:
             self._response_body(capture, response, governing),
         )
         return matched_event(capture, event_id, matched, known)
+
+    def _form_overrides_method(self, capture: Capture, fields: Fields) -> bool:
+        """Tell whether a form asks for another method; the frameworks that heed it do so for POST alone."""
+        if capture.request.method != "POST" or media_type(fields) not in _FORMS:
+            return False
+        return holds_field(capture.request, _OVERRIDE_PARAMETER, self._config.limits.body_bytes_max)
 
     def _governed_by(self, routes: tuple[Route, ...]) -> Governing:
         key = tuple(id(route) for route in routes)

@@ -86,12 +86,18 @@ class QueryPair(NamedTuple):
 def split_query(query: str) -> dict[str, list[QueryPair]]:
     """Return the pairs of a query by their decoded name, in order. A name that cannot be decoded is nobody's."""
     pairs: dict[str, list[QueryPair]] = {}
-    for each in query.split("&") if query else ():
-        raw_name, _, raw = each.partition("=")
-        name = decode(raw_name.replace("+", " "))
-        if name is not None:
-            pairs.setdefault(name, []).append(QueryPair(raw, decode(raw.replace("+", " "))))
+    for each in query.split("&"):
+        if each:
+            raw_name, _, raw = each.partition("=")
+            name = _decode_form(raw_name)
+            if name is not None:
+                pairs.setdefault(name, []).append(QueryPair(raw, _decode_form(raw)))
     return pairs
+
+
+def _decode_form(text: str) -> str | None:
+    spaced = text.replace("+", " ")
+    return decode(spaced) if "%" in spaced else spaced
 
 
 def encode_segment(text: str) -> str:

@@ -105,6 +105,26 @@ def test_a_method_override_is_no_operation(header: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("media_type", "body"),
+    [
+        ("application/x-www-form-urlencoded", b"a=1&_method=DELETE"),
+        ("application/x-www-form-urlencoded", b"%5Fmethod=DELETE"),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="_method"\r\n\r\nDELETE',
+        ),
+    ],
+)
+def test_a_forms_method_override_is_no_operation(media_type: str, body: bytes) -> None:
+    redactor = a_redactor(a_document(paths_of("/a/{x}", method="post")))
+    headers: Headers = {"Content-Type": media_type}
+    event = event_of(redactor, a_pair(url="/a/b", body=body, request_headers=headers))
+    assert event.receipt.unmatched is UnmatchedReason.METHOD_OVERRIDE
+    other = event_of(redactor, a_pair(url="/a/b", body=b"a=_method&b=1", request_headers=headers))
+    assert other.receipt.operation == "/a/{x}"
+
+
 class TestTies:
     def crosswise(self, first: Node, second: Node, url: str = "/a/b") -> AuditEvent:
         query = [{"name": name, "in": "query", "schema": MARKED} for name in ("p", "q")]
