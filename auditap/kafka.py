@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from auditap.settings import KafkaSettings
+from auditap.settings import EVENT_BYTES_MAX, KafkaSettings
 from ingestor.kafka_source import KafkaSourceSettings
 from redactor.publisher import KafkaSettings as KafkaPublisherSettings
 from redactor.topics import TopicSettings
@@ -19,6 +19,7 @@ def publisher_settings(kafka: KafkaSettings) -> KafkaPublisherSettings:
         bootstrap_servers=kafka.bootstrap_servers,
         topic=kafka.topic,
         publish_deadline_ms=kafka.publish_deadline_ms,
+        event_bytes_max=EVENT_BYTES_MAX,
         security=_security(kafka),
     )
 

@@ -35,6 +35,8 @@ from schemas.errors import StartupError
 CONFIG_FILE_VARIABLE = "AUDITAP_CONFIG"
 EMBEDDED_DATABASE = "auditap"
 _DEFAULT_CONFIG_FILE = "auditap.toml"
+EVENT_BYTES_MAX = 8 * 1024 * 1024 - 1024
+_EVENT_BYTES_RESERVED = 256 * 1024
 _NOT_SETTINGS = (CONFIG_FILE_VARIABLE, "AUDITAP_TEST_", "AUDITAP_REAL_SPECS")
 
 
@@ -271,6 +273,12 @@ def _sentence(path: tuple[int | str, ...], kind: str, message: str) -> str:
 
 
 def _check_together(settings: Settings) -> None:
+    limits = settings.redaction.limits
+    # Kept bodies are never longer than they were, and everything else of an event is bounded far below the reserve.
+    if 2 * limits.body_bytes_max + limits.uri_bytes_max + _EVENT_BYTES_RESERVED > EVENT_BYTES_MAX:
+        raise StartupError(
+            "redaction.limits.body_bytes_max is too large for events to fit the log: set it to 4000000 or less."
+        )
     for name, address in (
         ("collector", settings.collector.address),
         ("ingest", settings.ingest.address),

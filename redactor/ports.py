@@ -18,7 +18,9 @@ class EventPublisher(Protocol):
         """Return only after every event is durable; an empty batch returns at once.
 
         Raises NotDurable, within a bounded time, where that is not certain: none may then be called accepted,
-        and publishing all of them again is right (they may end up in the log twice, with the same id).
+        and publishing all of them again is right (they may end up in the log twice, with the same id). Raises
+        PermanentError, before anything is sent, for an event that the log could never take: settings are checked
+        so that the redactor makes none.
         """
 
     async def ready(self) -> bool:
