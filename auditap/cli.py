@@ -21,7 +21,7 @@ from rich.table import Table
 
 from auditap.logs import configure_logs
 from auditap.settings import Settings, admin_dsn, load_settings
-from schemas.errors import AuditapError, RefusedCapture
+from schemas.errors import AuditapError, RefusedCapture, StartupError
 
 _T = TypeVar("_T")
 _REFUSALS_SHOWN_MAX = 20
@@ -51,11 +51,8 @@ def cli() -> None:
 
 
 @cli.command("up")
-@click.option(
-    "--traffic-per-s", type=click.FloatRange(0.1, 1000), help="Requests a second to the example API."
-)
-def up_command(traffic_per_s: float | None) -> None:
-    """Run the whole pipeline here, embedded; with an example API unless documents are configured."""
+def up_command() -> None:
+    """Run everything here, embedded."""
     from auditap.up import up  # noqa: PLC0415  each command imports its own part, so that all start quickly
     from auditap.waiting import stop_on_signals  # noqa: PLC0415
 
@@ -65,7 +62,7 @@ def up_command(traffic_per_s: float | None) -> None:
     configure_logs(level, settings.log_format)
 
     async def run() -> None:
-        await up(settings, stop_on_signals(), Console(), traffic_per_s=traffic_per_s)
+        await up(settings, stop_on_signals(), Console())
 
     uvloop.run(run())
 
@@ -172,6 +169,13 @@ def migrate_command() -> None:
                 if password is not None:
                     await let_role_log_in(connection, role, password.get_secret_value())
         click.echo(f"applied: {', '.join(applied)}" if applied else "up to date")
+        for role, password in passwords.items():
+            told = (
+                "may log in"
+                if password
+                else "has no password from here: set postgres.*_password, or give it one"
+            )
+            click.echo(f"{role} {told}")
 
     asyncio.run(run())
 
@@ -184,8 +188,8 @@ def topics() -> None:
 
     settings = _settings()
     if settings.embedded_log:
-        raise click.ClickException(
-            "Set kafka.bootstrap_servers (AUDITAP_KAFKA__BOOTSTRAP_SERVERS): there is no Kafka."
+        raise StartupError(
+            "Set kafka.bootstrap_servers (AUDITAP_KAFKA__BOOTSTRAP_SERVERS): without it there is no Kafka."
         )
     report = asyncio.run(ensure_topics(topic_settings(settings.kafka)))
     table = Table("topic", "partitions", "replicas", "state")
@@ -261,7 +265,7 @@ def tokens_revoke(token_id: UUID) -> None:
     from auditap.database import revoke_token  # noqa: PLC0415
 
     if not _as_administrator(lambda connection: revoke_token(connection, token_id)):
-        raise click.ClickException("There is no such token that still works.")
+        raise StartupError("There is no such token that still works: see `auditap tokens list`.")
     click.echo("revoked")
 
 

@@ -12,7 +12,7 @@ from auditap.event_log import own_event_log
 from auditap.http_server import HttpServer, bind_tcp_socket
 from auditap.kafka import publisher_settings
 from auditap.operations import with_operations
-from auditap.settings import Settings, kept_secret
+from auditap.settings import Settings, kept_secret, made_data_dir
 from auditap.waiting import clock_ms, keep_starting, run_until
 from gateway_tap.collector import TapToken, TapTokens, collector_app
 from gateway_tap.unix_socket import bind_unix_socket
@@ -21,6 +21,7 @@ from redactor.event_log import EventLog
 from redactor.ports import EventPublisher
 from redactor.publisher import KafkaPublisher
 from redactor.redact import Redactor
+from schemas.errors import StartupError
 from schemas.metric_defs import Metrics
 
 log = structlog.get_logger("collect")
@@ -34,17 +35,23 @@ class Collector:
 
         Raises StartupError.
         """
+        if not settings.redaction.documents:
+            raise StartupError(
+                "Set redaction.documents (AUDITAP_REDACTION__DOCUMENTS): without a document nothing would be recorded of"
+                " a request but that it happened."
+            )
         self._metrics = Metrics()
         redactor = Redactor.from_config(settings.redaction, self._metrics.redact_failures.inc)
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made_data_dir(settings)
         self._own_log = own_event_log(settings, shared_log)
         self._publisher = _publisher(settings, shared_log or self._own_log)
         self._started = False
         sink = RedactingSink(redactor, self._publisher, self._metrics)
         identity_key = kept_secret(settings, "identity.key", settings.collector.identity_key)
         address = settings.collector.address
+        self._socket_path = settings.collector_socket
         sockets = {
-            None: bind_unix_socket(settings.collector_socket),
+            None: bind_unix_socket(self._socket_path),
             _tokens(settings): bind_tcp_socket(address.host, address.port),
         }
         self._servers = [
@@ -77,9 +84,11 @@ class Collector:
         finally:
             for server in self._servers:
                 await server.stop()
+            self._socket_path.unlink(missing_ok=True)
             await self._publisher.stop()
             if self._own_log is not None:
                 await self._own_log.close()
+            log.info("stopped")
 
     async def _start_publisher(self) -> None:
         await keep_starting(self._publisher.start, "log")

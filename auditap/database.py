@@ -10,6 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
@@ -37,12 +38,21 @@ async def administrator(dsn: str, connect_timeout_s: float = 10) -> AsyncIterato
         raise StartupError(
             "Postgres refuses the administrator's login: check the user, password and database of the DSN."
         ) from None
+    except ValueError:
+        raise StartupError("The administrator's Postgres DSN cannot be read: correct it.") from None
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        raise RetryableError("Postgres does not answer") from None
+        raise RetryableError(f"Postgres does not answer at {_address(dsn)}: is it running there?") from None
     try:
         yield connection
+    except asyncpg.UndefinedTableError:
+        raise StartupError("The database has no tables of ours yet: run `auditap migrate`.") from None
     finally:
         await connection.close()
+
+
+def _address(dsn: str) -> str:
+    """Return what of a DSN may be shown: host and port."""
+    return urlsplit(dsn).netloc.rpartition("@")[2] or "its local socket"
 
 
 async def migrate(connection: Connection) -> Sequence[str]:

@@ -83,6 +83,7 @@ class IngestorProcess:
             interval_ms=settings.ingest.completion_interval_ms,
             records_max=settings.ingest.completion_records_max,
         )
+        await store.check_login()
         await self._server.start()
         log.info("ingesting")
         drained = asyncio.Event()
@@ -100,6 +101,7 @@ class IngestorProcess:
             await store.close()
             if self._own_log is not None:
                 await self._own_log.close()
+            log.info("stopped")
 
     def _connect(self, listener: RevokeListener) -> EventSource:
         if self._log is None:

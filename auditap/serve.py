@@ -9,7 +9,7 @@ import structlog
 
 from auditap.http_server import HttpServer, bind_tcp_socket
 from auditap.operations import with_operations
-from auditap.settings import Settings, kept_secret, required_dsn
+from auditap.settings import Settings, kept_secret, made_data_dir, required_dsn
 from auditap.waiting import clock_ms
 from log_api.app import log_api_app
 from log_api.config import LogApiConfig
@@ -25,7 +25,7 @@ class LogApiProcess:
     def __init__(self, settings: Settings) -> None:
         """Take the address. Raises StartupError."""
         api = settings.api
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made_data_dir(settings)
         config = LogApiConfig(
             cursor_key=kept_secret(settings, "cursor.key", api.cursor_key),
             prefix=api.prefix,
@@ -46,11 +46,16 @@ class LogApiProcess:
         await self._database.start()
         await self._server.start()
         log.info("serving")
+        if not await self._database.ready():
+            log.warning(
+                "database_away", hint="queries are answered 503 until Postgres answers and is migrated"
+            )
         try:
             await stop.wait()
         finally:
             await self._server.stop()
             await self._database.stop()
+            log.info("stopped")
 
     async def _readiness(self) -> Mapping[str, bool]:
         return {"store": await self._database.ready()}

@@ -37,6 +37,14 @@ EMBEDDED_DATABASE = "auditap"
 _DEFAULT_CONFIG_FILE = "auditap.toml"
 EVENT_BYTES_MAX = 8 * 1024 * 1024 - 1024
 _EVENT_BYTES_RESERVED = 256 * 1024
+_SECRETS = {"identity.key": "collector.identity_key", "cursor.key": "api.cursor_key"}
+_PLAIN_RULES = {
+    "missing": "it is needed here",
+    "tuple_type": "give a list",
+    "dataclass_type": "give a table with its settings",
+    "model_type": "give a table with its settings",
+    "dict_type": "give a table",
+}
 _NOT_SETTINGS = (CONFIG_FILE_VARIABLE, "AUDITAP_TEST_", "AUDITAP_REAL_SPECS")
 
 
@@ -165,8 +173,19 @@ def _with_json(value: Any) -> Any:
         try:
             return json.loads(value)
         except ValueError:
-            return value
+            pass
+        raise SettingsError("not JSON")
     return value
+
+
+class UpSettings(_Group):
+    """What `auditap up` runs beside the pipeline where no documents are configured."""
+
+    example_port: int = Field(default=8403, ge=1, le=65_535)
+    """The example API behind the tap."""
+    directory_port: int = Field(default=8404, ge=1, le=65_535)
+    """The example's directory, which the enricher asks for names."""
+    traffic_per_s: float = Field(default=4, gt=0, le=1_000)
 
 
 class Settings(BaseSettings):
@@ -186,6 +205,7 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     enrich: EnricherConfig = EnricherConfig()
     api: ApiSettings = ApiSettings()
+    up: UpSettings = UpSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -240,7 +260,7 @@ def load_settings(**overrides: Any) -> Settings:
         ]
     except SettingsError:
         mistakes.append(
-            "A variable of a whole group of settings is not JSON: set its members one by one instead."
+            "A variable that begins with [ or { is not JSON: correct it, or set the members of a group one by one."
         )
     except tomllib.TOMLDecodeError:
         mistakes.append(f"{file} is not TOML: correct its syntax.")
@@ -265,10 +285,12 @@ def _unknown_variables() -> list[str]:
 
 def _sentence(path: tuple[int | str, ...], kind: str, message: str) -> str:
     name = ".".join(str(step) for step in path)
-    if kind == "extra_forbidden":
+    if kind in {"extra_forbidden", "unexpected_keyword_argument"}:
         return f"There is no setting {name}: correct its name or remove it."
-    variable = "AUDITAP_" + "__".join(str(step).upper() for step in path)
-    rule = message[0].lower() + message[1:]
+    # What stands in a list has no variable of its own.
+    depth = next((depth for depth, step in enumerate(path) if isinstance(step, int)), len(path))
+    variable = "AUDITAP_" + "__".join(str(step).upper() for step in path[:depth])
+    rule = _PLAIN_RULES.get(kind) or message[0].lower() + message[1:]
     return f"The setting {name} ({variable}) is wrong: {rule}."
 
 
@@ -288,6 +310,25 @@ def _check_together(settings: Settings) -> None:
             raise StartupError(
                 f"{name}.address.host is not loopback: set {name}.address.tls (certificate and key), or listen on 127.0.0.1."
             )
+
+
+def made_data_dir(settings: Settings) -> Path:
+    """Return `data_dir`, made where it is missing: passable for taps on their way to the socket, nothing more.
+
+    Raises StartupError where it cannot be made.
+    """
+    try:
+        if not settings.data_dir.exists():
+            settings.data_dir.mkdir(parents=True)
+            settings.data_dir.chmod(0o751)
+        if settings.data_dir.is_dir():
+            return settings.data_dir
+        reason = "it is not a folder"
+    except OSError as error:
+        reason = error.strerror or "unknown"
+    raise StartupError(
+        f"The folder data_dir ({settings.data_dir}) cannot be used ({reason}): choose another."
+    )
 
 
 def required_dsn(settings: Settings, name: Literal["writer_dsn", "reader_dsn", "admin_dsn"]) -> str:
@@ -326,7 +367,7 @@ def kept_secret(settings: Settings, name: str, given: SecretStr | None) -> bytes
     if given is not None:
         key = given.get_secret_value().encode()
         if len(key) < 32:
-            raise StartupError(f"The {name} must have at least 32 characters.")
+            raise StartupError(f"The setting {_SECRETS[name]} must have at least 32 characters.")
         return key
     path = settings.data_dir / name
     try:

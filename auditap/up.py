@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 import secrets
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,7 +17,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import cycle
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 from pydantic import SecretStr
@@ -35,59 +35,77 @@ from auditap.database import (
 )
 from auditap.embedded_postgres import EmbeddedPostgres
 from auditap.event_log import event_log
-from auditap.example_api.app import example_app
+from auditap.example import Example, with_example
 from auditap.example_api.cast import accounts
-from auditap.example_api.directory import directory_app
-from auditap.example_api.document import base_path, document_file
-from auditap.example_api.traffic import capture_example, trickle
-from auditap.http_server import HttpServer, bind_tcp_socket
+from auditap.example_api.document import base_path
+from auditap.example_api.traffic import capture_example
+from auditap.http_server import bind_tcp_socket
 from auditap.ingest import IngestorProcess
 from auditap.serve import LogApiProcess
-from auditap.settings import EMBEDDED_DATABASE, Settings, TapToken
-from enricher.config import EnricherConfig, LookUpConfig
-from enricher.ports import Kind
-from gateway_tap.middleware import AuditTapMiddleware
-from redactor.config import DocumentConfig, RedactionConfig
+from auditap.settings import EMBEDDED_DATABASE, Address, Settings, TapToken, made_data_dir
+from schemas.errors import StartupError
+from schemas.identity import rfc3339_ms
 
-EXAMPLE_PORT = 8403
-DIRECTORY_PORT = 8404
-_TRAFFIC_PER_S = 4.0
 _TOKEN_DAYS = 365
 _TOKEN_DAYS_LEFT_MIN = 1
+_Run = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
-async def up(
-    settings: Settings, stop: asyncio.Event, console: Console, *, traffic_per_s: float | None = None
-) -> None:
+async def up(settings: Settings, stop: asyncio.Event, console: Console) -> None:
     """Run everything until `stop` is set. Raises StartupError."""
-    began = time.monotonic()
-    with_example = not settings.redaction.documents
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    began = time.time()
+    _refuse_addresses(settings)
+    has_example = not settings.redaction.documents
+    if has_example:
+        settings = with_example(settings)
+    _check_ports(settings, has_example=has_example)
+    data_dir = made_data_dir(settings)
     async with AsyncExitStack() as stack:
-        postgres = await stack.enter_async_context(EmbeddedPostgres(settings.data_dir / "postgres"))
+        postgres = await stack.enter_async_context(EmbeddedPostgres(data_dir / "postgres"))
         settings, api_token = await _prepared(settings, postgres)
         settings = _with_tap_token(settings)
-        if with_example:
-            settings = await _with_example_settings(settings, stack)
         log = event_log(settings)
         stack.push_async_callback(log.close)
-        runs: list[Callable[[asyncio.Event], Coroutine[Any, Any, None]]] = [
+        runs: list[_Run] = [
             LogApiProcess(settings).run,
             IngestorProcess(settings, log).run,
             Collector(settings, log).run,
         ]
+        if has_example:
+            runs.append(Example(settings).run)
         tasks = [await stack.enter_async_context(_running(run)) for run in runs]
-        if with_example:
-            tasks.append(
-                await stack.enter_async_context(_running(_example(settings, traffic_per_s or _TRAFFIC_PER_S)))
-            )
-        _greet(console, settings, with_example=with_example)
-        tasks.append(
+        _Greeting(console, settings, has_example=has_example).show()
+        if has_example:
             await stack.enter_async_context(_running(_first_record(console, settings, api_token, began)))
-        )
-        await _until(stop, tasks[:-1])
+        await _until(stop, tasks)
         console.print("Stopping …")
-    console.print(f"Stopped. What was accepted is in {settings.data_dir}; the next start goes on from there.")
+    console.print(f"Stopped. What was accepted is in {data_dir}; the next start goes on from there.")
+
+
+def _refuse_addresses(settings: Settings) -> None:
+    if not settings.embedded_log or not settings.embedded_postgres:
+        raise StartupError(
+            "`auditap up` runs on an embedded log and database: unset the addresses of Kafka and Postgres,"
+            " or start `auditap collect`, `ingest` and `serve` with them."
+        )
+
+
+def _check_ports(settings: Settings, *, has_example: bool) -> None:
+    """Find taken addresses before anything is made. Raises StartupError, naming the setting."""
+    wanted = {
+        "collector.address.port": settings.collector.address,
+        "api.address.port": settings.api.address,
+        "ingest.address.port": settings.ingest.address,
+    }
+    if has_example:
+        wanted["up.example_port"] = Address(port=settings.up.example_port)
+        wanted["up.directory_port"] = Address(port=settings.up.directory_port)
+    for name, address in wanted.items():
+        try:
+            probe: socket.socket = bind_tcp_socket(address.host, address.port)
+        except StartupError as taken:
+            raise StartupError(f"{taken} The setting is {name}.") from None
+        probe.close()
 
 
 async def _prepared(settings: Settings, postgres: EmbeddedPostgres) -> tuple[Settings, str]:
@@ -145,62 +163,20 @@ def _write_private(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-async def _with_example_settings(settings: Settings, stack: AsyncExitStack) -> Settings:
-    """Start the directory that names the example's ids; return settings for the example's document and look-ups."""
-    directory = HttpServer(directory_app(), [bind_tcp_socket("127.0.0.1", DIRECTORY_PORT)])
-    await directory.start()
-    stack.push_async_callback(directory.stop)
-    at = f"http://127.0.0.1:{DIRECTORY_PORT}"
-    look_ups = (
-        LookUpConfig(Kind.ACCOUNT, f"{at}/accounts/{{key}}", {"name": "/result/name"}),
-        LookUpConfig(
-            Kind.ZONE, f"{at}/zones/{{key}}", {"name": "/result/name", "account_id": "/result/account_id"}
-        ),
-        LookUpConfig(Kind.USER, f"{at}/users/{{key}}", {"email": "/result/email"}),
-        LookUpConfig(Kind.TOKEN, f"{at}/tokens/{{key}}", {"name": "/result/name"}),
-    )
-    documents = (DocumentConfig(Path(str(document_file())), envelope="result"),)
-    return settings.model_copy(
-        update={
-            "redaction": RedactionConfig(documents=documents),
-            "enrich": EnricherConfig(look_ups=look_ups),
-        }
-    )
-
-
-def _example(settings: Settings, per_s: float) -> Callable[[asyncio.Event], Coroutine[Any, Any, None]]:
-    """Return what runs the example API behind the tap, and the traffic to it."""
+def _first_record(console: Console, settings: Settings, token: str, began: float) -> _Run:
+    """Return what waits for the first record of this run and shows it."""
+    span = {"since": rfc3339_ms(int(began * 1000)), "before": "9999-01-01", "limit": "1", "direction": "asc"}
+    headers = {"Authorization": f"Bearer {token}"}
 
     async def run(stop: asyncio.Event) -> None:
-        tapped = AuditTapMiddleware(
-            example_app(), collector=f"unix:{settings.collector_socket.absolute()}", tap_id="example-api"
-        )
-        server = HttpServer(tapped, [bind_tcp_socket("127.0.0.1", EXAMPLE_PORT)])
-        await server.start()
-        try:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{EXAMPLE_PORT}", timeout=5) as client:
-                await trickle(client, per_second=per_s, stop=stop, seed=1)
-        finally:
-            await server.stop()
-            await asyncio.to_thread(tapped.close)
-
-    return run
-
-
-def _first_record(
-    console: Console, settings: Settings, token: str, began: float
-) -> Callable[[asyncio.Event], Coroutine[Any, Any, None]]:
-    """Return what waits for the first record to be queryable and shows it."""
-
-    async def run(stop: asyncio.Event) -> None:
-        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=5) as client:
+        # The certificate is our own, and the address this machine's.
+        async with httpx.AsyncClient(headers=headers, timeout=5, verify=False) as client:  # noqa: S501
             for account in cycle(accounts()):
                 if stop.is_set():
                     return
-                answer = await client.get(_list_url(settings, account.id), params={**_today(), "limit": 1})
+                answer = await client.get(_list_url(settings, account.id), params=span)
                 if answer.status_code == 200 and answer.json()["result"]:
-                    took = time.monotonic() - began
-                    console.print(f"[green]First record[/green] after {took:.1f} s:")
+                    console.print(f"[green]First record[/green] {time.time() - began:.1f} s after the start:")
                     console.print_json(json.dumps(answer.json()["result"][0]))
                     return
                 await asyncio.sleep(0.05)
@@ -208,53 +184,72 @@ def _first_record(
     return run
 
 
-def _greet(console: Console, settings: Settings, *, with_example: bool) -> None:
-    table = Table(
-        title="auditap is up", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0)
-    )
-    table.add_row("collector", f"http://127.0.0.1:{settings.collector.address.port}/v1/captures")
-    table.add_row("", str(settings.collector_socket))
-    table.add_row("log API", f"http://127.0.0.1:{settings.api.address.port}{settings.api.prefix}")
-    table.add_row("ingestor", f"http://127.0.0.1:{settings.ingest.address.port}/metrics")
-    if with_example:
-        table.add_row("example API", f"http://127.0.0.1:{EXAMPLE_PORT}{base_path()}")
-    table.add_row("data", str(settings.data_dir))
-    console.print(table)
-    capture = json.dumps(capture_example(), separators=(",", ":")).replace("'", "'\\''")
-    console.print("\nSend a capture:", style="bold")
-    console.print(
-        f"curl -sS http://127.0.0.1:{settings.collector.address.port}/v1/captures -H 'Content-Type: application/x-ndjson'"
-        f" -H \"Authorization: Bearer $(cat {settings.data_dir}/tap.token)\" -d '{capture}'",
-        soft_wrap=True,
-        markup=False,
-        highlight=False,
-    )
-    console.print("\nRead the newest records:", style="bold")
-    today = "&".join(f"{name}={quote(value)}" for name, value in _today().items())
-    console.print(
-        f"curl -sS '{_list_url(settings, accounts()[0].id)}?{today}&limit=3'"
-        f' -H "Authorization: Bearer $(cat {settings.data_dir}/api.token)"\n',
-        soft_wrap=True,
-        markup=False,
-        highlight=False,
-    )
+class _Greeting:
+    """What a person needs to go on: addresses, and two lines to try."""
+
+    def __init__(self, console: Console, settings: Settings, *, has_example: bool) -> None:
+        self._console = console
+        self._settings = settings
+        self._has_example = has_example
+
+    def show(self) -> None:
+        settings = self._settings
+        table = Table(
+            title="auditap is up", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0)
+        )
+        table.add_row("collector", f"{_url(settings.collector.address)}/v1/captures")
+        table.add_row("", str(settings.collector_socket))
+        table.add_row("log API", f"{_url(settings.api.address)}{settings.api.prefix}")
+        table.add_row("ingestor", f"{_url(settings.ingest.address)}/metrics")
+        if self._has_example:
+            table.add_row("example API", f"http://127.0.0.1:{settings.up.example_port}{base_path()}")
+        table.add_row("data", str(settings.data_dir))
+        self._console.print(table)
+        if self._has_example:
+            self._show_line("Send a capture", self._send_line())
+        account = accounts()[0].id if self._has_example else "ACCOUNT_ID"
+        self._show_line("Read the newest records", self._read_line(account))
+
+    def _send_line(self) -> str:
+        capture = json.dumps(capture_example(), separators=(",", ":")).replace("'", "'\\''")
+        return (
+            f"curl -sS{_insecure(self._settings.collector.address)} {_url(self._settings.collector.address)}/v1/captures"
+            f" -H 'Content-Type: application/x-ndjson' -H \"Authorization: Bearer $(cat {self._folder()}/tap.token)\""
+            f" -d '{capture}'"
+        )
+
+    def _read_line(self, account: str) -> str:
+        now = datetime.now(UTC)
+        span = f"since={now - timedelta(days=1):%Y-%m-%d}&before={now + timedelta(days=2):%Y-%m-%d}"
+        return (
+            f"curl -sS{_insecure(self._settings.api.address)} '{_list_url(self._settings, account)}?{span}&limit=3'"
+            f' -H "Authorization: Bearer $(cat {self._folder()}/api.token)" | python3 -m json.tool'
+        )
+
+    def _folder(self) -> Path:
+        return self._settings.data_dir.absolute()
+
+    def _show_line(self, title: str, line: str) -> None:
+        self._console.print(f"\n{title}:", style="bold")
+        self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _url(address: Address) -> str:
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{'http' if address.tls is None else 'https'}://{host}:{address.port}"
+
+
+def _insecure(address: Address) -> str:
+    """Return what makes curl take a certificate that this machine does not know."""
+    return "" if address.tls is None else "k"
 
 
 def _list_url(settings: Settings, account_id: str) -> str:
-    return (
-        f"http://127.0.0.1:{settings.api.address.port}{settings.api.prefix}/accounts/{account_id}/logs/audit"
-    )
-
-
-def _today() -> dict[str, str]:
-    now = datetime.now(UTC)
-    return {"since": f"{now - timedelta(days=1):%Y-%m-%d}", "before": f"{now + timedelta(days=2):%Y-%m-%d}"}
+    return f"{_url(settings.api.address)}{settings.api.prefix}/accounts/{account_id}/logs/audit"
 
 
 @asynccontextmanager
-async def _running(
-    run: Callable[[asyncio.Event], Coroutine[Any, Any, None]],
-) -> AsyncIterator[asyncio.Task[None]]:
+async def _running(run: _Run) -> AsyncIterator[asyncio.Task[None]]:
     """Run a part for the length of a block, then tell it to stop and wait for it."""
     stop = asyncio.Event()
     task = asyncio.create_task(run(stop))

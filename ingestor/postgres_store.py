@@ -66,6 +66,20 @@ class PostgresStore:
             raise StartupError("The writer's Postgres DSN cannot be read: correct it.") from None
         return cls(pool)
 
+    async def check_login(self) -> None:
+        """Raise StartupError where Postgres refuses the login; one that does not answer may be there later."""
+        try:
+            async with self._pool.acquire(timeout=5):
+                return
+        except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError):
+            pass
+        except _CONNECTION_ERRORS:
+            return
+        await self.close()
+        raise StartupError(
+            "Postgres refuses the writer's login: check user, password and database of its DSN."
+        )
+
     async def close(self) -> None:
         """Close the pool; what is under way is broken off after a bounded time."""
         try:
