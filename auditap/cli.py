@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from auditap.explain_command import explain_command
+from auditap.lint_command import lint_command
 from auditap.logs import configure_logs
 from auditap.settings import Settings, admin_dsn, load_settings
 from schemas.errors import AuditapError, RefusedCapture, StartupError
@@ -151,6 +153,10 @@ def replay(
         sys.exit(1)
 
 
+cli.add_command(lint_command)
+cli.add_command(explain_command)
+
+
 @cli.command("migrate")
 def migrate_command() -> None:
     """Bring the database's schema up to date and let its two roles log in."""
@@ -204,6 +210,22 @@ def topics() -> None:
     Console().print(table)
     if not report.as_wanted:
         sys.exit(1)
+
+
+@cli.command("settings")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print the page of the documentation.")
+def settings_command(as_markdown: bool) -> None:
+    """List every setting."""
+    from auditap.settings_reference import markdown, settings_reference  # noqa: PLC0415
+
+    entries = settings_reference()
+    if as_markdown:
+        click.echo(markdown(entries), nl=False)
+        return
+    table = Table("setting", "default", "meaning")
+    for entry in entries:
+        table.add_row(entry.name, entry.default, entry.meaning)
+    Console().print(table)
 
 
 @cli.group()
