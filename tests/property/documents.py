@@ -165,7 +165,9 @@ class Dressing:
             return node | denial
         if style == "branch":
             return {"allOf": [node, denial]}
-        return {"not": denial} | node if style == "negation" else self._referred(node) | denial
+        if style == "negation":
+            return {"allOf": [node, {"not": denial}]}
+        return self._referred(node) | denial
 
 
 @st.composite

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
@@ -125,6 +126,7 @@ def redacted(document: Node, pair: Capture) -> bytes:
     return value
 
 
+@pytest.mark.timeout(600)  # a failing example takes its time to become small
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(examples())
 def test_what_is_not_allowed_changes_no_byte(example: Example) -> None:
