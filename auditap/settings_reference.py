@@ -8,7 +8,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticUndefined
@@ -73,7 +73,7 @@ def _fields(owner: type) -> Iterator[tuple[str, Any, Any]]:
             yield name, field.annotation, field.default
         return
     hints = inspect.get_annotations(owner, eval_str=True)
-    for each in dataclasses.fields(owner):
+    for each in dataclasses.fields(cast("Any", owner)):
         is_needed = each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
         default = None if each.default is dataclasses.MISSING else each.default
         yield each.name, hints[each.name], PydanticUndefined if is_needed else default

@@ -123,7 +123,10 @@ def _client(collector: str, token: str | None, limits: ReplayLimits) -> httpx.As
         headers["Authorization"] = f"Bearer {token}"
     timeout_s = limits.timeout_ms / 1000
     if collector.startswith("unix:"):
-        transport = httpx.AsyncHTTPTransport(uds=collector.removeprefix("unix:"))
+        path = collector.removeprefix("unix:")
+        if not Path(path).exists():
+            raise StartupError(f"there is no collector at {collector}: start one, or name where it listens")
+        transport = httpx.AsyncHTTPTransport(uds=path)
         return httpx.AsyncClient(
             transport=transport, base_url="http://localhost", headers=headers, timeout=timeout_s
         )
@@ -255,7 +258,10 @@ class _Sender:
                 return _ok(response)
             wait_s = min(max(delay_s, _retry_after_s(response)), _RETRY_DELAY_S_MAX)
             if wait_s > left_s:
-                raise NotDurable(f"the collector is away: nothing from line {first_line} on was accepted")
+                raise NotDurable(
+                    f"the collector does not answer, or cannot make captures durable: nothing from line {first_line} on"
+                    " was accepted; send the rest again when it does"
+                )
             await self._pause(wait_s)
             left_s -= wait_s
             delay_s *= 2

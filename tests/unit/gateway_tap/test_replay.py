@@ -151,13 +151,14 @@ async def test_a_collector_that_stays_away_is_told_with_the_line(
     assert numbers(sink) == [0, 1]
 
 
-async def test_a_collector_that_is_not_there_is_waited_for(
+async def test_a_collector_that_has_gone_is_waited_for(
     sink: FakeSink, socket_dir: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_bytes(line(0))
     pause = Pause()
+    bind_unix_socket(socket_dir / "gone").close()
     with pytest.raises(NotDurable, match="from line 1 on"):
-        await replay(tmp_path / "file", f"unix:{socket_dir}/none", pause=pause)
+        await replay(tmp_path / "file", f"unix:{socket_dir}/gone", pause=pause)
     assert 50 < sum(pause.asked_s) <= 60
 
 
@@ -228,3 +229,8 @@ async def test_a_large_file_is_never_read_as_a_whole(address: str, tmp_path: Pat
         tracemalloc.stop()
     assert report.accepted == 1
     assert peak_bytes < 20_000_000
+
+
+async def test_a_socket_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="there is no collector at unix:"):
+        await replay(io.BytesIO(b"{}"), f"unix:{tmp_path}/none.sock")
