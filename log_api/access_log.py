@@ -22,8 +22,8 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
 }
-# Keys of the request's state.
-TOKEN_ID = "token_id"  # noqa: S105
+# The key of the request's state that holds its Token.
+TOKEN = "token"  # noqa: S105
 
 _log = structlog.get_logger(__name__)
 
@@ -49,7 +49,9 @@ class AccessLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(_HEADERS)
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         try:
@@ -64,6 +66,7 @@ class AccessLog:
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = self._routes.get(scope.get("endpoint"), UNMATCHED)
+        token = scope["state"].get(TOKEN)
         self._metrics.queries.labels(route, str(status)).inc()
         self._metrics.query_seconds.labels(route).observe(seconds)
         _log.info(
@@ -72,5 +75,5 @@ class AccessLog:
             route=route,
             status=status,
             ms=round(seconds * 1000, 1),
-            token_id=scope["state"].get(TOKEN_ID),
+            token_id=None if token is None else str(token.id),
         )

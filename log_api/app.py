@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from urllib.parse import parse_qsl
+from collections.abc import Callable, Mapping
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -13,29 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from log_api.access_log import TOKEN_ID, AccessLog
+from log_api.access_log import AccessLog
+from log_api.answers import Answer, Answers
 from log_api.config import LogApiConfig
-from log_api.contract import CheckedRequest, Contract, Operation
-from log_api.cursors import Cursors
-from log_api.failures import (
-    ApiFailure,
-    bad_parameter,
-    failed,
-    failure_response,
-    method_not_allowed,
-    not_found,
-    unavailable,
-)
-from log_api.list_request import ListRequests, UnfitParameter
-from log_api.listing import ListQuery
-from log_api.ports import LogDatabase, Token
-from log_api.records import page_body
-from log_api.tokens import TokenCheck, authorize
+from log_api.contract import Contract, Operation
+from log_api.failures import ApiFailure, failed, failure_response, method_not_allowed, not_found, unavailable
+from log_api.ports import LogDatabase
 from schemas.errors import RetryableError, StartupError
-from schemas.identity import rfc3339_ms
 from schemas.metric_defs import Metrics
-
-Answer = Callable[[Operation, Request], Awaitable[Response]]
 
 
 def log_api_app(
@@ -46,7 +29,7 @@ def log_api_app(
     Raises StartupError where the document names an operation that nothing answers, or the reverse.
     """
     contract = Contract(settings)
-    answers = _Answers(database, settings, contract, clock_ms)
+    answers = Answers(database, settings, contract, clock_ms)
     routes = contract_routes(contract, settings.prefix, answers.by_operation())
 
     async def on_failure(_request: Request, failure: Exception) -> Response:
@@ -79,7 +62,11 @@ def contract_routes(contract: Contract, prefix: str, answers: Mapping[str, Answe
     """Return a route for every operation of the document. Raises StartupError where the two sides differ."""
     if {operation.id for operation in contract.operations} != set(answers):
         raise StartupError("The log API's document and its routes differ: reinstall auditap.")
-    return [_route(operation, prefix, answers[operation.id]) for operation in contract.operations]
+    # A path with a name in it would take what a plain one beside it is for.
+    ordered = sorted(
+        contract.operations, key=lambda operation: [part[:1] == "{" for part in operation.path.split("/")]
+    )
+    return [_route(operation, prefix, answers[operation.id]) for operation in ordered]
 
 
 def _route(operation: Operation, prefix: str, answer: Answer) -> Route:
@@ -97,57 +84,3 @@ async def _on_routing_failure(_request: Request, error: Exception) -> Response:
     if status == 405 and isinstance(error, HTTPException):
         return failure_response(method_not_allowed((error.headers or {}).get("Allow", "")))
     return failure_response(not_found() if status == 404 else failed())
-
-
-class _Answers:
-    """One method for each operation of the document."""
-
-    def __init__(
-        self, database: LogDatabase, settings: LogApiConfig, contract: Contract, clock_ms: Callable[[], int]
-    ) -> None:
-        self._database = database
-        self._settings = settings
-        self._contract = contract
-        self._cursors = Cursors(settings.cursor_key)
-        self._lists = ListRequests(self._cursors, settings.page_records_max, settings.product_categories)
-        self._tokens = TokenCheck(database, clock_ms, settings.token_cache_ms, settings.tokens_cached_max)
-
-    def by_operation(self) -> Mapping[str, Answer]:
-        return {"listAuditLogs": self.list_audit_logs, "verifyToken": self.verify_token}
-
-    async def list_audit_logs(self, operation: Operation, request: Request) -> Response:
-        token = await self._authenticated(request)
-        checked = self._checked(operation, request)
-        authorize(token, request.path_params["account_id"])
-        checked.require_parameters()
-        query = self._list_query(operation, request.path_params["account_id"], checked)
-        page = await self._database.page(query)
-        cursor = self._cursors.after(query, page.last_id()) if page.more else None
-        return Response(page_body(page, cursor), media_type="application/json")
-
-    async def verify_token(self, operation: Operation, request: Request) -> Response:
-        token = await self._authenticated(request)
-        self._checked(operation, request).require_parameters()
-        result = {"id": token.id.hex, "status": "active", "expires_on": rfc3339_ms(token.expires_ms)}
-        body = {"success": True, "errors": [], "messages": [], "result": result}
-        return Response(msgspec.json.encode(body), media_type="application/json")
-
-    async def _authenticated(self, request: Request) -> Token:
-        token = await self._tokens.authenticate(request.headers)
-        request.scope["state"][TOKEN_ID] = str(token.id)
-        return token
-
-    def _checked(self, operation: Operation, request: Request) -> CheckedRequest:
-        query_string = request.scope["query_string"]
-        if len(query_string) > self._settings.query_bytes_max:
-            raise bad_parameter("query", f"at most {self._settings.query_bytes_max} bytes")
-        pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
-        checked = self._contract.check(operation, request.path_params, pairs, request.headers)
-        checked.require_route()
-        return checked
-
-    def _list_query(self, operation: Operation, account_id: str, checked: CheckedRequest) -> ListQuery:
-        try:
-            return self._lists.query(account_id, checked.query)
-        except UnfitParameter as unfit:
-            raise self._contract.bad_query(operation, unfit.name) from None

@@ -30,11 +30,16 @@ _OFFSET_AFTER_SPACE = re.compile(r" (?=\d\d:\d\d$)", re.ASCII)
 
 
 class Operation(NamedTuple):
-    """One route of the document. `path` is the template below the prefix."""
+    """One route of the document. `path` is the template below the prefix, `permission` what its token must have.
+
+    `public`: it takes no token.
+    """
 
     id: str
     method: str
     path: str
+    permission: str | None = None
+    public: bool = False
 
 
 class _Parameter(NamedTuple):
@@ -122,7 +127,13 @@ class Contract:
         # That the document is a right one is a test's business; checking it at each start takes 0.2 s.
         self._validator = _PresentParametersValidator(SchemaPath.from_dict(self.document))
         self.operations = tuple(
-            Operation(details["operationId"], method, path)
+            Operation(
+                details["operationId"],
+                method,
+                path,
+                details.get("x-permission"),
+                details.get("security") == [],
+            )
             for path, methods in self.document["paths"].items()
             for method, details in methods.items()
         )
@@ -144,6 +155,9 @@ class Contract:
     ) -> CheckedRequest:
         """Return the request's parameters and every fault of it. Never raises because of what was sent."""
         known, faults = self._respell(operation, query)
+        if not all(value.isascii() and value.isprintable() for value in path_values.values()):
+            # A pattern's end would let a line end pass.
+            faults.insert(0, not_found())
         request = _DocumentRequest(
             operation.method, self._prefix + operation.path, path_values, known, headers
         )
@@ -151,11 +165,18 @@ class Contract:
         return CheckedRequest(ImmutableMultiDict(known), faults)
 
     def _declared(self, operation: Operation) -> Iterator[_Parameter]:
-        for parameter in self.document["paths"][operation.path][operation.method].get("parameters", ()):
-            schema = parameter["schema"]
-            if "$ref" in schema:
-                schema = self.document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-            yield _Parameter(parameter["name"], parameter["in"], parameter.get("required", False), schema)
+        for stated in self.document["paths"][operation.path][operation.method].get("parameters", ()):
+            parameter = self._meant(stated)
+            required = parameter.get("required", False)
+            yield _Parameter(parameter["name"], parameter["in"], required, self._meant(parameter["schema"]))
+
+    def _meant(self, stated: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what a reference into the components leads to, and anything else as it is."""
+        if "$ref" not in stated:
+            return stated
+        _, _, kind, name = stated["$ref"].split("/")
+        found: Mapping[str, Any] = self.document["components"][kind][name]
+        return found
 
     def _respell(
         self, operation: Operation, query: QueryPairs
@@ -198,10 +219,11 @@ def contract_document(config: LogApiConfig) -> dict[str, Any]:
     """Return the document as this API keeps it: with its prefix and the size of its pages."""
     document = deepcopy(_shipped_document())
     document["servers"] = [{"url": config.prefix or "/"}]
-    limit = document["components"]["schemas"]["PageLimit"]
-    limit["maximum"] = config.page_records_max
-    limit["default"] = min(limit["default"], config.page_records_max)
-    limit["x-allowed"] = f"a whole number from 1 to {config.page_records_max}"
+    for name in ("PageLimit", "AccessLimit"):
+        limit = document["components"]["schemas"][name]
+        limit["maximum"] = config.page_records_max
+        limit["default"] = min(limit["default"], config.page_records_max)
+        limit["x-allowed"] = f"a whole number from 1 to {config.page_records_max}"
     return document
 
 

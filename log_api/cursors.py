@@ -44,6 +44,6 @@ class Cursors:
             (condition.name, condition.excluded, sorted({str(value) for value in condition.values}))
             for condition in query.conditions
         )
-        asked = (query.account_id, query.since_ms, query.before_ms, query.direction, conditions)
+        asked = (query.accounts, query.since_ms, query.before_ms, query.direction, conditions)
         message = _VERSION + last_id.bytes + msgspec.json.encode(asked)
         return hmac.digest(self._key, message, hashlib.sha256)[:_SEAL_BYTES]

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID
 
 import asyncpg
 
 from log_api.config import LogApiConfig
-from log_api.listing import ListQuery, page_statement
-from log_api.ports import Token
-from log_api.records import AuditRecord, Page, audit_record, body_bytes
+from log_api.listing import ListQuery, Statement, SummaryQuery, summary_statement
+from log_api.ports import Count, Token
+from log_api.records import AuditRecord, Page, Row, audit_record, body_bytes
+from log_api.walk import TimeLimits, find_ids
 from schemas.errors import RetryableError, StartupError
 from schemas.sql import query as sql_file
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
+_T = TypeVar("_T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _REFUSALS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
-_PASSING = (
-    OSError,  # TimeoutError is one
+# A connection that was cut while it was idle, which shows at its first use.
+_CUT = (
+    ConnectionError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # a connection that the server ended while it was idle
+    asyncpg.InternalClientError,
+    asyncpg.AdminShutdownError,
+)
+_PASSING = (
+    *_CUT,
+    OSError,  # TimeoutError is one
     asyncpg.OperatorInterventionError,  # a statement beyond its time limit, a server going down
     asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,
     asyncpg.UndefinedTableError,  # not migrated yet
+    asyncpg.UndefinedColumnError,
     asyncpg.InvalidSchemaNameError,
     *_REFUSALS,
 )
@@ -41,6 +50,7 @@ class PostgresLogDatabase:
     def __init__(self, dsn: str, config: LogApiConfig) -> None:
         self._dsn = dsn
         self._config = config
+        self._limits = TimeLimits(config.page_time_ms / 1000, config.statement_timeout_ms / 1000)
         self._pool: asyncpg.Pool | None = None
 
     async def start(self) -> None:
@@ -57,9 +67,11 @@ class PostgresLogDatabase:
                 "application_name": "auditap-log-api",
                 "default_transaction_read_only": "on",
                 "statement_timeout": str(statement_ms),
-                "idle_in_transaction_session_timeout": str(statement_ms),
                 # A plan for the given range opens and locks that range's partitions, a generic one all of them.
                 "plan_cache_mode": "force_custom_plan",
+                # Every question has an index; a wrong guess about how many rows it finds must not cost a day's scan.
+                "enable_seqscan": "off",
+                "max_parallel_workers_per_gather": "0",
                 "jit": "off",
             },
         )
@@ -82,52 +94,125 @@ class PostgresLogDatabase:
 
     async def page(self, query: ListQuery) -> Page:
         """Return one page; see the port."""
-        statement = page_statement(query)
-        records: list[AuditRecord] = []
-        size_bytes = 0
-        async with self._transaction() as connection:
-            rows = connection.cursor(
-                statement.text,
-                *statement.arguments,
-                prefetch=min(query.limit + 1, self._config.fetch_records_max),
-            )
-            async for row in rows:
-                if len(records) == query.limit or size_bytes > self._config.page_bytes_max:
-                    return Page(records, more=True)
-                record = audit_record(row)
-                size_bytes += body_bytes(record)
-                records.append(record)
-        return Page(records, more=False)
+
+        async def read(connection: PoolConnectionProxy) -> Page:
+            found = await find_ids(_Statements(connection), query, self._limits)
+            records, cut = await self._whole(connection, query.accounts, found.ids)
+            return Page(records, UUID(records[-1].id) if cut else found.after)
+
+        return await self._read(read)
+
+    async def ids(self, query: ListQuery) -> Sequence[UUID]:
+        """Return the ids of one page; see the port."""
+
+        async def read(connection: PoolConnectionProxy) -> Sequence[UUID]:
+            return (await find_ids(_Statements(connection), query, self._limits)).ids
+
+        return await self._read(read)
+
+    async def records(self, accounts: Sequence[str] | None, ids: Sequence[UUID]) -> Sequence[AuditRecord]:
+        """Return records by their ids; see the port."""
+
+        async def read(connection: PoolConnectionProxy) -> Sequence[AuditRecord]:
+            return (await self._whole(connection, accounts, ids))[0]
+
+        return await self._read(read)
+
+    async def counts(self, query: SummaryQuery) -> Sequence[Count]:
+        """Return a summary; see the port."""
+
+        async def read(connection: PoolConnectionProxy) -> Sequence[Count]:
+            rows = await _Statements(connection).rows(summary_statement(query), self._limits.empty_s)
+            return [Count(row["bucket"] - 1, row["value"], row["count"]) for row in rows]
+
+        return await self._read(read)
 
     async def token(self, sha256: bytes) -> Token | None:
         """Return a token; see the port."""
-        async with self._transaction() as connection:
-            row = await connection.fetchrow(sql_file("find_token"), sha256)
+
+        async def read(connection: PoolConnectionProxy) -> asyncpg.Record | None:
+            return await connection.fetchrow(sql_file("find_token"), sha256)
+
+        row = await self._read(read)
         if row is None:
             return None
-        accounts = None if row["accounts"] is None else frozenset(row["accounts"])
-        # "infinity" comes without a zone.
-        expires_ms = (row["expires_at"].replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
-        return Token(row["id"], accounts, frozenset(row["permissions"]), expires_ms)
+        return Token(
+            row["id"],
+            None if row["accounts"] is None else frozenset(row["accounts"]),
+            frozenset(row["permissions"]),
+            # "infinity" comes without a zone.
+            (row["expires_at"].replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1),
+            row["name"],
+            row["email"],
+            row["requests_per_s"],
+        )
 
     async def ready(self) -> bool:
         """Return whether the server answers and is migrated."""
+
+        async def read(connection: PoolConnectionProxy) -> None:
+            await connection.fetchval("SELECT FROM auditap.audit_log LIMIT 0")
+            await connection.fetchval("SELECT requests_per_s FROM auditap.api_tokens LIMIT 0")
+
         try:
-            async with self._transaction() as connection:
-                await connection.fetchval("SELECT FROM auditap.audit_log LIMIT 0")
+            await self._read(read)
         except RetryableError:
             return False
         return True
 
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[PoolConnectionProxy]:
-        if self._pool is None:
-            raise RetryableError("the log API's database is not open")
+    async def _whole(
+        self, connection: PoolConnectionProxy, accounts: Sequence[str] | None, ids: Sequence[UUID]
+    ) -> tuple[list[AuditRecord], bool]:
+        """Return whole records by their `ids`, and whether the last are left out because bodies are large."""
+        records: list[AuditRecord] = []
+        size_bytes = 0
+        step = self._config.fetch_records_max
+        scope = None if accounts is None else list(accounts)
+        for start in range(0, len(ids), step):
+            wanted = ids[start : start + step]
+            rows = await connection.fetch(sql_file("records_by_id"), wanted, min(wanted), max(wanted), scope)
+            for row in rows:
+                if size_bytes > self._config.page_bytes_max:
+                    return records, True
+                records.append(audit_record(row))
+                size_bytes += body_bytes(records[-1])
+        return records, False
+
+    async def _read(self, work: Callable[[PoolConnectionProxy], Awaitable[_T]]) -> _T:
+        """Return what `work` reads on a connection; on a new one where the first turns out to be cut."""
         try:
-            async with (
-                self._pool.acquire(timeout=self._config.acquire_timeout_ms / 1000) as connection,
-                connection.transaction(readonly=True),
-            ):
-                yield connection
+            return await self._once(work)
+        except _CUT:
+            pass
         except _PASSING:
             raise RetryableError("Postgres does not answer the log API") from None
+        try:
+            if self._pool is not None:
+                # What else is idle was cut as well.
+                await self._pool.expire_connections()
+            return await self._once(work)
+        except _PASSING:
+            raise RetryableError("Postgres does not answer the log API") from None
+
+    async def _once(self, work: Callable[[PoolConnectionProxy], Awaitable[_T]]) -> _T:
+        if self._pool is None:
+            raise RetryableError("the log API's database is not open")
+        async with self._pool.acquire(timeout=self._config.acquire_timeout_ms / 1000) as connection:
+            return await work(connection)
+
+
+class _Statements:
+    """The walk's Reader on a connection."""
+
+    def __init__(self, connection: PoolConnectionProxy) -> None:
+        self._connection = connection
+
+    async def rows(self, statement: Statement, timeout_s: float) -> Sequence[Row]:
+        """Return all rows; see the protocol."""
+        try:
+            rows: Sequence[Row] = await self._connection.fetch(
+                statement.text, *statement.arguments, timeout=timeout_s
+            )
+        except asyncpg.QueryCanceledError:
+            raise TimeoutError from None
+        return rows

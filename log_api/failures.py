@@ -52,6 +52,11 @@ def bad_parameter(name: str, allowed: str) -> ApiFailure:
     return ApiFailure(400, 10400, f"{name}: {allowed}")
 
 
+def too_many_requests(retry_after_s: int) -> ApiFailure:
+    """The token asks too often, or too many streams are under way."""
+    return ApiFailure(429, 10429, "Too many requests, try again later", {"Retry-After": str(retry_after_s)})
+
+
 def failed() -> ApiFailure:
     """A fault of ours."""
     return ApiFailure(500, 10500, "Internal error")

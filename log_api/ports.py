@@ -2,33 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from log_api.listing import ListQuery
-from log_api.records import Page
+from log_api.listing import ListQuery, SummaryQuery
+from log_api.records import AuditRecord, Page
 
-READ_AUDIT_LOGS = "audit_logs:read"
+
+class Permission(StrEnum):
+    """What a token may do; the closed list. The document names one for each route that needs a token's accounts."""
+
+    AUDIT_LOGS = "audit_logs:read"
+    ACCESS_LOGS = "access_logs:read"
 
 
 class Token(NamedTuple):
-    """A token that was not revoked. `accounts` None: every account. `expires_ms`: Unix milliseconds."""
+    """A token that was not revoked. `accounts` None: every account. `expires_ms`: Unix milliseconds.
+
+    `email`: whose it is. `requests_per_s` None: the rate that is configured.
+    """
 
     id: UUID
     accounts: frozenset[str] | None
     permissions: frozenset[str]
     expires_ms: int
+    name: str = ""
+    email: str | None = None
+    requests_per_s: float | None = None
+
+
+class Count(NamedTuple):
+    """So many records of a summary fall into a bucket (from 0) and have this value."""
+
+    bucket: int
+    value: str | None
+    records: int
 
 
 class LogDatabase(Protocol):
-    """Where records and tokens are read. Every method raises RetryableError while that is not possible in time."""
+    """Where records and tokens are read. Every method raises RetryableError while that is not possible in time.
+
+    A record belongs to the account it was stored with or, lacking one, to the account that enrichment found.
+    """
 
     async def page(self, query: ListQuery) -> Page:
-        """Return at most `query.limit` records in order, all of them from one moment of the log.
+        """Return at most `query.limit` records in order, and from where the next page goes on.
 
-        A record belongs to the account it was stored with or, lacking one, to the account that enrichment found.
-        Fewer than `limit` with `more` set is allowed, none is not.
+        Fewer than `limit` with a next page is allowed where bodies are large and, unless `query.whole`, where finding
+        more takes longer than a page may. None at all with a next page: nothing was found in the time there was.
         """
+
+    async def ids(self, query: ListQuery) -> Sequence[UUID]:
+        """Return the ids of the records of a page, in order."""
+
+    async def records(self, accounts: Sequence[str] | None, ids: Sequence[UUID]) -> Sequence[AuditRecord]:
+        """Return the records with these ids, in the order asked for, those of other accounts left out.
+
+        None: whatever the account. Fewer at the end are allowed where bodies are large, none is not.
+        """
+
+    async def counts(self, query: SummaryQuery) -> Sequence[Count]:
+        """Return how many records fall into each bucket, by value, in no order; what would be 0 is left out."""
 
     async def token(self, sha256: bytes) -> Token | None:
         """Return the token with this SHA-256, unless there is none or it was revoked."""

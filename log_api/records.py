@@ -14,10 +14,11 @@ from schemas.identity import id_ms, rfc3339_ms
 # Clients that check what they get know these values and no others.
 ACTOR_CONTEXTS = frozenset({"api", "api_key", "api_token", "dash", "oauth", "origin_ca_key"})
 ACTOR_TYPES = frozenset({"account", "cloudflare_admin", "delegated_service", "system", "user"})
+ORGANIZATION_ACTOR_TYPES = frozenset({"cloudflare_admin", "system", "user"})
 
 
 class Row(Protocol):
-    """A row of `list_records.sql`, read by the names of its columns."""
+    """A row of a named query, read by the names of its columns."""
 
     def __getitem__(self, column: str, /) -> Any: ...
 
@@ -45,19 +46,35 @@ class AuditRecord(msgspec.Struct, frozen=True):
     auditap: Provenance
 
 
+class Organization(msgspec.Struct, frozen=True):
+    """Whose accounts were rolled up."""
+
+    id: str
+
+
+class OrganizationRecord(msgspec.Struct, frozen=True):
+    """A record in the answer about an organization."""
+
+    id: str
+    organization: Organization
+    account: Account
+    action: Action
+    actor: Actor
+    raw: RawRequest
+    resource: Resource
+    zone: Zone
+    auditap: Provenance
+
+
 class Page(NamedTuple):
-    """Records in the order asked for, and whether there are more beyond the last."""
+    """Records in the order asked for, and the id beyond which the next page goes on; None: there is none."""
 
     records: Sequence[AuditRecord]
-    more: bool
-
-    def last_id(self) -> UUID:
-        """Return the id of the last record; there must be one."""
-        return UUID(self.records[-1].id)
+    after: UUID | None
 
 
 def audit_record(row: Row) -> AuditRecord:
-    """Return the record that a row of `list_records.sql` holds. Bodies and receipt stay the text they are."""
+    """Return the record that a row of `records_by_id.sql` holds. Bodies and receipt stay the text they are."""
     record_id = row["id"].hex
     return AuditRecord(
         id=record_id,
@@ -86,12 +103,30 @@ def audit_record(row: Row) -> AuditRecord:
         ),
         zone=Zone(row["zone_id"], row["zone_name"]),
         auditap=Provenance(
-            receipt=msgspec.Raw(row["receipt"]),
+            receipt=_on_one_line(row["receipt"]),
             enrichment=row["enrichment"],
             tap=Tap(row["tap_id"], row["tap_epoch"], row["tap_seq"]),
             received_at=rfc3339_ms(row["received_ms"]),
             operation_id=row["operation_id"],
         ),
+    )
+
+
+def organization_record(record: AuditRecord, organization_id: str) -> OrganizationRecord:
+    """Return the record as an organization's. Clients that check know fewer types of actors there."""
+    actor = record.actor
+    if actor.type not in ORGANIZATION_ACTOR_TYPES:
+        actor = msgspec.structs.replace(actor, type=None)
+    return OrganizationRecord(
+        record.id,
+        Organization(organization_id),
+        record.account,
+        record.action,
+        actor,
+        record.raw,
+        record.resource,
+        record.zone,
+        record.auditap,
     )
 
 
@@ -108,7 +143,14 @@ def _actor(row: Row) -> Actor:
 
 
 def _json_text(text: str | None) -> msgspec.Raw | msgspec.UnsetType:
-    return msgspec.UNSET if text is None else msgspec.Raw(text)
+    return msgspec.UNSET if text is None else _on_one_line(text)
+
+
+def _on_one_line(text: str) -> msgspec.Raw:
+    # Between tokens a line end is a space to JSON, and the end of a record to streams.
+    if "\n" in text or "\r" in text:
+        text = text.replace("\n", " ").replace("\r", " ")
+    return msgspec.Raw(text)
 
 
 def body_bytes(record: AuditRecord) -> int:
@@ -117,10 +159,9 @@ def body_bytes(record: AuditRecord) -> int:
     return sum(len(part) for part in parts if isinstance(part, msgspec.Raw))
 
 
-def page_body(page: Page, cursor: str | None) -> bytes:
-    """Return the answer's JSON text. `cursor` None: the last page."""
-    info: dict[str, Any] = {"count": len(page.records)}
-    if cursor is not None:
-        # Clients follow one of the two, and stop after a page where theirs is missing.
-        info |= {"cursor": cursor, "cursors": {"after": cursor}}
-    return msgspec.json.encode({"success": True, "errors": [], "result": page.records, "result_info": info})
+def page_info(count: int, cursor: str | None) -> dict[str, Any]:
+    """Return the `result_info` of a page. `cursor` None: the last one."""
+    if cursor is None:
+        return {"count": count}
+    # Clients follow one of the two, and stop after a page where theirs is missing.
+    return {"count": count, "cursor": cursor, "cursors": {"after": cursor}}

@@ -26,7 +26,7 @@ from auditap.http_server import HttpServer, bind_tcp_socket
 from log_api.app import log_api_app
 from log_api.config import LogApiConfig
 from log_api.database import PostgresLogDatabase
-from log_api.ports import READ_AUDIT_LOGS
+from log_api.ports import Permission
 from schemas.metric_defs import Metrics
 from schemas.record import Record
 from tests.audit_database import migrated
@@ -63,7 +63,7 @@ class Served:
             self.log.connection,
             "e2e",
             accounts,
-            permissions or (READ_AUDIT_LOGS,),
+            permissions or (Permission.AUDIT_LOGS,),
             datetime.now(UTC) + timedelta(hours=1),
         )
 

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from bisect import bisect
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from log_api.listing import Condition, Direction, ListQuery
-from log_api.ports import Token
+from log_api.listing import EMAIL_PATTERN, LOGINS, Condition, Direction, ListQuery, SummaryQuery
+from log_api.ports import Count, Token
 from log_api.records import AuditRecord, Page, audit_record, body_bytes
 from schemas.errors import RetryableError
+from schemas.identity import id_ms
 from schemas.record import Record
 
 
 class MemoryLog:
-    """Keeps records, what was found out later, and tokens; `away` makes every call fail."""
+    """Keeps records, what was found out later, and tokens.
+
+    `away` makes every call fail; `page_times_out` makes every page end, empty, after a millisecond of the log.
+    """
 
     def __init__(self, page_bytes_max: int = 1 << 20) -> None:
         self.rows: dict[UUID, dict[str, Any]] = {}
         self.tokens: dict[bytes, Token] = {}
         self.token_lookups = 0
         self.away = False
+        self.page_times_out = False
         self._page_bytes_max = page_bytes_max
 
     async def add(self, records: Sequence[Record]) -> None:
@@ -38,23 +46,54 @@ class MemoryLog:
 
     async def page(self, query: ListQuery) -> Page:
         self._check()
-        low, high = query.id_range()
-        found = [
-            row
-            for row in self.rows.values()
-            if row["account_id"] == query.account_id
-            and low <= row["id"] < high
-            and all(_meets(row, condition) for condition in query.conditions)
-        ]
-        found.sort(key=lambda row: row["id"].int, reverse=query.direction is Direction.DESC)
+        if self.page_times_out:
+            low, high = query.id_range()
+            if low.int >> 80 >= high.int >> 80:
+                return Page([], None)
+            # Nothing was found in the newest millisecond, and the time is up.
+            return Page([], UUID(int=((high.int >> 80) - 1) << 80))
+        found = self._found(query)[query.skip :]
         records: list[AuditRecord] = []
         size_bytes = 0
         for row in found:
             if len(records) == query.limit or size_bytes > self._page_bytes_max:
-                return Page(records, more=True)
+                return Page(records, UUID(records[-1].id))
             records.append(audit_record(row))
             size_bytes += body_bytes(records[-1])
-        return Page(records, more=False)
+        return Page(records, None)
+
+    async def ids(self, query: ListQuery) -> Sequence[UUID]:
+        self._check()
+        return [row["id"] for row in self._found(query)[query.skip :][: query.limit]]
+
+    async def records(self, accounts: Sequence[str] | None, ids: Sequence[UUID]) -> Sequence[AuditRecord]:
+        self._check()
+        rows = [self.rows[one] for one in ids if one in self.rows]
+        return [audit_record(row) for row in rows if accounts is None or row["account_id"] in accounts]
+
+    async def counts(self, query: SummaryQuery) -> Sequence[Count]:
+        self._check()
+        counted: Counter[tuple[int, str | None]] = Counter()
+        for row in self.rows.values():
+            bucket = bisect(query.bounds_ms, id_ms(row["id"].hex)) - 1
+            if (
+                row["account_id"] in query.accounts
+                and 0 <= bucket < len(query.bounds_ms) - 1
+                and all(_meets(row, condition) for condition in query.conditions)
+            ):
+                counted[bucket, row[query.field]] += 1
+        return [Count(bucket, value, count) for (bucket, value), count in counted.items()]
+
+    def _found(self, query: ListQuery) -> list[dict[str, Any]]:
+        low, high = query.id_range()
+        found = [
+            row
+            for row in self.rows.values()
+            if (query.accounts is None or row["account_id"] in query.accounts)
+            and low <= row["id"] < high
+            and all(_meets(row, condition) for condition in query.conditions)
+        ]
+        return sorted(found, key=lambda row: row["id"].int, reverse=query.direction is Direction.DESC)
 
     async def token(self, sha256: bytes) -> Token | None:
         self._check()
@@ -70,12 +109,28 @@ class MemoryLog:
 
 
 def _meets(row: dict[str, Any], condition: Condition) -> bool:
-    value = row[condition.name]
     if condition.name == "actor_ip_address":
+        value = row[condition.name]
         among = value is not None and any(
             ipaddress.ip_address(value) in asked.network  # type: ignore[union-attr]
             for asked in condition.values
         )
+    elif condition.name == EMAIL_PATTERN:
+        email = row["actor_email"]
+        among = email is not None and any(_like(email, str(pattern)) for pattern in condition.values)
+    elif condition.name == LOGINS:
+        among = row["resource_product"] == "access" and row["resource_type"] in condition.values
     else:
+        value = row[condition.name]
         among = value is not None and value in condition.values
     return among is not condition.excluded
+
+
+def _like(text: str, pattern: str) -> bool:
+    """SQL's LIKE with backslash as its escape."""
+    parts = re.findall(r"\\.|%|_|[^\\%_]+", pattern, re.DOTALL)
+    meant = {"%": ".*", "_": "."}
+    expression = "".join(
+        meant.get(part) or re.escape(part[1:] if part[0] == "\\" else part) for part in parts
+    )
+    return re.fullmatch(expression, text, re.DOTALL) is not None

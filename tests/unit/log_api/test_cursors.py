@@ -11,7 +11,7 @@ from log_api.listing import Condition, Direction, ListQuery
 from schemas.identity import new_id
 
 QUERY = ListQuery(
-    "a",
+    ("a",),
     1000,
     2000,
     conditions=(Condition("actor_id", False, ("x", "y")), Condition("raw_method", True, ("GET",))),
@@ -42,7 +42,7 @@ def test_the_order_of_filters_and_values_does_not_matter() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        replace(QUERY, account_id="b"),
+        replace(QUERY, accounts=("b",)),
         replace(QUERY, since_ms=1001),
         replace(QUERY, before_ms=2001),
         replace(QUERY, direction=Direction.ASC),
@@ -78,5 +78,5 @@ def test_nothing_may_be_added_to_it(change: str) -> None:
 
 
 def test_it_does_not_show_what_was_asked() -> None:
-    cursor = base64.urlsafe_b64decode(Cursors(b"k" * 32).after(replace(QUERY, account_id="acme"), LAST))
+    cursor = base64.urlsafe_b64decode(Cursors(b"k" * 32).after(replace(QUERY, accounts=("acme",)), LAST))
     assert b"acme" not in cursor

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from log_api.config import LogApiConfig
+from log_api.config import LogApiConfig, ProductCategory
 from schemas.errors import StartupError
 
 
@@ -20,7 +20,9 @@ from schemas.errors import StartupError
         {"page_records_max": 1001},
         {"statement_timeout_ms": 0},
         {"connections_max": -1},
-        {"product_categories": {"Messaging": ("queues",)}},
+        {"product_categories": {"Messaging": ProductCategory("Messaging", {"queues": "Queues"})}},
+        {"organizations": {"acme": ()}},
+        {"requests_per_s": 0},
     ],
 )
 def test_a_value_that_cannot_work_is_one_sentence(change: dict[str, Any]) -> None:

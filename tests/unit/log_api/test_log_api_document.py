@@ -12,7 +12,8 @@ from starlette.routing import Route
 from log_api.app import contract_routes, log_api_app
 from log_api.config import LogApiConfig
 from log_api.contract import Contract, Operation, contract_document
-from log_api.listing import FILTERS, Direction
+from log_api.listing import FILTERS, Direction, Field
+from log_api.ports import Permission
 from log_api.records import ACTOR_CONTEXTS, ACTOR_TYPES
 from schemas.errors import StartupError
 from schemas.explain import contract
@@ -25,6 +26,12 @@ LIST = "/accounts/{account_id}/logs/audit"
 @pytest.fixture
 def settings() -> LogApiConfig:
     return LogApiConfig(cursor_key=b"k" * 32)
+
+
+def parameters_of(settings: LogApiConfig, path: str) -> set[str]:
+    held = Contract(settings)
+    operation = next(one for one in held.operations if one.path == path)
+    return {name for name, _ in held._parameters[operation.id]}
 
 
 def test_the_document_is_an_openapi_document(settings: LogApiConfig) -> None:
@@ -74,10 +81,31 @@ def test_a_difference_ends_the_start(settings: LogApiConfig, change: str) -> Non
 
 
 def test_every_filter_is_documented_with_its_negation_and_no_other(settings: LogApiConfig) -> None:
-    parameters = contract_document(settings)["paths"][LIST]["get"]["parameters"]
     others = {"account_id", "since", "before", "direction", "limit", "cursor"}
     known = set(FILTERS) | {"audit_log_id", "product_category"}
-    assert {one["name"] for one in parameters} == others | known | {f"{name}.not" for name in known}
+    assert parameters_of(settings, LIST) == others | known | {f"{name}.not" for name in known}
+
+
+@pytest.mark.parametrize(
+    ("path", "others"),
+    [
+        (f"{LIST}/export", {"account_id", "since", "before", "format", "after"}),
+        (f"{LIST}/tail", {"account_id", "since", "Last-Event-ID"}),
+        (f"{LIST}/summary", {"account_id", "since", "before", "bucket", "by"}),
+    ],
+)
+def test_what_lists_filters_filters_what_streams_and_counts(
+    settings: LogApiConfig, path: str, others: set[str]
+) -> None:
+    filters = parameters_of(settings, LIST) - {"since", "before", "direction", "limit", "cursor"}
+    assert parameters_of(settings, path) == filters | others
+
+
+def test_an_organization_lacks_the_filters_that_its_clients_do_not_know(settings: LogApiConfig) -> None:
+    lacking = {"account_id", "account_name", "zone_id", "zone_name", "audit_log_id", "product_category"}
+    lacking |= {f"{name}.not" for name in lacking}
+    found = parameters_of(settings, "/organizations/{organization_id}/logs/audit")
+    assert found == parameters_of(settings, LIST) - lacking | {"organization_id"}
 
 
 def test_every_parameter_says_what_is_allowed(settings: LogApiConfig) -> None:
@@ -97,9 +125,17 @@ def test_the_closed_lists_are_the_same(settings: LogApiConfig, schema: str, valu
 
 
 def test_directions_are_the_same(settings: LogApiConfig) -> None:
-    parameters = contract_document(settings)["paths"][LIST]["get"]["parameters"]
-    (direction,) = [one["schema"] for one in parameters if one["name"] == "direction"]
-    assert set(direction["enum"]) == set(Direction)
+    parameters = contract_document(settings)["components"]["parameters"]
+    assert set(parameters["Direction"]["schema"]["enum"]) == set(Direction)
+    assert set(parameters["By"]["schema"]["enum"]) == set(Field)
+
+
+def test_every_route_that_names_accounts_needs_a_permission(settings: LogApiConfig) -> None:
+    for operation in Contract(settings).operations:
+        if operation.public or operation.id == "verifyToken":
+            assert operation.permission is None
+        else:
+            assert operation.permission in set(Permission)
 
 
 def test_smaller_pages_are_documented_and_held() -> None:
@@ -115,6 +151,11 @@ def test_smaller_pages_are_documented_and_held() -> None:
 
 def test_the_document_asks_for_the_token(settings: LogApiConfig) -> None:
     held = Contract(settings)
+    path = {"account_id": "a", "organization_id": "a", "audit_id": "a" * 32}
     for operation in held.operations:
-        checked = held.check(operation, {"account_id": "a"}, [], Headers())
-        assert [fault.status for fault in checked.faults] == [401]
+        checked = held.check(operation, path, [], Headers())
+        assert [fault.status for fault in checked.faults] == ([] if operation.public else [401])
+        for sent in ({"authorization": "Bearer x"}, {"x-auth-email": "a@example.com", "x-auth-key": "x"}):
+            assert 401 not in [
+                fault.status for fault in held.check(operation, path, [], Headers(sent)).faults
+            ]

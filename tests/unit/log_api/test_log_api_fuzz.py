@@ -16,7 +16,7 @@ from log_api.app import log_api_app
 from log_api.config import LogApiConfig
 from log_api.database import PostgresLogDatabase
 from log_api.listing import FILTERS
-from log_api.ports import READ_AUDIT_LOGS
+from log_api.ports import Permission
 from schemas.metric_defs import Metrics
 from tests.records import record
 from tests.unit.log_api.api_client import NOW_MS, ApiClient
@@ -65,7 +65,7 @@ _pairs = st.lists(st.tuples(_spelled.map("".join), _values), max_size=6)
 @pytest.fixture
 async def api(postgres_log: PostgresLogDatabase, stored_log: StoredLog) -> AsyncIterator[ApiClient]:
     _, token = await create_token(
-        stored_log.connection, "fuzz", None, [READ_AUDIT_LOGS], datetime.max.replace(tzinfo=UTC)
+        stored_log.connection, "fuzz", None, [Permission.AUDIT_LOGS], datetime.max.replace(tzinfo=UTC)
     )
     config = LogApiConfig(cursor_key=b"k" * 32)
     client = ApiClient(log_api_app(postgres_log, config, Metrics(), lambda: NOW_MS), config, token)

@@ -13,7 +13,7 @@ import pytest
 import structlog.testing
 
 from log_api.app import log_api_app
-from log_api.config import LogApiConfig
+from log_api.config import LogApiConfig, ProductCategory
 from log_api.listing import ListQuery
 from log_api.records import Page
 from schemas.explain import contract
@@ -29,7 +29,12 @@ CANARY = "canary-7f3a"
 
 @pytest.fixture
 def settings() -> LogApiConfig:
-    return LogApiConfig(cursor_key=b"k" * 32, product_categories={"messaging": ("alerting", "queues")})
+    return LogApiConfig(
+        cursor_key=b"k" * 32,
+        product_categories={
+            "messaging": ProductCategory("Messaging", {"alerting": "Alerts", "queues": "Queues"})
+        },
+    )
 
 
 @pytest.fixture
@@ -494,7 +499,7 @@ async def test_while_the_database_is_away(api: ApiClient, memory_log: MemoryLog)
 
 class BrokenLog(MemoryLog):
     async def page(self, query: ListQuery) -> Page:
-        raise LookupError(f"{CANARY} {query.account_id}")
+        raise LookupError(f"{CANARY} {query.accounts}")
 
 
 async def test_a_fault_of_ours_says_nothing(settings: LogApiConfig) -> None:

@@ -1,4 +1,4 @@
--- What was found out later, for conditions on it.
+-- What was found out later, for conditions on it; the range keeps the look-up in the record's day.
 LEFT JOIN LATERAL (
     SELECT found.*
     FROM auditap.audit_enrichments AS found

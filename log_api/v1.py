@@ -1,0 +1,121 @@
+"""The record as audit logs v1 has it: a view of the same record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from log_api.records import AuditRecord
+
+_ACTOR_TYPES = {"user": "user", "cloudflare_admin": "admin", "system": "Cloudflare"}
+
+CSV_HEADER = (
+    "id",
+    "when",
+    "action.type",
+    "action.result",
+    "actor.id",
+    "actor.email",
+    "actor.ip",
+    "actor.type",
+    "interface",
+    "owner.id",
+    "resource.type",
+    "resource.id",
+    "zone.name",
+    "newValue",
+    "oldValue",
+)
+
+
+class V1Action(msgspec.Struct, frozen=True):
+    """Whether it succeeded, and what kind of action it was."""
+
+    result: bool
+    type: str
+
+
+class V1Actor(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who did it; `type` one of user, admin, Cloudflare."""
+
+    id: str | None = None
+    email: str | None = None
+    ip: str | None = None
+    type: str | None = None
+
+
+class V1Part(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An owner or a resource."""
+
+    id: str | None = None
+    type: str | None = None
+
+
+class V1Record(msgspec.Struct, frozen=True, rename={"new_value": "newValue", "old_value": "oldValue"}):
+    """One record of v1. What was there before an action is not recorded: `old_value` is empty."""
+
+    id: str
+    action: V1Action
+    actor: V1Actor
+    interface: str
+    metadata: dict[str, Any]
+    new_value: str
+    owner: V1Part
+    resource: V1Part
+    when: str
+    old_value: str = ""
+
+
+def v1_record(record: AuditRecord) -> V1Record:
+    """Return the record in the shape of v1."""
+    actor, raw = record.actor, record.raw
+    told = {
+        "description": record.action.description,
+        "method": raw.method,
+        "status_code": raw.status_code,
+        "uri": raw.uri,
+        "ray_id": raw.cf_ray_id,
+        "product": record.resource.product,
+        "zone_id": record.zone.id,
+        "zone_name": record.zone.name,
+    }
+    return V1Record(
+        id=record.id,
+        action=V1Action(record.action.result == "success", record.action.type),
+        actor=V1Actor(actor.id, actor.email, actor.ip_address, _ACTOR_TYPES.get(actor.type or "")),
+        interface="UI" if actor.context == "dash" else "API",
+        metadata={name: value for name, value in told.items() if value is not None},
+        new_value=_body(record),
+        owner=V1Part(record.account.id),
+        resource=V1Part(record.resource.id, record.resource.type),
+        when=record.action.time,
+    )
+
+
+def _body(record: AuditRecord) -> str:
+    body = record.resource.request
+    return bytes(body).decode("utf-8", "replace") if isinstance(body, msgspec.Raw) else ""
+
+
+def v1_cells(record: AuditRecord) -> Sequence[object]:
+    """Return the record's cells below CSV_HEADER."""
+    one = v1_record(record)
+    return (
+        one.id,
+        one.when,
+        one.action.type,
+        str(one.action.result).lower(),
+        one.actor.id,
+        one.actor.email,
+        one.actor.ip,
+        one.actor.type,
+        one.interface,
+        one.owner.id,
+        one.resource.type,
+        one.resource.id,
+        record.zone.name,
+        one.new_value,
+        one.old_value,
+    )
