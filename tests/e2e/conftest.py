@@ -13,7 +13,7 @@ from tests.e2e.pipeline import Pipeline
 StartPipeline = Callable[..., Awaitable[Pipeline]]
 
 
-@pytest.fixture(params=["embedded", "kafka"])
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
 def bootstrap(request: pytest.FixtureRequest) -> str | None:
     if request.param == "embedded":
         return None
