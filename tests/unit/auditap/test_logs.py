@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from auditap.logs import configure_logs
+from auditap.logs import _QUIET, configure_logs
 
 CANARY = "CANARY7f3a"
 
@@ -16,8 +16,12 @@ CANARY = "CANARY7f3a"
 def _restored() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    named = {name: logging.getLogger(name).level for name in (*_QUIET, "httpcore")}
     yield
-    root.handlers, root.level = handlers, level
+    root.handlers = handlers
+    root.setLevel(level)
+    for name, before in named.items():
+        logging.getLogger(name).setLevel(before)
     structlog.reset_defaults()
 
 
