@@ -31,9 +31,6 @@ from tests.property.documents import (
     values,
 )
 
-# Hundreds of documents are compiled, each from nothing.
-pytestmark = pytest.mark.timeout(1800)
-
 EVENT_ID = new_id(1_769_192_714_749)
 HEADERS: Headers = {"content-type": "application/json", "x-actor-id": "u1"}
 
