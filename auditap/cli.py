@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from auditap.explain_command import explain_command
+from auditap.lint_command import lint_command
 from auditap.logs import configure_logs
 from auditap.settings import Settings, admin_dsn, load_settings
 from schemas.errors import AuditapError, RefusedCapture, StartupError
@@ -151,6 +153,8 @@ def replay(
         sys.exit(1)
 
 
+cli.add_command(lint_command)
+cli.add_command(explain_command)
 
 
 @cli.command("migrate")

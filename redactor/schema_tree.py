@@ -1,0 +1,303 @@
+"""A body's schema as a tree of positions, each kept or dropped, and by which rule. For lint and explain.
+
+What is kept is read off the compiled plan, so it cannot differ from what the redactor does. Why is read off the
+schemas that speak about the position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from redactor.branches import CONTAINER_KINDS, SCALAR_KINDS, Branch, Voices, is_marked
+from redactor.decisions import ENTRY, ITEMS, Decision, Step, StepKind, Verdict, denial_in, dropped
+from redactor.document import UNTRUSTED, LoadedDocument, Place
+from redactor.plan import DROP, Drop, Plan
+from redactor.plan_parts import PlanParts, keeps_value, resolved, shows_presence
+
+_UNGRANTED_KEYS = "a map's keys are data, and neither it nor its propertyNames is marked"
+_ENUMERATED = "from status 400 on, nothing is kept of a container with an enum or const"
+_OUTSIDE_ENVELOPE = "outside of the envelope's property"
+_NO_SINGLE_TYPE = "a mark grants nothing without one definite type"
+
+
+class Around(NamedTuple):
+    """What a position takes over from where it stands, as far as the reason depends on it."""
+
+    decided: Decision | None = None
+    """Nothing below can be kept, and why."""
+    array_is_marked: bool = False
+    marked_outside: Decision | None = None
+    """The mark that counts though it does not stand on the position's own schemas."""
+    envelope: str | None = None
+    """The one property of a response's root that is recorded (rule 12)."""
+    strict: bool = False
+    """The status is 400 or above: `enum` and `const` are enforced (rule 6)."""
+
+
+class Child(NamedTuple):
+    """A part of a container and the step that leads to it."""
+
+    step: Step
+    position: Position
+
+
+class SchemaTree:
+    """The positions of one document's schemas. One that is met again is the same object."""
+
+    def __init__(self, document: LoadedDocument) -> None:
+        self.document = document
+        self.inherits = document.config.container_marks == "inherit"
+        self.parts = PlanParts()
+        self._known: dict[object, Position] = {}
+
+    def root(self, schema: Place, plan: Plan, around: Around = Around()) -> Position:  # noqa: B008  immutable
+        """Return the position of a whole body or parameter, as `plan` decides it."""
+        return self.position([Branch(schema, grants=True)], DROP if around.decided else plan, around)
+
+    def position(self, branches: Sequence[Branch], plan: Plan, around: Around) -> Position:
+        """Return the position that `branches` describe and `plan` decides."""
+        plan = resolved(plan)
+        key = (tuple(each.identity for each in branches), id(plan), around)
+        known = self._known.get(key)
+        if known is None:
+            # It holds its plan, so that no other can get the same id.
+            known = self._known[key] = Position(self, Voices(self.document, branches), plan, around)
+        return known
+
+
+class Position:
+    """One position of a schema. `children` may lead back to a position above: whoever walks ends there."""
+
+    def __init__(self, tree: SchemaTree, voices: Voices, plan: Plan, around: Around) -> None:
+        self._tree = tree
+        self._voices = voices
+        self._around = around
+        self._nodes: list[dict[str, Any]] = [each.place.node for each in voices.all]
+        self._has_object_parts = self._admits("object") and any(map(_declares_object_parts, self._nodes))
+        self._has_array_parts = self._admits("array") and any(map(_declares_elements, self._nodes))
+        self.plan = plan
+        self.pointer = voices.all[0].place.pointer if voices.all else ""
+        self.is_leaf = not (self._has_object_parts or self._has_array_parts)
+        """Whether it has no declared parts: a scalar, a free-form object, a value of any type."""
+        self._is_present = shows_presence(plan) and around.envelope is None
+        self.shows = self._is_present or keeps_value(plan)
+        """Whether it shows by itself, whatever is kept below it."""
+
+    def _admits(self, kind: str) -> bool:
+        return self._voices.kinds is None or kind in self._voices.kinds
+
+    @property
+    def kind(self) -> str:
+        """Its types, as `string` or `integer|string`; `any` where no schema names one."""
+        kinds = self._voices.kinds
+        return "|".join(sorted(_kinds_named(self._nodes) if kinds is None else kinds)) or "any"
+
+    @property
+    def marked_nodes(self) -> list[dict[str, Any]]:
+        """The marked schemas that speak about it, granting or not."""
+        return [node for node in self._nodes if is_marked(node)]
+
+    @property
+    def nodes(self) -> Sequence[dict[str, Any]]:
+        """All schemas that speak about it."""
+        return self._nodes
+
+    @cached_property
+    def children(self) -> tuple[Child, ...]:
+        """Its parts in document order."""
+        found: list[Child] = []
+        if self._has_object_parts:
+            found.extend(self._properties())
+            found.extend(self._entries())
+        if self._has_array_parts:
+            found.extend(self._elements())
+        return tuple(found)
+
+    @cached_property
+    def decision(self) -> Decision:
+        """What becomes of it, by which rule."""
+        return self._of_leaf() if self.is_leaf else self._of_container()
+
+    @cached_property
+    def keeps_below(self) -> bool:
+        """Whether anything below it is kept or shows its presence."""
+        seen = {id(self)}
+        waiting = [self]
+        while waiting:
+            for _, child in waiting.pop().children:
+                if id(child) in seen or isinstance(child.plan, Drop):
+                    continue
+                if child.shows:
+                    return True
+                seen.add(id(child))
+                waiting.append(child)
+        return False
+
+    def _of_leaf(self) -> Decision:
+        if keeps_value(self.plan):
+            return self._grant()
+        if self._is_present:
+            return Decision(Verdict.PRESENCE, 3, "a mark on a container shows its presence", self.pointer)
+        return self._decided or self._refusal()
+
+    def _refusal(self) -> Decision:
+        """Return why a leaf is dropped that nothing denies."""
+        marked_around = self._around.array_is_marked or self._around.marked_outside is not None
+        kinds = self._voices.kinds
+        if not (self._voices.marked or marked_around):
+            if self.marked_nodes:
+                return dropped(7, "marked where a mark grants nothing", self.pointer)
+            return dropped(1, "not marked", self.pointer)
+        if kinds is None or not kinds <= SCALAR_KINDS:
+            return dropped(4, _NO_SINGLE_TYPE, self.pointer)
+        return dropped(7, "another schema of the same value does not keep it", self.pointer)
+
+    def _grant(self) -> Decision:
+        marked = [each.place for each in self._voices.all if each.grants and is_marked(each.place.node)]
+        at = marked[0].pointer if marked else self.pointer
+        if "object" in (self._voices.kinds or ()):
+            return Decision(Verdict.KEPT, 4, "a marked free-form object", at)
+        if marked:
+            return Decision(Verdict.KEPT, 2, "marked", at)
+        if self._around.array_is_marked:
+            return Decision(Verdict.KEPT, 2, "its array is marked", at)
+        return self._around.marked_outside or Decision(Verdict.KEPT, 7, "marked in its branches", at)
+
+    def _of_container(self) -> Decision:
+        if self.keeps_below:
+            words = "a container's mark shows its presence" if self._is_present else "holds what is kept"
+            return Decision(Verdict.KEPT, 3 if self._is_present else 11, words, self.pointer)
+        if self._is_present:
+            words = "a container's mark does not reach its parts"
+            return Decision(Verdict.PRESENCE, 3, words, self.pointer)
+        if self._decided is not None:
+            return self._decided
+        if self._voices.marked and (self._voices.kinds is None or len(self._voices.kinds) != 1):
+            return dropped(4, _NO_SINGLE_TYPE, self.pointer)
+        if self._voices.marked:
+            return dropped(7, "another schema of the same value does not keep it", self.pointer)
+        return dropped(11, "nothing in it is kept", self.pointer)
+
+    @cached_property
+    def _decided(self) -> Decision | None:
+        """Why nothing at the position and below it can be kept, whatever its marks."""
+        return self._around.decided or denial_in(self._voices) or self._enumerated() or self._uncomposed()
+
+    def _enumerated(self) -> Decision | None:
+        kinds = self._voices.kinds
+        if not (self._around.strict and isinstance(self.plan, Drop)) or (kinds and kinds <= SCALAR_KINDS):
+            return None
+        listing = [each.place for each in self._voices.all if {"enum", "const"} & each.place.node.keys()]
+        return dropped(6, _ENUMERATED, listing[0].pointer) if listing else None
+
+    def _uncomposed(self) -> Decision | None:
+        if not (self._voices.composed and isinstance(self.plan, Drop)):
+            return None
+        at = next(each.place for each in self._voices.all if {"oneOf", "anyOf"} & each.place.node.keys())
+        return dropped(7, "nothing is kept of this oneOf or anyOf", at.pointer)
+
+    @cached_property
+    def _below(self) -> Around:
+        mark = self._around.marked_outside
+        marked = [each.place for each in self._voices.all if each.grants and is_marked(each.place.node)]
+        if self._tree.inherits and marked:
+            mark = Decision(Verdict.KEPT, 3, "inherited from a marked container", marked[0].pointer)
+        mark = mark if self._tree.inherits else None
+        return Around(self._decided, marked_outside=mark, strict=self._around.strict)
+
+    def _properties(self) -> Iterator[Child]:
+        declaring: dict[str, list[Branch]] = {}
+        for branch in self._voices.all:
+            for name in _mapping(branch.place.node, "properties"):
+                if name != UNTRUSTED:
+                    declaring.setdefault(name, []).append(branch.part("properties", name))
+        envelope = self._around.envelope
+        outside = Around(self._decided or dropped(12, _OUTSIDE_ENVELOPE, self.pointer))
+        for name, branches in declaring.items():
+            if envelope in (None, name):
+                position = self._tree.position(branches, self._property_plan(name), self._below)
+            else:
+                position = self._tree.position(branches, DROP, outside)
+            yield Child(Step(StepKind.PROPERTY, name), position)
+
+    def _property_plan(self, name: str) -> Plan:
+        return self._tree.parts.of_property(self.plan, name)
+
+    def _entries(self) -> Iterator[Child]:
+        speaking = [branch for branch in self._voices.all if _speaks_of_keys(branch.place.node)]
+        below = self._below
+        if self._around.envelope is not None:
+            below = Around(self._decided or dropped(12, _OUTSIDE_ENVELOPE, self.pointer))
+        if speaking and below.decided is None and not self._keys_are_granted():
+            below = below._replace(decided=dropped(4, _UNGRANTED_KEYS, speaking[0].place.pointer))
+        plan = DROP if below.decided is not None else self.plan
+        of_entry = self._tree.parts.of_entry
+        for index, branch in enumerate(speaking):
+            for number, text in enumerate(_mapping(branch.place.node, "patternProperties")):
+                part = branch.part("patternProperties", text)
+                position = self._tree.position([part], of_entry(plan, index, number), below)
+                yield Child(Step(StepKind.PATTERN, text), position)
+        others = [each for each in speaking if isinstance(each.place.node.get("additionalProperties"), dict)]
+        if others:
+            parts = [each.part("additionalProperties") for each in others]
+            entry_plan = of_entry(plan, speaking.index(others[0]), None)
+            yield Child(ENTRY, self._tree.position(parts, entry_plan, below))
+
+    def _keys_are_granted(self) -> bool:
+        if self._voices.marked or self._around.marked_outside is not None:
+            return True
+        names = [
+            each.part("propertyNames") for each in self._voices.all if "propertyNames" in each.place.node
+        ]
+        return any(each.grants and Voices(self._tree.document, [each]).marked for each in names)
+
+    def _elements(self) -> Iterator[Child]:
+        below = self._below._replace(array_is_marked=self._voices.marked)
+        width = max(len(_slots(node)) for node in self._nodes)
+        for slot in (*range(width), None):
+            branches = [part for each in self._voices.all for part in _element_branches(each, slot)]
+            if branches:
+                plan = self._tree.parts.of_element(self.plan, slot)
+                step = ITEMS if slot is None else Step(StepKind.SLOT, str(slot))
+                yield Child(step, self._tree.position(branches, plan, below))
+
+
+def _mapping(node: dict[str, Any], keyword: str) -> dict[str, Any]:
+    part = node.get(keyword)
+    return part if isinstance(part, dict) else {}
+
+
+def _slots(node: dict[str, Any]) -> list[Any]:
+    slots = node.get("prefixItems")
+    return slots if isinstance(slots, list) else []
+
+
+def _speaks_of_keys(node: dict[str, Any]) -> bool:
+    return bool(_mapping(node, "patternProperties") or isinstance(node.get("additionalProperties"), dict))
+
+
+def _declares_object_parts(node: dict[str, Any]) -> bool:
+    return bool(_mapping(node, "properties")) or _speaks_of_keys(node)
+
+
+def _declares_elements(node: dict[str, Any]) -> bool:
+    return isinstance(node.get("items"), dict) or bool(_slots(node))
+
+
+def _element_branches(branch: Branch, slot: int | None) -> Iterator[Branch]:
+    node = branch.place.node
+    if slot is not None and slot < len(_slots(node)):
+        yield branch.part("prefixItems", slot)
+    elif isinstance(node.get("items"), dict):
+        yield branch.part("items")
+
+
+def _kinds_named(nodes: Sequence[dict[str, Any]]) -> frozenset[str]:
+    named: set[Any] = set()
+    for node in nodes:
+        declared = node.get("type")
+        listed = declared if isinstance(declared, list) else [declared]
+        named.update(each for each in listed if isinstance(each, str))
+    return frozenset(named) & (SCALAR_KINDS | CONTAINER_KINDS)

@@ -1,0 +1,128 @@
+"""Bodies made from positions, one token for each leaf, and which leaves of such a body stand in an event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from redactor.coverage import DEPTH_MAX
+from redactor.decisions import Step, StepKind, path_text
+from redactor.operations import LITERAL
+from redactor.schema_tree import Position
+from redactor.surface import OperationSurface
+from schemas.capture import Capture, CapturedRequest, CapturedResponse
+
+JSON = "application/json"
+ENTRY_KEY = "undeclared-key"
+PATTERN_KEYS: Mapping[str, str] = {"^x-": "x-undeclared"}
+"""A key for each pattern that the tests' documents use."""
+
+
+class Tokens:
+    """Gives each leaf a value of its own, and remembers all of them as text."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self.given: list[str] = []
+
+    def value(self, position: Position, turn: int) -> Any:
+        """A value that fits the position's type; `turn` goes through the types where there are several."""
+        enumerated = next((node["enum"] for node in position.nodes if node.get("enum")), None)
+        if enumerated is not None:
+            return enumerated[turn % len(enumerated)]
+        kinds = position.kind.split("|")
+        kind = kinds[turn % len(kinds)]
+        number = 700_000_000 + len(self.given)
+        token = f"{self._prefix}{len(self.given)}"
+        if kind in ("integer", "number"):
+            self.given.append(str(number))
+            return number
+        if kind == "boolean":
+            return True
+        self.given.append(token)
+        return {f"{token}-key": token} if kind == "object" else [token] if kind == "array" else token
+
+
+def instance(root: Position, tokens: Tokens, turn: int = 0) -> Any:
+    """A body with a value at every position; of positions that are objects or arrays, one of the two by `turn`."""
+
+    def made(position: Position, above: frozenset[Position]) -> Any:
+        if position.is_leaf:
+            return tokens.value(position, turn)
+        children = [each for each in position.children if each.position not in above]
+        named = [each for each in children if each.step.kind not in (StepKind.SLOT, StepKind.ITEMS)]
+        elements = [each for each in children if each not in named]
+        within = above | {position}
+        if len(above) > DEPTH_MAX:
+            return None
+        is_array = elements and (not named or turn % 2 == 1)
+        if is_array or (not named and "array" in position.kind):
+            return [made(each.position, within) for each in elements]
+        return {key_of(each.step): made(each.position, within) for each in named}
+
+    return made(root, frozenset({root}))
+
+
+def key_of(step: Step) -> str:
+    if step.kind is StepKind.PROPERTY:
+        return step.text
+    return ENTRY_KEY if step.kind is StepKind.ENTRY else PATTERN_KEYS[step.text]
+
+
+def leaves_in(root: Position, recorded: Any) -> Iterator[str]:
+    """The paths of the leaves that a recorded body of such an instance holds."""
+
+    def found(position: Position, value: Any, steps: tuple[Step, ...]) -> Iterator[str]:
+        if position.is_leaf:
+            if value not in ({}, []):
+                yield path_text(steps)
+            return
+        for step, child in position.children:
+            for part in _parts(position, step, value):
+                yield from found(child, part, (*steps, step))
+
+    return found(root, recorded, ())
+
+
+def _parts(position: Position, step: Step, value: Any) -> list[Any]:
+    slots = sum(each.kind is StepKind.SLOT for each, _ in position.children)
+    if step.kind is StepKind.ITEMS:
+        return value[slots:] if isinstance(value, list) else []
+    if step.kind is StepKind.SLOT:
+        found = value[int(step.text) : int(step.text) + 1] if isinstance(value, list) else []
+        return [each for each in found if each is not None]
+    return [value[key_of(step)]] if isinstance(value, dict) and key_of(step) in value else []
+
+
+def pair_for(
+    surface: OperationSurface,
+    *,
+    body: Any = None,
+    media_type: str = JSON,
+    status: int = 200,
+    answer: Any = None,
+    value: str = "1",
+) -> Capture:
+    """A pair that the operation governs, below its first server."""
+    operation = surface.operation
+    base = "".join(f"/{segment.text}" for segment in operation.servers[0].base)
+    texts = [
+        segment.text if segment.rank == LITERAL else _filled(segment.text, value)
+        for segment in operation.segments
+    ]
+    url = f"https://{operation.servers[0].host or 'host.example'}{base}/{'/'.join(texts)}"
+    return Capture(
+        CapturedRequest(operation.method, url, {"Content-Type": media_type}, _text(body)),
+        CapturedResponse(status, {"Content-Type": media_type}, _text(answer)),
+    )
+
+
+def _filled(text: str, value: str) -> str:
+    while "{" in text:
+        text = text.partition("{")[0] + value + text.partition("}")[2]
+    return text
+
+
+def _text(body: Any) -> str | None:
+    return None if body is None else json.dumps(body)

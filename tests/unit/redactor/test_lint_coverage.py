@@ -1,0 +1,325 @@
+"""What coverage calls kept is what the redactor keeps, leaf by leaf, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from redactor.config import DocumentConfig, RedactionConfig
+from redactor.coverage import LEAVES_MAX, LeafCounter, Tally, coverage_of, leaves_of, total
+from redactor.decisions import Verdict
+from redactor.document import LoadedDocument, load_document
+from redactor.redact import Redactor
+from redactor.surface import Body, OperationSurface, Side, Surface
+from schemas.event import BodyReason
+from tests.unit.redactor.instances import Tokens, instance, leaves_in, pair_for
+from tests.unit.redactor.pairs import (
+    DENIED,
+    MARKED,
+    TEXT,
+    Node,
+    a_document,
+    a_marked_object,
+    an_object,
+    an_operation,
+    body_of,
+    event_of,
+    fail,
+    loaded,
+    text_of,
+)
+
+TURNS = 4
+ENUM = {"type": "string", "enum": ["a", "b"], "x-auditable": True}
+
+SCHEMAS: dict[str, Node] = {
+    "scalars": an_object(kept=MARKED, dropped=TEXT, denied=DENIED, secret=MARKED | {"format": "password"}),
+    "containers": an_object(
+        marked=a_marked_object(kept=MARKED, dropped=TEXT),
+        empty=a_marked_object(dropped=TEXT),
+        unmarked=an_object(dropped=TEXT),
+        denied=an_object(kept=MARKED) | {"x-sensitive": True},
+    ),
+    "arrays": an_object(
+        on_array={"type": "array", "items": TEXT, "x-auditable": True},
+        on_items={"type": "array", "items": MARKED},
+        on_both={"type": "array", "items": MARKED, "x-auditable": True},
+        of_objects={"type": "array", "items": an_object(kept=MARKED, dropped=TEXT), "x-auditable": True},
+        of_arrays={"type": "array", "items": {"type": "array", "items": MARKED}},
+        of_nothing={"type": "array", "x-auditable": True},
+    ),
+    "free_form": an_object(
+        kept={"type": "object", "x-auditable": True},
+        dropped={"type": "object"},
+        closed={"type": "object", "additionalProperties": False, "x-auditable": True},
+        untyped={"x-auditable": True},
+    ),
+    "maps": an_object(
+        marked={"type": "object", "additionalProperties": MARKED, "x-auditable": True},
+        unmarked={"type": "object", "additionalProperties": MARKED},
+        keys={"type": "object", "additionalProperties": MARKED, "propertyNames": MARKED},
+        dropped={"type": "object", "additionalProperties": TEXT, "x-auditable": True},
+        patterns={"type": "object", "patternProperties": {"^x-": MARKED}, "x-auditable": True},
+        mixed=an_object(kept=MARKED) | {"additionalProperties": an_object(kept=MARKED), "x-auditable": True},
+        any={"type": "object", "additionalProperties": {}, "x-auditable": True},
+    ),
+    "types": an_object(
+        several={"type": ["string", "integer"], "x-auditable": True},
+        mixed={"type": ["string", "object"], "properties": {"kept": MARKED}, "x-auditable": True},
+        either={
+            "type": ["array", "object"],
+            "properties": {"kept": MARKED},
+            "items": MARKED,
+            "x-auditable": True,
+        },
+        untyped={"properties": {"kept": MARKED, "dropped": TEXT}},
+        numbers=an_object(one={"type": "integer", "x-auditable": True}, two={"type": "number"}),
+    ),
+    "composed": an_object(
+        united={"allOf": [an_object(kept=MARKED), an_object(dropped=TEXT, kept=TEXT)]},
+        denying={"allOf": [an_object(kept=MARKED), {"x-sensitive": True}]},
+        one_of={"oneOf": [an_object(kept=MARKED), an_object(kept=MARKED, dropped=TEXT)]},
+        any_of={"anyOf": [an_object(kept=MARKED), an_object(kept=TEXT)]},
+        scalars={"oneOf": [MARKED, {"type": "integer", "x-auditable": True}]},
+        negated={"type": "string", "not": {"x-auditable": True, "enum": ["z"]}},
+        conditional=an_object(kept=MARKED) | {"then": {"properties": {"kept": DENIED}}},
+    ),
+    "tuples": an_object(
+        slots={"type": "array", "prefixItems": [TEXT, MARKED, DENIED], "items": MARKED},
+    ),
+    "enumerated": an_object(kept=ENUM, container=an_object(kept=MARKED) | {"enum": [{"kept": "a"}]}),
+    "references": an_object(
+        through={"$ref": "#/components/schemas/Named"},
+        beside={"$ref": "#/components/schemas/Plain", "x-auditable": True},
+        broken={"$ref": "#/components/schemas/Missing"},
+    ),
+    "recursive": {"$ref": "#/components/schemas/Tree"},
+    "mutual": {"$ref": "#/components/schemas/Left"},
+    "barren": {"$ref": "#/components/schemas/Barren"},
+    "result": an_object(result=an_object(kept=MARKED, dropped=TEXT), success=MARKED) | {"x-auditable": True},
+}
+NAMED = {
+    "Named": an_object(kept=MARKED, dropped=TEXT),
+    "Plain": TEXT,
+    "Tree": an_object(
+        kept=MARKED, dropped=TEXT, below={"type": "array", "items": {"$ref": "#/components/schemas/Tree"}}
+    ),
+    "Chain": an_object(kept=MARKED, next={"$ref": "#/components/schemas/Chain"}),
+    "Left": an_object(kept=MARKED, right={"$ref": "#/components/schemas/Right"}),
+    "Right": an_object(dropped=TEXT, left={"$ref": "#/components/schemas/Left"}),
+    "Barren": an_object(dropped=TEXT, below={"$ref": "#/components/schemas/Barren"}),
+}
+
+
+def a_wide_document(version: str) -> Node:
+    operations = {
+        f"/{name}/{{thing}}": {
+            "post": an_operation(schema, schema, operationId=name)
+            | {
+                "responses": {
+                    "200": body_of(schema),
+                    "4XX": body_of(schema),
+                    "default": body_of(schema),
+                }
+            },
+        }
+        for name, schema in SCHEMAS.items()
+    }
+    both, one = an_object(kept=MARKED, lone=MARKED), an_object(kept=MARKED, lone=TEXT)
+    operations["/twins/{one}"] = {"post": an_operation(both, both, operationId="twin-1")}
+    operations["/twins/{other}"] = {"post": an_operation(one, one, operationId="twin-2")}
+    operations["/denied"] = {"post": an_operation(both, both, operationId="denied", **{"x-auditable": False})}
+    operations["/media"] = {
+        "put": an_operation(both, operationId="media")
+        | {"requestBody": {"content": {"application/*": {"schema": both}, "text/plain": {"schema": MARKED}}}}
+    }
+    return a_document(operations, version, components={"schemas": NAMED})
+
+
+def assert_agreement(document: LoadedDocument, config: RedactionConfig, every: int = 1) -> Tally:
+    """Hold every leaf of every body to what an event of the redactor holds; returns what was compared."""
+    surface = Surface(document, config)
+    redactor = Redactor([document], config, on_failure=fail)
+    compared = Tally()
+    for operation in surface.operations[::every]:
+        found = surface.of(operation)
+        assert found is not None
+        for body in found.bodies():
+            if body.root is not None and found.reads_responses:
+                compared = total([compared, _compare(redactor, found, body)])
+    return compared
+
+
+def _compare(redactor: Redactor, surface: OperationSurface, body: Body) -> Tally:
+    assert body.root is not None
+    leaves = list(leaves_of(body.root))
+    claimed = {each.path for each in leaves if each.position.decision.verdict is Verdict.KEPT}
+    seen: set[str] = set()
+    for turn in range(TURNS if len(leaves) < 200 else 1):
+        value = instance(body.root, Tokens("token-"), turn)
+        recorded = _recorded(redactor, surface, body, value)
+        if recorded is not None:
+            whole = recorded[0] if body.envelope is None else {body.envelope: recorded[0]}
+            seen |= set(leaves_in(body.root, whole))
+    assert seen == claimed, (
+        f"{surface.operation.method} {surface.operation.template} {body.side} {body.status}"
+    )
+    return Tally(len(leaves), len(claimed))
+
+
+def _recorded(redactor: Redactor, surface: OperationSurface, body: Body, value: Any) -> list[Any] | None:
+    if body.side is Side.REQUEST:
+        media_type = body.media_type.replace("*", "json")
+        event = event_of(redactor, pair_for(surface, body=value, media_type=media_type))
+        receipt, text = event.receipt.request, text_of(event.resource.request)
+    else:
+        status = _STATUSES.get(body.status or "") or int(body.status or 0)
+        pair = pair_for(surface, answer=value, media_type=body.media_type, status=status)
+        event = event_of(redactor, pair)
+        receipt, text = event.receipt.response, text_of(event.resource.response)
+    assert receipt.reason in (None, *_EXPECTED_REASONS)
+    assert event.receipt.operation is not None
+    return None if text is None else [json.loads(text)]
+
+
+_STATUSES = {"default": 599, "2XX": 250, "4XX": 450, "4xx": 450, "5XX": 550, "5xx": 550}
+_EXPECTED_REASONS = (BodyReason.OPTED_OUT, BodyReason.MEDIA_TYPE, BodyReason.GET, BodyReason.NO_SCHEMA)
+
+
+@pytest.mark.parametrize("version", ["3.0.3", "3.1.0"])
+@pytest.mark.parametrize("envelope", [None, "result"])
+@pytest.mark.parametrize("container_marks", ["presence", "inherit"])
+def test_every_leaf_called_kept_survives_and_no_other(
+    version: str, envelope: str | None, container_marks: str
+) -> None:
+    document = loaded(a_wide_document(version), envelope=envelope, container_marks=container_marks)
+    compared = assert_agreement(document, RedactionConfig())
+    assert compared.leaves > 200
+    assert 50 < compared.kept < compared.leaves - 50
+
+
+@pytest.mark.parametrize("name", ["cloudflare-auditable.openapi.json", "cloudflare-2024.openapi.json"])
+def test_every_leaf_of_a_real_document_that_is_called_kept_survives_and_no_other(
+    real_specs: Path, name: str
+) -> None:
+    config = DocumentConfig(real_specs / name, envelope="result")
+    compared = assert_agreement(load_document(config), RedactionConfig(), every=5)
+    assert compared.leaves > 2_000
+
+
+def the_operation(schema: Node, **keywords: Any) -> tuple[Surface, OperationSurface]:
+    document = a_document(
+        {"/things": {"post": an_operation(schema, **keywords)}}, "3.1.0", components={"schemas": NAMED}
+    )
+    surface = Surface(loaded(document), RedactionConfig())
+    found = surface.of(surface.operations[0])
+    assert found is not None
+    return surface, found
+
+
+def the_leaves(schema: Node) -> dict[str, tuple[Verdict, int]]:
+    _, found = the_operation(schema)
+    (body,) = found.request_bodies()
+    assert body.root is not None
+    decisions = {each.path: each.position.decision for each in leaves_of(body.root)}
+    return {path: (decision.verdict, decision.rule) for path, decision in decisions.items()}
+
+
+KEPT, PRESENCE, DROPPED = Verdict
+
+
+@pytest.mark.parametrize(
+    ("schema", "leaves"),
+    [
+        (MARKED, {"(body)": (KEPT, 2)}),
+        (an_object(a=TEXT), {"a": (DROPPED, 1)}),
+        (an_object(a=DENIED | {"x-auditable": True}), {"a": (DROPPED, 5)}),
+        (an_object(a=MARKED) | {"x-auditable": False}, {"a": (DROPPED, 5)}),
+        (an_object(a={"x-auditable": True}), {"a": (DROPPED, 4)}),
+        (an_object(a={"type": "object", "x-auditable": True}), {"a": (KEPT, 4)}),
+        (
+            {"type": "object", "additionalProperties": False, "x-auditable": True},
+            {"(body)": (PRESENCE, 3)},
+        ),
+        ({"type": "object", "additionalProperties": MARKED}, {"{key}": (DROPPED, 4)}),
+        ({"type": "array", "items": TEXT, "x-auditable": True}, {"[]": (KEPT, 2)}),
+        ({"type": "array", "prefixItems": [TEXT], "items": MARKED}, {"[0]": (DROPPED, 1), "[]": (KEPT, 2)}),
+        (an_object(**{"a.b": MARKED, "{key}": TEXT}), {"'a.b'": (KEPT, 2), "'{key}'": (DROPPED, 1)}),
+        (
+            {"type": "object", "patternProperties": {"^x-": MARKED}, "x-auditable": True},
+            {"{/^x-/}": (KEPT, 2)},
+        ),
+        (
+            {"type": "array", "items": {"$ref": "#/components/schemas/Chain"}},
+            {"[].kept": (KEPT, 2), "[].next.kept": (KEPT, 2)},
+        ),
+    ],
+)
+def test_a_leaf_is_told_by_path_verdict_and_rule(
+    schema: Node, leaves: dict[str, tuple[Verdict, int]]
+) -> None:
+    assert the_leaves(schema) == leaves
+
+
+def test_a_container_that_holds_nothing_kept_in_a_circle_is_dropped() -> None:
+    _, found = the_operation({"$ref": "#/components/schemas/Barren"})
+    (body,) = found.request_bodies()
+    assert body.root is not None
+    assert body.root.decision.verdict is Verdict.DROPPED
+
+
+def test_get_bodies_are_not_counted_unless_the_operator_lists_the_operation() -> None:
+    document = a_document({"/things": {"get": an_operation(response=an_object(a=MARKED))}})
+    for listed, tally in ((set(), Tally()), ({"op"}, Tally(1, 1))):
+        config = RedactionConfig(get_responses_kept=frozenset(listed))
+        (coverage,) = coverage_of(Surface(loaded(document), config))
+        assert coverage.side(Side.RESPONSE) == tally
+
+
+@pytest.mark.parametrize(
+    ("statuses", "sides"),
+    [
+        (["200", "404"], {"200": Side.RESPONSE, "404": Side.ERROR}),
+        (["204", "default"], {"204": Side.RESPONSE, "default": Side.ERROR}),
+        (["default"], {"default": Side.RESPONSE}),
+        (["4XX", "default"], {"4XX": Side.ERROR, "default": Side.RESPONSE}),
+        (["2xx", "5xx", "unknown"], {"2xx": Side.RESPONSE, "5xx": Side.ERROR}),
+    ],
+)
+def test_a_response_is_on_the_side_of_the_statuses_it_governs(
+    statuses: list[str], sides: dict[str, Side]
+) -> None:
+    _, found = the_operation(TEXT, responses={status: body_of(MARKED) for status in statuses})
+    answers = [each for each in found.bodies() if each.side is not Side.REQUEST]
+    assert {str(each.status): each.side for each in answers} == sides
+
+
+def test_counting_ends_for_schemas_that_unfold_without_end() -> None:
+    # Each of 40 schemas holds all others, so that there are more ways down than can ever be walked.
+    names = [f"S{number}" for number in range(40)]
+    parts = {name: {"$ref": f"#/components/schemas/{name}"} for name in names}
+    schemas = {name: an_object(leaf=TEXT, **parts) for name in names}
+    document = a_document({"/things": {"post": an_operation(parts["S0"])}}, components={"schemas": schemas})
+    surface = Surface(loaded(document), RedactionConfig())
+    (coverage,) = coverage_of(surface)
+    assert 40 <= coverage.side(Side.REQUEST).leaves <= LEAVES_MAX
+    (body,) = [each.body for each in coverage.bodies if each.body.root is not None]
+    assert body.root is not None
+    assert sum(1 for _ in leaves_of(body.root)) <= LEAVES_MAX
+
+
+def test_counting_agrees_with_listing() -> None:
+    surface = Surface(loaded(a_wide_document("3.1.0")), RedactionConfig())
+    counter = LeafCounter()
+    for operation in surface.operations:
+        found = surface.of(operation)
+        assert found is not None
+        for body in found.bodies():
+            if body.root is not None:
+                listed = list(leaves_of(body.root))
+                kept = sum(each.position.decision.verdict is Verdict.KEPT for each in listed)
+                assert counter.count(body.root) == Tally(len(listed), kept)
+                assert sum(1 for _ in leaves_of(body.root, kept_only=True)) == kept
