@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from auditap.embedded_postgres import EmbeddedPostgres
 from tests.kafka_broker import KafkaBroker, KafkaUnavailableError, fetch_jars
@@ -76,6 +77,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def _in_ci() -> bool:
     return os.environ.get("CI", "").lower() in {"1", "true"}
+
+
+# HYPOTHESIS_PROFILE=fuzz asks for the long runs; a test that sets its own number of examples keeps it.
+settings.register_profile("default", max_examples=300, deadline=None, derandomize=_in_ci())
+settings.register_profile(
+    "fuzz", max_examples=10_000, deadline=None, derandomize=_in_ci(), suppress_health_check=list(HealthCheck)
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture(autouse=True)

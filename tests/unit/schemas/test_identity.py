@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from calendar import timegm
+from datetime import datetime
 from uuid import UUID
 
 import pytest
@@ -81,7 +82,8 @@ def test_hyphens_and_capitals_are_the_same_id() -> None:
 
 @given(st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31)))  # noqa: DTZ001  bounds of a strategy are naive
 def test_times_are_read_as_they_are_written(at: datetime) -> None:
-    expected = int(at.replace(tzinfo=UTC).timestamp() // 1) * 1000 + at.microsecond // 1000
+    # In whole numbers: `timestamp()` is a float and rounds the last microseconds of a second up to the next.
+    expected = timegm(at.timetuple()) * 1000 + at.microsecond // 1000
     written = rfc3339_ms(expected)
     assert parse_rfc3339_ms(written) == expected
     assert written == at.strftime("%Y-%m-%dT%H:%M:%S.").rjust(20, "0") + f"{expected % 1000:03d}Z"
