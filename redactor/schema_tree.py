@@ -51,6 +51,7 @@ class SchemaTree:
         self.inherits = document.config.container_marks == "inherit"
         self.parts = PlanParts()
         self._known: dict[object, Position] = {}
+        self._voices: dict[object, Voices] = {}
 
     def root(self, schema: Place, plan: Plan, around: Around = Around()) -> Position:  # noqa: B008  immutable
         """Return the position of a whole body or parameter, as `plan` decides it."""
@@ -59,11 +60,15 @@ class SchemaTree:
     def position(self, branches: Sequence[Branch], plan: Plan, around: Around) -> Position:
         """Return the position that `branches` describe and `plan` decides."""
         plan = resolved(plan)
-        key = (tuple(each.identity for each in branches), id(plan), around)
+        said = tuple(each.identity for each in branches)
+        key = (said, id(plan), around)
         known = self._known.get(key)
         if known is None:
+            voices = self._voices.get(said)
+            if voices is None:
+                voices = self._voices[said] = Voices(self.document, branches)
             # It holds its plan, so that no other can get the same id.
-            known = self._known[key] = Position(self, Voices(self.document, branches), plan, around)
+            known = self._known[key] = Position(self, voices, plan, around)
         return known
 
 
