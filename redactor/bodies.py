@@ -7,7 +7,7 @@ from typing import NamedTuple
 from redactor.compiled import Media
 from redactor.config import Limits
 from redactor.headers import Fields, is_encoded
-from redactor.plan import DROPPED, Kept, count_scalars
+from redactor.plan import DROPPED, Kept, count_scalars, finds_no_branch
 from redactor.url import split_query
 from redactor.wellformed import Unusable, read_json
 from schemas.capture import CapturedRequest, CapturedResponse, body_bytes
@@ -58,9 +58,12 @@ def redact_body(message: Message, fields: Fields, media: Media | BodyReason, lim
     if is_encoded(fields):
         return dropped(BodyReason.ENCODING)
     try:
-        whole = media.plan.keep(read_json(_text(message, limits.body_bytes_max), limits.depth_max))
+        tree = read_json(_text(message, limits.body_bytes_max), limits.depth_max)
     except Unusable as unusable:
         return dropped(unusable.reason)
+    whole = media.plan.keep(tree)
+    if whole is DROPPED and finds_no_branch(media.plan, tree):
+        return dropped(BodyReason.NO_BRANCH)
     recorded = whole
     if media.envelope is not None:
         recorded = whole.get(media.envelope, DROPPED) if type(whole) is dict else DROPPED

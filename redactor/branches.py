@@ -1,100 +1,204 @@
 """All the schemas that speak about one value: the node, what it refers to, and its composition branches.
 
 Some of them grant, all of them deny (rules 5 and 7). `allOf` branches and what a `$ref` leads to grant as the node
-itself does. What stands beside a `$ref` in 3.0, under `not`, in conditionals or dependent schemas only denies.
+itself does. The branches of a `oneOf` or `anyOf` are alternatives: each grants for the values that it may describe.
+What stands beside a `$ref` in 3.0, under `not`, in conditionals or dependent schemas only denies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
-from redactor.document import UNTRUSTED, LoadedDocument, Place
+from redactor.candidates import OWN, STRAY, UNMARKED, Candidate
+from redactor.document import LoadedDocument, Place
+from redactor.kinds import (
+    CONTAINER_KINDS,
+    NULL,
+    SCALAR_KINDS,
+    Kinds,
+    kinds_of,
+    listed_values,
+    lists_null_alone,
+)
+from redactor.said import Branch, Identity, Said, is_denied, is_marked, is_sound, mapped_place
 
-SCALAR_KINDS = frozenset({"string", "boolean", "integer", "number"})
-CONTAINER_KINDS = frozenset({"object", "array"})
-_KINDS = SCALAR_KINDS | CONTAINER_KINDS | {"null"}
+__all__ = [
+    "CONTAINER_KINDS",
+    "SCALAR_KINDS",
+    "Branch",
+    "Choice",
+    "Speech",
+    "Voices",
+    "is_denied",
+    "is_marked",
+]
+
 _DENYING_BRANCH = ("not", "if", "then", "else")
 _DENYING_BRANCHES = ("dependentSchemas", "dependencies")
-# What these bring in cannot be told from the document's text alone.
-_UNREACHABLE = ("$dynamicRef", "$recursiveRef", "contentSchema")
-_PARTS_THAT_MUST_BE_MAPPINGS = ("properties", "patternProperties", "dependentSchemas")
+_CHOOSING = ("oneOf", "anyOf")
+_OPENED_MAX = 50_000
+_CHOICES_NESTED_MAX = 32
 
 
-def is_denied(node: Any) -> bool:
-    """Tell whether a node's own keywords deny what it describes (rules 1 and 5)."""
-    if not isinstance(node, dict):
-        return False
-    return (
-        node.get("x-sensitive", False) is not False
-        or node.get("x-auditable", True) is not True
-        or node.get("format") == "password"
-        or UNTRUSTED in node
-    )
+class Choice(NamedTuple):
+    """A `oneOf` or `anyOf`: a value may be what any of the alternatives describes."""
+
+    alternatives: tuple[Speech, ...]
+    places: tuple[Place, ...] = ()
+    """Where the alternatives stand, if that is one node's keyword."""
+    discriminator: Any = None
+    is_narrowed: bool = False
 
 
-def is_marked(node: Any) -> bool:
-    """Tell whether a node is marked: `x-auditable` is JSON true, nothing else (rule 1)."""
-    return isinstance(node, dict) and node.get("x-auditable") is True
+class Speech:
+    """What branches on one value say together, some of them in any case, others as alternatives."""
 
-
-class Branch(NamedTuple):
-    """One schema that speaks about a value; `grants` says whether its marks count."""
-
-    place: Place
-    grants: bool
+    def __init__(self, order: Sequence[Branch | Choice]) -> None:
+        self.order = order
+        self.own = [each for each in order if isinstance(each, Branch)]
+        """Every branch that speaks in any case and whose schema is a mapping, in document order."""
+        self.choices = [each for each in order if isinstance(each, Choice)]
+        self.granting = [branch.place.node for branch in self.own if branch.grants]
+        self.marked = any(map(is_marked, self.granting))
+        self.own_kinds: Kinds = kinds_of(self.granting)
+        """The types that every granting branch admits."""
 
     @property
-    def identity(self) -> tuple[int, bool]:
-        """Return what makes it the same branch again; nodes live as long as their document."""
-        return id(self.place.node), self.grants
+    def composed(self) -> bool:
+        """Tell whether there is a choice between alternatives."""
+        return bool(self.choices)
 
-    def part(self, *steps: str | int, grants: bool = True) -> Branch:
-        """Return the branch that a keyword below this one adds, granting only if this one does."""
-        return Branch(self.place.child(*steps), self.grants and grants)
+    @cached_property
+    def heard(self) -> list[Branch]:
+        """Every branch, those of alternatives too, in document order."""
+        heard: list[Branch] = []
+        for each in self.order:
+            if isinstance(each, Branch):
+                heard.append(each)
+            else:
+                for way in each.alternatives:
+                    heard.extend(way.heard)
+        return heard
+
+    @property
+    def all(self) -> list[Branch]:
+        """Every branch; those of alternatives as ones that grant nothing."""
+        certain = {id(each) for each in self.own}
+        return [each if id(each) in certain else each._replace(grants=False) for each in self.heard]
+
+    @property
+    def kinds(self) -> frozenset[str] | None:
+        """The types that the value may have, `null` left aside; None where some of it says no type."""
+        found: frozenset[str] = frozenset()
+        for candidate in self.candidates:
+            if candidate.kinds is None:
+                return None
+            found |= candidate.kinds
+        return found - NULL
+
+    @cached_property
+    def candidates(self) -> frozenset[Candidate]:
+        """What the value may be, as far as types and marks go: one for each kind of combination of alternatives."""
+        mark = (STRAY if self.own_kinds is None else OWN) if self.marked else UNMARKED
+        is_declared = any(branch.declares for branch in self.own)
+        found = {Candidate(self.own_kinds, mark, is_declared)}
+        for choice in self.choices:
+            ways = frozenset().union(*(way.candidates for way in choice.alternatives))
+            found = {one.beside(other) for one in found for other in ways}
+        return frozenset(each for each in found if each.kinds is None or each.kinds)
+
+    def listed_values(self, kind: str | None = None) -> frozenset[str] | None:
+        """Return the scalars that `enum` and `const` admit, as canonical texts; None where some are not listed.
+
+        With `kind`, alternatives that admit no value of this type do not count.
+        """
+        admitted = listed_values(self.granting)
+        for choice in self.choices:
+            able = [way for way in choice.alternatives if way.speaks_of(kind)]
+            lists = [way.listed_values(kind) for way in able]
+            if lists and None not in lists:
+                united_lists = frozenset().union(*(each or () for each in lists))
+                admitted = united_lists if admitted is None else admitted & united_lists
+        return admitted
+
+    def may_be(self, kind: str) -> bool:
+        """Tell whether the value may be of this type."""
+        return any(each.admits(kind) for each in self.candidates)
+
+    def speaks_of(self, kind: str | None) -> bool:
+        """Tell whether it says anything of values of this type."""
+        return any(each.is_declared and (kind is None or each.admits(kind)) for each in self.candidates)
+
+    def narrowed(self, index: int, chosen: Sequence[int], ruled_out: Sequence[Branch]) -> Speech:
+        """Return the speech with only the `chosen` ones of a choice's alternatives; `ruled_out` may still deny."""
+        choice = self.choices[index]
+        ways = [choice.alternatives[each] for each in chosen]
+        position = next(at for at, each in enumerate(self.order) if each is choice)
+        instead = ways[0].order if len(ways) == 1 else [Choice(tuple(ways), is_narrowed=True)]
+        denying = (branch.denying() for branch in ruled_out)
+        return Speech([*self.order[:position], *instead, *self.order[position + 1 :], *denying])
 
 
-class Voices:
-    """What all branches on one value say together. Collected once per schema position, while compiling."""
+class Voices(Speech):
+    """What a document says about one value. Collected once per schema position, while compiling."""
 
-    def __init__(self, document: LoadedDocument, branches: Iterable[Branch]) -> None:
+    def __init__(
+        self,
+        document: LoadedDocument,
+        branches: Iterable[Branch],
+        choices: Iterable[Sequence[Said]] = (),
+        above: tuple[set[Identity], ...] = (),
+    ) -> None:
         self._document = document
-        self.all: list[Branch] = []
-        """Every branch whose schema is a mapping, in document order."""
+        self._above = above
+        self._seen: set[Identity] = set()
+        self.opened = 0
+        """How many branches were looked at to hear them all."""
         self.denied = False
-        self.composed = False
-        """Whether a granting branch holds `oneOf` or `anyOf`."""
-        self._collect(branches)
-        self.granting = [branch.place.node for branch in self.all if branch.grants]
-        self.marked = any(map(is_marked, self.granting))
-        self.kinds = self._kinds()
-        """The types that every granting branch admits, `null` left aside; None where none says a type."""
+        order: list[Branch | Choice] = []
+        for each in [*self._collect(branches), *choices]:
+            if isinstance(each, Branch):
+                order.append(each)
+            else:
+                order.extend(self._settle(each) if isinstance(each, _Choosing) else self._choice(each))
+        super().__init__(order)
+        # Schemas that exclude one another describe no value at all.
+        self.denied |= not above and bool(order) and not self.candidates
 
-    def _collect(self, branches: Iterable[Branch]) -> None:
+    def _collect(self, branches: Iterable[Branch]) -> list[Branch | _Choosing]:
         """Gather the branches without recursion, each once, so that cycles end and depth does not matter."""
-        seen: set[tuple[int, bool]] = set()
-        waiting: list[Branch | _Turn] = []
+        order: list[Branch | _Choosing] = []
+        waiting: list[Branch | _Turn | _Choosing] = []
         waiting.extend(list(branches)[::-1])
         while waiting:
             branch = waiting.pop()
-            if isinstance(branch, _Turn):
-                self.all.append(branch.branch)
-            elif branch.identity not in seen:
-                seen.add(branch.identity)
+            if isinstance(branch, _Choosing):
+                order.append(branch)
+            elif isinstance(branch, _Turn):
+                order.append(branch.branch)
+            elif not any(branch.identity in level for level in (self._seen, *self._above)):
+                self._seen.add(branch.identity)
+                self.opened += 1
+                if self.opened > _OPENED_MAX:
+                    self._deny(branch, "too_complex")
+                    return order
                 waiting.extend(list(self._open(branch))[::-1])
+        return order
 
-    def _open(self, branch: Branch) -> Iterator[Branch | _Turn]:
+    def _open(self, branch: Branch) -> Iterator[Branch | _Turn | _Choosing]:
         """Yield what a branch adds: its own turn and its parts' branches, in the order of its keywords."""
         node = branch.place.node
         if isinstance(node, bool):
             self.denied |= branch.grants and not node
             return
-        if not isinstance(node, dict) or not self._is_sound(branch):
+        if not isinstance(node, dict) or not is_sound(node, is_3_0=self._document.is_3_0):
             self._deny(branch, "unusable_schema")
             return
         self.denied |= is_denied(node)
         beside_reference = "$ref" in node and self._document.is_3_0
-        own = Branch(branch.place, branch.grants and not beside_reference)
+        own = branch._replace(grants=branch.grants and not beside_reference)
         parts = {keyword: list(self._parts(keyword, branch, own)) for keyword in node}
         if "properties" not in node:
             yield _Turn(own)
@@ -103,22 +207,21 @@ class Voices:
                 yield _Turn(own)
             yield from added
 
-    def _parts(self, keyword: str, branch: Branch, own: Branch) -> Iterator[Branch]:
+    def _parts(self, keyword: str, branch: Branch, own: Branch) -> Iterator[Branch | _Choosing]:
         """Yield the branches on the same value that one keyword of a schema adds."""
         value = own.place.node[keyword]
         if keyword == "$ref":
             yield from self._referred(branch)
         elif keyword == "allOf":
-            yield from self._listed(own, keyword, grants=True)
-        elif keyword in ("oneOf", "anyOf"):
-            self.composed |= own.grants
-            yield from self._listed(own, keyword, grants=False)
+            yield from self._listed(own, keyword)
+        elif keyword in _CHOOSING:
+            yield from self._chosen(own, list(self._listed(own, keyword)))
         elif keyword in _DENYING_BRANCH:
-            yield own.part(keyword, grants=False)
+            yield own.part(keyword).denying()
         elif keyword in _DENYING_BRANCHES and isinstance(value, dict):
             for name, schema in value.items():
                 if isinstance(schema, dict):
-                    yield own.part(keyword, name, grants=False)
+                    yield own.part(keyword, name).denying()
         elif keyword == "discriminator" and isinstance(value, dict):
             yield from self._mapped(value.get("mapping"))
 
@@ -127,50 +230,63 @@ class Voices:
         if target is None:
             self._deny(branch, "broken_reference")
         else:
-            yield Branch(target, branch.grants)
+            yield branch._replace(place=target)
 
-    def _listed(self, own: Branch, keyword: str, *, grants: bool) -> Iterator[Branch]:
+    def _listed(self, own: Branch, keyword: str) -> Iterator[Branch]:
         schemas = own.place.node[keyword]
         if not isinstance(schemas, list):
             self._deny(own, "unusable_schema")
             return
         for index in range(len(schemas)):
-            yield own.part(keyword, index, grants=grants)
+            yield own.part(keyword, index)
 
     def _mapped(self, mapping: Any) -> Iterator[Branch]:
         """Yield the schemas that a discriminator names: a denial in one may describe this very value."""
         for name in mapping.values() if isinstance(mapping, dict) else ():
-            if isinstance(name, str):
-                target = self._document.resolve(name if "#" in name else f"#/components/schemas/{name}")
-                if target is not None:
-                    yield Branch(target, grants=False)
+            target = mapped_place(self._document, name)
+            if target is not None:
+                yield Branch(target, grants=False).denying()
 
-    def _is_sound(self, branch: Branch) -> bool:
-        """Tell whether all that the schema says of its value can be found and read."""
-        node = branch.place.node
-        if any(keyword in node for keyword in _UNREACHABLE):
-            return False
-        if not self._document.is_3_0 and "$id" in node:
-            return False
-        for keyword in _PARTS_THAT_MUST_BE_MAPPINGS:
-            part = node.get(keyword, {})
-            if not isinstance(part, dict) or UNTRUSTED in part:
-                return False
-        return True
+    def _chosen(self, own: Branch, listed: list[Branch]) -> Iterator[Branch | _Choosing]:
+        """Yield what a `oneOf` or `anyOf` adds: a choice, if there is one. Null carries nothing and is none."""
+        ways = [each for each in listed if not lists_null_alone(each.place.node)]
+        if len(ways) < 2 or not own.grants:
+            yield from listed if own.grants and not ways else ways
+        else:
+            yield _Choosing(own, tuple(ways))
+        if ways:
+            yield from (each.denying() for each in listed if lists_null_alone(each.place.node))
+
+    def _settle(self, choosing: _Choosing) -> Iterator[Choice]:
+        discriminator = choosing.own.place.node.get("discriminator")
+        places = tuple(each.place for each in choosing.branches)
+        for choice in self._choice([Said((each,)) for each in choosing.branches]):
+            yield choice._replace(places=places, discriminator=discriminator)
+
+    def _choice(self, alternatives: Sequence[Said]) -> Iterator[Choice]:
+        if len(self._above) >= _CHOICES_NESTED_MAX:
+            self._deny_all(alternatives)
+            return
+        above = (*self._above, self._seen)
+        ways: list[Voices] = []
+        for each in alternatives:
+            if self.opened > _OPENED_MAX:
+                self._deny_all(alternatives)
+                return
+            settled = (branch.settled(self._document) for branch in each.branches)
+            ways.append(Voices(self._document, settled, each.choices, above))
+            self.opened += ways[-1].opened
+            self.denied |= ways[-1].denied
+        yield Choice(tuple(ways))
+
+    def _deny_all(self, alternatives: Sequence[Said]) -> None:
+        for branch in next((each.branches for each in alternatives if each.branches), ())[:1]:
+            self._deny(branch, "too_complex")
+        self.denied = True
 
     def _deny(self, branch: Branch, code: str) -> None:
         self.denied = True
         self._document.findings.add(branch.place.pointer, code)
-
-    def _kinds(self) -> frozenset[str] | None:
-        admitted: frozenset[str] | None = None
-        for node in self.granting:
-            if "type" in node:
-                declared = _declared_kinds(node["type"])
-                admitted = declared if admitted is None else admitted & declared
-        # Branches that exclude one another describe no value at all.
-        self.denied |= admitted is not None and not admitted
-        return None if admitted is None else admitted - {"null"}
 
 
 class _Turn(NamedTuple):
@@ -179,8 +295,8 @@ class _Turn(NamedTuple):
     branch: Branch
 
 
-def _declared_kinds(declared: Any) -> frozenset[str]:
-    """Return the types that `type` lists; what is no type admits nothing."""
-    names = declared if isinstance(declared, list) else [declared]
-    kinds = {name for name in names if isinstance(name, str)} & _KINDS
-    return frozenset(kinds | {"integer"}) if "number" in kinds else frozenset(kinds)
+class _Choosing(NamedTuple):
+    """The place in the order of branches where a node's choice comes."""
+
+    own: Branch
+    branches: tuple[Branch, ...]

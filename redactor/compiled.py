@@ -28,14 +28,20 @@ Content: TypeAlias = Mapping[str, Media | None]
 
 
 class CompiledOperation:
-    """An operation's plans. Each is compiled when first asked for; asking again gives the same."""
+    """An operation's plans. Each is compiled when first asked for; asking again gives the same.
 
-    def __init__(self, operation: Operation, compiler: Compiler, config: RedactionConfig) -> None:
+    `alone`: no other operation governs with it, so that what it keeps of a body is what leaves (rule 7).
+    """
+
+    def __init__(
+        self, operation: Operation, compiler: Compiler, config: RedactionConfig, *, alone: bool = True
+    ) -> None:
         self.operation = operation
         self.facts: Facts = facts_of(operation)
         self.ids: IdPositions = id_positions(operation)
         self.keeps_get_response = operation.has_own_id and operation.id in config.get_responses_kept
         self._compiler = compiler
+        self._alone = alone
         self._names_kept: Collection[str] = config.path_parameters_kept
         self._requests: dict[bool, Content] = {}
         self._responses: dict[tuple[str, bool], Content] = {}
@@ -114,9 +120,14 @@ class CompiledOperation:
         if denied or is_denied(place.node):
             return Media(DROP, None)
         declares = envelope is not None and any(
-            envelope in node.get("properties", ()) for node in self._compiler.voices(schema).granting
+            branch.grants and envelope in branch.place.node.get("properties", ())
+            for branch in self._compiler.voices(schema).heard
         )
-        return Media(self._compiler.compile(schema, strict=strict), envelope if declares else None)
+        # What stands beside an envelope's content is not recorded, so it may not decide what is (rule 7).
+        plan = self._compiler.compile(
+            schema, strict=strict, narrows=self._alone, root_narrows=self._alone and not declares
+        )
+        return Media(plan, envelope if declares else None)
 
 
 def is_json(essence: str) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import re2
-
-from redactor.branches import SCALAR_KINDS, Branch, Voices
+from redactor.branches import Branch, Choice, Speech, Voices
+from redactor.candidates import OWN, STRAY, UNMARKED, Standing, standing
 from redactor.config import Limits
 from redactor.document import LoadedDocument, Place
+from redactor.maps import Map, PropertyNames, is_free_form, is_map
+from redactor.narrowing import Tag, Tags
 from redactor.plan import (
     DROP,
     Array,
@@ -18,24 +19,22 @@ from redactor.plan import (
     FreeForm,
     Link,
     MapBranch,
+    Narrowed,
     Object,
-    Pattern,
     Plan,
     Scalar,
-    canonical,
 )
+from redactor.said import Said, can_deny, united
 from redactor.wellformed import JsonInteger, JsonNumber
 
 _POSITIONS_MAX = 20_000
+_WORK_MAX = 200_000  # steps of compiling one schema, a few seconds at worst
 _NESTING_MAX = 32  # deeper positions wait for their turn, so that no schema exhausts the stack
-_OBJECT = frozenset({"object"})
-_ARRAY = frozenset({"array"})
-_MAP_KEYWORDS = ("patternProperties", "additionalProperties", "unevaluatedProperties")
-_PYTHON_TYPES: dict[str, tuple[type, ...]] = {
-    "string": (str,),
-    "boolean": (bool,),
-    "integer": (JsonInteger,),
-    "number": (JsonInteger, JsonNumber),
+_PYTHON_TYPES: dict[str, type] = {
+    "string": str,
+    "boolean": bool,
+    "integer": JsonInteger,
+    "number": JsonNumber,
 }
 
 
@@ -48,6 +47,9 @@ class Circumstances(NamedTuple):
     """A parameter's own mark, or one inherited from a container where the document is configured so (rule 3)."""
     in_marked_array: bool = False
     """The mark on an array of scalars may stand on the array (rule 2)."""
+    narrows: bool = True
+    """Whether a property may tell alternatives apart: not where it might still be dropped by someone else."""
+    narrows_below: bool = True
 
 
 class _TooComplex(Exception):
@@ -58,9 +60,16 @@ class _Waiting(NamedTuple):
     """A position to compile, and the link to bind to its plan."""
 
     key: object
-    branches: Sequence[Branch]
+    said: Said
     at: Circumstances
     link: Link
+
+
+class _Properties(NamedTuple):
+    """What is said of an object's properties, by name; and by each alternative of each choice that may be an object."""
+
+    said: Mapping[str, Said]
+    ways: Sequence[Sequence[tuple[int, Mapping[str, Said]]]]
 
 
 class Compiler:
@@ -71,15 +80,32 @@ class Compiler:
         self._limits = limits
         self._inherits = document.config.container_marks == "inherit"
         self._known: dict[object, Plan] = {}
+        self._maps: dict[object, Map] = {}
+        self._harmful: dict[int, bool] = {}
+        self._tags = Tags(document, self._hear)
         self._fresh: list[object] = []
         self._deferred: list[_Waiting] = []
         self._nesting = 0
+        self._work = 0
 
-    def compile(self, schema: Place, *, strict: bool, marked: bool = False) -> Plan:
-        """Return the plan for values that `schema` describes; `marked` says that a mark stands outside of it."""
+    def compile(
+        self,
+        schema: Place,
+        *,
+        strict: bool,
+        marked: bool = False,
+        narrows: bool = True,
+        root_narrows: bool = True,
+    ) -> Plan:
+        """Return the plan for values that `schema` describes; `marked` says that a mark stands outside of it.
+
+        Without `narrows` no property tells alternatives apart, without `root_narrows` none of the root's own.
+        """
         self._fresh = []
+        self._work = 0
+        at = Circumstances(strict, marked, narrows=narrows and root_narrows, narrows_below=narrows)
         try:
-            plan = self._plan([Branch(schema, grants=True)], Circumstances(strict, marked))
+            plan = self._plan(Said((Branch(schema, grants=True),)), at)
             while self._deferred:
                 self._bind(self._deferred.pop())
         except _TooComplex:
@@ -95,8 +121,20 @@ class Compiler:
         """Return all that speaks about the values that `schema` describes."""
         return Voices(self._document, [Branch(schema, grants=True)])
 
-    def _plan(self, branches: Sequence[Branch], at: Circumstances) -> Plan:
-        key = (tuple(branch.identity for branch in branches), at)
+    def _spend(self, steps: int) -> None:
+        self._work += steps
+        if self._work > _WORK_MAX:
+            raise _TooComplex
+
+    def _hear(self, said: Said) -> Voices:
+        voices = Voices(self._document, said.branches, said.choices)
+        self._spend(voices.opened)
+        return voices
+
+    def _plan(self, said: Said, at: Circumstances) -> Plan:
+        self._spend(said.size)
+        said = united(self._document, said)
+        key = (said.key, at)
         known = self._known.get(key)
         if known is not None:
             return known
@@ -104,7 +142,7 @@ class Compiler:
             raise _TooComplex
         link = self._known[key] = Link()
         self._fresh.append(key)
-        waiting = _Waiting(key, branches, at, link)
+        waiting = _Waiting(key, said, at, link)
         if self._nesting < _NESTING_MAX:
             return self._bind(waiting)
         self._deferred.append(waiting)
@@ -113,89 +151,180 @@ class Compiler:
     def _bind(self, waiting: _Waiting) -> Plan:
         self._nesting += 1
         try:
-            plan = self._compile(waiting.branches, waiting.at)
+            plan = self._compile(self._hear(waiting.said), waiting.at)
         finally:
             self._nesting -= 1
         self._known[waiting.key] = waiting.link.target = plan
         return plan
 
-    def _compile(self, branches: Sequence[Branch], at: Circumstances) -> Plan:
-        voices = Voices(self._document, branches)
-        if voices.denied or voices.composed:
+    def _compile(self, voices: Voices, at: Circumstances) -> Plan:
+        if voices.denied:
             return DROP
-        kinds = voices.kinds
-        if kinds is not None and kinds <= SCALAR_KINDS:
-            return self._scalar(voices, kinds, at)
-        if at.strict and any("enum" in node or "const" in node for node in voices.granting):
-            return DROP
-        as_object = self._object(voices, at) if kinds is None or "object" in kinds else DROP
-        as_array = self._array(voices, at) if kinds is None or "array" in kinds else DROP
-        if isinstance(as_array, Drop):
-            return as_object
-        return as_array if isinstance(as_object, Drop) else Either(as_object, as_array)
+        stands = _standing(voices, at)
+        as_scalar = self._scalar(voices, stands, at)
+        if at.strict and _lists_containers(voices):
+            return as_scalar
+        as_object = self._object(voices, stands, at) if voices.may_be("object") else DROP
+        as_array = self._array(voices, stands, at) if voices.may_be("array") else DROP
+        found = [plan for plan in (as_object, as_array, as_scalar) if not isinstance(plan, Drop)]
+        if len(found) < 2:
+            return found[0] if found else DROP
+        return Either(as_object, as_array, as_scalar)
 
-    def _scalar(self, voices: Voices, kinds: frozenset[str], at: Circumstances) -> Plan:
-        if not (voices.marked or at.marked or at.in_marked_array):
+    def _scalar(self, voices: Speech, stands: Standing, at: Circumstances) -> Plan:
+        if stands.scalar_kinds is None:
             return DROP
-        types = frozenset(each for kind in kinds for each in _PYTHON_TYPES[kind])
-        return Scalar(types, _listed_values(voices.granting) if at.strict else None)
+        types = frozenset(_PYTHON_TYPES[kind] for kind in stands.scalar_kinds)
+        lists = {kind: voices.listed_values(kind) for kind in stands.scalar_kinds if at.strict}
+        unlisted = frozenset(_PYTHON_TYPES[kind] for kind, values in lists.items() if values is None)
+        if unlisted == types or not lists:
+            return Scalar(types)
+        return Scalar(types, frozenset[str]().union(*(values or () for values in lists.values())), unlisted)
 
-    def _object(self, voices: Voices, at: Circumstances) -> Plan:
-        # A mark on a node of no type, or of several kinds, grants nothing (rule 4).
-        marked = (voices.marked or at.marked) and voices.kinds == _OBJECT
-        names = _PropertyNames(self._document, voices)
+    def _object(self, voices: Speech, stands: Standing, at: Circumstances) -> Plan:
+        names = PropertyNames(self._document, voices)
         if names.denied:
             return DROP
-        if marked and _is_free_form(voices):
+        if stands.of_object == OWN and is_free_form(voices.heard):
             return FreeForm(self._limits.free_form_bytes_max, self._limits.free_form_depth_max)
-        below = self._below(at, marked=marked)
-        maps = [_Map(branch, self._document) for branch in voices.all if _is_map(branch)]
+        marked = stands.of_object != UNMARKED
         keys_are_granted = marked or names.marked
-        plans = self._properties(voices, maps, below, keys_are_granted=keys_are_granted)
-        properties = {name: plan for name, plan in plans.items() if not isinstance(plan, Drop)}
-        entries = self._map_branches(maps, below) if keys_are_granted else ()
-        if not (properties or entries or marked):
+        below = self._below(at, marked=marked)
+        declared = list(
+            {name: None for each in voices.heard for name in each.place.node.get("properties", ())}
+        )
+        properties = self._properties(voices, declared, keys_are_granted=keys_are_granted)
+        if at.narrows:
+            narrowed = self._narrowed(voices, properties, at, marked=marked)
+            if narrowed is not None:
+                return narrowed
+        plans = {
+            name: self._plan(properties.said[name], below)
+            for name in declared
+            if self._concerns(properties.said.get(name, Said()))
+        }
+        entries = self._entries(voices, below) if keys_are_granted else ()
+        kept = {name: plan for name, plan in plans.items() if not isinstance(plan, Drop)}
+        if not (kept or entries or marked):
             return DROP
-        positions = {name: position for position, name in enumerate(properties)}
-        return Object(properties, positions, frozenset(plans), entries, marked)
+        positions = {name: position for position, name in enumerate(kept)}
+        return Object(kept, positions, frozenset(plans), entries, marked)
 
-    def _properties(
-        self, voices: Voices, maps: Sequence[_Map], below: Circumstances, *, keys_are_granted: bool
-    ) -> dict[str, Plan]:
-        """Return the plan of every declared property, in document order."""
-        declaring: dict[str, list[Branch]] = {}
-        for branch in voices.all:
+    def _concerns(self, said: Said) -> bool:
+        """Tell whether a property is declared or denied; what `not` or the like names without either is nothing."""
+        if said.choices or any(branch.declares for branch in said.branches):
+            return True
+        return bool(said.branches) and self._hear(said).denied
+
+    def _properties(self, voices: Speech, declared: Sequence[str], *, keys_are_granted: bool) -> _Properties:
+        """Return what is said of the declared properties, those included that other branches declare."""
+        said: dict[str, list[Branch]] = {}
+        for branch in voices.own:
             for name in branch.place.node.get("properties", ()):
-                declaring.setdefault(name, []).append(branch.part("properties", name))
-        for name, said in declaring.items():
-            for each in maps:
-                said.extend(each.branches_for(name, grants=keys_are_granted))
-        return {name: self._plan(branches, below) for name, branches in declaring.items()}
+                said.setdefault(name, []).append(branch.part("properties", name))
+        for map_ in map(self._map, filter(is_map, voices.own)):
+            self._spend(len(declared))
+            for name in declared:
+                said.setdefault(name, []).extend(map_.branches_for(name, grants=keys_are_granted))
+        self._spend(len(said))
+        choices: dict[str, list[tuple[Said, ...]]] = {}
+        ways = [
+            [
+                (index, self._properties(way, declared, keys_are_granted=keys_are_granted).said)
+                for index, way in enumerate(choice.alternatives)
+                if way.may_be("object")
+            ]
+            for choice in voices.choices
+        ]
+        for each in ways:
+            for name, alternatives in _by_name([part for _, part in each]).items():
+                choices.setdefault(name, []).append(alternatives)
+        names = [name for name in {**said, **choices} if said.get(name) or name in choices]
+        united_said = {name: Said(tuple(said.get(name, ())), tuple(choices.get(name, ()))) for name in names}
+        return _Properties(united_said, ways)
 
-    def _map_branches(self, maps: Sequence[_Map], below: Circumstances) -> tuple[MapBranch, ...]:
+    def _narrowed(
+        self, voices: Speech, properties: _Properties, at: Circumstances, *, marked: bool
+    ) -> Plan | None:
+        """Return the plan that a property of one choice decides; None where no property can."""
+        below = self._below(at, marked=marked)
+
+        def is_kept(name: str) -> bool:
+            heard = self._hear(united(self._document, properties.said[name]))
+            is_scalar = not (heard.may_be("object") or heard.may_be("array"))
+            return is_scalar and not heard.denied and _standing(heard, below).scalar_kinds is not None
+
+        for index, choice in enumerate(voices.choices):
+            ways = properties.ways[index]
+            if len(ways) > 1 and not choice.is_narrowed:
+                tag = self._tags.tag(choice, [at for at, _ in ways], [parts for _, parts in ways], is_kept)
+                if tag is not None:
+                    return self._told_apart(voices, index, tag, at, marked=marked)
+        return None
+
+    def _told_apart(self, voices: Speech, index: int, tag: Tag, at: Circumstances, *, marked: bool) -> Plan:
+        denying = self._denying(voices.choices[index])
+        plans: dict[tuple[int, ...], Plan] = {}
+        for chosen in dict.fromkeys(tag.ways.values()):
+            ruled_out = [branch for way, branch in denying if way not in chosen]
+            narrowed = voices.narrowed(index, chosen, ruled_out)
+            self._spend(len(narrowed.heard))
+            plans[chosen] = self._object(narrowed, _standing(narrowed, at), at)
+        if all(isinstance(plan, Drop) for plan in plans.values()):
+            return DROP
+        return Narrowed(tag.name, {text: plans[chosen] for text, chosen in tag.ways.items()}, marked)
+
+    def _denying(self, choice: Choice) -> list[tuple[int, Branch]]:
+        """Return the branches of alternatives that deny something: they do so even where another one is chosen."""
+        found = []
+        for index, way in enumerate(choice.alternatives):
+            for branch in way.heard:
+                node = branch.place.node
+                if id(node) not in self._harmful:
+                    self._harmful[id(node)] = can_deny(self._document, node)
+                    self._spend(1)
+                if self._harmful[id(node)]:
+                    found.append((index, branch))
+        return found
+
+    def _map(self, branch: Branch) -> Map:
+        known = self._maps.get(branch.identity)
+        if known is None:
+            known = self._maps[branch.identity] = Map(branch, self._document)
+        return known
+
+    def _entries(self, voices: Speech, below: Circumstances) -> tuple[MapBranch, ...]:
         """Return what governs undeclared keys: all of it must agree, and one part unknown denies them all."""
+        maps = [self._map(branch) for branch in voices.heard if is_map(branch)]
         if any(each.denies_undeclared for each in maps):
             return ()
-        compiled = [
+        parts = [
+            part for each in maps for part in (*(branch for _, branch in each.patterns), each.others) if part
+        ]
+        if len(parts) > 1:
+            # What one of them keeps may not decide anything, as the next may drop it.
+            below = below._replace(narrows=False, narrows_below=False)
+        return tuple(
             MapBranch(
-                tuple((pattern, self._plan([branch], below)) for pattern, branch in each.patterns),
-                None if each.others is None else self._plan([each.others], below),
+                tuple((pattern, self._plan(Said((branch,)), below)) for pattern, branch in each.patterns),
+                None if each.others is None else self._plan(Said((each.others,)), below),
             )
             for each in maps
             if each.patterns or each.others is not None
-        ]
-        return tuple(compiled)
+        )
 
-    def _array(self, voices: Voices, at: Circumstances) -> Plan:
-        if not any("items" in node or "prefixItems" in node for node in voices.granting):
-            return DROP
-        if any(
-            not _has_sound_items(node, self._document) for node in (each.place.node for each in voices.all)
+    def _array(self, voices: Speech, stands: Standing, at: Circumstances) -> Plan:
+        nodes = [branch.place.node for branch in voices.heard]
+        if not any(
+            {"items", "prefixItems"} & branch.place.node.keys() for branch in voices.heard if branch.grants
         ):
             return DROP
-        marked = (voices.marked or at.marked) and voices.kinds == _ARRAY
-        below = self._below(at, marked=marked)._replace(in_marked_array=marked)
-        width = max(len(each.place.node.get("prefixItems", ())) for each in voices.all)
+        if not all(_has_sound_items(node, self._document) for node in nodes):
+            return DROP
+        marked = stands.of_array != UNMARKED
+        below = self._below(at, marked=marked)._replace(in_marked_array=stands.of_array == OWN)
+        width = max(len(node.get("prefixItems", ())) for node in nodes)
+        self._spend(width * len(nodes))
         slots = [self._plan(_elements(voices, index), below) for index in range(width)]
         items = self._plan(_elements(voices, None), below)
         if not marked and all(isinstance(plan, Drop) for plan in (*slots, items)):
@@ -203,116 +332,65 @@ class Compiler:
         return Array(tuple(slots), items, marked)
 
     def _below(self, at: Circumstances, *, marked: bool) -> Circumstances:
-        return Circumstances(at.strict, marked=self._inherits and (at.marked or marked))
+        return Circumstances(
+            at.strict,
+            marked=self._inherits and (at.marked or marked),
+            narrows=at.narrows_below,
+            narrows_below=at.narrows_below,
+        )
 
 
-def _elements(voices: Voices, slot: int | None) -> list[Branch]:
+def _standing(voices: Speech, at: Circumstances) -> Standing:
+    outside = UNMARKED if not at.marked else STRAY if voices.composed else OWN
+    return standing(voices.candidates, outside=outside, in_marked_array=at.in_marked_array)
+
+
+def _by_name(parts: Sequence[Mapping[str, Said]]) -> Mapping[str, tuple[Said, ...]]:
+    """Return what alternatives say of each property, and once that one says nothing of it."""
+    found: dict[str, list[Said]] = {}
+    for part in parts:
+        for name, said in part.items():
+            found.setdefault(name, []).append(said)
+    return {
+        name: tuple(listed) if len(listed) == len(parts) else (*listed, Said())
+        for name, listed in found.items()
+    }
+
+
+def _lists_containers(voices: Speech) -> bool:
+    """Tell whether `enum` or `const` lists values that may be objects or arrays: those cannot be compared."""
+    if not (voices.may_be("object") or voices.may_be("array")):
+        return False
+    if any("enum" in node or "const" in node for node in voices.granting):
+        return True
+    return any(_lists_containers(way) for choice in voices.choices for way in choice.alternatives)
+
+
+def _elements(voices: Speech, slot: int | None) -> Said:
     """Return what speaks about an array's element: in the tuple slot, or behind all slots."""
-    branches: list[Branch] = []
-    for branch in voices.all:
-        node = branch.place.node
-        if slot is not None and slot < len(node.get("prefixItems", ())):
-            branches.append(branch.part("prefixItems", slot))
-        elif "items" in node:
-            branches.append(branch.part("items"))
-        elif "unevaluatedItems" in node:
-            branches.append(branch.part("unevaluatedItems", grants=False))
-        if "contains" in node:
-            branches.append(branch.part("contains", grants=False))
-    return branches
+    branches = [part for branch in voices.own for part in _element_branches(branch, slot)]
+    choices = []
+    for choice in voices.choices:
+        ways = [_elements(way, slot) for way in choice.alternatives if way.may_be("array")]
+        if any(each.branches or each.choices for each in ways):
+            choices.append(tuple(ways))
+    return Said(tuple(branches), tuple(choices))
 
 
-def _has_sound_items(node: dict[str, Any], document: LoadedDocument) -> bool:
+def _element_branches(branch: Branch, slot: int | None) -> Iterator[Branch]:
+    node = branch.place.node
+    if slot is not None and slot < len(node.get("prefixItems", ())):
+        yield branch.part("prefixItems", slot)
+    elif "items" in node:
+        yield branch.part("items")
+    elif "unevaluatedItems" in node:
+        yield branch.part("unevaluatedItems", grants=False)
+    if "contains" in node:
+        yield branch.part("contains").denying()
+
+
+def _has_sound_items(node: Mapping[str, Any], document: LoadedDocument) -> bool:
     """Tell whether an array's elements can be told apart: OpenAPI 3.0 knows no tuples."""
     if "prefixItems" not in node:
         return isinstance(node.get("items", {}), dict | bool)
     return not document.is_3_0 and isinstance(node["prefixItems"], list)
-
-
-def _is_free_form(voices: Voices) -> bool:
-    """Tell whether no branch declares anything about an object's parts (rule 4)."""
-    nodes = [branch.place.node for branch in voices.all]
-    if any(node.get("properties") for node in nodes):
-        return False
-    return not any(node.get(keyword, True) is not True for node in nodes for keyword in _MAP_KEYWORDS)
-
-
-def _listed_values(granting: Iterable[dict[str, Any]]) -> frozenset[str] | None:
-    """Return the scalars that every `enum` and `const` admits, as canonical texts; None where there is none."""
-    admitted: frozenset[str] | None = None
-    for node in granting:
-        for listed in (node.get("enum"), [node["const"]] if "const" in node else None):
-            if listed is not None:
-                values = listed if isinstance(listed, list) else []
-                texts = frozenset(canonical(each) for each in values if not isinstance(each, dict | list))
-                admitted = texts if admitted is None else admitted & texts
-    return admitted
-
-
-class _PropertyNames:
-    """What `propertyNames` says about an object's keys: they are data, marked or denied like values."""
-
-    def __init__(self, document: LoadedDocument, voices: Voices) -> None:
-        said = [
-            (branch.grants, Voices(document, [branch.part("propertyNames")]))
-            for branch in voices.all
-            if "propertyNames" in branch.place.node
-        ]
-        self.denied = any(each.denied for _, each in said)
-        self.marked = any(grants and each.marked and not each.composed for grants, each in said)
-
-
-def _is_map(branch: Branch) -> bool:
-    return any(isinstance(branch.place.node.get(keyword), dict) for keyword in _MAP_KEYWORDS)
-
-
-class _Map:
-    """What one branch says of the keys that it does not declare."""
-
-    def __init__(self, branch: Branch, document: LoadedDocument) -> None:
-        node = branch.place.node
-        self._branch = branch
-        self.patterns: list[tuple[Pattern, Branch]] = []
-        self._unknown: list[Branch] = []
-        for text in node.get("patternProperties", ()):
-            part = branch.part("patternProperties", text)
-            pattern = _regular_expression(text)
-            if pattern is None:
-                document.findings.add(part.place.pointer, "unusable_pattern")
-                self._unknown.append(part)
-            else:
-                self.patterns.append((pattern, part))
-        self.others = (
-            branch.part("additionalProperties") if _is_schema(node, "additionalProperties") else None
-        )
-        self._unevaluated = _is_schema(node, "unevaluatedProperties") and self.others is None
-        self.denies_undeclared = bool(self._unknown) or self._unevaluated or not branch.grants
-
-    def branches_for(self, name: str, *, grants: bool) -> list[Branch]:
-        """Return what speaks, beside its declaration elsewhere, about a declared property."""
-        part = self._branch.part
-        found = [Branch(each.place, grants=False) for each in self._unknown]
-        matched = [each for pattern, each in self.patterns if pattern.search(name) is not None]
-        found += [Branch(each.place, each.grants and grants) for each in matched]
-        if matched or name in self._branch.place.node.get("properties", ()):
-            return found
-        if self.others is not None:
-            found.append(part("additionalProperties", grants=grants))
-        elif self._unevaluated:
-            found.append(part("unevaluatedProperties", grants=False))
-        return found
-
-
-def _is_schema(node: dict[str, Any], keyword: str) -> bool:
-    return isinstance(node.get(keyword), dict)
-
-
-def _regular_expression(text: str) -> Pattern | None:
-    """Return a document's regular expression, compiled to run in linear time; None where RE2 does not know it."""
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        pattern: Pattern = re2.compile(text, options)
-    except re2.error:
-        return None
-    return pattern

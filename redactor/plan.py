@@ -49,10 +49,14 @@ DROP = Drop()
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A marked scalar of one of `types`, or null; with `only`, just the values it lists (rule 6)."""
+    """A marked scalar of one of `types`, or null; with `only`, just the values it lists (rule 6).
+
+    Values of the types in `unlisted` need not be listed: another alternative admits them all.
+    """
 
     types: frozenset[type]
     only: frozenset[str] | None = None
+    unlisted: frozenset[type] = frozenset()
 
     def keep(self, value: Json) -> Kept:
         """Return a scalar that fits."""
@@ -60,7 +64,9 @@ class Scalar:
             return None
         if type(value) not in self.types:
             return DROPPED
-        return value if self.only is None or canonical(value) in self.only else DROPPED
+        if self.only is None or type(value) in self.unlisted or canonical(value) in self.only:
+            return value
+        return DROPPED
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +183,58 @@ class Array:
 
 
 @dataclass(frozen=True, slots=True)
+class Narrowed:
+    """An object that one of several schemas describes; which one, its property `name` tells (rule 7).
+
+    That property decides only because it is kept itself: where it is missing, not kept, or of a value that no schema
+    lists, nothing is kept of the object.
+    """
+
+    name: str
+    ways: Mapping[str, Plan]
+    """What is kept, by the property's canonical text."""
+    marked: bool
+
+    def keep(self, value: Json) -> Kept:
+        """Return what the schemas keep that the property leaves over."""
+        if type(value) is not dict:
+            return None if value is None and self.marked else DROPPED
+        told = value.get(self.name)
+        if type(told) in _CONTAINERS or self.name not in value:
+            return DROPPED
+        way = self.ways.get(canonical(told))
+        kept = DROPPED if way is None else way.keep(value)
+        return kept if type(kept) is dict and self.name in kept else DROPPED
+
+
+_CONTAINERS = (dict, list)
+
+
+@dataclass(frozen=True, slots=True)
 class Either:
-    """A value whose schema admits objects and arrays both: a mark grants it nothing, its parts keep theirs."""
+    """A value whose schema admits several kinds: each is kept by its own plan."""
 
     as_object: Plan
     as_array: Plan
+    as_scalar: Plan = DROP
 
     def keep(self, value: Json) -> Kept:
         """Return what the plan for the value's kind keeps."""
-        return (self.as_object if type(value) is dict else self.as_array).keep(value)
+        if value is None:
+            kept = (plan.keep(None) for plan in (self.as_object, self.as_array, self.as_scalar))
+            return None if None in kept else DROPPED
+        return self.of_kind(value).keep(value)
+
+    def of_kind(self, value: Json) -> Plan:
+        """Return the plan for values of this value's kind."""
+        if type(value) is dict:
+            return self.as_object
+        return self.as_array if type(value) is list else self.as_scalar
+
+
+def finds_no_branch(plan: Plan, value: Json) -> bool:
+    """Tell whether a body's root, of which nothing was kept, fits none of the schemas it could be told apart by."""
+    return isinstance(plan.of_kind(value) if isinstance(plan, Either) else plan, Narrowed)
 
 
 @dataclass(frozen=True, slots=True)

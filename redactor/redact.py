@@ -43,7 +43,7 @@ class Redactor:
         self._headers = HeaderReader(config.headers)
         self._routes = Routes(documents, trailing_slash_allowed=config.trailing_slash_allowed)
         self._compilers = {id(each): Compiler(each, config.limits) for each in documents}
-        self._compiled: dict[int, CompiledOperation] = {}
+        self._compiled: dict[tuple[int, bool], CompiledOperation] = {}
         self._governing: dict[tuple[int, ...], Governing] = {}
 
     @classmethod
@@ -116,15 +116,18 @@ class Redactor:
         key = tuple(id(route) for route in routes)
         governing = self._governing.get(key)
         if governing is None:
-            operations = [self._compile(route.operation) for route in routes]
+            alone = len(routes) == 1
+            operations = [self._compile(route.operation, alone=alone) for route in routes]
             governing = self._governing[key] = Governing(operations, routes, self._config)
         return governing
 
-    def _compile(self, operation: Operation) -> CompiledOperation:
-        compiled = self._compiled.get(id(operation))
+    def _compile(self, operation: Operation, *, alone: bool) -> CompiledOperation:
+        key = id(operation), alone
+        compiled = self._compiled.get(key)
         if compiled is None:
             compiler = self._compilers[id(operation.document)]
-            compiled = self._compiled[id(operation)] = CompiledOperation(operation, compiler, self._config)
+            compiled = CompiledOperation(operation, compiler, self._config, alone=alone)
+            self._compiled[key] = compiled
         return compiled
 
     def _request_body(self, capture: Capture, fields: Fields, governing: Governing) -> Body:

@@ -1,18 +1,41 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from schemas.event import BodyReason
 from tests.unit.redactor.pairs import (
     DENIED,
     MARKED,
     NOTHING,
     TEXT,
     Node,
+    a_document,
     a_marked_object,
+    a_pair,
+    a_redactor,
     an_object,
+    an_operation,
+    event_of,
     kept,
     kept_text,
+    loaded,
+    text_of,
 )
+
+MARK: Node = {"x-auditable": True}
+INTEGER: Node = {"type": "integer"}
+FREE: Node = {"type": "object"}
+NULL: Node = {"type": "null"}
+
+
+def listing(*values: Any) -> Node:
+    return {"type": "string", "enum": list(values), "x-auditable": True}
+
+
+def an_array(items: Any) -> Node:
+    return {"type": "array", "items": items}
 
 
 def test_all_of_unites_properties_and_siblings() -> None:
@@ -41,15 +64,6 @@ def test_a_mark_on_a_wrapper_counts_as_a_mark_on_its_branches_value() -> None:
     wrapper: Node = {"allOf": [{"$ref": "#/components/schemas/S"}], "x-auditable": True}
     assert kept(wrapper, "1", schemas={"S": TEXT}) == "1"
     assert kept(wrapper, {"a": "s"}, schemas={"S": an_object(a=TEXT)}) == {}
-
-
-@pytest.mark.parametrize("keyword", ["oneOf", "anyOf"])
-def test_a_choice_is_dropped_with_what_stands_beside_it(keyword: str) -> None:
-    node: Node = an_object(name=MARKED) | {
-        keyword: [an_object(type=TEXT, name=MARKED), an_object(name=MARKED)]
-    }
-    assert kept(an_object(v=node, w=MARKED), {"v": {"name": "n", "type": "s"}, "w": "1"}) == {"w": "1"}
-    assert kept(an_object(v={"allOf": [an_object(name=MARKED), node]}), {"v": {"name": "n"}}) is NOTHING
 
 
 @pytest.mark.parametrize("keyword", ["not", "if", "then", "else"])
@@ -129,3 +143,409 @@ class TestTuples:
 
     def test_3_0_knows_no_tuples(self) -> None:
         assert kept(TUPLE, ["1", "s", "2"], version="3.0.3") is NOTHING
+
+
+@pytest.mark.parametrize("keyword", ["oneOf", "anyOf"])
+class TestAChoice:
+    """`oneOf` and `anyOf`: every branch stays a candidate, whatever the value looks like."""
+
+    @pytest.mark.parametrize(
+        ("branches", "body", "expected"),
+        [
+            # Some candidate grants it, and every candidate that declares it does.
+            ([an_object(a=MARKED), an_object(a=MARKED)], {"a": "1"}, {"a": "1"}),
+            ([an_object(a=MARKED), an_object(a=TEXT)], {"a": "s"}, NOTHING),
+            ([an_object(a=MARKED), an_object(b=TEXT)], {"a": "1", "b": "s"}, {"a": "1"}),
+            ([an_object(a=MARKED), an_object(b=MARKED)], {"b": "2", "a": "1"}, {"a": "1", "b": "2"}),
+            ([an_object(a=MARKED), {}], {"a": "1"}, {"a": "1"}),
+            # The hazard of a real document: an unmarked `type` must not choose for a marked `name`.
+            ([an_object(type=listing("A") | {"x-auditable": None}, name=MARKED), an_object(name=TEXT)],
+             {"type": "A", "name": "s"}, NOTHING),
+            ([{"required": ["a"], **an_object(a=MARKED)}, an_object(a=TEXT)], {"a": "s"}, NOTHING),
+            # A denial on a branch denies the whole value it describes.
+            ([an_object(a=MARKED, b=MARKED), an_object(a=DENIED)], {"a": "s", "b": "1"}, {"b": "1"}),
+            ([an_object(a=MARKED), an_object(b=TEXT) | {"x-sensitive": True}], {"a": "s"}, NOTHING),
+            ([MARKED, {"type": "integer", "format": "password"}], "s", NOTHING),
+            ([an_object(a=MARKED), {"$ref": "#/components/schemas/Missing"}], {"a": "s"}, NOTHING),
+            # Deeper down the same holds, property by property.
+            ([an_object(v=an_object(a=MARKED, b=MARKED)), an_object(v=an_object(a=TEXT))],
+             {"v": {"a": "s", "b": "1"}}, {"v": {"b": "1"}}),
+            ([an_object(v=an_array(an_object(a=MARKED))), an_object(v=an_array(an_object(a=TEXT)))],
+             {"v": [{"a": "s"}]}, NOTHING),
+            ([an_array(MARKED), an_array(TEXT)], ["s"], NOTHING),
+            ([an_array(MARKED), an_array(MARKED)], ["1"], ["1"]),
+            ([an_array(MARKED), an_array(INTEGER | MARK)], ["1", 2, True], ["1", 2]),
+            # Mixed branches: each kind of value keeps what the branches of its kind keep.
+            ([an_object(a=MARKED), an_array(an_object(b=MARKED)), TEXT], {"a": "1"}, {"a": "1"}),
+            ([an_object(a=MARKED), an_array(an_object(b=MARKED)), TEXT], [{"b": "2", "a": "s"}], [{"b": "2"}]),
+            ([an_object(a=MARKED), an_array(an_object(b=MARKED)), TEXT], "s", NOTHING),
+            ([an_object(a=MARKED), MARKED], "s", NOTHING),
+            ([a_marked_object(a=MARKED), MARKED], "1", "1"),
+            ([an_array(TEXT) | MARK, MARKED], ["1"], ["1"]),
+            ([an_array(TEXT) | MARK, MARKED], "1", "1"),
+            ([an_array(TEXT) | MARK, MARKED], {"a": "s"}, NOTHING),
+        ],
+    )  # fmt: skip
+    def test_candidates(self, keyword: str, branches: list[Node], body: Any, expected: Any) -> None:
+        assert kept({keyword: branches}, body, version="3.1.0") == expected
+        assert kept(an_object(v={keyword: branches}), {"v": body}) == (
+            NOTHING if expected is NOTHING else {"v": expected}
+        )
+        assert kept({keyword: branches[::-1]}, body, version="3.1.0") == expected
+
+    @pytest.mark.parametrize(
+        ("branches", "body", "expected"),
+        [
+            ([TEXT, INTEGER], "1", "1"),
+            ([TEXT, INTEGER], 1, 1),
+            ([TEXT, INTEGER], 1.5, NOTHING),
+            ([TEXT, INTEGER], {"a": "s"}, NOTHING),
+            ([TEXT, NULL], "1", "1"),
+            ([{"enum": ["a"], "type": "string"}, {"enum": ["b"], "type": "string"}], "b", "b"),
+            ([TEXT, an_object(a=TEXT)], "s", NOTHING),
+            ([TEXT, an_object(a=TEXT)], {"a": "s"}, {}),
+            ([TEXT, an_object(a=MARKED)], {"a": "1"}, {"a": "1"}),
+            ([an_object(a=TEXT), an_object(b=MARKED)], {"a": "s", "b": "1"}, {"b": "1"}),
+            ([an_object(a=TEXT), an_object(b=TEXT)], {"a": "s"}, {}),
+            ([FREE, an_object(a=MARKED)], {"a": "1", "z": "s"}, {"a": "1"}),
+            ([FREE, {"type": "object", "title": "t"}], {"z": "s"}, {}),
+            ([an_array(TEXT), an_array(INTEGER)], ["s"], []),
+            ([an_array(TEXT), NULL], ["1"], ["1"]),
+            ([FREE, NULL], {"z": 1}, {"z": 1}),
+            ([TEXT, {}], "s", NOTHING),
+            ([TEXT, {"type": ["string", "object"]}], "s", NOTHING),
+            ([TEXT, True], "s", NOTHING),
+        ],
+    )
+    def test_a_mark_on_the_composed_node_is_a_containers_unless_all_are_scalars(
+        self, keyword: str, branches: list[Node], body: Any, expected: Any
+    ) -> None:
+        assert kept({keyword: branches} | MARK, body, version="3.1.0") == expected
+
+    @pytest.mark.parametrize(
+        ("beside", "branches", "body", "expected"),
+        [
+            (an_object(a=MARKED), [an_object(b=MARKED), an_object(c=TEXT)], {"b": "2", "a": "1"}, {"a": "1", "b": "2"}),
+            (an_object(a=MARKED), [an_object(a=TEXT), an_object(b=TEXT)], {"a": "1"}, {"a": "1"}),
+            (an_object(a=TEXT), [an_object(a=MARKED), an_object(a=MARKED)], {"a": "1"}, {"a": "1"}),
+            (an_object(a=TEXT), [an_object(a=MARKED), an_object(b=TEXT)], {"a": "s"}, NOTHING),
+            (an_object(a=MARKED), [an_object(a=DENIED), an_object(b=TEXT)], {"a": "s"}, NOTHING),
+            (an_object(a=DENIED), [an_object(a=MARKED), an_object(a=MARKED)], {"a": "s"}, NOTHING),
+            (an_object(a=MARKED), [{"required": ["a"]}, {"required": ["b"]}], {"a": "1"}, {"a": "1"}),
+            (FREE | MARK, [{"required": ["a"]}, {"required": ["b"]}], {"z": 1}, {"z": 1}),
+            (FREE | MARK, [an_object(a=TEXT), {"required": ["b"]}], {"z": 1}, {}),
+            (MARKED, [{"format": "ipv4"}, {"format": "ipv6"}], "1", "1"),
+            (TEXT, [MARK | {"format": "ipv4"}, MARK | {"format": "ipv6"}], "1", "1"),
+            (TEXT, [MARK | {"format": "ipv4"}, {"format": "ipv6"}], "s", NOTHING),
+            ({"allOf": [an_object(a=MARKED)]}, [an_object(a=TEXT), an_object(b=MARKED)], {"a": "1", "b": "2"},
+             {"a": "1", "b": "2"}),
+            ({"allOf": [{"oneOf": [an_object(a=MARKED), an_object(a=MARKED)]}]}, [an_object(a=TEXT), an_object(b=MARKED)],
+             {"a": "1", "b": "2"}, {"a": "1", "b": "2"}),
+            ({"allOf": [{"oneOf": [an_object(a=MARKED), an_object(c=TEXT)]}]}, [an_object(a=TEXT), an_object(b=MARKED)],
+             {"a": "s", "b": "2"}, {"b": "2"}),
+            ({"not": {"required": ["z"]}}, [an_object(a=MARKED), an_object(b=TEXT)], {"a": "1"}, {"a": "1"}),
+        ],
+    )  # fmt: skip
+    def test_what_stands_beside_it_is_part_of_every_candidate(
+        self, keyword: str, beside: Node, branches: list[Node], body: Any, expected: Any
+    ) -> None:
+        if keyword in beside:
+            beside = {"allOf": [beside]}
+        assert kept(beside | {keyword: branches}, body) == expected
+        assert kept({"allOf": [{keyword: branches}, beside]}, body) == expected
+
+    @pytest.mark.parametrize(
+        ("inner", "body", "expected"),
+        [
+            ([an_object(a=MARKED), an_object(a=MARKED, b=TEXT)], {"a": "1", "b": "s"}, {"a": "1"}),
+            ([an_object(a=MARKED), an_object(a=TEXT)], {"a": "s"}, NOTHING),
+            ([an_object(a=MARKED), NULL], {"a": "1"}, {"a": "1"}),
+            ([an_object(a=MARKED), {"anyOf": [an_object(a=MARKED), an_object(c=MARKED)]}], {"a": "1", "c": "3"},
+             {"a": "1", "c": "3"}),
+            ([an_object(a=MARKED), {"allOf": [{"anyOf": [an_object(a=TEXT), an_object(c=MARKED)]}, FREE]}],
+             {"a": "s", "c": "3"}, {"c": "3"}),
+        ],
+    )  # fmt: skip
+    def test_nested(self, keyword: str, inner: list[Node], body: Any, expected: Any) -> None:
+        assert kept({keyword: [{keyword: inner}, an_object(a=MARKED)]}, body, version="3.1.0") == expected
+        assert kept({"allOf": [{"allOf": [{keyword: inner}]}]}, body, version="3.1.0") == expected
+
+    def test_references_in_either_version(self, keyword: str) -> None:
+        schemas = {
+            "A": an_object(a=MARKED, b=MARKED),
+            "B": {"$ref": "#/components/schemas/C"},
+            "C": an_object(a=TEXT),
+        }
+        node = {keyword: [{"$ref": "#/components/schemas/A"}, {"$ref": "#/components/schemas/B"}]}
+        for version in ("3.0.3", "3.1.0"):
+            assert kept(node, {"a": "s", "b": "1"}, version=version, schemas=schemas) == {"b": "1"}
+        # Beside a reference, 3.0 hears denials and nothing else.
+        beside = {"$ref": "#/components/schemas/A", keyword: [an_object(a=TEXT), an_object(c=MARKED)]}
+        assert kept(beside, {"a": "1", "c": "s"}, schemas=schemas) == {"a": "1"}
+        assert kept(beside, {"a": "1", "c": "1"}, version="3.1.0", schemas=schemas) == {"a": "1", "c": "1"}
+        denying = {"$ref": "#/components/schemas/A", keyword: [an_object(a=DENIED), an_object(c=MARKED)]}
+        assert kept(denying, {"a": "s", "b": "1"}, schemas=schemas) == {"b": "1"}
+
+    def test_nullable_branches(self, keyword: str) -> None:
+        for branches in (
+            [MARKED | {"nullable": True}, INTEGER | MARK],
+            [MARKED, NULL],
+            [MARKED, {"enum": [None]}],
+        ):
+            assert kept(an_object(v={keyword: branches}), {"v": None}) == {"v": None}
+            assert kept(an_object(v={keyword: branches}), {"v": "1"}) == {"v": "1"}
+        assert kept(an_object(v={keyword: [MARKED, NULL | {"x-sensitive": True}]}), {"v": "s"}) is NOTHING
+        assert kept(an_object(v={keyword: [TEXT, NULL | MARK]}), {"v": "s"}) is NOTHING
+
+    def test_recursion_through_a_choice(self, keyword: str) -> None:
+        again = {"$ref": "#/components/schemas/R"}
+        leaf = an_object(value=MARKED, secret=TEXT)
+        schemas = {"R": {keyword: [leaf, an_object(left=again, right=an_array(again))]}}
+        body = {"left": {"right": [{"value": "1", "secret": "s"}, {"secret": "s"}]}, "value": "2"}
+        expected = {"value": "2", "left": {"right": [{"value": "1"}]}}
+        assert kept(again, body, schemas=schemas) == expected
+        assert kept(again, [[]], schemas={"R": {keyword: [again, again]}}) is NOTHING
+        assert kept(again, {"value": "1"}, schemas={"R": {keyword: [leaf, again]}}) == {"value": "1"}
+
+    def test_maps_need_every_branch_that_speaks_of_the_key(self, keyword: str) -> None:
+        a_map = FREE | MARK | {"additionalProperties": MARKED}
+        assert kept({keyword: [a_map, a_map]}, {"k": "1"}) == {"k": "1"}
+        assert kept({keyword: [a_map, a_map | {"additionalProperties": TEXT}]}, {"k": "s"}) == {}
+        assert kept({keyword: [a_map, an_object(k=TEXT) | MARK]}, {"k": "s", "l": "1"}) == {"l": "1"}
+        assert kept({keyword: [a_map, an_object(k=TEXT)]}, {"k": "s", "l": "s"}) is NOTHING
+        ungranted = {"additionalProperties": MARKED}
+        assert kept({keyword: [an_object(k=MARKED), ungranted]}, {"k": "s"}) is NOTHING
+
+    def test_listed_values_count_branch_by_branch_on_errors(self, keyword: str) -> None:
+        node = {keyword: [listing("a"), listing("b"), INTEGER | MARK]}
+        for value, shown in (("a", True), ("b", True), ("c", False), (7, True)):
+            assert kept(an_object(v=node), {"v": value}, status=422) == ({"v": value} if shown else NOTHING)
+        assert kept(an_object(v=node), {"v": "c"}) == {"v": "c"}
+        assert kept(an_object(v={keyword: [listing("a"), MARKED]}), {"v": "c"}, status=422) == {"v": "c"}
+
+    def test_inheriting_documents_reach_below_the_candidates_too(self, keyword: str) -> None:
+        node = {keyword: [an_object(a=TEXT), an_object(b=an_object(c=TEXT), a=DENIED)]} | MARK
+        body = {"a": "s", "b": {"c": "1"}}
+        assert kept(node, body, container_marks="inherit") == {"b": {"c": "1"}}
+        assert kept(node, body) == {}
+
+
+KIND_A = an_object(kind=listing("a", "both"), x=MARKED, y=TEXT)
+KIND_B = an_object(kind=listing("b", "both"), x=TEXT, y=MARKED)
+
+
+class TestNarrowing:
+    """A marked property that lists its values tells the branches apart; nothing else does."""
+
+    @pytest.mark.parametrize("keyword", ["oneOf", "anyOf"])
+    @pytest.mark.parametrize(
+        ("kind", "expected"),
+        [
+            ("a", {"kind": "a", "x": "1"}),
+            ("b", {"kind": "b", "y": "2"}),
+            ("both", {"kind": "both"}),
+            ("c", NOTHING),
+            (None, NOTHING),
+            (7, NOTHING),
+            (["a"], NOTHING),
+            ({"a": "a"}, NOTHING),
+        ],
+    )
+    def test_the_value_leaves_the_branches_that_list_it(self, keyword: str, kind: Any, expected: Any) -> None:
+        body = {"kind": kind, "x": "1", "y": "2"}
+        node = {keyword: [KIND_A, KIND_B]}
+        assert kept(an_object(v=node), {"v": body}) == (NOTHING if expected is NOTHING else {"v": expected})
+        elements = kept(an_array(node), [body, {"kind": "a"}])
+        assert elements == ([{"kind": "a"}] if expected is NOTHING else [expected, {"kind": "a"}])
+
+    def test_a_missing_property_is_like_one_that_fits_none(self) -> None:
+        assert kept(an_object(v={"oneOf": [KIND_A, KIND_B]}), {"v": {"x": "s", "y": "s"}}) is NOTHING
+
+    def test_at_the_root_the_receipt_says_no_branch(self) -> None:
+        redactor = a_redactor(a_document({"/things": {"post": an_operation({"oneOf": [KIND_A, KIND_B]})}}))
+        for body in ({"kind": "c"}, {}, [], "s", {"kind": None}):
+            event = event_of(redactor, a_pair(body=body))
+            assert event.receipt.request.reason is BodyReason.NO_BRANCH
+            assert text_of(event.resource.request) is None
+        event = event_of(redactor, a_pair(body={"kind": "b", "y": "2"}))
+        assert text_of(event.resource.request) == '{"kind":"b","y":"2"}'
+
+    @pytest.mark.parametrize(
+        ("branches", "body", "expected"),
+        [
+            # Unmarked in one of them: it may not decide.
+            ([KIND_A, an_object(kind=TEXT | {"enum": ["b"]}, y=MARKED)], {"kind": "b", "y": "2", "x": "1"}, {"x": "1"}),
+            # Not listed in one of them.
+            ([KIND_A, an_object(kind=MARKED, y=MARKED)], {"kind": "a", "x": "1", "y": "s"}, {"kind": "a", "x": "1"}),
+            # Denied by one of them.
+            ([KIND_A, KIND_B, an_object(kind=DENIED | {"const": "c"})], {"kind": "a", "x": "1"}, NOTHING),
+            # Not declared by one of them.
+            ([KIND_A, an_object(z=MARKED)], {"kind": "a", "x": "1", "y": "s"}, {"kind": "a", "x": "1"}),
+            # The same in all of them: it tells nothing apart, and its absence is no reason to drop.
+            ([an_object(kind=listing("a"), x=MARKED), an_object(kind=listing("a"), x=TEXT)], {"x": "s"}, NOTHING),
+            ([an_object(kind=listing("a"), x=MARKED), an_object(kind=listing("a"))], {"x": "1"}, {"x": "1"}),
+            # Numbers, booleans and constants list as well; equal numbers are equal however they are written.
+            ([an_object(n={"type": "integer", "const": 1} | MARK, x=MARKED), an_object(n={"type": "integer", "const": 2} | MARK)],
+             {"n": 1, "x": "1"}, {"n": 1, "x": "1"}),
+            ([an_object(n={"type": "boolean", "const": True} | MARK, x=MARKED), an_object(n={"type": "boolean", "const": False} | MARK)],
+             {"n": False, "x": "1"}, {"n": False}),
+            # A listed value of another type than the schema's is not kept, so it decides nothing.
+            ([an_object(n={"type": "integer", "enum": ["a"]} | MARK, x=MARKED), an_object(n={"type": "string", "enum": ["b"]} | MARK)],
+             {"n": "a", "x": "1"}, NOTHING),
+            # A denial in a branch that was not chosen still denies.
+            ([KIND_A, an_object(kind=listing("b"), x=DENIED)], {"kind": "a", "x": "s"}, {"kind": "a"}),
+            ([an_object(kind=listing("a"), v=an_object(t=MARKED, u=MARKED)), an_object(kind=listing("b"), v=an_object(t=DENIED))],
+             {"kind": "a", "v": {"t": "s", "u": "1"}}, {"kind": "a", "v": {"u": "1"}}),
+            # Branches of other kinds do not stand in the way.
+            ([KIND_A, KIND_B, TEXT, NULL, an_array(TEXT)], {"kind": "a", "x": "1"}, {"kind": "a", "x": "1"}),
+            # A property whose lists share no value goes before one that leaves branches together.
+            ([an_object(s=listing("p", "q"), t=listing("a"), x=MARKED), an_object(s=listing("q", "r"), t=listing("b"), x=TEXT)],
+             {"t": "a", "s": "q", "x": "1"}, {"s": "q", "t": "a", "x": "1"}),
+        ],
+    )  # fmt: skip
+    def test_which_property_decides(self, branches: list[Node], body: Any, expected: Any) -> None:
+        assert kept(an_object(v={"oneOf": branches}), {"v": body}, version="3.1.0") == (
+            NOTHING if expected is NOTHING else {"v": expected}
+        )
+
+    def test_a_marked_container_vanishes_too_if_no_branch_fits(self) -> None:
+        node = {"oneOf": [KIND_A | MARK, KIND_B | MARK]}
+        assert kept(an_object(v=node, w=MARKED), {"v": {"kind": "c"}, "w": "1"}) == {"w": "1"}
+        assert kept(an_object(v=node), {"v": None}) == {"v": None}
+
+    def test_nested_choices_narrow_one_after_the_other(self) -> None:
+        inner = {"oneOf": [an_object(sub=listing("p"), z=MARKED), an_object(sub=listing("q"), z=TEXT)]}
+        node = {"oneOf": [{"allOf": [KIND_A, inner]}, KIND_B]}
+        assert kept(node, {"kind": "a", "sub": "p", "z": "1", "x": "2"}) == {
+            "kind": "a",
+            "x": "2",
+            "sub": "p",
+            "z": "1",
+        }
+        assert kept(an_object(v=node), {"v": {"kind": "a", "sub": "q", "z": "s"}}) == {
+            "v": {"kind": "a", "sub": "q"}
+        }
+        assert kept(an_object(v=node), {"v": {"kind": "a", "z": "s"}}) is NOTHING
+        assert kept(an_object(v=node), {"v": {"kind": "b", "y": "1"}}) == {"v": {"kind": "b", "y": "1"}}
+
+    def test_what_stands_beside_may_mark_the_property(self) -> None:
+        unmarked = [an_object(kind=TEXT | {"enum": [each]}, **{each: MARKED}) for each in ("a", "b")]
+        node = an_object(kind=MARKED) | {"anyOf": unmarked}
+        assert kept(node, {"kind": "a", "a": "1", "b": "s"}) == {"kind": "a", "a": "1"}
+
+    def test_one_operation_of_several_that_tie_does_not_decide_for_the_others(self) -> None:
+        def output(kind: str) -> str | None:
+            paths = {
+                "/things/{a}/x": {"post": an_operation({"oneOf": [KIND_A, KIND_B]}, operationId="one")},
+                "/things/{b}/x": {
+                    "post": an_operation(an_object(kind=TEXT, x=MARKED, y=MARKED), operationId="two")
+                },
+            }
+            body = {"kind": kind, "x": "s", "y": "s"}
+            return text_of(
+                event_of(a_redactor(a_document(paths)), a_pair(url="/things/1/x", body=body)).resource.request
+            )
+
+        assert output("a") is output("b") is None
+
+    def test_what_an_envelope_leaves_out_does_not_decide(self) -> None:
+        branches = [
+            an_object(kind=listing("a"), result=an_object(x=MARKED)),
+            an_object(kind=listing("b"), result=an_object(x=TEXT)),
+        ]
+        document = loaded(
+            a_document({"/things": {"post": an_operation(None, {"oneOf": branches})}}), envelope="result"
+        )
+        for kind in ("a", "b"):
+            event = event_of(a_redactor(document), a_pair(answer={"kind": kind, "result": {"x": "s"}}))
+            assert event.receipt.response.kept == 0
+
+    def test_several_patterns_for_one_key_do_not_decide_for_one_another(self) -> None:
+        narrowing = {"oneOf": [KIND_A, KIND_B]}
+        node = FREE | MARK | {"patternProperties": {"^k": narrowing, "k$": an_object(x=MARKED, y=MARKED)}}
+        for kind in ("a", "b"):
+            assert kept(node, {"k": {"kind": kind, "x": "s", "y": "s"}}, version="3.1.0") == {}
+
+
+class TestDiscriminator:
+    SCHEMAS: Node = {  # noqa: RUF012
+        "Cat": an_object(kind=MARKED, purr=MARKED, name=MARKED),
+        "Dog": an_object(kind=MARKED, bark=MARKED, name=TEXT),
+    }
+    REFERENCES: Any = [{"$ref": "#/components/schemas/Cat"}, {"$ref": "#/components/schemas/Dog"}]  # noqa: RUF012
+
+    def found(self, kind: Any, mapping: Any = None, schemas: Any = None, branches: Any = None) -> Any:
+        discriminator: Node = {"propertyName": "kind"} | ({} if mapping is None else {"mapping": mapping})
+        node = {"oneOf": branches or self.REFERENCES, "discriminator": discriminator}
+        body = {"kind": kind, "purr": "1", "bark": "2", "name": "3"}
+        result = kept(an_object(v=node), {"v": body}, schemas=schemas or self.SCHEMAS)
+        return NOTHING if result is NOTHING else result["v"]
+
+    CAT: Any = {"purr": "1", "name": "3"}  # noqa: RUF012
+
+    def test_names_of_schemas(self) -> None:
+        assert self.found("Cat") == {"kind": "Cat"} | self.CAT
+        assert self.found("Dog") == {"kind": "Dog", "bark": "2"}
+        assert self.found("cat") is NOTHING
+
+    def test_a_mapping_adds_names(self) -> None:
+        mapping = {"c": "#/components/schemas/Cat", "d": "Dog", "x": "#/components/schemas/Missing"}
+        assert self.found("c", mapping) == {"kind": "c"} | self.CAT
+        assert self.found("d", mapping) == {"kind": "d", "bark": "2"}
+        assert self.found("Cat", mapping) == {"kind": "Cat"} | self.CAT
+        assert self.found("x", mapping) is NOTHING
+        assert self.found("e", mapping) is NOTHING
+        assert self.found("Cat", {"Cat": "Dog"}) == {"kind": "Cat", "bark": "2"}
+
+    def test_lists_count_beside_it(self) -> None:
+        listed = {
+            "Cat": an_object(kind=listing("c"), purr=MARKED, name=MARKED),
+            "Dog": an_object(kind=listing("d"), bark=MARKED, name=TEXT),
+        }
+        assert self.found("c", schemas=listed) == {"kind": "c"} | self.CAT
+        assert self.found("Cat", schemas=listed) is NOTHING
+        assert self.found("c", {"c": "Cat", "d": "Dog"}, listed) == {"kind": "c"} | self.CAT
+        assert self.found("c", {"c": "Dog"}, listed) is NOTHING
+
+    def test_it_must_be_marked_in_all_of_them(self) -> None:
+        schemas = self.SCHEMAS | {"Dog": an_object(kind=TEXT, bark=MARKED, name=TEXT)}
+        assert self.found("Cat", schemas=schemas) == {"purr": "1", "bark": "2"}
+
+    def test_branches_without_a_name_cannot_be_told_by_it(self) -> None:
+        branches = [self.REFERENCES[0], self.SCHEMAS["Dog"]]
+        assert self.found("Cat", branches=branches) == {"kind": "Cat", "purr": "1", "bark": "2"}
+
+    def test_one_that_says_no_property_is_none(self) -> None:
+        node = {"oneOf": self.REFERENCES, "discriminator": {"propertyName": 7, "mapping": []}}
+        body = {"kind": "Cat", "purr": "1", "bark": "2", "name": "s"}
+        assert kept(node, body, schemas=self.SCHEMAS) == {"kind": "Cat", "purr": "1", "bark": "2"}
+
+
+class TestTenThousandBranches:
+    """Compiling costs about as much as the branches are long; what unfolds beyond reason is denied as a whole."""
+
+    def test_of_one_shape(self) -> None:
+        branches = [an_object(a=MARKED, b=TEXT) for _ in range(10_000)]
+        assert kept({"oneOf": branches}, {"a": "1", "b": "s"}) == {"a": "1"}
+
+    def test_told_apart_by_a_property(self) -> None:
+        branches = [an_object(kind=listing(f"k{i}"), **{f"p{i}": MARKED}) for i in range(3_000)]
+        assert kept({"anyOf": branches}, {"kind": "k7", "p7": "1", "p8": "s"}) == {"kind": "k7", "p7": "1"}
+
+    def test_that_all_lead_back(self) -> None:
+        again = {"$ref": "#/components/schemas/R"}
+        schemas = {"R": {"oneOf": [an_object(next=again, a=MARKED) for _ in range(10_000)]}}
+        assert kept(again, {"next": {"next": {"a": "1"}}}, schemas=schemas) == {"next": {"next": {"a": "1"}}}
+
+    def test_that_double_with_every_level_are_too_many(self) -> None:
+        def level(index: int) -> Node:
+            below = {"$ref": f"#/components/schemas/S{index + 1}"}
+            return {"anyOf": [below, {"allOf": [below, {"title": "t"}]}]}
+
+        schemas = {f"S{i}": level(i) for i in range(40)} | {"S40": an_object(a=MARKED)}
+        components = {"schemas": schemas}
+        operation = an_operation(an_object(v={"$ref": "#/components/schemas/S0"}))
+        document = loaded(a_document({"/things": {"post": operation}}, components=components))
+        event = event_of(a_redactor(document), a_pair(body={"v": {"a": "s"}}))
+        assert event.receipt.request.kept == 0
+        assert "too_complex" in {finding.code for finding in document.findings}
