@@ -7,11 +7,9 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any, TypeVar
-from uuid import UUID
+from typing import IO
 
 import click
 import uvloop
@@ -22,10 +20,12 @@ from rich.table import Table
 from auditap.explain_command import explain_command
 from auditap.lint_command import lint_command
 from auditap.logs import configure_logs
+from auditap.query_command import query_command
 from auditap.settings import Settings, admin_dsn, load_settings
+from auditap.tail_command import tail_command
+from auditap.tokens_command import tokens
 from schemas.errors import AuditapError, RefusedCapture, StartupError
 
-_T = TypeVar("_T")
 _REFUSALS_SHOWN_MAX = 20
 
 
@@ -155,6 +155,9 @@ def replay(
 
 cli.add_command(lint_command)
 cli.add_command(explain_command)
+cli.add_command(query_command)
+cli.add_command(tail_command)
+cli.add_command(tokens)
 
 
 @cli.command("migrate")
@@ -228,69 +231,6 @@ def settings_command(as_markdown: bool) -> None:
     Console().print(table)
 
 
-@cli.group()
-def tokens() -> None:
-    """Make, list and revoke tokens of the log API."""
-
-
-@tokens.command("create")
-@click.argument("name")
-@click.option("--account", "accounts", multiple=True, help="An account it may read; repeat for several.")
-@click.option("--all-accounts", is_flag=True, help="Let it read every account.")
-@click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True)
-def tokens_create(name: str, accounts: tuple[str, ...], all_accounts: bool, days: int) -> None:
-    """Make a token and print it once; only its hash is stored."""
-    from auditap.database import create_token  # noqa: PLC0415
-
-    if bool(accounts) == all_accounts:
-        raise click.UsageError("Give either --account or --all-accounts.")
-    expires_at = datetime.now(UTC) + timedelta(days=days)
-    scope = None if all_accounts else accounts
-    token_id, token = _as_administrator(
-        lambda connection: create_token(connection, name, scope, ["audit_logs:read"], expires_at)
-    )
-    click.echo(f"token {token_id}, valid until {expires_at:%Y-%m-%d}; it is not shown again:", err=True)
-    click.echo(token)
-
-
-@tokens.command("list")
-@click.option("--json", "as_json", is_flag=True)
-def tokens_list(as_json: bool) -> None:
-    """List the tokens, newest first."""
-    from auditap.database import list_tokens  # noqa: PLC0415
-
-    rows = _as_administrator(list_tokens)
-    if as_json:
-        for row in rows:
-            click.echo(json.dumps(dict(row), default=str))
-        return
-    table = Table("id", "name", "accounts", "permissions", "expires", "state")
-    now = datetime.now(UTC)
-    for row in rows:
-        state = "revoked" if row["revoked_at"] else "expired" if row["expires_at"] < now else "active"
-        accounts = "all" if row["accounts"] is None else ", ".join(row["accounts"])
-        table.add_row(
-            str(row["id"]),
-            row["name"],
-            accounts,
-            ", ".join(row["permissions"]),
-            f"{row['expires_at']:%Y-%m-%d}",
-            state,
-        )
-    Console().print(table)
-
-
-@tokens.command("revoke")
-@click.argument("token_id", type=click.UUID)
-def tokens_revoke(token_id: UUID) -> None:
-    """Revoke a token; it stops working within seconds."""
-    from auditap.database import revoke_token  # noqa: PLC0415
-
-    if not _as_administrator(lambda connection: revoke_token(connection, token_id)):
-        raise StartupError("There is no such token that still works: see `auditap tokens list`.")
-    click.echo("revoked")
-
-
 def _settings() -> Settings:
     settings = load_settings()
     configure_logs(settings.log_level, settings.log_format)
@@ -306,18 +246,6 @@ def _run_process(make: Callable[[Settings], Callable[[asyncio.Event], Awaitable[
         await make(settings)(stop_on_signals())
 
     uvloop.run(run())
-
-
-def _as_administrator(act: Callable[[Any], Awaitable[_T]]) -> _T:
-    from auditap.database import administrator  # noqa: PLC0415
-
-    settings = _settings()
-
-    async def run() -> _T:
-        async with administrator(admin_dsn(settings)) as connection:
-            return await act(connection)
-
-    return asyncio.run(run())
 
 
 def _progress(*, enabled: bool) -> Progress:

@@ -112,20 +112,26 @@ async def create_token(
     accounts: Sequence[str] | None,
     permissions: Sequence[str],
     expires_at: datetime,
+    *,
+    email: str | None = None,
+    requests_per_s: float | None = None,
 ) -> tuple[UUID, str]:
     """Make a token of the log API and return its id and the token itself, which is shown once and stored hashed.
 
-    `accounts` None: every account.
+    `accounts` None: every account. `email`: whose it is. `requests_per_s` None: the rate that is configured.
     """
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
     token_id: UUID = await connection.fetchval(
-        "INSERT INTO auditap.api_tokens (token_sha256, name, accounts, permissions, expires_at)"
-        " VALUES ($1, $2, $3, $4, $5) RETURNING id",
+        "INSERT INTO auditap.api_tokens"
+        " (token_sha256, name, accounts, permissions, expires_at, email, requests_per_s)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
         hashlib.sha256(token.encode()).digest(),
         name,
         None if accounts is None else list(accounts),
         list(permissions),
         expires_at,
+        email,
+        requests_per_s,
     )
     return token_id, token
 
@@ -143,9 +149,11 @@ async def token_works(connection: Connection, token: str, days: int) -> bool:
 
 
 async def list_tokens(connection: Connection) -> Sequence[asyncpg.Record]:
-    """Return id, name, accounts, permissions, created_at, expires_at, revoked_at of every token, newest first."""
+    """Return every token without itself, newest first: id, name, email, accounts, permissions, requests_per_s,
+    created_at, expires_at, revoked_at.
+    """
     return await connection.fetch(
-        "SELECT id, name, accounts, permissions, created_at, expires_at, revoked_at"
+        "SELECT id, name, email, accounts, permissions, requests_per_s, created_at, expires_at, revoked_at"
         " FROM auditap.api_tokens ORDER BY created_at DESC"
     )
 

@@ -29,6 +29,7 @@ from auditap.logs import LogFormat
 from enricher.config import EnricherConfig
 from gateway_tap.intake import IntakeLimits
 from ingestor.config import IngestorConfig
+from log_api.config import ProductCategory
 from redactor.config import RedactionConfig
 from schemas.errors import StartupError
 
@@ -148,6 +149,18 @@ class IngestSettings(_Group):
     partitions_ahead_days: int = Field(default=3, ge=1, le=300)
 
 
+class ReadAuditSettings(_Group):
+    """How reading the log becomes records of the log: captures of the log API's own requests."""
+
+    collector: str = ""
+    """The collector that they go to: `unix:/path`, `http://127.0.0.1:port` or `https://host:port`; empty: nowhere."""
+    token_file: Path | None = None
+    """Holds the tap's token; needed over TCP."""
+    tap_id: str = "log-api"
+    queue_bytes_max: int = Field(default=16 << 20, ge=1)
+    """Captures in memory; beyond it they are dropped and counted, and no query waits."""
+
+
 class ApiSettings(_Group):
     """The log API."""
 
@@ -155,8 +168,26 @@ class ApiSettings(_Group):
     prefix: str = "/client/v4"
     connections_max: int = Field(default=8, ge=1)
     statement_timeout_ms: int = Field(default=10_000, ge=1)
+    """How long a page is looked for that holds nothing yet."""
+    page_time_ms: int = Field(default=2_000, ge=1)
+    """A page that holds something ends, with a cursor, once finding more takes longer than this."""
     cursor_key: SecretStr | None = None
     """At least 32 characters, the same for all API processes. By default kept in `data_dir`."""
+    requests_per_s: float = Field(default=50, gt=0)
+    """What one token may ask, unless it was made with a rate of its own."""
+    requests_burst: int = Field(default=200, ge=1)
+    """How many requests a token may send at once after a pause."""
+    streams_max: int = Field(default=32, ge=1)
+    """Exports and tails under way at a time, in one process."""
+    tail_interval_ms: int = Field(default=1_000, ge=1)
+    """How often a tail looks for new records."""
+    tail_lookback_ms: int = Field(default=30_000, ge=1)
+    """Records that arrive later than this after their action are left to the list."""
+    organizations: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """The accounts of each organization, by its id."""
+    product_categories: dict[str, ProductCategory] = Field(default_factory=dict)
+    """Products under one name, for the filter `product_category`: `{ label, products = { value = label } }`."""
+    read_audit: ReadAuditSettings = ReadAuditSettings()
 
 
 class _Environment(EnvSettingsSource):

@@ -63,12 +63,18 @@ class Answers:
     """One method for each operation of the document. Who may ask what is decided before any of them is called."""
 
     def __init__(
-        self, database: LogDatabase, config: LogApiConfig, contract: Contract, clock_ms: Callable[[], int]
+        self,
+        database: LogDatabase,
+        config: LogApiConfig,
+        contract: Contract,
+        clock_ms: Callable[[], int],
+        stopping: Callable[[], bool],
     ) -> None:
         self._database = database
         self._config = config
         self._contract = contract
         self._clock_ms = clock_ms
+        self._stopping = stopping
         self._cursors = Cursors(config.cursor_key)
         self._requests = Requests(config, self._cursors)
         self._tokens = TokenCheck(database, clock_ms, config.token_cache_ms, config.tokens_cached_max)
@@ -223,6 +229,8 @@ class Answers:
             since_ms = self._clock_ms()
 
         async def still_allowed() -> bool:
+            if self._stopping():
+                return False
             try:
                 return await self._tokens.authenticate(asked.request.headers) == asked.token
             except ApiFailure:

@@ -22,14 +22,19 @@ from schemas.metric_defs import Metrics
 
 
 def log_api_app(
-    database: LogDatabase, settings: LogApiConfig, metrics: Metrics, clock_ms: Callable[[], int]
+    database: LogDatabase,
+    settings: LogApiConfig,
+    metrics: Metrics,
+    clock_ms: Callable[[], int],
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Starlette:
     """Return the application. Whoever calls opens and closes the `database`. `clock_ms`: now, in Unix milliseconds.
+    `stopping`: whether tails are to end.
 
     Raises StartupError where the document names an operation that nothing answers, or the reverse.
     """
     contract = Contract(settings)
-    answers = Answers(database, settings, contract, clock_ms)
+    answers = Answers(database, settings, contract, clock_ms, stopping)
     routes = contract_routes(contract, settings.prefix, answers.by_operation())
 
     async def on_failure(_request: Request, failure: Exception) -> Response:

@@ -16,7 +16,8 @@ CREATE INDEX audit_records_filters ON auditap.audit_records USING brin (
     (hashtextextended(account_id, hashtextextended(resource_type, 0))) int8_bloom_ops (n_distinct_per_range = 400),
     (hashtextextended(account_id, hashtextextended(resource_product, 0))) int8_bloom_ops (n_distinct_per_range = 400),
     (hashtextextended(account_id, hashtextextended(zone_id, 0))) int8_bloom_ops (n_distinct_per_range = 400),
-    (hashtextextended(account_id, hashtextextended(raw_cf_ray_id, 0))) int8_bloom_ops (n_distinct_per_range = 400)
+    (hashtextextended(account_id, hashtextextended(raw_cf_ray_id, 0)))
+        int8_bloom_ops (n_distinct_per_range = 400, false_positive_rate = 0.001)
 ) WITH (pages_per_range = 32);
 
 CREATE INDEX audit_enrichments_filters ON auditap.audit_enrichments USING brin (

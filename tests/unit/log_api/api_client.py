@@ -28,7 +28,13 @@ TOKEN = "atp_account-a"
 
 
 def add_token(
-    log: MemoryLog, text: str, accounts: set[str] | None, *permissions: str, for_ms: int = 60_000
+    log: MemoryLog,
+    text: str,
+    accounts: set[str] | None,
+    *permissions: str,
+    for_ms: int = 60_000,
+    email: str | None = None,
+    requests_per_s: float | None = 1e6,
 ) -> Token:
     """Make a token known; without permissions it may read the audit logs."""
     token = Token(
@@ -36,6 +42,9 @@ def add_token(
         None if accounts is None else frozenset(accounts),
         frozenset(permissions or (Permission.AUDIT_LOGS,)),
         NOW_MS + for_ms,
+        text,
+        email,
+        requests_per_s,
     )
     log.tokens[hashlib.sha256(text.encode()).digest()] = token
     return token
@@ -48,6 +57,7 @@ class ApiClient:
         self._token = token
         self._http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://log.test")
         self._prefix = settings.prefix
+        self.headers = {"Authorization": f"Bearer {token}"}
         self.document = contract_document(settings)
         resource = DRAFT202012.create_resource(self.document)
         self._registry: Registry[Any] = Registry().with_resource("urn:document", resource)

@@ -6,7 +6,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from log_api.failures import ApiFailure
-from log_api.tokens import TokenCheck
+from log_api.tokens import TokenCheck, credentials
 from schemas.errors import RetryableError
 from tests.unit.log_api.api_client import NOW_MS, A, add_token
 from tests.unit.log_api.memory_log import MemoryLog
@@ -99,3 +99,45 @@ async def test_a_database_that_is_away_is_not_remembered(memory_log: MemoryLog, 
         await check.authenticate(presented("t"))
     memory_log.away = False
     await check.authenticate(presented("t"))
+
+
+@pytest.mark.parametrize("email", ["one@example.com", "ONE@Example.com"])
+async def test_a_token_with_an_address_works_as_a_key(
+    memory_log: MemoryLog, clock: Clock, email: str
+) -> None:
+    token = add_token(memory_log, "t", {A}, email="one@example.com")
+    check = check_of(memory_log, clock)
+    headers = Headers({"x-auth-email": email, "x-auth-key": "t"})
+    assert await check.authenticate(headers) == token
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("x-auth-email", "two@example.com"), ("x-auth-key", "t")],
+        [("x-auth-email", ""), ("x-auth-key", "t")],
+        [("x-auth-key", "t")],
+        [("x-auth-email", "one@example.com")],
+        [("x-auth-email", "one@example.com"), ("x-auth-key", "t2")],
+        [("x-auth-email", "one@example.com"), ("x-auth-key", "t"), ("x-auth-key", "t")],
+        [("x-auth-email", "one@example.com"), ("x-auth-email", "one@example.com"), ("x-auth-key", "t")],
+        [("x-auth-email", "one@example.com"), ("x-auth-key", "t"), ("authorization", "Bearer wrong")],
+        [("x-auth-email", "one@example.com"), ("x-auth-key", "t"), ("authorization", "Basic t")],
+        [("x-auth-email", "one@example.com"), ("x-auth-key", "nobodys")],
+    ],
+)
+async def test_a_key_without_its_address(
+    memory_log: MemoryLog, clock: Clock, headers: list[tuple[str, str]]
+) -> None:
+    add_token(memory_log, "t", {A}, email="one@example.com")
+    add_token(memory_log, "nobodys", {A})
+    raw = [(name.encode(), value.encode()) for name, value in headers]
+    with pytest.raises(ApiFailure) as refused:
+        await check_of(memory_log, clock).authenticate(Headers(raw=raw))
+    assert refused.value.status == 401
+
+
+def test_credentials_show_nothing() -> None:
+    found = credentials(presented("s3cret"))
+    assert found is not None
+    assert "s3cret" not in repr(found)

@@ -1,0 +1,130 @@
+"""`auditap tokens`: make, list and revoke tokens of the log API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from auditap.logs import configure_logs
+from auditap.settings import admin_dsn, load_settings
+from log_api.ports import Permission
+from schemas.errors import StartupError
+
+_T = TypeVar("_T")
+_PERMISSIONS = [str(one) for one in Permission]
+
+
+@click.group()
+def tokens() -> None:
+    """Make, list and revoke tokens of the log API."""
+
+
+@tokens.command("create")
+@click.argument("name")
+@click.option("--account", "accounts", multiple=True, help="An account it may read; repeat for several.")
+@click.option("--all-accounts", is_flag=True, help="Let it read every account.")
+@click.option(
+    "--permission",
+    "permissions",
+    type=click.Choice(_PERMISSIONS),
+    multiple=True,
+    default=[str(Permission.AUDIT_LOGS)],
+    show_default=True,
+    help="What it may do; repeat for several.",
+)
+@click.option("--email", help="Whose it is: it then works as X-Auth-Key too, and sees this user's own log.")
+@click.option(
+    "--requests-per-s",
+    type=click.FloatRange(0, min_open=True),
+    help="What it may ask; by default what api.requests_per_s says.",
+)
+@click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True)
+def tokens_create(
+    *,
+    name: str,
+    accounts: tuple[str, ...],
+    all_accounts: bool,
+    permissions: tuple[str, ...],
+    email: str | None,
+    requests_per_s: float | None,
+    days: int,
+) -> None:
+    """Make a token and print it once; only its hash is stored."""
+    from auditap.database import create_token  # noqa: PLC0415  the command line starts without its parts
+
+    if bool(accounts) == all_accounts:
+        raise click.UsageError("Give either --account or --all-accounts.")
+    expires_at = datetime.now(UTC) + timedelta(days=days)
+    token_id, token = _as_administrator(
+        lambda connection: create_token(
+            connection,
+            name,
+            None if all_accounts else accounts,
+            permissions,
+            expires_at,
+            email=email,
+            requests_per_s=requests_per_s,
+        )
+    )
+    click.echo(f"token {token_id}, valid until {expires_at:%Y-%m-%d}; it is not shown again:", err=True)
+    click.echo(token)
+
+
+@tokens.command("list")
+@click.option("--json", "as_json", is_flag=True)
+def tokens_list(as_json: bool) -> None:
+    """List the tokens, newest first."""
+    from auditap.database import list_tokens  # noqa: PLC0415
+
+    rows = _as_administrator(list_tokens)
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(dict(row), default=str))
+        return
+    table = Table("id", "name", "email", "accounts", "permissions", "requests/s", "expires", "state")
+    now = datetime.now(UTC)
+    for row in rows:
+        state = "revoked" if row["revoked_at"] else "expired" if row["expires_at"] < now else "active"
+        table.add_row(
+            str(row["id"]),
+            row["name"],
+            row["email"] or "",
+            "all" if row["accounts"] is None else ", ".join(row["accounts"]),
+            ", ".join(row["permissions"]),
+            "" if row["requests_per_s"] is None else f"{row['requests_per_s']:g}",
+            f"{row['expires_at']:%Y-%m-%d}",
+            state,
+        )
+    Console().print(table)
+
+
+@tokens.command("revoke")
+@click.argument("token_id", type=click.UUID)
+def tokens_revoke(token_id: UUID) -> None:
+    """Revoke a token; it stops working within seconds."""
+    from auditap.database import revoke_token  # noqa: PLC0415
+
+    if not _as_administrator(lambda connection: revoke_token(connection, token_id)):
+        raise StartupError("There is no such token that still works: see `auditap tokens list`.")
+    click.echo("revoked")
+
+
+def _as_administrator(act: Callable[[Any], Awaitable[_T]]) -> _T:
+    from auditap.database import administrator  # noqa: PLC0415
+
+    settings = load_settings()
+    configure_logs(settings.log_level, settings.log_format)
+
+    async def run() -> _T:
+        async with administrator(admin_dsn(settings)) as connection:
+            return await act(connection)
+
+    return asyncio.run(run())

@@ -1,0 +1,263 @@
+"""`auditap query` and `auditap tail` against a served log, and the records that reading leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from auditap.child_process import free_port
+from auditap.database import administrator, create_token
+from auditap.serve import LogApiProcess
+from auditap.settings import ReadAuditSettings, Settings, load_settings
+from log_api.ports import Permission
+from tests.audit_database import migrated
+from tests.e2e.pipeline import until
+from tests.records import record
+from tests.unit.log_api.stored_log import StoredLog
+
+ACCOUNT = "a" * 32
+
+
+class Reader(NamedTuple):
+    """A folder with a token in it as `auditap up` keeps it, the settings of a running log API, and its log."""
+
+    folder: Path
+    settings: Settings
+    log: StoredLog
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        port = self.settings.api.address.port
+        environment = {"PATH": "/usr/bin:/bin", "AUDITAP_API__ADDRESS__PORT": str(port)}
+        return subprocess.Popen(
+            [sys.executable, "-m", "auditap", *arguments],
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    async def run(self, *arguments: str) -> tuple[int, list[bytes], str]:
+        output, errors = await asyncio.to_thread(self.start(*arguments).communicate, timeout=60)
+        process_output = output.splitlines()
+        return (1 if errors else 0), process_output, errors.decode()
+
+
+@pytest.fixture
+async def reader(database: str, tmp_path: Path) -> AsyncIterator[Reader]:
+    audit = await migrated(database)
+    data_dir = tmp_path / "auditap-data"
+    settings = load_settings(
+        data_dir=data_dir,
+        api={"address": {"port": free_port()}, "tail_interval_ms": 50},
+        postgres={"reader_dsn": SecretStr(audit.reader_dsn)},
+    )
+    stop = asyncio.Event()
+    process = LogApiProcess(settings)
+    running = asyncio.create_task(process.run(stop))
+    async with administrator(audit.admin_dsn) as owner:
+        _, token = await create_token(
+            owner, "up", None, list(Permission), datetime.now(UTC) + timedelta(days=1)
+        )
+        (data_dir / "api.token").write_text(token)
+        yield Reader(tmp_path, settings, StoredLog(owner))
+    stop.set()
+    await running
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def test_query_prints_ndjson_into_a_pipe(reader: Reader) -> None:
+    began_ms = now_ms() - 60_000
+    records = [
+        record(
+            began_ms + number,
+            account_id=ACCOUNT,
+            action_type="delete" if number % 2 else "update",
+            resource_request='{"price":1.10}',
+        )
+        for number in range(40)
+    ]
+    await reader.log.add(records)
+    failed, lines, _ = await reader.run(
+        "query", "--account", ACCOUNT, "--limit", "15", "--since", "2h", "action_type=delete"
+    )
+    assert not failed
+    assert [json.loads(line)["id"] for line in lines] == [one.id.hex for one in records[1::2]][::-1][:15]
+    assert b'"request":{"price":1.10}' in lines[0]
+    _, lines, _ = await reader.run(
+        "query", "--account", ACCOUNT, "--oldest-first", "action_type.not=delete", "--limit", "1000"
+    )
+    assert [json.loads(line)["id"] for line in lines] == [one.id.hex for one in records[::2]]
+
+
+async def test_query_without_anything_reads_the_example_s_log(reader: Reader) -> None:
+    failed, lines, _ = await reader.run("query")
+    assert (failed, lines) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["query", "--account", ACCOUNT, "action_type=teapot"], "action_type: each one of"),
+        (["query", "--account", ACCOUNT, "--since", "yesterday"], "since: a date"),
+        (["query", "action_type"], "name=value"),
+        (["query", "--account", "no such"], "no such account"),
+        (["tail", "--account", ACCOUNT, "action_type=teapot"], "action_type: each one of"),
+        (["query", "--api", "http://127.0.0.1:1/client/v4"], "does not answer"),
+        (["tail", "--api", "http://127.0.0.1:1/client/v4"], "does not answer"),
+    ],
+)
+async def test_what_is_wrong_is_one_sentence(reader: Reader, arguments: list[str], sentence: str) -> None:
+    failed, _, errors = await reader.run(*arguments)
+    assert failed
+    assert sentence in errors
+    assert "Traceback" not in errors
+
+
+async def test_without_a_token_it_says_where_one_is_expected(reader: Reader) -> None:
+    (reader.folder / "auditap-data" / "api.token").unlink()
+    failed, _, errors = await reader.run("query")
+    assert failed
+    assert "api.token holds no token" in errors
+
+
+async def test_tail_prints_what_arrives(reader: Reader) -> None:
+    present = record(now_ms() - 1_000, account_id=ACCOUNT, action_type="delete")
+    await reader.log.add([present])
+    process = reader.start(
+        "tail", "--account", ACCOUNT, "--since", "1m", "--count", "3", "action_type=delete"
+    )
+    ended = asyncio.create_task(asyncio.to_thread(process.communicate, timeout=60))
+    arrived = []
+    while not ended.done():
+        await asyncio.sleep(0.2)
+        arrived.append(record(now_ms(), account_id=ACCOUNT, action_type="delete"))
+        await reader.log.add([arrived[-1], record(now_ms(), account_id=ACCOUNT)])
+    output, errors = await ended
+    assert errors == b""
+    expected = [one.id.hex for one in [present, *arrived]][:3]
+    assert [json.loads(line)["id"] for line in output.splitlines()] == expected
+
+
+class Collector:
+    """Takes captures and keeps them."""
+
+    def __init__(self) -> None:
+        self.captures: list[dict[str, object]] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                body = await reader.readexactly(length)
+                self.captures += [json.loads(line) for line in body.splitlines()]
+                answer = json.dumps({"accepted": len(body.splitlines()), "refused": []}).encode()
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                    b"Content-Length: %d\r\n\r\n%b" % (len(answer), answer)
+                )
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+async def test_reading_is_recorded(database: str, tmp_path: Path) -> None:
+    audit = await migrated(database)
+    collector = Collector()
+    socket = tmp_path / "collector.sock"
+    listening = await asyncio.start_unix_server(collector.serve, str(socket))
+    settings = load_settings(
+        data_dir=tmp_path / "data",
+        api={"address": {"port": free_port()}},
+        postgres={"reader_dsn": SecretStr(audit.reader_dsn)},
+    )
+    api = settings.api.model_copy(update={"read_audit": ReadAuditSettings(collector=f"unix:{socket}")})
+    stop = asyncio.Event()
+    running = asyncio.create_task(LogApiProcess(settings.model_copy(update={"api": api})).run(stop))
+    async with administrator(audit.admin_dsn) as owner:
+        token_id, token = await create_token(
+            owner,
+            "siem",
+            [ACCOUNT],
+            [Permission.AUDIT_LOGS],
+            datetime.now(UTC) + timedelta(days=1),
+            email="one@example.com",
+        )
+    base = f"http://127.0.0.1:{settings.api.address.port}"
+    path = f"/client/v4/accounts/{ACCOUNT}/logs/audit?since=2026-01-23&before=2026-01-24"
+    async with httpx.AsyncClient(base_url=base) as client:
+
+        async def answered() -> bool:
+            try:
+                return (await client.get("/healthz")).status_code == 200
+            except httpx.HTTPError:
+                return False
+
+        await until(answered, 20, "the log API")
+        answer = await client.get(path, headers={"Authorization": f"Bearer {token}"})
+        await client.get(path)
+    assert answer.status_code == 200
+    assert not [name for name in answer.headers if name.startswith(("x-actor", "x-account"))]
+
+    async def captured() -> bool:
+        return len(collector.captures) >= 2
+
+    await until(captured, 20, "captures of the reads")
+    stop.set()
+    await running
+    listening.close()
+    await listening.wait_closed()
+    text = json.dumps(collector.captures)
+    assert token not in text
+    first, second = collector.captures
+    assert first["request"]["url"].endswith(path)  # type: ignore[index]
+    headers = first["response"]["headers"]  # type: ignore[index]
+    told = {name: value if isinstance(value, str) else value[0] for name, value in headers.items()}
+    assert told["x-actor-token-id"] == token_id.hex
+    assert told["x-actor-email"] == "one@example.com"
+    assert told["x-account-id"] == ACCOUNT
+    assert told["x-actor-token-name"] == "siem"
+    assert second["response"]["status"] == 401  # type: ignore[index]
+
+
+async def test_a_collector_that_is_away_blocks_no_query(database: str, tmp_path: Path) -> None:
+    audit = await migrated(database)
+    settings = load_settings(
+        data_dir=tmp_path / "data",
+        api={
+            "address": {"port": free_port()},
+            "read_audit": {"collector": f"unix:{tmp_path}/none.sock", "queue_bytes_max": 2000},
+        },
+        postgres={"reader_dsn": SecretStr(audit.reader_dsn)},
+    )
+    stop = asyncio.Event()
+    running = asyncio.create_task(LogApiProcess(settings).run(stop))
+    base = f"http://127.0.0.1:{settings.api.address.port}/client/v4"
+    async with httpx.AsyncClient(base_url=base) as client:
+
+        async def answered() -> bool:
+            try:
+                return (await client.get("/openapi.json")).status_code == 200
+            except httpx.HTTPError:
+                return False
+
+        await until(answered, 20, "the log API")
+        statuses = [(await client.get("/user/tokens/verify")).status_code for _ in range(50)]
+    assert statuses == [401] * 50
+    stop.set()
+    await running

@@ -1,0 +1,605 @@
+"""The routes beside the list, on a log in memory; every answer is held to the document by the client."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from log_api.app import log_api_app
+from log_api.config import LogApiConfig, ProductCategory
+from log_api.listing import ListQuery
+from log_api.ports import Permission
+from log_api.records import Page
+from schemas.errors import RetryableError
+from schemas.identity import new_id
+from schemas.metric_defs import Metrics
+from schemas.record import Record
+from tests.records import record
+from tests.unit.log_api.api_client import NOW_MS, RANGE, TOKEN, A, ApiClient, B, add_token
+from tests.unit.log_api.memory_log import MemoryLog
+
+CANARY = "canary-7f3a"
+C = "c" * 32
+LIST = f"/accounts/{A}/logs/audit"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+TIMES = {**RANGE, "action_time": "2026-01-23T18:25:14.749Z"}
+
+
+@pytest.fixture
+def settings() -> LogApiConfig:
+    return LogApiConfig(
+        cursor_key=b"k" * 32,
+        product_categories={
+            "messaging": ProductCategory("Messaging", {"alerting": "Alerts", "queues": "Queues"})
+        },
+        organizations={"acme": (A, C), "other": (A, B)},
+        export_records=7,
+        retry_after_s=1,
+        tail_time_ms=1,
+        numbered_records_max=2000,
+    )
+
+
+@pytest.fixture
+async def api(memory_log: MemoryLog, settings: LogApiConfig) -> AsyncIterator[ApiClient]:
+    add_token(memory_log, TOKEN, {A, C}, *Permission, email="one@example.com")
+    client = ApiClient(log_api_app(memory_log, settings, Metrics(), lambda: NOW_MS), settings)
+    yield client
+    await client.close()
+
+
+async def fill(log: MemoryLog, count: int, **columns: Any) -> list[Record]:
+    columns.setdefault("account_id", A)
+    records = [record(NOW_MS + number, **columns) for number in range(count)]
+    await log.add(records)
+    return records
+
+
+def hexes(records: list[Record]) -> list[str]:
+    return [one.id.hex for one in records]
+
+
+def ids(response: httpx.Response) -> list[str]:
+    assert response.status_code == 200, response.text
+    return [one["id"] for one in response.json()["result"]]
+
+
+# One record, and its resource's history
+
+
+async def test_one_record_by_its_id(api: ApiClient, memory_log: MemoryLog) -> None:
+    [one] = await fill(memory_log, 1)
+    for spelling in (one.id.hex, str(one.id), one.id.hex.upper()):
+        response = await api.get(f"{LIST}/{spelling}", headers=BEARER)
+        assert response.json()["result"]["id"] == one.id.hex
+
+
+@pytest.mark.parametrize("name", ["history", ""])
+async def test_a_record_of_another_account_is_not_there(
+    api: ApiClient, memory_log: MemoryLog, name: str
+) -> None:
+    theirs = record(NOW_MS, account_id=B, resource_id="p")
+    await memory_log.add([theirs])
+    for missing in (theirs.id.hex, new_id(NOW_MS)):
+        response = await api.get(f"{LIST}/{missing}/{name}".rstrip("/"), TIMES, BEARER)
+        assert response.status_code == 404
+
+
+@pytest.mark.parametrize("audit_id", ["x", "a" * 31, "a" * 33, "a" * 32 + "%0A", "%20" + "a" * 32])
+async def test_what_cannot_be_an_id(api: ApiClient, audit_id: str) -> None:
+    assert (await api.get(f"{LIST}/{audit_id}", headers=BEARER)).status_code == 404
+    assert (await api.get(f"{LIST}/{audit_id}/history", TIMES, BEARER)).status_code == 404
+
+
+@pytest.mark.parametrize("account", ["a%0A", "a%0D", "%C3%A9"])
+async def test_a_line_end_is_not_a_part_of_an_account(api: ApiClient, account: str) -> None:
+    assert (await api.list({}, account=account)).status_code == 404
+
+
+async def test_the_history_of_a_resource(api: ApiClient, memory_log: MemoryLog) -> None:
+    of_policy = {"resource_id": "p1", "resource_product": "alerting", "resource_type": "policies"}
+    records = await fill(memory_log, 5, **of_policy)
+    await fill(memory_log, 3, **{**of_policy, "resource_id": "p2"})
+    await fill(memory_log, 3, **{**of_policy, "resource_type": "rules"})
+    await fill(memory_log, 3, **{**of_policy, "account_id": B})
+    response = await api.get(f"{LIST}/{records[2].id.hex}/history", TIMES, BEARER)
+    assert ids(response) == hexes(records)[::-1]
+    assert response.json()["result_info"] == {"count": 5, "history_status": "exact"}
+    paged = await api.get(f"{LIST}/{records[2].id.hex}/history", {**TIMES, "limit": "3"}, BEARER)
+    cursor = paged.json()["result_info"]["cursor"]
+    rest = await api.get(f"{LIST}/{records[0].id.hex}/history", {**TIMES, "cursor": cursor}, BEARER)
+    assert ids(paged) + ids(rest) == hexes(records)[::-1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "status", "count"),
+    [
+        ({"resource_id": "p1"}, "approximate", 1),
+        ({"resource_id": "p1", "resource_type": "policies"}, "approximate", 1),
+        ({"resource_type": "policies", "resource_product": "alerting"}, "unavailable", 0),
+    ],
+)
+async def test_a_resource_that_is_not_told_exactly(
+    api: ApiClient, memory_log: MemoryLog, columns: dict[str, str], status: str, count: int
+) -> None:
+    [one] = await fill(memory_log, 1, **columns)
+    response = await api.get(f"{LIST}/{one.id.hex}/history", TIMES, BEARER)
+    assert response.json()["result_info"] == {"count": count, "history_status": status}
+
+
+@pytest.mark.parametrize("missing", ["action_time", "since", "before"])
+async def test_a_history_needs_its_times(api: ApiClient, memory_log: MemoryLog, missing: str) -> None:
+    [one] = await fill(memory_log, 1, resource_id="p1")
+    for query in (
+        {name: value for name, value in TIMES.items() if name != missing},
+        {**TIMES, missing: CANARY},
+    ):
+        response = await api.get(f"{LIST}/{one.id.hex}/history", query, BEARER)
+        assert response.status_code == 400
+        assert response.json()["errors"][0]["message"].startswith(f"{missing}: ")
+        assert CANARY not in response.text
+
+
+async def test_product_categories(api: ApiClient) -> None:
+    response = await api.get(f"{LIST}/product_categories", headers=BEARER)
+    products = [{"label": "Alerts", "value": "alerting"}, {"label": "Queues", "value": "queues"}]
+    assert response.json()["result"] == [{"label": "Messaging", "value": "messaging", "products": products}]
+
+
+# Organizations
+
+
+async def test_an_organization_s_accounts_are_rolled_up(api: ApiClient, memory_log: MemoryLog) -> None:
+    mine = await fill(memory_log, 3, actor_type="delegated_service")
+    also = await fill(memory_log, 3, account_id=C, actor_type="user", resource_id="p1")
+    await fill(memory_log, 3, account_id=B)
+    response = await api.get("/organizations/acme/logs/audit", RANGE, BEARER)
+    assert ids(response) == sorted(hexes(mine) + hexes(also), reverse=True)
+    found = response.json()["result"]
+    assert {one["organization"]["id"] for one in found} == {"acme"}
+    assert {one["actor"].get("type") for one in found} == {None, "user"}
+    one = also[0].id.hex
+    history = await api.get(f"/organizations/acme/logs/audit/{one}/history", TIMES, BEARER)
+    assert ids(history) == hexes(also)[::-1]
+
+
+async def test_an_organization_needs_a_token_for_all_its_accounts(
+    api: ApiClient, memory_log: MemoryLog
+) -> None:
+    add_token(memory_log, "all", None)
+    outcomes = [
+        (name, token, (await api.get(f"/organizations/{name}/logs/audit", RANGE, bearer(token))).status_code)
+        for name in ("acme", "other", "none")
+        for token in (TOKEN, "all")
+    ]
+    assert outcomes == [
+        ("acme", TOKEN, 200),
+        ("acme", "all", 200),
+        ("other", TOKEN, 403),
+        ("other", "all", 200),
+        ("none", TOKEN, 403),
+        ("none", "all", 404),
+    ]
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+# v1
+
+
+async def test_v1_by_page_numbers(api: ApiClient, memory_log: MemoryLog) -> None:
+    records = await fill(memory_log, 25)
+    found: list[str] = []
+    for page in range(1, 10):
+        query = {"page": f"{page}.0", "per_page": "10"}
+        response = await api.get(f"/accounts/{A}/audit_logs", query, BEARER)
+        if not ids(response):
+            break
+        found += ids(response)
+    assert found == hexes(records)[::-1]
+    assert page == 4
+
+
+async def test_a_record_of_v1(api: ApiClient, memory_log: MemoryLog) -> None:
+    await fill(
+        memory_log,
+        1,
+        action_description="Update a policy",
+        actor_id="u1",
+        actor_email="one@example.com",
+        actor_ip_address="203.0.113.9",
+        actor_type="cloudflare_admin",
+        actor_context="dash",
+        raw_method="PUT",
+        raw_status_code=200,
+        resource_id="p1",
+        resource_type="policies",
+        resource_request='{"price":1.10}',
+        zone_name="example.com",
+    )
+    [one] = (await api.get(f"/accounts/{A}/audit_logs", {"id": ""}, BEARER)).json().get("result") or [None]
+    assert one == {
+        "id": one["id"],
+        "action": {"result": True, "type": "update"},
+        "actor": {"id": "u1", "email": "one@example.com", "ip": "203.0.113.9", "type": "admin"},
+        "interface": "UI",
+        "metadata": {
+            "description": "Update a policy",
+            "method": "PUT",
+            "status_code": 200,
+            "zone_name": "example.com",
+        },
+        "newValue": '{"price":1.10}',
+        "oldValue": "",
+        "owner": {"id": A},
+        "resource": {"id": "p1", "type": "policies"},
+        "when": "2026-01-23T18:25:14.749Z",
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"action.type": "delete"}, [1]),
+        ({"actor.email": "one@example.com"}, [2]),
+        ({"actor.ip": "203.0.113.0/24"}, [3]),
+        ({"zone.name": "example.com"}, [4]),
+        ({"hide_user_logs": "true"}, [0, 1, 2, 3, 4]),
+        ({"since": "2026-01-23T18:25:14.753Z"}, [4, 5]),
+        ({"before": "2026-01-23T18:25:14.750Z", "direction": "asc"}, [0]),
+        ({}, [0, 1, 2, 3, 4, 5]),
+    ],
+)
+async def test_the_filters_of_v1(
+    api: ApiClient, memory_log: MemoryLog, query: dict[str, str], expected: list[int]
+) -> None:
+    columns: list[dict[str, Any]] = [
+        {},
+        {"action_type": "delete"},
+        {"actor_email": "one@example.com"},
+        {"actor_ip_address": "203.0.113.9"},
+        {"zone_name": "example.com"},
+        {"resource_scope": "user"},
+    ]
+    records = [record(NOW_MS + at, account_id=A, **each) for at, each in enumerate(columns)]
+    await memory_log.add(records)
+    found = ids(await api.get(f"/accounts/{A}/audit_logs", query, BEARER))
+    assert sorted(found) == [records[at].id.hex for at in expected]
+
+
+async def test_v1_finds_a_record_by_its_id(api: ApiClient, memory_log: MemoryLog) -> None:
+    records = await fill(memory_log, 3)
+    found = ids(await api.get(f"/accounts/{A}/audit_logs", {"id": records[1].id.hex}, BEARER))
+    assert found == [records[1].id.hex]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("page", "0"),
+        ("page", "21"),
+        ("page", "x"),
+        ("per_page", "1001"),
+        ("export", CANARY),
+        ("hide_user_logs", CANARY),
+        ("actor.ip", CANARY),
+        ("id", CANARY),
+        ("since", CANARY),
+        ("actor.email", f"{CANARY}\0"),
+    ],
+)
+async def test_what_v1_does_not_take(api: ApiClient, name: str, value: str) -> None:
+    response = await api.get(f"/accounts/{A}/audit_logs", {name: value}, BEARER)
+    assert response.status_code == 400
+    assert response.json()["errors"][0]["message"].startswith(f"{name}: ")
+    assert CANARY not in response.text
+
+
+async def test_v1_as_csv(api: ApiClient, memory_log: MemoryLog) -> None:
+    records = await fill(memory_log, 20, actor_email="=cmd|' /C calc'!A0", resource_request='{"a":"x\\ny"}')
+    query = {"export": "true", "per_page": "5", "page": "2", "direction": "asc"}
+    response = await api.get(f"/accounts/{A}/audit_logs", query, BEARER)
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+    rows = list(csv.DictReader(io.StringIO(response.text)))
+    assert [row["id"] for row in rows] == hexes(records)
+    assert rows[0]["actor.email"] == "'=cmd|' /C calc'!A0"
+    assert rows[0]["newValue"] == '{"a":"x\\ny"}'
+    assert rows[0]["action.result"] == "true"
+
+
+async def test_the_user_s_own_log(api: ApiClient, memory_log: MemoryLog) -> None:
+    mine = await fill(memory_log, 2, actor_email="one@example.com")
+    also = await fill(memory_log, 2, actor_email="one@example.com", account_id=C)
+    theirs = await fill(memory_log, 2, actor_email="one@example.com", account_id=B)
+    await fill(memory_log, 2, actor_email="two@example.com")
+    found = ids(await api.get("/user/audit_logs", {}, BEARER))
+    assert sorted(found) == sorted(hexes(mine) + hexes(also))
+    add_token(memory_log, "all", None, email="one@example.com")
+    add_token(memory_log, "nobody", None)
+    assert len(ids(await api.get("/user/audit_logs", {}, bearer("all")))) == 4 + len(theirs)
+    assert ids(await api.get("/user/audit_logs", {}, bearer("nobody"))) == []
+
+
+# Authentication logs
+
+
+def login(at_ms: int, **columns: Any) -> Record:
+    return record(
+        at_ms,
+        **{
+            "account_id": A,
+            "resource_product": "access",
+            "resource_type": "login",
+            "actor_email": "one@example.com",
+            **columns,
+        },
+    )
+
+
+ACCESS = f"/accounts/{A}/access/logs/access_requests"
+
+
+async def test_a_login_as_it_is_served(api: ApiClient, memory_log: MemoryLog) -> None:
+    await memory_log.add(
+        [
+            login(
+                NOW_MS,
+                action_result="failure",
+                actor_ip_address="203.0.113.9",
+                raw_cf_ray_id="ray1",
+                resource_id="app1",
+                resource_request='{"app_domain":"wiki.example.com","app_type":"self_hosted","other":1}',
+                resource_response='{"connection":"okta","country":"pt"}',
+            ),
+            record(NOW_MS, account_id=A, resource_product="access", resource_type="policies"),
+            record(NOW_MS, account_id=A, resource_product="dns", resource_type="login"),
+        ]
+    )
+    assert (await api.get(ACCESS, {}, BEARER)).json()["result"] == [
+        {
+            "user_email": "one@example.com",
+            "ip_address": "203.0.113.9",
+            "app_uid": "app1",
+            "app_domain": "wiki.example.com",
+            "app_type": "self_hosted",
+            "action": "login",
+            "connection": "okta",
+            "allowed": False,
+            "created_at": "2026-01-23T18:25:14.749Z",
+            "country": "pt",
+            "ray_id": "ray1",
+        }
+    ]
+    some = (await api.get(ACCESS, {"fields": "allowed, ray_id"}, BEARER)).json()["result"]
+    assert some == [{"allowed": False, "ray_id": "ray1"}]
+
+
+@pytest.mark.parametrize("body", ['["x"]', '"x"', "null", '{"country":7}', '{"country":"\\ud800"}'])
+async def test_a_login_with_a_body_of_any_kind(api: ApiClient, memory_log: MemoryLog, body: str) -> None:
+    await memory_log.add([login(NOW_MS, resource_request=body)])
+    [entry] = (await api.get(ACCESS, {}, BEARER)).json()["result"]
+    assert entry["country"] in {None, "\ud800"}
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"email": "@example.com"}, [0, 1]),
+        ({"email": "one@example.com", "email_exact": "true"}, [0]),
+        ({"email": "one@example.com", "emailOp": "eq"}, [0]),
+        ({"email": "one@example.com", "emailOp": "neq"}, [1, 2, 3]),
+        ({"email": "example", "emailOp": "neq"}, [2, 3]),
+        ({"email": "1%_"}, [2]),
+        ({"email": "\\"}, []),
+        ({"since": "2026-01-23T18:25:14.750Z", "until": "2026-01-23T18:25:14.751Z"}, [1, 2]),
+        ({"limit": "2", "direction": "asc"}, [0, 1]),
+        ({"per_page": "3", "page": "2"}, [0]),
+    ],
+)
+async def test_the_filters_of_logins(
+    api: ApiClient, memory_log: MemoryLog, query: dict[str, str], expected: list[int]
+) -> None:
+    emails = ["one@example.com", "two@example.com", "1%_2@elsewhere", None]
+    await memory_log.add(
+        [login(NOW_MS + at, actor_email=email, raw_cf_ray_id=str(at)) for at, email in enumerate(emails)]
+    )
+    found = (await api.get(ACCESS, query, BEARER)).json()["result"]
+    assert sorted(int(one["ray_id"]) for one in found) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("fields", CANARY),
+        ("emailOp", CANARY),
+        ("until", CANARY),
+        ("limit", "0"),
+        ("page", "1000"),
+    ],
+)
+async def test_what_logins_do_not_take(api: ApiClient, name: str, value: str) -> None:
+    response = await api.get(ACCESS, {name: value, "per_page": "100"}, BEARER)
+    assert response.status_code == 400
+    assert CANARY not in response.text
+
+
+async def test_logins_need_a_permission_of_their_own(api: ApiClient, memory_log: MemoryLog) -> None:
+    add_token(memory_log, "audit", {A}, Permission.AUDIT_LOGS)
+    add_token(memory_log, "access", {A}, Permission.ACCESS_LOGS)
+    assert (await api.get(ACCESS, {}, bearer("audit"))).status_code == 403
+    assert (await api.get(ACCESS, {}, bearer("access"))).status_code == 200
+    assert (await api.list({}, token="access")).status_code == 403
+
+
+# Exports
+
+
+async def test_an_export_has_every_record_once_oldest_first(api: ApiClient, memory_log: MemoryLog) -> None:
+    records = await fill(memory_log, 30, resource_request='{"a":\n1.10}')
+    response = await api.get(f"{LIST}/export", RANGE, BEARER)
+    assert response.headers["content-type"] == "application/x-ndjson"
+    lines = response.content.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == hexes(records)
+    assert b'"request":{"a": 1.10}' in lines[0]
+    resumed = await api.get(f"{LIST}/export", {**RANGE, "after": records[11].id.hex}, BEARER)
+    assert [json.loads(line)["id"] for line in resumed.content.splitlines()] == hexes(records[12:])
+
+
+async def test_an_export_as_csv(api: ApiClient, memory_log: MemoryLog) -> None:
+    records = await fill(memory_log, 10, actor_email="@SUM(1)", resource_response='{"a":1.10}')
+    await fill(memory_log, 5, action_result="failure")
+    response = await api.get(f"{LIST}/export", {**RANGE, "format": "csv", "action_result": "success"}, BEARER)
+    rows = list(csv.DictReader(io.StringIO(response.text)))
+    assert [row["id"] for row in rows] == hexes(records)
+    assert rows[0]["resource.response"] == '{"a":1.10}'
+    assert rows[0]["actor.email"] == "'@SUM(1)"
+
+
+class Flickering(MemoryLog):
+    """Is away for every other page, or for all from the second on."""
+
+    pages = 0
+    for_good = False
+
+    async def page(self, query: ListQuery) -> Page:
+        self.pages += 1
+        if (self.pages > 1) if self.for_good else self.pages % 2:
+            raise RetryableError("away")
+        return await super().page(query)
+
+
+async def test_an_export_waits_for_a_database_that_is_away(settings: LogApiConfig) -> None:
+    log = Flickering()
+    add_token(log, TOKEN, {A})
+    records = await fill(log, 16)
+    client = ApiClient(log_api_app(log, settings, Metrics(), lambda: NOW_MS), settings)
+    lines = (await client.get(f"{LIST}/export", RANGE, BEARER)).content.splitlines()
+    await client.close()
+    assert [json.loads(line)["id"] for line in lines] == hexes(records)
+
+
+async def test_an_export_whose_database_stays_away_does_not_look_whole(settings: LogApiConfig) -> None:
+    log = Flickering()
+    log.for_good = True
+    add_token(log, TOKEN, {A})
+    await fill(log, 16)
+    short = replace(settings, export_retries=1)
+    client = ApiClient(log_api_app(log, short, Metrics(), lambda: NOW_MS), short)
+    # What the server makes of an answer without its end: a connection that is cut.
+    with pytest.raises(AssertionError):
+        await client.get(f"{LIST}/export", RANGE, BEARER)
+    await client.close()
+
+
+async def test_streams_are_bounded(memory_log: MemoryLog, settings: LogApiConfig) -> None:
+    add_token(memory_log, TOKEN, {A})
+    none_left = replace(settings, streams_max=1, tail_time_ms=60_000)
+    now_ms = NOW_MS
+
+    def clock_ms() -> int:
+        return now_ms
+
+    client = ApiClient(log_api_app(memory_log, none_left, Metrics(), clock_ms), none_left)
+    tail = asyncio.create_task(client.get(f"{LIST}/tail", {}, BEARER))
+    await asyncio.sleep(0.05)
+    refused = await client.get(f"{LIST}/export", RANGE, BEARER)
+    assert refused.status_code == 429
+    assert refused.json()["errors"][0]["code"] == 10429
+    tail.cancel()
+    await asyncio.gather(tail, return_exceptions=True)
+    assert (await client.get(f"{LIST}/export", RANGE, BEARER)).status_code == 200
+    await client.close()
+
+
+# Summaries
+
+
+async def test_a_summary_by_hour(api: ApiClient, memory_log: MemoryLog) -> None:
+    hour = 3_600_000
+    for at, kinds in enumerate((["update", "update", "view"], [], ["delete"])):
+        await memory_log.add(
+            [record(NOW_MS - 2 * hour + at * hour, account_id=A, action_type=kind) for kind in kinds]
+        )
+    await fill(memory_log, 3, account_id=B)
+    query = {"since": "2026-01-23T16:10:00Z", "before": "2026-01-23T19:00:00Z", "bucket": "hour"}
+    body = (await api.get(f"{LIST}/summary", query, BEARER)).json()
+    assert [(one["since"], one["before"], one["count"]) for one in body["result"]] == [
+        ("2026-01-23T16:10:00.000Z", "2026-01-23T17:00:00.000Z", 3),
+        ("2026-01-23T17:00:00.000Z", "2026-01-23T18:00:00.000Z", 0),
+        ("2026-01-23T18:00:00.000Z", "2026-01-23T19:00:00.000Z", 1),
+    ]
+    assert body["result"][0]["values"] == [{"value": "update", "count": 2}, {"value": "view", "count": 1}]
+    assert body["result_info"] == {"count": 3, "complete": True, "counted_since": "2026-01-23T16:10:00.000Z"}
+
+
+@pytest.mark.parametrize("field", ["action_type", "action_result", "resource_product", "actor_id"])
+async def test_a_summary_by_each_field(api: ApiClient, memory_log: MemoryLog, field: str) -> None:
+    value = "success" if field == "action_result" else "update"
+    await fill(memory_log, 2, **{field: value})
+    [one] = (await api.get(f"{LIST}/summary", {**RANGE, "by": field}, BEARER)).json()["result"]
+    assert (one["count"], one["values"], one["others"]) == (2, [{"value": value, "count": 2}], 0)
+
+
+async def test_a_summary_shows_the_most_frequent_values_and_counts_the_rest(
+    api: ApiClient, memory_log: MemoryLog
+) -> None:
+    await memory_log.add([record(NOW_MS, account_id=A, actor_id=f"u{number}") for number in range(150)])
+    await fill(memory_log, 2, actor_id=None)
+    [one] = (await api.get(f"{LIST}/summary", {**RANGE, "by": "actor_id"}, BEARER)).json()["result"]
+    assert one["values"][0] == {"value": None, "count": 2}
+    assert (len(one["values"]), one["others"], one["count"]) == (100, 51, 152)
+
+
+async def test_a_summary_of_too_many_buckets(api: ApiClient) -> None:
+    query = {"since": "2020-01-01", "before": "2026-01-01", "bucket": "hour"}
+    response = await api.get(f"{LIST}/summary", query, BEARER)
+    assert response.json()["errors"][0]["message"].startswith("bucket: ")
+
+
+async def test_a_summary_of_nothing(api: ApiClient) -> None:
+    body = (await api.get(f"{LIST}/summary", {"since": "2026-01-24", "before": "2026-01-23"}, BEARER)).json()
+    assert (body["result"], body["result_info"]["complete"]) == ([], True)
+
+
+# Time limits
+
+
+async def test_a_page_whose_time_is_up_is_empty_with_a_cursor(api: ApiClient, memory_log: MemoryLog) -> None:
+    records = await fill(memory_log, 2)
+    memory_log.page_times_out = True
+    query = {"since": "2026-01-23T18:25:14.749Z", "before": "2026-01-23T18:25:14.800Z"}
+    body = (await api.list(str(httpx.QueryParams(query)))).json()
+    assert (body["result"], body["result_info"]["count"]) == ([], 0)
+    memory_log.page_times_out = False
+    rest = await api.list(str(httpx.QueryParams({**query, "cursor": body["result_info"]["cursor"]})))
+    assert ids(rest) == hexes(records)[::-1]
+
+
+# Documentation
+
+
+async def test_the_document_and_its_page_need_no_token(api: ApiClient) -> None:
+    document = (await api.get("/openapi.json")).json()
+    assert document == api.document
+    page = await api.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["content-security-policy"].startswith("default-src 'none'; style-src 'sha256-")
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            assert f"id='{operation['operationId']}'" in page.text
+    assert "http://" not in page.text.replace("http://127.0.0.1", "")
+    assert "<script" not in page.text
+
+
+async def test_a_public_route_takes_no_other_method(api: ApiClient) -> None:
+    assert (await api.get("/docs", method="POST")).status_code == 405
