@@ -44,6 +44,8 @@ class StepKind(StrEnum):
     ENTRY = "entry"
     SLOT = "slot"
     ITEMS = "items"
+    SCALAR = "scalar"
+    """Not a part: the value itself, where it may be a scalar as well as a container."""
 
 
 class Step(NamedTuple):
@@ -66,10 +68,13 @@ class Step(NamedTuple):
                 return f"[{self.text}]"
             case StepKind.ITEMS:
                 return "[]"
+            case StepKind.SCALAR:
+                return "(scalar)"
 
 
 ITEMS = Step(StepKind.ITEMS)
 ENTRY = Step(StepKind.ENTRY)
+SCALAR = Step(StepKind.SCALAR)
 
 
 def path_text(steps: Sequence[Step]) -> str:

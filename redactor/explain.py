@@ -279,6 +279,9 @@ class _Explaining:
         # Where the receipt has a reason, or there was no body, nothing was looked into, and nothing is here.
         if body.root is None or shown.receipt is None or shown.receipt.kept is None:
             return shown
+        if not is_json(media_type(fields) or body.media_type):
+            # What stood in it cannot be read as a tree of JSON; what may be kept of it can be told all the same.
+            return replace(shown, tree=node_of_schema(body.root))
         limits = self._surface.config.limits
         value = read_json(body_bytes(message) or b"", limits.depth_max)
         whole = None if recorded is None else recorded[0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import re2
 
 from redactor.coverage import DEPTH_MAX
-from redactor.decisions import Decision, Step, StepKind, Verdict, dropped
+from redactor.decisions import SCALAR, Decision, Step, StepKind, Verdict, dropped
 from redactor.plan import count_scalars
 from redactor.schema_tree import Child, Position
 from redactor.wellformed import Json
@@ -125,7 +125,8 @@ def _parts_of(position: Position | None, value: Json, keys: _Keys) -> list[_Part
     if type(value) is list:
         slots = {each.step: each for each in position.children}
         return [(_element(slots, index), part) for index, part in enumerate(value)]
-    return []
+    as_scalar = [] if value is None else [each for each in position.children if each.step == SCALAR]
+    return [((each.step, each.position), value) for each in as_scalar]
 
 
 def _element(slots: Mapping[Step, Child], index: int) -> tuple[Step | None, Position | None]:

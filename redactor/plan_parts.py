@@ -5,7 +5,7 @@ A plan of a kind that is not known here is asked instead, with a value that hold
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from redactor.plan import (
     DROP,
@@ -18,6 +18,7 @@ from redactor.plan import (
     Kept,
     Link,
     MapBranch,
+    Narrowed,
     Object,
     Plan,
     Scalar,
@@ -47,6 +48,18 @@ class _Within:
         return found[-1] if type(found) is list and len(found) > len(before) else DROPPED
 
 
+class _Some:
+    """The plans of which one or another governs a part, as other parts of the value tell."""
+
+    def __init__(self, plans: tuple[Plan, ...]) -> None:
+        self.plans = plans
+
+    def keep(self, value: Json) -> Kept:
+        """Return what the first plan keeps that keeps any of it."""
+        found = (plan.keep(value) for plan in self.plans)
+        return next((kept for kept in found if kept is not DROPPED), DROPPED)
+
+
 class PlanParts:
     """The parts of one document's plans. The same question gives the same object, so that plans tell positions apart."""
 
@@ -68,27 +81,49 @@ class PlanParts:
             self._joined[key] = Every(parts)
         return self._joined[key]
 
+    def some(self, plans: Iterable[Plan]) -> Plan:
+        """Return the plan that keeps what any of `plans` keeps."""
+        found = {id(part): part for part in map(resolved, plans) if not isinstance(part, Drop)}
+        if len(found) < 2:
+            return next(iter(found.values()), DROP)
+        key = (-1, *found)
+        if key not in self._joined:
+            self._alive.extend(found.values())
+            self._joined[key] = _Some(tuple(found.values()))
+        return self._joined[key]
+
     def of_property(self, plan: Plan, name: str) -> Plan:
         """Return the plan for an object's declared property."""
-        return self._part(plan, lambda each: _property(each, name), name)
+        return self._part(_as_object(plan), lambda each: _property(each, name), name)
 
-    def of_entry(self, plan: Plan, map_index: int, pattern_index: int | None) -> Plan:
-        """Return the plan for a map's entry whose key one pattern alone matches, or, for None, no pattern does.
+    def of_entry(self, plan: Plan, pattern: str | None) -> Plan:
+        """Return the plan for a map's entry whose key this pattern alone matches, or, for None, no pattern does.
 
-        `map_index` counts the schemas that speak of undeclared keys; all of them must let the entry through.
+        Every schema that speaks of undeclared keys must let the entry through.
         """
-        key = _ANY_KEY if pattern_index is None else None
-        return self._part(plan, lambda each: self._entry(each, map_index, pattern_index), key)
+        key = _ANY_KEY if pattern is None else None
+        return self._part(_as_object(plan), lambda each: self._entry(each, pattern), key)
 
     def of_element(self, plan: Plan, slot: int | None) -> Plan:
         """Return the plan for an array's element: in a tuple slot, or behind all slots."""
-        return self._part(plan, lambda each: _element(each, slot), 0 if slot is None else slot)
+        return self._part(_as_array(plan), lambda each: _element(each, slot), 0 if slot is None else slot)
 
-    def _part(self, plan: Plan, look: Callable[[Plan], Plan], key: _Key) -> Plan:
+    def of_scalar(self, plan: Plan) -> Plan:
+        """Return the plan for a scalar where the schema admits containers as well."""
         plan = resolved(plan)
         if isinstance(plan, Every):
-            return self.joined(self._part(each, look, key) for each in plan.plans)
-        if isinstance(plan, Drop | Scalar | FreeForm | Object | Array | Either):
+            return self.joined(map(self.of_scalar, plan.plans))
+        if isinstance(plan, Either):
+            return resolved(plan.as_scalar)
+        return DROP if isinstance(plan, FreeForm | Object | Array) or _ways_of(plan) else plan
+
+    def _part(self, plan: Plan, look: Callable[[Plan], Plan], key: _Key) -> Plan:
+        if isinstance(plan, Every):
+            return self.joined(self._part(each, look, key) for each in _sides(plan, key))
+        ways = _ways_of(plan)
+        if ways:
+            return self.some(self._part(resolved(each), look, key) for each in ways)
+        if isinstance(plan, Drop | Scalar | FreeForm | Object | Array):
             return resolved(look(plan))
         if key is None:
             return DROP
@@ -97,15 +132,31 @@ class PlanParts:
             self._within[id(plan), key] = _Within(plan, key)
         return self._within[id(plan), key]
 
-    def _entry(self, plan: Plan, map_index: int, pattern_index: int | None) -> Plan:
-        plan = resolved(plan.as_object if isinstance(plan, Either) else plan)
-        if not isinstance(plan, Object) or map_index >= len(plan.branches):
-            return DROP
-        found = [
-            _entry_of(branch, pattern_index if index == map_index else None)
-            for index, branch in enumerate(plan.branches)
-        ]
-        return self.joined(each for each in found if each is not None)
+    def _entry(self, plan: Plan, pattern: str | None) -> Plan:
+        branches = plan.branches if isinstance(plan, Object) else ()
+        found = [plan for branch in branches for plan in _plans_of(branch, pattern)]
+        return self.joined(found)
+
+
+def _as_object(plan: Plan) -> Plan:
+    plan = resolved(plan)
+    return resolved(plan.as_object) if isinstance(plan, Either) else plan
+
+
+def _as_array(plan: Plan) -> Plan:
+    plan = resolved(plan)
+    return resolved(plan.as_array) if isinstance(plan, Either) else plan
+
+
+def _sides(plan: Every, key: _Key) -> Iterable[Plan]:
+    return map(_as_array if isinstance(key, int) else _as_object, plan.plans)
+
+
+def _ways_of(plan: Plan) -> tuple[Plan, ...]:
+    """Return the plans one of which governs, for a plan that chooses by what it finds in the value."""
+    if isinstance(plan, Narrowed):
+        return tuple(plan.ways.values())
+    return plan.plans if isinstance(plan, _Some) else ()
 
 
 def resolved(plan: Plan) -> Plan:
@@ -121,10 +172,14 @@ def keeps_value(plan: Plan) -> bool:
     """Tell whether a plan for a value without declared parts keeps the value itself."""
     plan = resolved(plan)
     if isinstance(plan, Scalar):
-        return plan.only is None or bool(plan.only)
+        return plan.only is None or bool(plan.only) or bool(plan.unlisted)
     if isinstance(plan, Every):
         return all(map(keeps_value, plan.plans))
-    if isinstance(plan, Drop | FreeForm | Object | Array | Either):
+    if isinstance(plan, Either):
+        return any(map(keeps_value, _kinds_of(plan)))
+    if _ways_of(plan):
+        return any(map(keeps_value, _ways_of(plan)))
+    if isinstance(plan, Drop | FreeForm | Object | Array):
         return isinstance(plan, FreeForm)
     return any(plan.keep(sample) == sample for sample in _SAMPLES)
 
@@ -136,22 +191,32 @@ def shows_presence(plan: Plan) -> bool:
         return plan.marked
     if isinstance(plan, Every):
         return all(map(shows_presence, plan.plans))
-    if isinstance(plan, Drop | Scalar | FreeForm | Either):
+    if isinstance(plan, Either):
+        return any(map(shows_presence, _kinds_of(plan)))
+    if _ways_of(plan):
+        return isinstance(plan, _Some) and any(map(shows_presence, plan.plans))
+    if isinstance(plan, Drop | Scalar | FreeForm):
         return isinstance(plan, FreeForm)
     return plan.keep({}) == {} or plan.keep([]) == []
 
 
+def _kinds_of(plan: Either) -> tuple[Plan, ...]:
+    return plan.as_object, plan.as_array, plan.as_scalar
+
+
 def _property(plan: Plan, name: str) -> Plan:
-    plan = resolved(plan.as_object if isinstance(plan, Either) else plan)
     return plan.properties.get(name, DROP) if isinstance(plan, Object) else DROP
 
 
-def _entry_of(branch: MapBranch, pattern_index: int | None) -> Plan | None:
-    return branch.others if pattern_index is None else branch.patterns[pattern_index][1]
+def _plans_of(branch: MapBranch, pattern: str | None) -> Iterator[Plan]:
+    matched = [plan for each, plan in branch.patterns if getattr(each, "pattern", "") == pattern]
+    if matched:
+        yield from matched
+    elif branch.others is not None:
+        yield branch.others
 
 
 def _element(plan: Plan, slot: int | None) -> Plan:
-    plan = resolved(plan.as_array if isinstance(plan, Either) else plan)
     if not isinstance(plan, Array):
         return DROP
     return plan.items if slot is None or slot >= len(plan.slots) else plan.slots[slot]

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from redactor.branches import CONTAINER_KINDS, SCALAR_KINDS, Branch, Voices, is_marked
-from redactor.decisions import ENTRY, ITEMS, Decision, Step, StepKind, Verdict, denial_in, dropped
+from redactor.decisions import ITEMS, SCALAR, Decision, Step, StepKind, Verdict, denial_in, dropped
 from redactor.document import UNTRUSTED, LoadedDocument, Place
 from redactor.plan import DROP, Drop, Plan
 from redactor.plan_parts import PlanParts, keeps_value, resolved, shows_presence
@@ -19,6 +19,7 @@ from redactor.plan_parts import PlanParts, keeps_value, resolved, shows_presence
 _UNGRANTED_KEYS = "a map's keys are data, and neither it nor its propertyNames is marked"
 _ENUMERATED = "from status 400 on, nothing is kept of a container with an enum or const"
 _OUTSIDE_ENVELOPE = "outside of the envelope's property"
+_NOT_BY_ALL = "not marked in every alternative that declares it"
 _NO_SINGLE_TYPE = "a mark grants nothing without one definite type"
 
 
@@ -34,6 +35,8 @@ class Around(NamedTuple):
     """The one property of a response's root that is recorded (rule 12)."""
     strict: bool = False
     """The status is 400 or above: `enum` and `const` are enforced (rule 6)."""
+    scalar: bool = False
+    """Of a value that may be a container as well, only what it is as a scalar."""
 
 
 class Child(NamedTuple):
@@ -59,15 +62,19 @@ class SchemaTree:
 
     def position(self, branches: Sequence[Branch], plan: Plan, around: Around) -> Position:
         """Return the position that `branches` describe and `plan` decides."""
-        plan = resolved(plan)
         said = tuple(each.identity for each in branches)
-        key = (said, id(plan), around)
+        voices = self._voices.get(said)
+        if voices is None:
+            voices = self._voices[said] = Voices(self.document, branches)
+        return self.again(voices, plan, around)
+
+    def again(self, voices: Voices, plan: Plan, around: Around) -> Position:
+        """Return a position of which all that speaks about it is known."""
+        plan = resolved(plan)
+        key = (id(voices), id(plan), around)
         known = self._known.get(key)
         if known is None:
-            voices = self._voices.get(said)
-            if voices is None:
-                voices = self._voices[said] = Voices(self.document, branches)
-            # It holds its plan, so that no other can get the same id.
+            # It holds its plan and its voices, so that no others can get the same ids.
             known = self._known[key] = Position(self, voices, plan, around)
         return known
 
@@ -84,7 +91,7 @@ class Position:
         self._has_array_parts = self._admits("array") and any(map(_declares_elements, self._nodes))
         self.plan = plan
         self.pointer = voices.all[0].place.pointer if voices.all else ""
-        self.is_leaf = not (self._has_object_parts or self._has_array_parts)
+        self.is_leaf = around.scalar or not (self._has_object_parts or self._has_array_parts)
         """Whether it has no declared parts: a scalar, a free-form object, a value of any type."""
         self._is_present = shows_presence(plan) and around.envelope is None
         self.shows = self._is_present or keeps_value(plan)
@@ -97,7 +104,8 @@ class Position:
     def kind(self) -> str:
         """Its types, as `string` or `integer|string`; `any` where no schema names one."""
         kinds = self._voices.kinds
-        return "|".join(sorted(_kinds_named(self._nodes) if kinds is None else kinds)) or "any"
+        kinds = _kinds_named(self._nodes) if kinds is None else kinds
+        return "|".join(sorted(kinds & SCALAR_KINDS if self._around.scalar else kinds)) or "any"
 
     @property
     def marked_nodes(self) -> list[dict[str, Any]]:
@@ -118,6 +126,10 @@ class Position:
             found.extend(self._entries())
         if self._has_array_parts:
             found.extend(self._elements())
+        if found and (self._voices.kinds or frozenset()) & SCALAR_KINDS:
+            around = self._around._replace(scalar=True, envelope=None)
+            plan = DROP if self._around.envelope is not None else self._tree.parts.of_scalar(self.plan)
+            found.append(Child(SCALAR, self._tree.again(self._voices, plan, around)))
         return tuple(found)
 
     @cached_property
@@ -153,7 +165,7 @@ class Position:
         kinds = self._voices.kinds
         if not (self._voices.marked or marked_around):
             if self.marked_nodes:
-                return dropped(7, "marked where a mark grants nothing", self.pointer)
+                return dropped(7, _NOT_BY_ALL, self.pointer)
             return dropped(1, "not marked", self.pointer)
         if kinds is None or not kinds <= SCALAR_KINDS:
             return dropped(4, _NO_SINGLE_TYPE, self.pointer)
@@ -188,7 +200,7 @@ class Position:
     @cached_property
     def _decided(self) -> Decision | None:
         """Why nothing at the position and below it can be kept, whatever its marks."""
-        return self._around.decided or denial_in(self._voices) or self._enumerated() or self._uncomposed()
+        return self._around.decided or denial_in(self._voices) or self._enumerated()
 
     def _enumerated(self) -> Decision | None:
         kinds = self._voices.kinds
@@ -196,12 +208,6 @@ class Position:
             return None
         listing = [each.place for each in self._voices.all if {"enum", "const"} & each.place.node.keys()]
         return dropped(6, _ENUMERATED, listing[0].pointer) if listing else None
-
-    def _uncomposed(self) -> Decision | None:
-        if not (self._voices.composed and isinstance(self.plan, Drop)):
-            return None
-        at = next(each.place for each in self._voices.all if {"oneOf", "anyOf"} & each.place.node.keys())
-        return dropped(7, "nothing is kept of this oneOf or anyOf", at.pointer)
 
     @cached_property
     def _below(self) -> Around:
@@ -232,23 +238,25 @@ class Position:
 
     def _entries(self) -> Iterator[Child]:
         speaking = [branch for branch in self._voices.all if _speaks_of_keys(branch.place.node)]
-        below = self._below
+        patterns = {
+            text: None for each in speaking for text in _mapping(each.place.node, "patternProperties")
+        }
+        for text in patterns:
+            yield from self._entry(StepKind.PATTERN, text, speaking, "patternProperties", text)
+        yield from self._entry(StepKind.ENTRY, "", speaking, "additionalProperties")
+
+    def _entry(self, kind: StepKind, text: str, speaking: Sequence[Branch], *steps: str) -> Iterator[Child]:
+        """Yield the entries under one pattern, or under none, where any schema describes them."""
+        parts = [each.part(*steps) for each in speaking]
+        parts = [each for each in parts if isinstance(each.place.node, dict)]
+        if not parts:
+            return
+        below, plan = self._below, self._tree.parts.of_entry(self.plan, text or None)
         if self._around.envelope is not None:
-            below = Around(self._decided or dropped(12, _OUTSIDE_ENVELOPE, self.pointer))
-        if speaking and below.decided is None and not self._keys_are_granted():
+            below, plan = Around(self._decided or dropped(12, _OUTSIDE_ENVELOPE, self.pointer)), DROP
+        elif isinstance(plan, Drop) and below.decided is None and not self._keys_are_granted():
             below = below._replace(decided=dropped(4, _UNGRANTED_KEYS, speaking[0].place.pointer))
-        plan = DROP if below.decided is not None else self.plan
-        of_entry = self._tree.parts.of_entry
-        for index, branch in enumerate(speaking):
-            for number, text in enumerate(_mapping(branch.place.node, "patternProperties")):
-                part = branch.part("patternProperties", text)
-                position = self._tree.position([part], of_entry(plan, index, number), below)
-                yield Child(Step(StepKind.PATTERN, text), position)
-        others = [each for each in speaking if isinstance(each.place.node.get("additionalProperties"), dict)]
-        if others:
-            parts = [each.part("additionalProperties") for each in others]
-            entry_plan = of_entry(plan, speaking.index(others[0]), None)
-            yield Child(ENTRY, self._tree.position(parts, entry_plan, below))
+        yield Child(Step(kind, text), self._tree.position(parts, plan, below))
 
     def _keys_are_granted(self) -> bool:
         if self._voices.marked or self._around.marked_outside is not None:

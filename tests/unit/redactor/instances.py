@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from redactor.coverage import DEPTH_MAX
-from redactor.decisions import Step, StepKind, path_text
+from redactor.decisions import SCALAR, Step, StepKind, path_text
 from redactor.operations import LITERAL
 from redactor.schema_tree import Position
 from redactor.surface import OperationSurface
@@ -28,8 +28,8 @@ class Tokens:
 
     def value(self, position: Position, turn: int) -> Any:
         """A value that fits the position's type; `turn` goes through the types where there are several."""
-        enumerated = next((node["enum"] for node in position.nodes if node.get("enum")), None)
-        if enumerated is not None:
+        enumerated = values_listed(position)
+        if enumerated:
             return enumerated[turn % len(enumerated)]
         kinds = position.kind.split("|")
         kind = kinds[turn % len(kinds)]
@@ -44,6 +44,12 @@ class Tokens:
         return {f"{token}-key": token} if kind == "object" else [token] if kind == "array" else token
 
 
+def values_listed(position: Position) -> list[Any]:
+    """The values that any of a position's schemas lists."""
+    listed = [each for node in position.nodes for each in node.get("enum", ())]
+    return listed + [node["const"] for node in position.nodes if "const" in node]
+
+
 def instance(root: Position, tokens: Tokens, turn: int = 0) -> Any:
     """A body with a value at every position; of positions that are objects or arrays, one of the two by `turn`."""
 
@@ -51,6 +57,10 @@ def instance(root: Position, tokens: Tokens, turn: int = 0) -> Any:
         if position.is_leaf:
             return tokens.value(position, turn)
         children = [each for each in position.children if each.position not in above]
+        scalar = next((each.position for each in children if each.step == SCALAR), None)
+        if scalar is not None and turn % 4 == 2:
+            return tokens.value(scalar, turn)
+        children = [each for each in children if each.step != SCALAR]
         named = [each for each in children if each.step.kind not in (StepKind.SLOT, StepKind.ITEMS)]
         elements = [each for each in children if each not in named]
         within = above | {position}
@@ -86,6 +96,8 @@ def leaves_in(root: Position, recorded: Any) -> Iterator[str]:
 
 
 def _parts(position: Position, step: Step, value: Any) -> list[Any]:
+    if step == SCALAR:
+        return [] if isinstance(value, dict | list) else [value]
     slots = sum(each.kind is StepKind.SLOT for each, _ in position.children)
     if step.kind is StepKind.ITEMS:
         return value[slots:] if isinstance(value, list) else []

@@ -85,6 +85,7 @@ def test_nothing_is_found_in_a_clean_document() -> None:
         ("inert_type", an_object(name=MARKED, a={"x-auditable": True}), "/properties/a"),
         ("inert_type", an_object(name=MARKED, a={"type": "array", "x-auditable": True}), "/properties/a"),
         ("inert_type", an_object(name=MARKED, a={"type": "object", "additionalProperties": MARKED}), "/properties/a/additionalProperties"),
+        ("inert_composition", an_object(name=MARKED, a={"oneOf": [an_object(b=MARKED), an_object(b=TEXT)]}), "/properties/a/oneOf/0/properties/b"),
         ("value_denies", an_object(name=MARKED, a={"type": "string", "x-auditable": "true"}), "/properties/a"),
         ("untrusted", an_object(name=MARKED, a={"$ref": "#/components/schemas/Missing"}), "/properties/a"),
     ],
