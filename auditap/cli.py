@@ -19,7 +19,7 @@ from rich.table import Table
 
 from auditap.explain_command import explain_command
 from auditap.lint_command import lint_command
-from auditap.logs import configure_logs
+from auditap.logs import configure_logs, guard_last_resorts
 from auditap.query_command import query_command
 from auditap.settings import Settings, admin_dsn, load_settings
 from auditap.tail_command import tail_command
@@ -31,6 +31,7 @@ _REFUSALS_SHOWN_MAX = 20
 
 def main() -> None:
     """Run the command; a wrong setting or a part that is away ends it with a sentence and exit code 1."""
+    guard_last_resorts()
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort:

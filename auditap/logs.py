@@ -6,11 +6,14 @@ what they were given.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
+import threading
 import traceback
+import warnings
 from collections.abc import MutableMapping
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import stamina.instrumentation
 import structlog
@@ -55,6 +58,34 @@ def configure_logs(level: str, log_format: LogFormat) -> None:
     logging.getLogger("httpcore").setLevel(logging.WARNING)
     # Retries are logged where they are made, by the part that is away and not by the call's arguments.
     stamina.instrumentation.set_on_retry_hooks([])
+
+
+def guard_last_resorts() -> None:
+    """Let the interpreter's own reports of what nobody caught name the type and the place, never the message."""
+    log = structlog.get_logger("auditap")
+
+    def report(kind: str, error: BaseException | None) -> None:
+        log.error(kind, exc_info=error)
+
+    def on_warning(
+        message: Warning | str,  # noqa: ARG001
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,  # noqa: ARG001
+        line: str | None = None,  # noqa: ARG001
+    ) -> None:
+        log.warning("python_warning", category=category.__name__, at=f"{filename}:{lineno}")
+
+    sys.excepthook = lambda _type, error, _trace: report("ended_by_fault", error)
+    sys.unraisablehook = lambda unraisable: report("fault_not_raised", unraisable.exc_value)
+    threading.excepthook = lambda caught: report("fault_in_thread", caught.exc_value)
+    warnings.showwarning = on_warning
+
+
+def report_loop_fault(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what an event loop could not give to anybody, by type and place; for `set_exception_handler`."""
+    structlog.get_logger("auditap").error("fault_in_task", exc_info=context.get("exception"))
 
 
 def without_message(

@@ -11,6 +11,7 @@ from typing import Any
 import stamina
 import structlog
 
+from auditap.logs import report_loop_fault
 from schemas.errors import RetryableError
 
 log = structlog.get_logger("auditap")
@@ -33,9 +34,10 @@ async def keep_starting(start: Callable[[], Awaitable[None]], part: str) -> None
 
 
 def stop_on_signals() -> asyncio.Event:
-    """Return an event that SIGINT and SIGTERM set."""
+    """Return an event that SIGINT and SIGTERM set; from here on the loop reports faults without their messages."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(report_loop_fault)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     return stop

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 
 import pytest
@@ -59,3 +62,51 @@ def test_libraries_that_log_every_request_are_quiet_even_at_debug(capsys: pytest
     for name in ("httpx", "httpcore.http11", "aiokafka.consumer", "uvicorn.access"):
         logging.getLogger(name).info(CANARY)
     assert capsys.readouterr().err == ""
+
+
+LAST_RESORTS = {
+    "a task": "asyncio.run(forgotten())",
+    "a thread": "t = threading.Thread(target=failing); t.start(); t.join()",
+    "a destructor": "Destroyed()",
+    "a warning": "warnings.warn('CANARY7f3a')",
+    "the main thread": "failing()",
+}
+
+
+@pytest.mark.parametrize("resort", LAST_RESORTS)
+def test_what_nobody_catches_is_reported_without_its_message(resort: str) -> None:
+    program = f"""
+        import asyncio, gc, threading, warnings
+        from auditap.logs import configure_logs, guard_last_resorts, report_loop_fault
+
+        def failing():
+            raise ValueError("CANARY7f3a")
+
+        class Destroyed:
+            def __del__(self):
+                failing()
+
+        async def fail():
+            failing()
+
+        async def forgotten():
+            asyncio.get_running_loop().set_exception_handler(report_loop_fault)
+            task = asyncio.ensure_future(fail())
+            await asyncio.sleep(0.01)
+            del task
+            gc.collect()
+
+        guard_last_resorts()
+        configure_logs("debug", "json")
+        {LAST_RESORTS[resort]}
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    told = ended.stdout + ended.stderr
+    assert CANARY not in told
+    assert ("UserWarning" if resort == "a warning" else "ValueError") in told
