@@ -31,6 +31,8 @@ _REFUSALS_SHOWN_MAX = 20
 
 def main() -> None:
     """Run the command; a wrong setting or a part that is away ends it with a sentence and exit code 1."""
+    # Before any command: logs that nobody configured would show tracebacks with the values in them.
+    configure_logs("info", "auto")
     guard_last_resorts()
     try:
         cli.main(standalone_mode=False)

@@ -67,7 +67,7 @@ def guard_last_resorts() -> None:
     def report(kind: str, error: BaseException | None) -> None:
         log.error(kind, exc_info=error)
 
-    def on_warning(
+    def on_warning(  # noqa: PLR0917  the interpreter's own signature
         message: Warning | str,  # noqa: ARG001
         category: type[Warning],
         filename: str,

@@ -227,17 +227,28 @@ def _wraps_reference(node: Mapping[str, Any]) -> bool:
 
 def _shape(document: LoadedDocument, place: Place) -> Shape:
     node = place.node
-    if node.get("type") in SCALAR_KINDS:
+    kind = _kind(node)
+    if kind in SCALAR_KINDS:
         return Shape.ENUM if "enum" in node else Shape.SCALAR
-    if node.get("type") == "object":
+    if kind == "object":
         return _object_shape(node)
-    if node.get("type") != "array" or not isinstance(node.get("items"), dict):
+    if kind != "array" or not isinstance(node.get("items"), dict):
         return Shape.UNTYPED
     if _COMPOSITIONS & node["items"].keys():
         return Shape.ARRAY_OF_OTHERS
     chain = document.follow(place.child("items"))
-    is_scalar = bool(chain) and chain[-1].node.get("type") in SCALAR_KINDS
+    is_scalar = bool(chain) and _kind(chain[-1].node) in SCALAR_KINDS
     return Shape.ARRAY_OF_SCALARS if is_scalar else Shape.ARRAY_OF_OTHERS
+
+
+def _kind(node: Mapping[str, Any]) -> str | None:
+    """Return the one type that a node names, `null` left aside."""
+    declared = node.get("type")
+    names = {
+        name for name in (declared if isinstance(declared, list) else [declared]) if isinstance(name, str)
+    }
+    names.discard("null")
+    return names.pop() if len(names) == 1 else None
 
 
 def _object_shape(node: Mapping[str, Any]) -> Shape:

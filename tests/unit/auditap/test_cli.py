@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from auditap.example_api.document import document_file
 from tests.e2e.golden import DOCUMENT, golden_capture
 
 NOW = 1_769_192_714_749
@@ -77,3 +78,30 @@ def test_what_is_wrong_at_the_start_is_one_sentence_and_a_failure(
     assert ended.returncode in {1, 2}
     assert sentence in ended.stderr.decode()
     assert "Traceback" not in ended.stderr.decode()
+
+
+def test_lint_reads_the_example_whose_types_are_lists_too(tmp_path: Path) -> None:
+    ended = auditap(tmp_path, "lint", str(document_file()), "--json")
+    assert ended.returncode in {0, 1}, ended.stderr
+    assert b"ended_by_fault" not in ended.stderr
+    assert json.loads(ended.stdout)
+
+
+def test_a_fault_of_the_program_shows_no_values(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text(
+        "import redactor.redact\n"
+        "def fail(*_arguments): raise ValueError('CANARY')\n"
+        "redactor.redact.redact_lines = fail\n"
+        "from auditap.cli import main\n"
+        "main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, str(broken), "redact", "--spec", str(DOCUMENT)],
+        input=b"",
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert b"ValueError" in ended.stderr
+    assert b"CANARY" not in ended.stderr
