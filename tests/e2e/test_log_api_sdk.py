@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 import uuid
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -19,12 +21,13 @@ import httpx
 import pytest
 from cloudflare import AsyncCloudflare, Cloudflare
 from cloudflare.types.accounts.logs import AuditListResponse
+from cloudflare.types.shared import AuditLog
 
 from auditap.child_process import free_port
 from auditap.database import administrator, create_token, revoke_token
 from auditap.http_server import HttpServer, bind_tcp_socket
 from log_api.app import log_api_app
-from log_api.config import LogApiConfig
+from log_api.config import LogApiConfig, ProductCategory
 from log_api.database import PostgresLogDatabase
 from log_api.ports import Permission
 from schemas.metric_defs import Metrics
@@ -38,7 +41,16 @@ TODAY_MS = time.time_ns() // 1_000_000 // DAY_MS * DAY_MS
 SINCE_MS, BEFORE_MS = TODAY_MS - 3 * DAY_MS, TODAY_MS
 SINCE, BEFORE = (f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d}" for at in (SINCE_MS, BEFORE_MS))
 A, B = "a" * 32, "b" * 32
-SETTINGS = LogApiConfig(cursor_key=b"k" * 32, token_cache_ms=1)
+SETTINGS = LogApiConfig(
+    cursor_key=b"k" * 32,
+    token_cache_ms=1,
+    requests_burst=100_000,
+    export_records=200,
+    organizations={"acme": (A, B)},
+    product_categories={
+        "messaging": ProductCategory("Messaging", {"alerting": "Alerts", "queues": "Queues"})
+    },
+)
 DirectionName = Literal["asc", "desc"]
 
 
@@ -220,26 +232,38 @@ FILTERS: list[tuple[dict[str, Any], dict[str, Any], Any]] = [
 
 @pytest.mark.parametrize("direction", ["desc", "asc"])
 @pytest.mark.parametrize(("negative", "positive", "expected"), FILTERS)
-async def test_filters_as_the_sdk_spells_them(
+async def test_filters_as_the_sdk_spells_them_while_others_arrive(
     api: Served, direction: DirectionName, negative: dict[str, Any], positive: dict[str, Any], expected: Any
 ) -> None:
-    records = some_records(400, A, 5)
-    await store(api.log, records, A)
+    present, later = some_records(2500, A, 5), some_records(1000, A, 20)
+    await store(api.log, present, A)
     await store(api.log, some_records(50, B, 6), B)
+    found: list[str] = []
+    arriving = iter(later)
     async with api.client() as client:
-        pages = client.accounts.logs.audit.list(
+        page = await client.accounts.logs.audit.list(
             account_id=A,
             since=SINCE,
             before=BEFORE,
-            limit=60,
+            limit=100,
             direction=direction,
             extra_query=positive,
             **negative,
         )
-        found = [one.id async for one in pages]
+        while True:
+            found += every_id(page.result)
+            await store(api.log, list(islice(arriving, 100)), A)
+            if not page.has_next_page():
+                break
+            page = await page.get_next_page()
     late = {"account_name": "Later"}
-    wanted = [one.id.hex for one in records if expected(lambda name, one=one: _value(one, name, late))]
-    assert found == sorted(wanted, reverse=direction == "desc")
+
+    def meeting(records: Sequence[Record]) -> set[str]:
+        return {one.id.hex for one in records if expected(lambda name, one=one: _value(one, name, late))}
+
+    assert len(found) == len(set(found))
+    assert meeting(present) <= set(found) <= meeting([*present, *later])
+    assert found == sorted(found, reverse=direction == "desc")
 
 
 async def test_a_record_as_the_sdk_reads_it(api: Served) -> None:
@@ -389,3 +413,174 @@ async def test_a_database_that_is_away() -> None:
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) >= 1
     assert response.json()["success"] is False
+
+
+async def read_v1(api: Served, **query: Any) -> list[AuditLog]:
+    async with api.client() as client:
+        return [one async for one in client.audit_logs.list(account_id=A, **query)]
+
+
+@pytest.mark.parametrize("direction", ["desc", "asc"])
+async def test_v1_by_page_numbers(api: Served, direction: DirectionName) -> None:
+    records = some_records(2500, A, 10)
+    await store(api.log, records, A)
+    await store(api.log, some_records(100, B, 11), B)
+    found = await read_v1(api, direction=direction, per_page=100)
+    expected = sorted((one.id.hex for one in records), reverse=direction == "desc")
+    assert [one.id for one in found] == expected
+
+
+async def test_v1_as_the_sdk_filters_it(api: Served) -> None:
+    records = some_records(300, A, 12)
+    await store(api.log, records, A)
+    found = await read_v1(
+        api,
+        action={"type": "delete"},
+        actor={"email": "one@example.com", "ip": "203.0.113.0/24"},
+        zone={"name": "example.com"},
+        since=SINCE,
+        before=BEFORE,
+        hide_user_logs=True,
+    )
+    wanted = {
+        one.id.hex
+        for one in records
+        if one.action_type == "delete"
+        and one.actor_email == "one@example.com"
+        and one.actor_ip_address == "203.0.113.9"
+        and one.zone_name == "example.com"
+    }
+    assert {one.id for one in found} == wanted
+    assert all(
+        one.action and one.action.type == "delete" and one.owner and one.owner.id == A for one in found
+    )
+
+
+async def test_the_user_s_own_log_and_the_key_with_its_address(api: Served) -> None:
+    records = some_records(200, A, 13)
+    await store(api.log, records, A)
+    _, key = await create_token(
+        api.log.connection,
+        "one",
+        [A],
+        [Permission.AUDIT_LOGS],
+        datetime.now(UTC) + timedelta(hours=1),
+        email="one@example.com",
+    )
+    async with AsyncCloudflare(
+        api_key=key,
+        api_email="one@example.com",
+        base_url=api.base_url,
+        max_retries=0,
+        _strict_response_validation=True,
+    ) as client:
+        found = [one.id async for one in client.user.audit_logs.list(per_page=50)]
+    wanted = [one.id.hex for one in records if one.actor_email == "one@example.com"]
+    assert found == sorted(wanted, reverse=True)
+    async with AsyncCloudflare(
+        api_key=key, api_email="two@example.com", base_url=api.base_url, max_retries=0
+    ) as client:
+        with pytest.raises(cloudflare.AuthenticationError):
+            await client.user.audit_logs.list()
+
+
+async def test_history_by_the_sdk(api: Served) -> None:
+    resource = {"resource_id": "p1", "resource_product": "alerting", "resource_type": "policies"}
+    records = [record(SINCE_MS + at * DAY_MS // 10, account_id=A, **resource) for at in range(20)]
+    await api.log.add([*records, *some_records(200, A, 14)])
+    source = records[7]
+    at = datetime.fromtimestamp((source.id.int >> 80) / 1000, UTC)
+    async with api.client() as client:
+        found = await client.accounts.logs.audit.history(
+            source.id.hex, account_id=A, action_time=at, since=SINCE, before=BEFORE
+        )
+        some = await client.accounts.logs.audit.history(
+            source.id.hex, account_id=A, action_time=at, since=SINCE, before=BEFORE, limit=3, direction="asc"
+        )
+    assert [one.id for one in found] == [one.id.hex for one in records[::-1]]
+    assert [one.id for one in some] == [one.id.hex for one in records[:3]]
+
+
+async def test_product_categories_by_the_sdk(api: Served) -> None:
+    async with api.client() as client:
+        categories = [one async for one in client.accounts.logs.audit.product_categories(account_id=A)]
+    assert [(one.value, one.label, len(one.products or [])) for one in categories] == [
+        ("messaging", "Messaging", 2)
+    ]
+
+
+async def test_an_organization_by_the_sdk(api: Served) -> None:
+    mine, theirs = some_records(150, A, 15), some_records(150, B, 16)
+    await store(api.log, mine, A)
+    await store(api.log, theirs, B)
+    _, token = await api.token_for([A, B])
+    async with api.client(token) as client:
+        pages = client.organizations.logs.audit.list(
+            organization_id="acme", since=SINCE, before=BEFORE, limit=40, actor_type={"not": ["system"]}
+        )
+        found = [one.id async for one in pages]
+    wanted = [one.id.hex for one in [*mine, *theirs] if one.actor_type != "system"]
+    assert found == sorted(wanted, reverse=True)
+
+
+async def test_authentication_logs_by_the_sdk(api: Served) -> None:
+    logins = [
+        record(
+            SINCE_MS + number,
+            account_id=A,
+            action_result="success" if number % 3 else "failure",
+            actor_email=f"user{number % 4}@example.com",
+            actor_ip_address="203.0.113.9",
+            raw_cf_ray_id=f"ray{number}",
+            resource_product="access",
+            resource_type="login",
+            resource_id="app1",
+            resource_request='{"app_domain":"wiki.example.com","connection":"okta"}',
+        )
+        for number in range(60)
+    ]
+    await api.log.add([*logins, *some_records(100, A, 17)])
+    _, token = await api.token_for([A], Permission.ACCESS_LOGS)
+    async with api.client(token) as client:
+        logs = client.zero_trust.access.logs.access_requests
+        first = await logs.list(account_id=A) or []
+        pages = [
+            await logs.list(account_id=A, per_page=25, page=page, direction="asc") or []
+            for page in range(1, 5)
+        ]
+        named = await logs.list(account_id=A, email="user1@example.com", email_exact=True, limit=100) or []
+        since = await logs.list(
+            account_id=A, since=datetime.fromtimestamp((SINCE_MS + 50) / 1000, UTC), limit=100
+        )
+    assert len(first) == 25
+    assert [one.rayid for page in pages for one in page] == [f"ray{number}" for number in range(60)]
+    assert {one.user_email for one in named} == {"user1@example.com"}
+    assert len(named) == 15
+    assert len(since or []) == 10
+    assert (first[0].allowed, first[0].app_domain, first[0].connection, first[0].action) == (
+        True,
+        "wiki.example.com",
+        "okta",
+        "login",
+    )
+
+
+async def test_an_export_while_records_arrive_and_after_it_was_cut(api: Served) -> None:
+    present = some_records(2500, A, 18)
+    await store(api.log, present, A)
+    headers = {"Authorization": f"Bearer {api.token}"}
+    found: list[str] = []
+    query = {"since": SINCE, "before": BEFORE}
+    async with httpx.AsyncClient(base_url=api.base_url, headers=headers) as client:
+        async with client.stream("GET", f"/accounts/{A}/logs/audit/export", params=query) as answer:
+            async for line in answer.aiter_lines():
+                found.append(json.loads(line)["id"])
+                if len(found) == 700:
+                    break
+        await store(api.log, some_records(500, A, 19), A)
+        query["after"] = found[-1]
+        rest = await client.get(f"/accounts/{A}/logs/audit/export", params=query)
+        found += [json.loads(line)["id"] for line in rest.text.splitlines()]
+    assert len(found) == len(set(found))
+    assert {one.id.hex for one in present} <= set(found)
+    assert found == sorted(found)
