@@ -32,6 +32,7 @@ def test_a_clean_document_ends_with_0_and_a_table(tmp_path: Path) -> None:
     assert "50.0 %" in result.stdout
     assert "dogs" in result.stdout
     assert "0 errors, 0 warnings, 0 notes" in result.stdout
+    assert lint(tmp_path, "api.json", "--fail-under", "50").exit_code == CLEAN
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,7 @@ def test_a_clean_document_ends_with_0_and_a_table(tmp_path: Path) -> None:
         (["--fail-on", "never", "--fail-under", "66"], CLEAN),
         (["--fail-on", "never", "--fail-under", "67"], FOUND),
         (["--fail-on", "note"], FOUND),
+        (["--fail-on", "never", "--fail-under", "75"], FOUND),
     ],
 )
 def test_findings_and_thresholds_decide_the_exit_code(

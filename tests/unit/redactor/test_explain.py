@@ -302,6 +302,22 @@ def test_an_operation_alone_tells_the_same_without_a_pair() -> None:
     assert [(each.side, each.status) for each in explanation.bodies] == [(Side.REQUEST, None)]
 
 
+def test_bodies_that_are_never_read_are_told_by_rule_8() -> None:
+    document = a_document({"/things": {"get": an_operation(an_object(a=MARKED), an_object(a=MARKED))}})
+    explainer = Explainer(loaded(document))
+    explanation = explain_operation(explainer.surface, explainer.surface.operations[0])
+    assert [each.closed.rule for each in explanation.bodies if each.closed is not None] == [8, 8]
+    assert not [
+        node for each in explanation.bodies if each.tree is not None for node in kept_nodes(each.tree)
+    ]
+    shown = explainer.explain(a_pair(method="GET", body={"a": "x"}, answer={"a": "x"}))
+    assert [each.tree for each in shown.bodies] == [None, None]
+
+
+def kept_nodes(tree: Shown) -> list[Shown]:
+    return [node for node in tree.walk() if node.decision.verdict is not Verdict.DROPPED]
+
+
 def test_headers_are_told_by_the_configured_names_alone() -> None:
     document = a_document({"/accounts/{account_id}/things": {"post": an_operation(TEXT)}})
     pair = a_pair(

@@ -122,6 +122,11 @@ def test_a_check_finds_its_schema(code: str, schema: Node, below: str) -> None:
             "/components/schemas/Unused",
         ),
         (
+            "inert_denied",
+            things(CLEAN, components={"schemas": {"Unused": DENIED | {"x-auditable": True}}}),
+            "/components/schemas/Unused",
+        ),
+        (
             "inert_enum",
             things(CLEAN, responses={"400": body_of(an_object(a=an_object(b=MARKED) | {"enum": [{}]}))}),
             "/paths/~1things/post/responses/400/content/application~1json/schema/properties/a/properties/b",
