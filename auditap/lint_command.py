@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +72,8 @@ def lint_command(spec: Path, sarif: Path | None, **options: Any) -> None:
     cannot be used.
     """
     try:
-        report = _report(spec, options)
+        with _no_garbage():
+            report = _report(spec, options)
         exit_code = _exit_code(report, options["fail_on"], options["fail_under"])
         if sarif is not None:
             _write_sarif(sarif, spec, report)
@@ -84,6 +87,18 @@ def lint_command(spec: Path, sarif: Path | None, **options: Any) -> None:
     else:
         _show(Console(), spec, report, options)
     sys.exit(exit_code)
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Look for none meanwhile: all that is built lives on, and looking through it takes a fifth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _report(spec: Path, options: dict[str, Any]) -> LintReport:

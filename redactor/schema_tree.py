@@ -62,10 +62,11 @@ class SchemaTree:
 
     def position(self, branches: Sequence[Branch], plan: Plan, around: Around) -> Position:
         """Return the position that `branches` describe and `plan` decides."""
-        said = tuple(each.identity for each in branches)
+        settled = [each.settled(self.document) for each in branches]
+        said = tuple(each.identity for each in settled)
         voices = self._voices.get(said)
         if voices is None:
-            voices = self._voices[said] = Voices(self.document, branches)
+            voices = self._voices[said] = Voices(self.document, settled)
         return self.again(voices, plan, around)
 
     def again(self, voices: Voices, plan: Plan, around: Around) -> Position:
@@ -85,12 +86,13 @@ class Position:
     def __init__(self, tree: SchemaTree, voices: Voices, plan: Plan, around: Around) -> None:
         self._tree = tree
         self._voices = voices
+        self._said = voices.all
         self._around = around
-        self._nodes: list[dict[str, Any]] = [each.place.node for each in voices.all]
+        self._nodes: list[dict[str, Any]] = [each.place.node for each in self._said]
         self._has_object_parts = self._admits("object") and any(map(_declares_object_parts, self._nodes))
         self._has_array_parts = self._admits("array") and any(map(_declares_elements, self._nodes))
         self.plan = plan
-        self.pointer = voices.all[0].place.pointer if voices.all else ""
+        self.pointer = self._said[0].place.pointer if self._said else ""
         self.is_leaf = around.scalar or not (self._has_object_parts or self._has_array_parts)
         """Whether it has no declared parts: a scalar, a free-form object, a value of any type."""
         self._is_present = shows_presence(plan) and around.envelope is None
@@ -172,7 +174,7 @@ class Position:
         return dropped(7, "another schema of the same value does not keep it", self.pointer)
 
     def _grant(self) -> Decision:
-        marked = [each.place for each in self._voices.all if each.grants and is_marked(each.place.node)]
+        marked = [each.place for each in self._said if each.grants and is_marked(each.place.node)]
         at = marked[0].pointer if marked else self.pointer
         if "object" in (self._voices.kinds or ()):
             return Decision(Verdict.KEPT, 4, "a marked free-form object", at)
@@ -206,13 +208,13 @@ class Position:
         kinds = self._voices.kinds
         if not (self._around.strict and isinstance(self.plan, Drop)) or (kinds and kinds <= SCALAR_KINDS):
             return None
-        listing = [each.place for each in self._voices.all if {"enum", "const"} & each.place.node.keys()]
+        listing = [each.place for each in self._said if {"enum", "const"} & each.place.node.keys()]
         return dropped(6, _ENUMERATED, listing[0].pointer) if listing else None
 
     @cached_property
     def _below(self) -> Around:
         mark = self._around.marked_outside
-        marked = [each.place for each in self._voices.all if each.grants and is_marked(each.place.node)]
+        marked = [each.place for each in self._said if each.grants and is_marked(each.place.node)]
         if self._tree.inherits and marked:
             mark = Decision(Verdict.KEPT, 3, "inherited from a marked container", marked[0].pointer)
         mark = mark if self._tree.inherits else None
@@ -220,7 +222,7 @@ class Position:
 
     def _properties(self) -> Iterator[Child]:
         declaring: dict[str, list[Branch]] = {}
-        for branch in self._voices.all:
+        for branch in self._said:
             for name in _mapping(branch.place.node, "properties"):
                 if name != UNTRUSTED:
                     declaring.setdefault(name, []).append(branch.part("properties", name))
@@ -237,7 +239,7 @@ class Position:
         return self._tree.parts.of_property(self.plan, name)
 
     def _entries(self) -> Iterator[Child]:
-        speaking = [branch for branch in self._voices.all if _speaks_of_keys(branch.place.node)]
+        speaking = [branch for branch in self._said if _speaks_of_keys(branch.place.node)]
         patterns = {
             text: None for each in speaking for text in _mapping(each.place.node, "patternProperties")
         }
@@ -261,16 +263,14 @@ class Position:
     def _keys_are_granted(self) -> bool:
         if self._voices.marked or self._around.marked_outside is not None:
             return True
-        names = [
-            each.part("propertyNames") for each in self._voices.all if "propertyNames" in each.place.node
-        ]
+        names = [each.part("propertyNames") for each in self._said if "propertyNames" in each.place.node]
         return any(each.grants and Voices(self._tree.document, [each]).marked for each in names)
 
     def _elements(self) -> Iterator[Child]:
         below = self._below._replace(array_is_marked=self._voices.marked)
         width = max(len(_slots(node)) for node in self._nodes)
         for slot in (*range(width), None):
-            branches = [part for each in self._voices.all for part in _element_branches(each, slot)]
+            branches = [part for each in self._said for part in _element_branches(each, slot)]
             if branches:
                 plan = self._tree.parts.of_element(self.plan, slot)
                 step = ITEMS if slot is None else Step(StepKind.SLOT, str(slot))

@@ -306,7 +306,7 @@ KEPT, PRESENCE, DROPPED = Verdict
         ),
         (
             {"type": "array", "items": {"$ref": "#/components/schemas/Chain"}},
-            {"[].kept": (KEPT, 2), "[].next.kept": (KEPT, 2)},
+            {"[].kept": (KEPT, 2)},
         ),
     ],
 )
