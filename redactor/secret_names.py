@@ -52,6 +52,6 @@ def may_hold_secret(kind: str, nodes: Sequence[Mapping[str, Any]]) -> bool:
 
 def format_secrecy(nodes: Sequence[Mapping[str, Any]]) -> str | None:
     """Return `sure` where a schema's format says secret, `likely` where it is write-only."""
-    if any(node.get("format") in _FORMATS for node in nodes):
+    if any(str(node.get("format")) in _FORMATS for node in nodes):
         return "sure"
     return "likely" if any(node.get("writeOnly") is True for node in nodes) else None

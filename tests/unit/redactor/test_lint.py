@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from redactor.config import DocumentConfig, RedactionConfig
 from redactor.coverage import Tally
 from redactor.document import load_document
+from redactor.explain import explain_operation
 from redactor.line_numbers import TextPosition, positions_of
 from redactor.lint import LintReport, lint
 from redactor.lint_checks import CHECKS, Finding, Level
@@ -19,7 +21,7 @@ from redactor.lint_report import report_as_json, report_as_sarif, sarif_pointers
 from redactor.plan import Scalar
 from redactor.plan_parts import PlanParts, keeps_value, shows_presence
 from redactor.secret_names import looks_secret
-from redactor.surface import Side
+from redactor.surface import Side, Surface
 from schemas.errors import StartupError
 from tests.unit.redactor.pairs import (
     DENIED,
@@ -33,6 +35,7 @@ from tests.unit.redactor.pairs import (
     body_of,
     loaded,
 )
+from tests.unit.redactor.test_lint_coverage import a_wide_document
 
 SCHEMA = "/paths/~1things/post/requestBody/content/application~1json/schema"
 CLEAN = an_object(name=MARKED)
@@ -525,3 +528,51 @@ def test_the_figures_of_the_real_marked_document(real_specs: Path) -> None:
         if body.side is Side.REQUEST and body.media_type == "application/json" and body.root is not None
     ]
     assert len(with_body) == 892
+
+
+JUNK: list[Any] = [
+    None,
+    True,
+    7,
+    "x",
+    "",
+    [],
+    {},
+    ["string"],
+    {"type": ["object", {}]},
+    {"$ref": 3},
+    [[]],
+    {"a": 1},
+]
+
+
+def spoiled(document: Node, random: Random) -> Node:
+    """The same document with a few nodes that are not what they should be."""
+    copy: Node = json.loads(json.dumps(document))
+    nodes: list[Any] = [copy]
+    for node in nodes:
+        nodes.extend(
+            each
+            for each in (node.values() if isinstance(node, dict) else node)
+            if isinstance(each, dict | list)
+        )
+    for node in random.sample(nodes[1:], 3):
+        if isinstance(node, dict) and node:
+            node[random.choice([*node, "type", "format", "x-auditable", "enum"])] = random.choice(JUNK)
+        elif isinstance(node, list) and node:
+            node[random.randrange(len(node))] = random.choice(JUNK)
+    return copy
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_document_that_is_not_what_it_should_be_is_linted_and_explained_all_the_same(seed: int) -> None:
+    random = Random(seed)
+    parameters = [{"name": "q", "in": "query", "schema": {"type": "array", "items": MARKED}, "style": "form"}]
+    whole = a_wide_document("3.1.0")
+    whole["paths"]["/queried"] = {"post": an_operation(CLEAN, parameters=parameters, operationId="queried")}
+    for _ in range(3):
+        document = loaded(spoiled(whole, random))
+        assert report_as_json(lint(document, RedactionConfig()), exit_code=0)
+        surface = Surface(document, RedactionConfig())
+        for operation in surface.operations:
+            explain_operation(surface, operation)
