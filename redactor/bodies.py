@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from redactor.compiled import Media
 from redactor.config import Limits
-from redactor.headers import Fields, is_encoded
+from redactor.encodings import decode_content
+from redactor.forms import FormReader, split_urlencoded
+from redactor.headers import Fields, content_codings, content_type, is_read_as_utf_8
+from redactor.media_types import Format, format_of
+from redactor.multipart import split_parts
 from redactor.plan import DROPPED, Kept, count_scalars, finds_no_branch
 from redactor.url import split_query
-from redactor.wellformed import Unusable, read_json
+from redactor.wellformed import Json, Unusable, read_json, read_json_lines
 from schemas.capture import CapturedRequest, CapturedResponse, body_bytes
 from schemas.event import BodyReason, BodyReceipt
 
-_MULTIPART_FIELD = 'name="{}"'
+_MULTIPART_FIELD = r'(?i)name\s*=\s*"?{}(?![^\s";])'
 
 Message = CapturedRequest | CapturedResponse
 
@@ -40,43 +45,76 @@ def is_absent(message: Message) -> bool:
     return not (message.body or message.body_base64 or message.truncated)
 
 
-def holds_field(message: Message, name: str, bytes_max: int) -> bool:
-    """Tell whether a form's text holds a field of this name near its start, in either encoding of forms."""
+def holds_field(message: Message, fields: Fields, name: str, bytes_max: int) -> bool:
+    """Tell whether a form holds a field of this name near its start, in either encoding of forms."""
     try:
-        text = (body_bytes(message) or b"")[:bytes_max].decode(errors="replace")
-    except ValueError:
+        content = decode_content(_content(message), content_codings(fields), bytes_max)
+    except Unusable:
         return False
-    return _MULTIPART_FIELD.format(name) in text or name in split_query(text)
+    text = content[:bytes_max].decode(errors="replace")
+    return re.search(_MULTIPART_FIELD.format(re.escape(name)), text) is not None or name in split_query(text)
 
 
 def redact_body(message: Message, fields: Fields, media: Media | BodyReason, limits: Limits) -> Body:
     """Return what the plan keeps of a message's body, or the first check that fails, in the receipt's order."""
     if isinstance(media, BodyReason):
         return dropped(media)
+    kind = content_type(fields)
+    form = Format.JSON if kind.essence is None else format_of(kind.essence)
+    if form is None or not is_read_as_utf_8(kind) or (form is Format.MULTIPART and kind.boundary is None):
+        return dropped(BodyReason.MEDIA_TYPE)
     if message.truncated or (isinstance(message, CapturedResponse) and not message.complete):
         return dropped(BodyReason.TRUNCATED)
-    if is_encoded(fields):
-        return dropped(BodyReason.ENCODING)
     try:
-        tree = read_json(_text(message, limits.body_bytes_max), limits.depth_max)
+        text = decode_content(_content(message), content_codings(fields), limits.body_bytes_max)
+        if form is Format.LINES:
+            return _lines(text, media, limits)
+        return _whole(_tree(text, form, kind.boundary or "", media, limits), media)
     except Unusable as unusable:
         return dropped(unusable.reason)
+
+
+def _whole(tree: Json, media: Media) -> Body:
     whole = media.plan.keep(tree)
     if whole is DROPPED and finds_no_branch(media.plan, tree):
         return dropped(BodyReason.NO_BRANCH)
-    recorded = whole
-    if media.envelope is not None:
-        recorded = whole.get(media.envelope, DROPPED) if type(whole) is dict else DROPPED
+    return _recorded(whole, _content_of(whole, media.envelope))
+
+
+def _lines(text: bytes, media: Media, limits: Limits) -> Body:
+    """Return what is kept of each line; a line of which nothing is kept vanishes as an array's element does."""
+    trees = read_json_lines(text, limits.depth_max, limits.lines_max)
+    whole = [kept for each in trees if (kept := media.plan.keep(each)) is not DROPPED]
+    contents = (_content_of(each, media.envelope) for each in whole)
+    recorded = [each for each in contents if each is not DROPPED]
+    return _recorded(whole or DROPPED, recorded or DROPPED)
+
+
+def _tree(text: bytes, form: Format, boundary: str, media: Media, limits: Limits) -> Json:
+    if form is Format.JSON:
+        return read_json(text, limits.depth_max)
+    if form is Format.FORM:
+        parts = split_urlencoded(text, limits.form_fields_max)
+    else:
+        parts = split_parts(text, boundary, limits.form_fields_max)
+    return FormReader(parts, media.fields, limits.depth_max).read(media.plan)
+
+
+def _content_of(whole: Kept, envelope: str | None) -> Kept:
+    if envelope is None:
+        return whole
+    return whole.get(envelope, DROPPED) if type(whole) is dict else DROPPED
+
+
+def _recorded(whole: Kept, recorded: Kept) -> Body:
     return Body(recorded, whole, BodyReceipt(kept=0 if recorded is DROPPED else count_scalars(recorded)))
 
 
-def _text(message: Message, bytes_max: int) -> bytes:
+def _content(message: Message) -> bytes:
     try:
-        text: bytes | None = body_bytes(message) or b""
+        content: bytes | None = body_bytes(message) or b""
     except ValueError:
-        text = None
-    if text is None:
+        content = None
+    if content is None:
         raise Unusable(BodyReason.MALFORMED)
-    if len(text) > bytes_max:
-        raise Unusable(BodyReason.TOO_LARGE)
-    return text
+    return content

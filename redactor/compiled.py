@@ -10,10 +10,14 @@ from redactor.compiler import Compiler
 from redactor.config import RedactionConfig
 from redactor.derive import Facts, IdPositions, facts_of, id_positions
 from redactor.document import Place
+from redactor.forms import FormFields, form_fields
+from redactor.media_types import format_of, is_form, is_json
 from redactor.operations import Operation
 from redactor.parameters import PathSegment, QueryParameter, path_segments, query_parameters
 from redactor.plan import DROP, Plan
 from schemas.event import BodyReason
+
+__all__ = ["CompiledOperation", "Content", "Media", "is_json", "select_media"]
 
 
 class Media(NamedTuple):
@@ -21,6 +25,7 @@ class Media(NamedTuple):
 
     plan: Plan
     envelope: str | None
+    fields: FormFields = FormFields()
 
 
 Content: TypeAlias = Mapping[str, Media | None]
@@ -106,47 +111,52 @@ class CompiledOperation:
         content: dict[str, Media | None] = {}
         for name in listed.node:
             essence = str(name).partition(";")[0].strip().lower()
-            media = self._media(listed.child(name), denied=denied, strict=strict, envelope=envelope)
+            may_be_form = "*" in essence or is_form(essence)
+            media = self._media(
+                listed.child(name), denied=denied, strict=strict, envelope=envelope, may_be_form=may_be_form
+            )
             if essence in content:
                 self.operation.document.findings.add(listed.pointer, "media_type_repeated")
                 media = None
             content[essence] = media
         return content
 
-    def _media(self, place: Place, *, denied: bool, strict: bool, envelope: str | None) -> Media | None:
+    def _media(
+        self, place: Place, *, denied: bool, strict: bool, envelope: str | None, may_be_form: bool
+    ) -> Media | None:
         schema = place.child("schema")
         if not isinstance(schema.node, dict):
             return None
         if denied or is_denied(place.node):
             return Media(DROP, None)
+        heard = self._compiler.voices(schema)
         declares = envelope is not None and any(
-            branch.grants and envelope in branch.place.node.get("properties", ())
-            for branch in self._compiler.voices(schema).heard
+            branch.grants and envelope in branch.place.node.get("properties", ()) for branch in heard.heard
         )
         # What stands beside an envelope's content is not recorded, so it may not decide what is (rule 7).
         plan = self._compiler.compile(
             schema, strict=strict, narrows=self._alone, root_narrows=self._alone and not declares
         )
-        return Media(plan, envelope if declares else None)
-
-
-def is_json(essence: str) -> bool:
-    """Tell whether a media type is read as JSON (rule 9)."""
-    return essence == "application/json" or essence.endswith("+json")
+        fields = form_fields(self.operation.document, place, heard) if may_be_form else FormFields()
+        return Media(plan, envelope if declares else None, fields)
 
 
 def select_media(content: Content, essence: str | None) -> Media | BodyReason:
     """Return what governs a body of the media type `essence` (None: the message did not say), or why nothing does.
 
-    A message that does not say is read as JSON where the document knows of nothing else.
+    The most specific of the declared ranges counts. A message that does not say is read as JSON where the document
+    knows of nothing else.
     """
     if not content:
         return BodyReason.NO_SCHEMA
     if essence is None:
-        essence = next(iter(content)) if len(content) == 1 else ""
-    if not is_json(essence):
+        only = next(iter(content)) if len(content) == 1 else ""
+        essence = only if is_json(only) else ""
+    if format_of(essence) is None:
         return BodyReason.MEDIA_TYPE
-    for name in (essence, essence.partition("/")[0] + "/*", "*/*"):
+    kind, _, subtype = essence.partition("/")
+    _, plus, suffix = subtype.rpartition("+")
+    for name in (essence, f"{kind}/*{plus}{suffix}" if plus else essence, f"{kind}/*", "*/*"):
         if name in content:
             return content[name] or BodyReason.NO_SCHEMA
     return BodyReason.MEDIA_TYPE

@@ -27,6 +27,10 @@ class Limits:
     """The same for its depth; the object itself counts as one."""
     uri_bytes_max: int = 16_384
     """The recorded path and query; what does not fit is left out, parameter by parameter."""
+    form_fields_max: int = 1_000
+    """A form with more fields is dropped as `too_large`."""
+    lines_max: int = 10_000
+    """The same for a body of more lines of JSON."""
     capture_bytes_max: int = 8_388_608
     """One line of captures."""
 

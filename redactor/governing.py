@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import TypeVar
 
 from redactor.compiled import CompiledOperation, Content, Media, select_media
 from redactor.config import RedactionConfig
 from redactor.derive import facts_in_common, owner_id, resource_id
+from redactor.forms import FormFields
 from redactor.operations import LITERAL, TEMPLATED
 from redactor.parameters import PathSegment, record_path
 from redactor.plan import Every
@@ -100,7 +102,10 @@ class Governing:
         media = [each for each in found if isinstance(each, Media)]
         if len(media) == 1:
             return media[0]
-        return Media(Every(tuple(each.plan for each in media)), _agreed([each.envelope for each in media]))
+        fields = reduce(FormFields.beside, (each.fields for each in media))
+        return Media(
+            Every(tuple(each.plan for each in media)), _agreed([each.envelope for each in media]), fields
+        )
 
 
 _T = TypeVar("_T")

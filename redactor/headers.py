@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from redactor.config import HeaderNames
+from redactor.encodings import listed_codings
 from schemas.capture import Headers
 
 _REQUEST_ID = re.compile(r"[\w.:\-]{1,128}", re.ASCII)
@@ -17,6 +18,11 @@ _EMAIL = re.compile(
 _PLAIN_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}")
 _PLAIN_TEXT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,1024}")
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+\-]{1,127}/[a-z0-9!#$&^_.+\-]{1,127}")
+_PARAMETER = re.compile(
+    r"[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:\"([^\"\\]*)\"|([!#$%&'*+.^_`|~0-9A-Za-z-]+))[ \t]*(?:;|$)"
+)
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+_UTF_8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 ACTOR_CONTEXTS = frozenset({"api", "api_key", "api_token", "dash", "oauth", "origin_ca_key"})
 ACTOR_TYPES = frozenset({"account", "cloudflare_admin", "delegated_service", "system", "user"})
 _OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
@@ -113,20 +119,58 @@ def overrides_method(request: Fields) -> bool:
     return any(request.present(name) for name in _OVERRIDES)
 
 
+class ContentType(NamedTuple):
+    """What a message says of its body's type."""
+
+    essence: str | None
+    """`type/subtype` in lower case, empty where it cannot be told, None where the message does not say."""
+    charset: str = "utf-8"
+    boundary: str | None = None
+
+
+def content_type(fields: Fields) -> ContentType:
+    """Return the content type, parameters and all; one that is not written as it should be has no essence."""
+    if not fields.present("content-type"):
+        return ContentType(None)
+    value = (fields.once("content-type") or "").strip(" \t")
+    essence, _, rest = value.partition(";")
+    essence = essence.strip(" \t").lower()
+    if _MEDIA_TYPE.fullmatch(essence) is None:
+        return ContentType("")
+    given = _parameters(rest)
+    charsets, boundaries = given.get("charset", ["utf-8"]), given.get("boundary", [])
+    if len(charsets) > 1 or len(boundaries) > 1:
+        return ContentType("")
+    boundary = next((each for each in boundaries if _BOUNDARY.fullmatch(each)), None)
+    return ContentType(essence, charsets[0].lower(), boundary)
+
+
+def _parameters(text: str) -> dict[str, list[str]]:
+    """Return a content type's parameters; none where one of them is not written as it should be."""
+    found: dict[str, list[str]] = {}
+    position = 0
+    while position < len(text):
+        each = _PARAMETER.match(text, position)
+        if each is None:
+            return {}
+        found.setdefault(each[1].lower(), []).append(each[3] if each[2] is None else each[2])
+        position = each.end()
+    return found
+
+
 def media_type(fields: Fields) -> str | None:
     """Return the essence of the content type, empty where it cannot be told, None where there is none."""
-    if not fields.present("content-type"):
-        return None
-    essence = (fields.once("content-type") or "").partition(";")[0].strip(" \t").lower()
-    return essence if _MEDIA_TYPE.fullmatch(essence) else ""
+    return content_type(fields).essence
 
 
-def is_encoded(fields: Fields) -> bool:
-    """Tell whether the body is encoded in any way but `identity`."""
-    codings = [
-        coding.strip(" \t").lower() for each in fields.all("content-encoding") for coding in each.split(",")
-    ]
-    return any(coding not in ("", "identity") for coding in codings)
+def is_read_as_utf_8(kind: ContentType) -> bool:
+    """Tell whether the message does not say that its text is in another character set."""
+    return kind.charset in _UTF_8
+
+
+def content_codings(fields: Fields) -> list[str]:
+    """Return the codings applied to the body, in their order."""
+    return listed_codings(fields.all("content-encoding"))
 
 
 def _fitting(pattern: re.Pattern[str], value: str | None) -> str | None:

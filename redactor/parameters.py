@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +11,11 @@ from redactor.branches import is_denied, is_marked
 from redactor.compiler import Compiler
 from redactor.document import Place
 from redactor.operations import LITERAL, TEMPLATED, Operation, Segment
-from redactor.plan import DROPPED, Array, Object, Pattern, Plan, Scalar
+from redactor.plan import Array, Object, Pattern, Plan, Scalar
+from redactor.texts import fits_text
 from redactor.url import QueryPair, encode_query, encode_segment
-from redactor.wellformed import Json, JsonInteger, JsonNumber
 
 _NAMES_KEPT = ("id", "uuid", "identifier", "tag")
-_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _FOREIGN_TO_SCALARS = frozenset(";")
 _DELIMITERS = frozenset(",|;")
 _DELIMITER_OF_STYLE = {"form": ",", "spaceDelimited": " ", "pipeDelimited": "|"}
@@ -68,21 +65,6 @@ def _plan_of(parameter: Parameter, compiler: Compiler, *, strict: bool) -> Plan 
     if parameter.denied or schema.node is None or "content" in parameter.place.node:
         return None
     return compiler.compile(schema, strict=strict, marked=parameter.marked)
-
-
-def fits_text(plan: Scalar, text: str) -> bool:
-    """Tell whether a text, read as any of the plan's types, is kept."""
-    return any(plan.keep(value) is not DROPPED for value in _readings(text))
-
-
-def _readings(text: str) -> Iterator[Json]:
-    yield text
-    if text in ("true", "false"):
-        yield text == "true"
-    elif _INTEGER.fullmatch(text) is not None:
-        yield JsonInteger(text)
-    elif _NUMBER.fullmatch(text) is not None:
-        yield JsonNumber(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ class Redactor:
         """Tell whether a form asks for another method; the frameworks that heed it do so for POST alone."""
         if capture.request.method != "POST" or media_type(fields) not in _FORMS:
             return False
-        return holds_field(capture.request, _OVERRIDE_PARAMETER, self._config.limits.body_bytes_max)
+        return holds_field(capture.request, fields, _OVERRIDE_PARAMETER, self._config.limits.body_bytes_max)
 
     def _governed_by(self, routes: tuple[Route, ...]) -> Governing:
         key = tuple(id(route) for route in routes)

@@ -43,13 +43,45 @@ def read_json(text: bytes, depth_max: int) -> Json:
 
     Raises Unusable: `malformed` where it is not well-formed, else `too_deep` where it nests deeper than `depth_max`.
     """
+    return _read(_checked(text), depth_max)
+
+
+def read_json_lines(text: bytes, depth_max: int, lines_max: int) -> list[Json]:
+    """Return the trees that the lines of `text` hold; blank lines hold none.
+
+    Raises Unusable: `too_large` for more than `lines_max` lines, else `malformed` or `too_deep`, in this order, if that
+    is so of any line.
+    """
+    lines = [each for each in text.split(b"\n") if each.strip(b" \t\r")]
+    if len(lines) > lines_max:
+        raise Unusable(BodyReason.TOO_LARGE)
+    _checked(text)
+    trees: list[Json] = []
+    is_too_deep = False
+    for line in lines:
+        try:
+            trees.append(_read(line.decode(), depth_max))
+        except Unusable as unusable:
+            if unusable.reason is not BodyReason.TOO_DEEP:
+                raise
+            is_too_deep = True
+    if is_too_deep:
+        raise Unusable(BodyReason.TOO_DEEP)
+    return trees
+
+
+def _checked(text: bytes) -> str:
     decoded = _decode(text)
     if decoded is None or _has_lone_surrogate(decoded):
         raise Unusable(BodyReason.MALFORMED)
+    return decoded
+
+
+def _read(text: str, depth_max: int) -> Json:
     if _is_deeper(text, depth_max):
-        raise Unusable(BodyReason.TOO_DEEP if _is_grammatical(decoded) else BodyReason.MALFORMED)
+        raise Unusable(BodyReason.TOO_DEEP if _is_grammatical(text) else BodyReason.MALFORMED)
     try:
-        tree: Json = _DECODER.decode(decoded)
+        tree: Json = _DECODER.decode(text)
     except ValueError:
         pass
     else:
@@ -88,15 +120,15 @@ _DECODER = json.JSONDecoder(
 )
 
 # Possessive, and the closing quote optional, so that no text makes the scan start over.
-_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_STRINGS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_NOT_BRACKETS = re.compile(r"[^\[\]{}]++")
+_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
-def _is_deeper(text: bytes, depth_max: int) -> bool:
-    if text.count(b"[") + text.count(b"{") <= depth_max:
+def _is_deeper(text: str, depth_max: int) -> bool:
+    if text.count("[") + text.count("{") <= depth_max:
         return False
-    brackets = _STRINGS.sub(b"", text).translate(None, _NOT_BRACKETS)
+    brackets = _NOT_BRACKETS.sub("", _STRINGS.sub("", text))
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > depth_max
 
 

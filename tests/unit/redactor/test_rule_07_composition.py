@@ -363,7 +363,8 @@ class TestNarrowing:
 
     def test_at_the_root_the_receipt_says_no_branch(self) -> None:
         redactor = a_redactor(a_document({"/things": {"post": an_operation({"oneOf": [KIND_A, KIND_B]})}}))
-        for body in ({"kind": "c"}, {}, [], "s", {"kind": None}):
+        bodies: list[Any] = [{"kind": "c"}, {}, [], "s", {"kind": None}]
+        for body in bodies:
             event = event_of(redactor, a_pair(body=body))
             assert event.receipt.request.reason is BodyReason.NO_BRANCH
             assert text_of(event.resource.request) is None
