@@ -19,6 +19,7 @@ from redactor.plan_parts import PlanParts, keeps_value, resolved, shows_presence
 _UNGRANTED_KEYS = "a map's keys are data, and neither it nor its propertyNames is marked"
 _ENUMERATED = "from status 400 on, nothing is kept of a container with an enum or const"
 _OUTSIDE_ENVELOPE = "outside of the envelope's property"
+_UNREAD_FIELD = "a file, or a field written in a way that is not read"
 _NOT_BY_ALL = "not marked in every alternative that declares it"
 _NO_SINGLE_TYPE = "a mark grants nothing without one definite type"
 
@@ -35,6 +36,8 @@ class Around(NamedTuple):
     """The one property of a response's root that is recorded (rule 12)."""
     strict: bool = False
     """The status is 400 or above: `enum` and `const` are enforced (rule 6)."""
+    unread: frozenset[str] = frozenset()
+    """A form's fields that are not read: files, and what is written in another way than text or JSON (rule 9)."""
     scalar: bool = False
     """Of a value that may be a container as well, only what it is as a scalar."""
 
@@ -229,7 +232,10 @@ class Position:
         envelope = self._around.envelope
         outside = Around(self._decided or dropped(12, _OUTSIDE_ENVELOPE, self.pointer))
         for name, branches in declaring.items():
-            if envelope in (None, name):
+            if name in self._around.unread:
+                decided = self._decided or dropped(9, _UNREAD_FIELD, self.pointer)
+                position = self._tree.position(branches, DROP, Around(decided))
+            elif envelope in (None, name):
                 position = self._tree.position(branches, self._property_plan(name), self._below)
             else:
                 position = self._tree.position(branches, DROP, outside)

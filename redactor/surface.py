@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from redactor.assemble import never_read
 from redactor.branches import is_denied
-from redactor.compiled import CompiledOperation, Media
+from redactor.compiled import CompiledOperation, Media, is_json
 from redactor.compiler import Compiler
 from redactor.config import RedactionConfig
 from redactor.decisions import Decision, denial_words, dropped
@@ -123,13 +123,10 @@ class Surface:
             known = self._known[ordered] = OperationSurface(self, ordered, governing)
         return known
 
-    def body_root(
-        self, schema: Place, media: Media | None, closed: Decision | None, *, strict: bool
-    ) -> Position:
+    def body_root(self, schema: Place, media: Media | None, around: Around) -> Position:
         """Return the position of a whole body."""
-        envelope = media.envelope if media is not None else None
-        plan = media.plan if media is not None and closed is None else DROP
-        return self._tree.root(schema, plan, Around(closed, envelope=envelope, strict=strict))
+        plan = media.plan if media is not None and around.decided is None else DROP
+        return self._tree.root(schema, plan, around)
 
     def parameter_root(self, schema: Place, around: Around, *, marked: bool) -> Position:
         """Return the position of a parameter's value."""
@@ -212,8 +209,12 @@ class OperationSurface:
         if not isinstance(schema.node, dict):
             return body
         known = media if isinstance(media, Media) else None
-        root = self.surface.body_root(schema, known, body.closed, strict=strict)
-        return body._replace(root=root, envelope=None if known is None else known.envelope)
+        envelope = None if known is None else known.envelope
+        # Of JSON every field is read, whatever is said of the fields of forms.
+        fields = None if is_json(_essence(body.media_type)) else getattr(known, "fields", None)
+        unread: frozenset[str] = getattr(fields, "dropped", frozenset())
+        around = Around(body.closed, envelope=envelope, strict=strict, unread=unread)
+        return body._replace(root=self.surface.body_root(schema, known, around), envelope=envelope)
 
     def _never_read(self) -> Decision:
         return dropped(8, f"bodies of {self.operation.method} are never read", self.operation.place.pointer)
