@@ -6,7 +6,7 @@ import base64
 import json
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -87,12 +87,16 @@ def operations_of(root: Node) -> list[Operation]:
 class PairWriter:
     """Writes the pairs of one document."""
 
-    def __init__(self, root: Node, mint: Mint, seed: int, *, envelope: str | None) -> None:
+    def __init__(
+        self, root: Node, mint: Mint, seed: int, *, envelope: str | None, accounts: Sequence[str] = ()
+    ) -> None:
+        """`accounts`: ids that stand for every account, in turn, in place of tokens."""
         self._document = Document(root)
         self._mint = mint
         self._rng = random.Random(seed)
         self._envelope = envelope
         self._base = str(root["servers"][0]["url"])
+        self._accounts = accounts
 
     def pairs(self, operation: Operation) -> Iterator[Pair]:
         """Yield pairs for every status and media type that the operation declares, and one that does not fit."""
@@ -142,6 +146,8 @@ class PairWriter:
     def _segment(self, operation: Operation, template: str, *, strict: bool) -> str:
         names = re.findall(r"\{([^{}]+)\}", template)
         by_name = all(self._is_kept_by_name(operation, name) for name in names)
+        if names and by_name and self._accounts and "account" in template:
+            return self._rng.choice(self._accounts)
 
         def value(match: re.Match[str]) -> str:
             verdict = KEPT_PATH if by_name else self._path_verdict(operation, match[1], strict=strict)
@@ -313,7 +319,7 @@ class PairWriter:
             "X-Actor-Token-Name": self._shown(KEPT_HEADER),
             "X-Actor-Type": self._secret(HEADER),
             "X-Actor-Context": self._secret(HEADER),
-            "X-Account-Id": self._shown(OPEN_ACCOUNT),
+            "X-Account-Id": self._rng.choice(self._accounts or [self._shown(OPEN_ACCOUNT)]),
             f"X-{self._secret(HEADER)}": self._secret(HEADER),
         }
         chain = self._document.chain(operation.node.get("responses", {}).get(status_key))

@@ -166,6 +166,11 @@ class Document:
         return bool(common)
 
 
+def _admits(declared: Any, kind: str) -> bool:
+    kinds = declared if isinstance(declared, list) else [declared]
+    return kind in kinds or (kind == "integer" and "number" in kinds)
+
+
 class Position:
     """One place in a body: all that is said about the value there."""
 
@@ -179,6 +184,8 @@ class Position:
         """The status is 400 or above."""
         self.array: Position | None = None
         """The array that this is an element of."""
+        self.narrowed = False
+        """Whether a property beside or above this one may tell the branches of a composition apart."""
 
     @property
     def is_composed(self) -> bool:
@@ -200,6 +207,24 @@ class Position:
                 admitted = wide if admitted is None else admitted & wide
         return (admitted or set()) - {"null"}
 
+    def excludes(self, kind: str) -> bool:
+        """Tell whether no value of type `kind` is described: types that contradict, or no branch that admits it."""
+        return self._refuses(kind, ())
+
+    def _refuses(self, kind: str, branch: tuple[tuple[int, int], ...]) -> bool:
+        """Tell whether one branch of a composition, or the whole, admits no value of type `kind`."""
+        below: dict[int, set[int]] = {}
+        for each in self.granting:
+            if each.choice == branch and "type" in each.node and not _admits(each.node["type"], kind):
+                return True
+            if len(each.choice) > len(branch) and each.choice[: len(branch)] == branch:
+                composition, index = each.choice[len(branch)]
+                below.setdefault(composition, set()).add(index)
+        return any(
+            all(self._refuses(kind, (*branch, (composition, index))) for index in indexes)
+            for composition, indexes in below.items()
+        )
+
     def marks(self) -> list[Speaker]:
         return [each for each in self.granting if is_marked(each.node)]
 
@@ -209,7 +234,16 @@ class Position:
     def properties(self) -> dict[str, Position]:
         """Return the position of every declared property."""
         names = dict.fromkeys(name for each in self.speakers for name in each.node.get("properties", ()))
-        return {name: self.property(name) for name in names}
+        found = {name: self.property(name) for name in names}
+        telling = self.narrowed or any(each.tells_apart() for each in found.values())
+        for each in found.values():
+            each.narrowed = telling
+        return found
+
+    def tells_apart(self) -> bool:
+        """Tell whether more than one branch lists values for this property."""
+        listing = [each for each in self.speakers if "enum" in each.node or "const" in each.node]
+        return len({each.choice for each in listing if each.choice}) > 1
 
     def property(self, name: str) -> Position:
         starts: list[Speaker] = []
@@ -239,7 +273,7 @@ class Position:
         if not starts:
             return None
         element = self.child(starts)
-        element.array = self
+        element.array, element.narrowed = self, self.narrowed
         return element
 
     def is_free_form(self) -> bool:
@@ -251,6 +285,10 @@ class Position:
             or each.node.get("additionalProperties") is False
             for each in self.speakers
         )
+
+    def may_be_free_form(self) -> bool:
+        """Tell whether branches of a composition alone say that this is a free-form object."""
+        return self.is_composed and bool(self.marks()) and not self.properties() and self.entry() is None
 
     def container_verdict(self) -> Verdict:
         """Return whether the mark on an object or array itself counts: for its presence, a free form, or map keys."""
@@ -297,7 +335,9 @@ class Position:
         """Return what becomes of a scalar that branches of oneOf and anyOf speak about (rule 7)."""
         if self.strict or any(not each.choice for each in marks) or self._branches_of_its_own():
             return OPEN_COMPOSED
-        if any(self.document.narrows(each.choice[-1][0]) for each in self.speakers if each.choice):
+        if self.narrowed or any(
+            self.document.narrows(composition) for each in self.speakers for composition, _ in each.choice
+        ):
             return OPEN_NARROWED
         declaring = {each.choice for each in self.speakers if each.choice and "$ref" not in each.node}
         granting = {each.choice for each in marks}

@@ -51,10 +51,12 @@ class Writer:
         self._left -= 1
         active = self._active(position.speakers)
         kind = self._kind(active)
-        if not self._fitting and self._rng.random() < 0.15:
+        if not self._fitting and not position.is_composed and self._rng.random() < 0.15:
             return self._misfit(kind)
         if kind in SCALARS:
             return self.scalar(position, kind, ruled)
+        if position.excludes(kind):
+            ruled = ruled or ANOTHER_TYPE
         if position.strict and position.lists_values():
             ruled = ruled or NOT_LISTED
         if kind == "array":
@@ -161,7 +163,7 @@ class Writer:
         ruled: Verdict | None,
         of_property: Callable[[str], Verdict | None] = lambda _: None,
     ) -> Node:
-        if position.is_free_form():
+        if position.is_free_form() or position.may_be_free_form():
             return self._free_form(position, ruled)
         if depth > _DEPTH_MAX or self._left < 0:
             return {}
