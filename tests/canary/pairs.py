@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
+
+import cramjam
 
 from tests.canary.reading import (
     DENIED,
@@ -45,6 +49,13 @@ OPEN_CLAIMED = Verdict(None, "13: a name that several parameters claim")
 OPEN_ACCOUNT = Verdict(None, "15: the account in the path counts before the header's")
 _JSON = "application/json"
 _NAMES_KEPT = ("id", "uuid", "identifier", "tag")
+_CODINGS: dict[str, Callable[[bytes], bytes]] = {
+    "identity": bytes,
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": lambda text: bytes(cramjam.brotli.compress(text)),
+    "zstd": lambda text: bytes(cramjam.zstd.compress(text)),
+}
 _DELIMITERS = {"form": ",", "spaceDelimited": "%20", "pipeDelimited": "|"}
 
 
@@ -358,6 +369,8 @@ class PairWriter:
         written = body.write(media, node, ruled, envelope)
         if media is not None:
             headers = headers | {"Content-Type": f"{media}; charset=utf-8; boundary={boundary}"}
+        if body.coding != "identity":
+            headers = headers | {"Content-Encoding": body.coding}
         counted = None if ruled or not body.is_read or writer.is_open or not fitting else writer.kept
         return {"headers": headers} | written, counted
 
@@ -396,6 +409,7 @@ class _Body:
         self._strict = strict
         self.is_read = False
         """Whether the redactor must read the body."""
+        self.coding = "identity"
 
     def write(self, media: str | None, node: Node, ruled: Verdict | None, envelope: str | None) -> Node:
         """Return the capture's `body`, or `body_base64` in its place."""
@@ -416,9 +430,10 @@ class _Body:
         return {"body_base64": base64.b64encode(self._secret(MEDIA_TYPE).encode() + b"\0\xff").decode()}
 
     def _packed(self, text: bytes) -> Node:
-        if self._rng.random() < 0.1:
-            return {"body_base64": base64.b64encode(text).decode()}
-        return {"body": text.decode()}
+        if self._rng.random() > 0.1:
+            return {"body": text.decode()}
+        self.coding = self._rng.choice(list(_CODINGS))
+        return {"body_base64": base64.b64encode(_CODINGS[self.coding](text)).decode()}
 
     def _json(self, position: Position, ruled: Verdict | None, envelope: str | None) -> Any:
         if ruled is not None:
@@ -456,10 +471,11 @@ class _Body:
                 yield self._part(f'"{name}"', self._field(part, verdict))
         yield f"--{self._boundary}--\r\n"
 
-    def _part(self, disposition: str, content: str, media: str = "text/plain") -> str:
+    def _part(self, disposition: str, content: str, media: str = "") -> str:
+        said = f"Content-Type: {media}; {self._secret(HEADER)}=1\r\n" if media else ""
         return (
             f"--{self._boundary}\r\nContent-Disposition: form-data; name={disposition}\r\n"
-            f"Content-Type: {media}; {self._secret(HEADER)}=1\r\nX-{self._secret(HEADER)}: 1\r\n\r\n{content}\r\n"
+            f"{said}X-{self._secret(HEADER)}: 1\r\n\r\n{content}\r\n"
         )
 
     def _scalar_verdict(self, part: Position) -> Verdict:
