@@ -31,7 +31,7 @@ from log_api.summary import summarize
 from log_api.tail import Tail
 from log_api.tokens import TokenCheck, authorize
 from schemas.errors import RetryableError
-from schemas.identity import MS_MAX, id_ms, rfc3339_ms
+from schemas.identity import id_ms, rfc3339_ms
 
 _JSON = "application/json"
 
@@ -76,7 +76,7 @@ class Answers:
         self._clock_ms = clock_ms
         self._stopping = stopping
         self._cursors = Cursors(config.cursor_key)
-        self._requests = Requests(config, self._cursors)
+        self._requests = Requests(config, self._cursors, clock_ms)
         self._tokens = TokenCheck(database, clock_ms, config.token_cache_ms, config.tokens_cached_max)
         self._rates = RateLimits(config.requests_burst, config.tokens_cached_max, time.monotonic)
         self._exporter = export.Exporter(database, config.export_retries, config.retry_after_s)
@@ -239,7 +239,7 @@ class Answers:
                 return True
 
         tail = Tail(self._database, self._config, self._clock_ms, asyncio.sleep, still_allowed)
-        query = ListQuery(asked.accounts, 0, MS_MAX, conditions=conditions)
+        query = ListQuery(asked.accounts, 0, 0, conditions=conditions)
         return self._stream(tail.events(query, since_ms), "text/event-stream")
 
     async def _summary(self, asked: Asked) -> Response:

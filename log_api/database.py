@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _T = TypeVar("_T")
+_SMALL_BATCH_BYTES = 1 << 20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _REFUSALS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 # A connection that was cut while it was idle, which shows at its first use.
@@ -165,17 +166,22 @@ class PostgresLogDatabase:
     ) -> tuple[list[AuditRecord], bool]:
         """Return whole records by their `ids`, and whether the last are left out because bodies are large."""
         records: list[AuditRecord] = []
-        size_bytes = 0
+        size_bytes = done = 0
         step = self._config.fetch_records_max
         scope = None if accounts is None else list(accounts)
-        for start in range(0, len(ids), step):
-            wanted = ids[start : start + step]
+        while done < len(ids):
+            wanted = ids[done : done + step]
             rows = await connection.fetch(sql_file("records_by_id"), wanted, min(wanted), max(wanted), scope)
+            before_bytes = size_bytes
             for row in rows:
                 if size_bytes > self._config.page_bytes_max:
                     return records, True
                 records.append(audit_record(row))
                 size_bytes += body_bytes(records[-1])
+            done += len(wanted)
+            if size_bytes - before_bytes < _SMALL_BATCH_BYTES:
+                # Where bodies are small, the next batch may have more of them.
+                step *= 4
         return records, False
 
     async def _read(self, work: Callable[[PoolConnectionProxy], Awaitable[_T]]) -> _T:

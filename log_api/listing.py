@@ -74,9 +74,11 @@ _COLUMNS = FILTERS | {
     LOGINS: Column("CASE WHEN r.resource_product = 'access' THEN r.resource_type END"),
 }
 
+# The index on it has its records exactly and in order.
+EXACT = "resource_id"
 # Which indexes of 0002_log_api.sql lead to a value, the most telling first.
 _INDEXED = (
-    "resource_id",
+    EXACT,
     "raw_cf_ray_id",
     "actor_id",
     EMAIL,
@@ -196,12 +198,19 @@ def best_index(query: ListQuery) -> Index | None:
     return Index(_INDEXED[place], position)
 
 
-def start_statement(query: ListQuery, index: Index | None) -> Statement:
-    """Return the statement that a walk begins with; its row is late_accounts, late_emails, hashes."""
-    values = [] if index is None else list(query.conditions[index.position].values)
-    emails = values if index is not None and index.name == EMAIL else None
-    hashed = values if index is not None and index.name not in {EMAIL, LOGINS} else []
-    return Statement(sql_file("walk_start"), (_accounts(query), *query.id_range(), emails, hashed))
+def hashes_statement(query: ListQuery, index: Index) -> Statement:
+    """Return the statement for what an index holds of the values that are asked for; its rows are hash."""
+    hashed = index.name not in {EMAIL, LOGINS}
+    values = list(query.conditions[index.position].values) if hashed else []
+    return Statement(sql_file("walk_hashes"), (_accounts(query), values))
+
+
+def late_statement(query: ListQuery, window: tuple[UUID, UUID], index: Index | None) -> Statement:
+    """Return the statement for what enrichment found in a window; its row is late_accounts, late_emails."""
+    emails = None
+    if index is not None and index.name == EMAIL:
+        emails = list(query.conditions[index.position].values)
+    return Statement(sql_file("walk_late"), (_accounts(query), *window, emails))
 
 
 def bound_statement(query: ListQuery, way: Way, window: tuple[UUID, UUID], records: int) -> Statement:

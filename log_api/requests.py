@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_interface
 from typing import NamedTuple
@@ -28,7 +28,6 @@ from log_api.listing import (
 )
 from log_api.moments import moment_ms
 from log_api.records import AuditRecord
-from schemas.identity import MS_MAX
 
 Parameters = ImmutableMultiDict[str, str]
 
@@ -46,6 +45,7 @@ _V1_FILTERS = {
     "zone.name": "zone_name",
 }
 _HOUR_MS = 3_600_000
+_AHEAD_MS = 24 * _HOUR_MS
 _BUCKETS_MS = {"hour": _HOUR_MS, "day": 24 * _HOUR_MS}
 _LIKE_SPECIAL = re.compile(r"([\\%_])")
 
@@ -68,8 +68,9 @@ class Numbered(NamedTuple):
 class Requests:
     """Reads requests. Every method raises UnfitParameter; `accounts` None: whatever the account."""
 
-    def __init__(self, config: LogApiConfig, cursors: Cursors) -> None:
+    def __init__(self, config: LogApiConfig, cursors: Cursors, clock_ms: Callable[[], int]) -> None:
         self._config = config
+        self._clock_ms = clock_ms
         self._cursors = cursors
         self._limit = min(_LIMIT, config.page_records_max)
 
@@ -135,7 +136,7 @@ class Requests:
         conditions = [Condition(name, False, (value,)) for name, value in values.items()]
         if parameters.get("hide_user_logs") == "true":
             conditions.append(Condition("resource_scope", True, ("user",)))
-        before_ms = _moment_ms("before", parameters) if "before" in parameters else MS_MAX
+        before_ms = _moment_ms("before", parameters) if "before" in parameters else self.end_ms()
         return self._numbered(
             accounts, parameters, _whole("per_page", parameters, self._limit), before_ms, conditions
         )
@@ -159,7 +160,7 @@ class Requests:
                 pattern = _LIKE_SPECIAL.sub(r"\\\1", email)
                 conditions.append(Condition(EMAIL_PATTERN, excluded, (f"%{pattern}%",)))
         # `until` is the range's last moment, not the one after it.
-        before_ms = _moment_ms("until", parameters) + 1 if "until" in parameters else MS_MAX
+        before_ms = _moment_ms("until", parameters) + 1 if "until" in parameters else self.end_ms()
         limit = _whole("per_page", parameters, _whole("limit", parameters, _ACCESS_LIMIT))
         return self._numbered(accounts, parameters, limit, before_ms, conditions)
 
@@ -175,6 +176,10 @@ class Requests:
     def conditions(self, parameters: Parameters) -> tuple[Condition, ...]:
         """Return the filters that are asked for."""
         return tuple(self._conditions(parameters))
+
+    def end_ms(self) -> int:
+        """Return the end of a range that has none: beyond any clock that records are taken from."""
+        return self._clock_ms() + _AHEAD_MS
 
     def _page(
         self,

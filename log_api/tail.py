@@ -17,8 +17,10 @@ from log_api.listing import Direction, ListQuery
 from log_api.ports import LogDatabase
 from log_api.records import AuditRecord
 from schemas.errors import RetryableError
-from schemas.identity import MS_MAX, first_id_at, id_ms
+from schemas.identity import first_id_at, id_ms
 
+# Beyond any clock that records are taken from.
+_AHEAD_MS = 86_400_000
 _HEARTBEAT = b": waiting\n\n"
 _encoder = msgspec.json.Encoder()
 
@@ -37,7 +39,10 @@ class Tail:
     still_allowed: Callable[[], Awaitable[bool]]
 
     async def events(self, query: ListQuery, since_ms: int) -> AsyncIterator[bytes]:
-        """Yield the events of what is stored from `since_ms` on, then of what arrives, until the time is up."""
+        """Yield the events of what is stored from `since_ms` on, then of what arrives, until the time is up.
+
+        The query's accounts and conditions count.
+        """
         config = self.config
         began_ms = told_ms = self.clock_ms()
         floor = first_id_at(since_ms)
@@ -68,7 +73,7 @@ class Tail:
         asked = replace(
             query,
             since_ms=id_ms(floor.hex),
-            before_ms=MS_MAX,
+            before_ms=self.clock_ms() + _AHEAD_MS,
             after=UUID(int=max(floor.int - 1, 0)),
             direction=Direction.ASC,
             limit=self.config.tail_records_max,

@@ -1,8 +1,9 @@
 """Finding a page's ids within a time limit, whatever is asked.
 
-No statistics are trusted. A walk begins at the page's near end with a few records of the account, which is all that a
-common value needs. What is rarer goes on in windows of time that grow as long as they are quick, by an index on a
-filter where there is one. When the time is up, the page ends at the last window that was read.
+No statistics are trusted. A walk begins at the page's near end with a few records of the account, or a day where there is
+no filter, which is all that a common value needs. What is rarer goes on in windows of time that grow as long as they
+are quick, by an index on a filter where there is one. When the time is up, the page ends at the last window that was
+read. A window is also what the planner has to think about: not every day that there is.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from log_api.listing import (
-    EMAIL,
+    EXACT,
     Direction,
     Index,
     ListQuery,
@@ -22,17 +23,23 @@ from log_api.listing import (
     Way,
     best_index,
     bound_statement,
-    start_statement,
+    hashes_statement,
+    late_statement,
     walk_statement,
 )
 from log_api.records import Row
 from schemas.errors import RetryableError
+from schemas.identity import first_id_at
 
 _FIRST_RECORDS = 1_000
 _FIRST_RECORDS_EACH_MIN = 100
+# Of the account's records.
+_FREQUENT = 0.005
 _WINDOW_S = 0.25
 _GROWTH_MAX = 4.0
 _ID_MAX = (1 << 128) - 1
+_ID_RANDOM_BITS = 80
+_DAY_MS = 86_400_000
 
 
 class Reader(Protocol):
@@ -76,77 +83,100 @@ class _Walk:
         self._began_s = timer()
         self._ascending = query.direction is Direction.ASC
         self._wanted = query.skip + query.limit + 1
+        self._first_records = max(_FIRST_RECORDS, 2 * self._wanted)
         self._found: list[UUID] = []
         self._index = best_index(query)
-        self._hashes: Sequence[int] = ()
-        self._late_accounts = self._late_emails = False
+        self._hashes: Sequence[int] | None = None
 
     async def run(self) -> Ids:
         low, high = self._narrowed(*self._query.id_range())
         if low >= high:
             return Ids([], None)
-        start = start_statement(self._query, self._index)
-        [row] = await self._reader.rows(start, self._limits.empty_s)
-        self._late_accounts, self._late_emails = row["late_accounts"], row["late_emails"]
-        self._hashes = row["hashes"]
-        if not self._query.conditions or self._one_by_one():
-            # An index has just these, in this order.
-            await self._read((low, high), None)
-            return self._page(self._found, None)
+        if self._index is not None and self._index.name == EXACT:
+            with suppress(TimeoutError):
+                await self._read((low, high), self._index, self._limits.found_s)
+                return self._page(self._found, None)
         return await self._in_windows(low, high)
 
     async def _in_windows(self, low: UUID, high: UUID) -> Ids:
         place, end = (low, high) if self._ascending else (high, low)
-        edge = await self._first_edge(low, high) or end
+        begin, edge = await self._first_window(low, high)
+        first_width = edge.int - begin.int
         index: Index | None = None
         while True:
             edge = min(edge, end) if self._ascending else max(edge, end)
-            began_s = self._timer()
+            began_s, had = self._timer(), len(self._found)
             try:
-                await self._read((min(place, edge), max(place, edge)), index)
+                await self._read((min(place, edge), max(place, edge)), index, self._left_s())
             except TimeoutError:
                 return self._stopped(place)
-            width, place = edge.int - place.int, edge
+            # The first window may begin with time in which there is nothing yet.
+            width, begin, place = edge.int - begin.int, edge, edge
             if len(self._found) >= self._wanted or place == end:
                 return self._page(self._found, None)
             if self._left_s() <= 0:
                 return self._stopped(place)
             growth = _WINDOW_S / max(self._timer() - began_s, _WINDOW_S / _GROWTH_MAX)
             edge = UUID(int=min(max(place.int + int(width * growth), 0), _ID_MAX))
-            index = self._index
+            # An index on ranges of pages leads to all of them where a value is frequent.
+            read = self._first_records * width / first_width
+            index = None if len(self._found) - had >= _FREQUENT * read else self._index
 
-    async def _first_edge(self, low: UUID, high: UUID) -> UUID | None:
-        """Return the end of the first window: the near end of it holds a few records of each account."""
+    async def _first_window(self, low: UUID, high: UUID) -> tuple[UUID, UUID]:
+        """Return where the first window begins to hold records, and where it ends: with all of what is asked for by id,
+        with a day where there is no filter, else with a few records of each account.
+        """
+        start, end = (low, high) if self._ascending else (high, low)
+        if self._by_id():
+            return start, end
+        if not self._query.conditions:
+            at_ms = low.int >> _ID_RANDOM_BITS if self._ascending else (high.int - 1) >> _ID_RANDOM_BITS
+            return start, first_id_at((at_ms // _DAY_MS + self._ascending) * _DAY_MS)
         accounts = self._query.accounts
-        records = max(_FIRST_RECORDS, 2 * self._wanted)
+        records = self._first_records
         if accounts is not None:
             records = max(_FIRST_RECORDS_EACH_MIN, records // max(len(accounts), 1))
-        edges: list[UUID] = []
-        for way in self._ways(None):
-            bound = bound_statement(self._query, way, (low, high), records)
-            edges += [row["id"] for row in await self._reader.rows(bound, self._limits.empty_s)]
-        return (min if self._ascending else max)(edges, default=None)
+        firsts: list[UUID] = []
+        bounds: list[UUID] = []
+        for way in await self._ways((low, high), None, self._limits.empty_s):
+            statement = bound_statement(self._query, way, (low, high), records)
+            for row in await self._reader.rows(statement, self._limits.empty_s):
+                firsts.append(row["first_id"])
+                bounds += [] if row["bound_id"] is None else [row["bound_id"]]
+        nearest = min if self._ascending else max
+        edge = nearest(bounds, default=end)
+        begin = nearest(firsts, default=start)
+        # Accounts differ: one may have its few where another has nothing yet.
+        return (start if begin == edge else begin), edge
 
-    async def _read(self, window: tuple[UUID, UUID], index: Index | None) -> None:
+    async def _read(self, window: tuple[UUID, UUID], index: Index | None, time_s: float) -> None:
         """Add the ids of a window. Raises TimeoutError, and has then added none."""
+        until_s = self._timer() + time_s
+        if index is not None and self._hashes is None:
+            hashes = await self._reader.rows(hashes_statement(self._query, index), time_s)
+            self._hashes = [row["hash"] for row in hashes]
         left = self._wanted - len(self._found)
         ids: set[UUID] = set()
-        for way in self._ways(index):
+        for way in await self._ways(window, index, time_s):
             by = index if way in {Way.FILTER, Way.LATE_EMAILS} else None
-            statement = walk_statement(self._query, way, window, left, index=by, hashes=self._hashes)
-            rows = await self._reader.rows(statement, max(self._left_s(), 0.001))
+            statement = walk_statement(self._query, way, window, left, index=by, hashes=self._hashes or ())
+            rows = await self._reader.rows(statement, max(until_s - self._timer(), 0.001))
             ids.update(row["id"] for row in rows)
         self._found += sorted(ids, reverse=not self._ascending)[:left]
 
-    def _ways(self, index: Index | None) -> list[Way]:
-        """Return all ways that lead to records of the query; two may lead to the same record."""
+    async def _ways(self, window: tuple[UUID, UUID], index: Index | None, time_s: float) -> list[Way]:
+        """Return all ways that lead to records of a window; two may lead to the same record."""
+        late = late_statement(self._query, window, index)
+        [found] = await self._reader.rows(late, max(time_s, 0.001))
         if index is not None:
             ways = [Way.FILTER]
-            if index.name == EMAIL and self._late_emails:
-                ways.append(Way.LATE_EMAILS)
         else:
             ways = [Way.ALL if self._query.accounts is None else Way.ACCOUNTS]
-        return [*ways, Way.LATE_ACCOUNTS] if self._late_accounts else ways
+        if found["late_emails"]:
+            ways.append(Way.LATE_EMAILS)
+        if found["late_accounts"]:
+            ways.append(Way.LATE_ACCOUNTS)
+        return ways
 
     def _narrowed(self, low: UUID, high: UUID) -> tuple[UUID, UUID]:
         """Return the range without what lies beyond the ids that are asked for by name."""
@@ -156,8 +186,8 @@ class _Walk:
                 low, high = max(low, min(ids)), min(high, UUID(int=min(max(ids).int + 1, _ID_MAX)))
         return low, high
 
-    def _one_by_one(self) -> bool:
-        return any(condition.name == "id" and not condition.excluded for condition in self._query.conditions)
+    def _by_id(self) -> bool:
+        return any(one.name == "id" and not one.excluded for one in self._query.conditions)
 
     def _left_s(self) -> float:
         part = self._found and not self._query.whole

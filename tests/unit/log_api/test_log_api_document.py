@@ -159,3 +159,35 @@ def test_the_document_asks_for_the_token(settings: LogApiConfig) -> None:
             assert 401 not in [
                 fault.status for fault in held.check(operation, path, [], Headers(sent)).faults
             ]
+
+
+def test_a_value_that_was_right_is_not_checked_again_and_a_wrong_one_always_is(
+    settings: LogApiConfig,
+) -> None:
+    held = Contract(settings)
+    operation = next(one for one in held.operations if one.id == "listAuditLogs")
+    headers = Headers({"authorization": "Bearer x"})
+
+    def faults(**query: str) -> list[str]:
+        pairs = [("since", "2026-01-01"), ("before", "2026-01-02"), *query.items()]
+        return [fault.message for fault in held.check(operation, {"account_id": "a"}, pairs, headers).faults]
+
+    for _ in range(2):
+        assert faults(limit="5", actor_type="user") == []
+        assert faults(limit="5000", actor_type="user") == ["limit: a whole number from 1 to 1000"]
+        assert [fault.split(":")[0] for fault in faults(actor_type="robot", limit="0")] == [
+            "limit",
+            "actor_type",
+        ]
+    kept = {(given.name, given.values) for given in held._validator._accepted}
+    assert ("limit", ("5",)) in kept
+    assert not {("limit", ("5000",)), ("limit", ("0",)), ("actor_type", ("robot",))} & kept
+    assert faults(actor_id="x" * 200) == []
+    assert not [given for given in held._validator._accepted if given.name == "actor_id"]
+    held.check(operation, {"account_id": "a"}, [], headers)
+    assert [
+        fault.message[:17] for fault in held.check(operation, {"account_id": "a"}, [], headers).faults
+    ] == [
+        "since: is require",
+        "before: is requir",
+    ]

@@ -67,7 +67,7 @@ async def api(postgres_log: PostgresLogDatabase, stored_log: StoredLog) -> Async
     _, token = await create_token(
         stored_log.connection, "fuzz", None, [Permission.AUDIT_LOGS], datetime.max.replace(tzinfo=UTC)
     )
-    config = LogApiConfig(cursor_key=b"k" * 32)
+    config = LogApiConfig(cursor_key=b"k" * 32, requests_burst=1_000_000)
     client = ApiClient(log_api_app(postgres_log, config, Metrics(), lambda: NOW_MS), config, token)
     yield client
     await client.close()

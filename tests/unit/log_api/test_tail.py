@@ -17,14 +17,13 @@ from log_api.ports import Permission
 from log_api.records import AuditRecord
 from log_api.tail import Tail
 from schemas.errors import RetryableError
-from schemas.identity import MS_MAX
 from schemas.metric_defs import Metrics
 from schemas.record import Record
 from tests.records import record
 from tests.unit.log_api.api_client import NOW_MS, TOKEN, A, ApiClient, B, add_token
 from tests.unit.log_api.memory_log import MemoryLog
 
-QUERY = ListQuery((A,), 0, MS_MAX)
+QUERY = ListQuery((A,), 0, 0)
 SETTINGS = LogApiConfig(
     cursor_key=b"k" * 32,
     tail_interval_ms=1_000,

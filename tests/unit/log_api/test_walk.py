@@ -31,15 +31,16 @@ class Slow:
         return self.now_s
 
     async def rows(self, statement: Statement, timeout_s: float) -> Sequence[Any]:
-        if "late_accounts" in statement.text:
-            return [{"late_accounts": False, "late_emails": False, "hashes": [1]}]
+        if "late_accounts" in statement.text or "hash\n" in statement.text:
+            return [{"late_accounts": False, "late_emails": False, "hash": 1}]
         _, low, high, limit, *_ = statement.arguments
         assert isinstance(low, UUID)
         assert isinstance(high, UUID)
         assert isinstance(limit, int)
         within = range(self._first(low), self._first(high))[:: -1 if "DESC" in statement.text else 1]
         if "OFFSET $4" in statement.text:
-            return [{"id": id_of(number)} for number in within[limit:][:1]]
+            bounds = [id_of(number) for number in within[limit:][:1]] or [None]
+            return [{"first_id": id_of(number), "bound_id": bounds[0]} for number in within[:1]]
         takes_s = len(within) * self._record_s
         if takes_s > timeout_s:
             self.now_s += timeout_s
@@ -151,6 +152,17 @@ async def test_an_index_is_taken_after_the_first_window() -> None:
     page = await find_ids(log, asked(Direction.DESC, name="actor_id"), LIMITS, log.timer)
     assert page == ([id_of(100)], None)
     assert log.by_index == len(log.windows) - 1 > 0
+
+
+async def test_an_index_is_not_taken_for_what_is_frequent_and_is_where_it_gets_rare() -> None:
+    frequent = set(range(40_000, 50_000, 100))
+    log = Slow(50_000, frequent)
+    await find_ids(log, asked(Direction.DESC, limit=50, name="actor_id"), LIMITS, log.timer)
+    assert log.by_index == 0
+    log = Slow(50_000, frequent)
+    page = await find_ids(log, asked(Direction.DESC, limit=500, name="actor_id"), LIMITS, log.timer)
+    assert (len(page.ids), page.after) == (100, None)
+    assert log.by_index > 0
 
 
 async def test_skipped_ids_are_counted_over_windows() -> None:
