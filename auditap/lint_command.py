@@ -74,9 +74,9 @@ def lint_command(spec: Path, sarif: Path | None, **options: Any) -> None:
     try:
         with _no_garbage():
             report = _report(spec, options)
+            if sarif is not None:
+                _write_sarif(sarif, spec, report)
         exit_code = _exit_code(report, options["fail_on"], options["fail_under"])
-        if sarif is not None:
-            _write_sarif(sarif, spec, report)
     except StartupError as error:
         click.secho(f"auditap: {error}", fg="red", err=True)
         sys.exit(UNUSABLE)
@@ -140,7 +140,7 @@ def _write_sarif(sarif: Path, spec: Path, report: LintReport) -> None:
     positions = positions_of(spec, spec.read_bytes(), sarif_pointers(report))
     log = report_as_sarif(report, uri=_uri_of(spec), version=version("auditap"), positions=positions)
     try:
-        sarif.write_text(json.dumps(log, indent=1) + "\n")
+        sarif.write_text(json.dumps(log) + "\n")
     except OSError as error:
         reason = error.strerror
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from redactor.decisions import Step, Verdict, path_text
@@ -129,11 +130,16 @@ class OperationCoverage:
 
     def side(self, side: Side) -> Tally:
         """Return the leaves of one side, over all media types and statuses."""
-        if side in (Side.QUERY, Side.PATH):
-            found = [each for each in self.parameters if each.side is side]
-            kept = sum(each.decision.verdict is Verdict.KEPT for each in found)
-            return Tally(len(found), kept)
-        return total([each.tally for each in self.bodies if each.body.side is side])
+        return self._sides[side]
+
+    @cached_property
+    def _sides(self) -> Mapping[Side, Tally]:
+        tallies: dict[Side, list[Tally]] = {side: [] for side in Side}
+        for body, tally in self.bodies:
+            tallies[body.side].append(tally)
+        for each in self.parameters:
+            tallies[each.side].append(Tally(1, int(each.decision.verdict is Verdict.KEPT)))
+        return {side: total(found) for side, found in tallies.items()}
 
     def kept_paths(self) -> Iterator[tuple[str, str]]:
         """Yield every leaf that is kept: where (side, status, media type), and its path.

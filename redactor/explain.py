@@ -6,23 +6,27 @@ an explanation. What it calls kept is counted in the event that the redactor rea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
 
 from redactor.assemble import METHODS
-from redactor.compiled import is_json
+from redactor.compiled import Media, select_media
 from redactor.config import HeaderNames
 from redactor.decisions import Decision, Verdict, dropped
-from redactor.explain_tree import Node, node_of_schema, node_of_values
-from redactor.headers import Fields, HeaderReader, media_type
+from redactor.encodings import decode_content
+from redactor.explain_tree import Node, node_of_form, node_of_schema, node_of_values
+from redactor.headers import Fields, HeaderReader, content_codings, media_type
+from redactor.media_types import Format, format_of
 from redactor.operations import Operation
 from redactor.parameter_surface import ParameterLeaf, parameter_leaves
+from redactor.plan import DROP
 from redactor.redact import Redactor
+from redactor.schema_tree import Position
 from redactor.surface import Body, OperationSurface, Side, Surface
 from redactor.url import read_host, split_path, split_query, split_url
-from redactor.wellformed import Json, read_json
+from redactor.wellformed import Json, read_json, read_json_lines
 from schemas.capture import Capture, CapturedRequest, CapturedResponse, body_bytes
 from schemas.event import AuditEvent, BodyReceipt, Receipt, UnmatchedReason, decode_event
 
@@ -279,15 +283,30 @@ class _Explaining:
         # Where the receipt has a reason, or there was no body, nothing was looked into, and nothing is here.
         if body.root is None or shown.receipt is None or shown.receipt.kept is None:
             return shown
-        if not is_json(media_type(fields) or body.media_type):
-            # What stood in it cannot be read as a tree of JSON; what may be kept of it can be told all the same.
-            return replace(shown, tree=node_of_schema(body.root))
+        contents = [] if recorded is None else [recorded[0]]
+        if format_of(media_type(fields) or body.media_type) is Format.LINES:
+            contents = [line for whole in contents if isinstance(whole, list) for line in whole]
+        if body.envelope is not None:
+            contents = [{body.envelope: content} for content in contents]
+        return replace(shown, tree=self._tree(body.root, message, fields, contents))
+
+    def _tree(
+        self,
+        root: Position,
+        message: CapturedRequest | CapturedResponse,
+        fields: Fields,
+        recorded: Sequence[Json],
+    ) -> Node:
+        """Return the tree of a body that was read, by its format: what stood in it and what is recorded."""
         limits = self._surface.config.limits
-        value = read_json(body_bytes(message) or b"", limits.depth_max)
-        whole = None if recorded is None else recorded[0]
-        if recorded is not None and body.envelope is not None:
-            whole = {body.envelope: whole}
-        return replace(shown, tree=node_of_values(body.root, value, whole, is_recorded=recorded is not None))
+        form = format_of(media_type(fields) or "application/json")
+        if form in (Format.FORM, Format.MULTIPART):
+            # A form is read only as far as it is kept, so what else stood in it is not known here either.
+            return node_of_form(root, recorded)
+        text = decode_content(body_bytes(message) or b"", content_codings(fields), limits.body_bytes_max)
+        if form is Format.LINES:
+            return node_of_values(root, read_json_lines(text, limits.depth_max, limits.lines_max), recorded)
+        return node_of_values(root, [read_json(text, limits.depth_max)], recorded)
 
 
 def _tree_of(raw: msgspec.Raw | msgspec.UnsetType) -> tuple[Json] | None:
@@ -295,17 +314,11 @@ def _tree_of(raw: msgspec.Raw | msgspec.UnsetType) -> tuple[Json] | None:
 
 
 def _governing_body(bodies: Sequence[Body], essence: str | None) -> Body | None:
-    """Return the body of the media type that counts; the choice is the redactor's."""
-    by_essence: Mapping[str, Body] = {
-        each.media_type.partition(";")[0].strip().lower(): each for each in bodies
-    }
-    if essence is None and len(bodies) == 1:
-        return bodies[0]
-    essence = essence or ""
-    for name in (essence, essence.partition("/")[0] + "/*", "*/*"):
-        if name in by_essence and (is_json(essence) or name == essence):
-            return by_essence[name]
-    return None
+    """Return the body of the media type that counts; the redactor is asked which."""
+    by_essence = {each.media_type.partition(";")[0].strip().lower(): each for each in bodies}
+    content = {name: Media(DROP, name) for name in by_essence}
+    chosen = select_media(content, essence)
+    return by_essence[chosen.envelope or ""] if isinstance(chosen, Media) else None
 
 
 def _observed(decision: Decision, *, is_kept: bool) -> Decision:

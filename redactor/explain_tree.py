@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import re2
@@ -16,6 +16,7 @@ from redactor.wellformed import Json
 NODES_MAX = 5_000
 """Nodes of one tree; where it is cut, it says so."""
 _UNFIT = "no value here fits the type, or from status 400 on the enum"
+_NOT_THERE = "not in the form, or no value that fits the type"
 _UNDECLARED = "not declared"
 
 
@@ -81,17 +82,34 @@ class _Seen:
         return self.parts.setdefault(step, _Seen(position, f"({label})" if step is None else label))
 
 
-def node_of_values(root: Position, body: Json, recorded: Json | None, *, is_recorded: bool) -> Node:
-    """Return the tree of what stood in a body; `recorded` is what of it the event holds, if `is_recorded`.
+def node_of_values(root: Position, bodies: Sequence[Json], recorded: Sequence[Json]) -> Node:
+    """Return the tree of what stood in a body, or in each of its lines; `recorded` is what the event holds of them.
 
     Elements of an array are one node, and so are the entries of a map.
     """
     seen = _Seen(root, "(body)")
     keys = _Keys()
-    _walk(seen, body, keys, is_kept=False)
-    if is_recorded:
-        _walk(seen, recorded, keys, is_kept=True)
+    for each in bodies:
+        _walk(seen, each, keys, is_kept=False)
+    for each in recorded:
+        _walk(seen, each, keys, is_kept=True)
     return _node(seen)
+
+
+def node_of_form(root: Position, recorded: Sequence[Json]) -> Node:
+    """Return the tree of all that a form's schema declares, with what the event holds of it."""
+    top = node_of_schema(root)
+    waiting: list[tuple[Node, Node | None]] = [
+        (top, node_of_values(root, recorded, recorded) if recorded else None)
+    ]
+    while waiting:
+        node, found = waiting.pop()
+        node.kept = 0 if found is None else found.kept
+        if found is None and node.decision.verdict is not Verdict.DROPPED:
+            node.decision = dropped(6, _NOT_THERE, node.decision.pointer)
+        parts = {} if found is None else {each.label: each for each in found.children}
+        waiting.extend((each, parts.get(each.label)) for each in node.children)
+    return top
 
 
 def _walk(root: _Seen, value: Json, keys: _Keys, *, is_kept: bool) -> None:

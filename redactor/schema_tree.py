@@ -19,6 +19,7 @@ from redactor.plan_parts import PlanParts, keeps_value, resolved, shows_presence
 _UNGRANTED_KEYS = "a map's keys are data, and neither it nor its propertyNames is marked"
 _ENUMERATED = "from status 400 on, nothing is kept of a container with an enum or const"
 _OUTSIDE_ENVELOPE = "outside of the envelope's property"
+_BY_PROPERTIES = "a form is read by its declared properties alone"
 _UNREAD_FIELD = "a file, or a field written in a way that is not read"
 _NOT_BY_ALL = "not marked in every alternative that declares it"
 _NO_SINGLE_TYPE = "a mark grants nothing without one definite type"
@@ -36,8 +37,8 @@ class Around(NamedTuple):
     """The one property of a response's root that is recorded (rule 12)."""
     strict: bool = False
     """The status is 400 or above: `enum` and `const` are enforced (rule 6)."""
-    unread: frozenset[str] = frozenset()
-    """A form's fields that are not read: files, and what is written in another way than text or JSON (rule 9)."""
+    unread: frozenset[str] | None = None
+    """Of a form, which is read by its declared properties alone: those that are not read, such as files (rule 9)."""
     scalar: bool = False
     """Of a value that may be a container as well, only what it is as a scalar."""
 
@@ -61,7 +62,11 @@ class SchemaTree:
 
     def root(self, schema: Place, plan: Plan, around: Around = Around()) -> Position:  # noqa: B008  immutable
         """Return the position of a whole body or parameter, as `plan` decides it."""
-        return self.position([Branch(schema, grants=True)], DROP if around.decided else plan, around)
+        branches = [Branch(schema, grants=True)]
+        root = self.position(branches, DROP if around.decided else plan, around)
+        if around.unread is not None and root.is_leaf and keeps_value(root.plan):
+            return self.position(branches, DROP, Around(dropped(9, _BY_PROPERTIES, root.pointer)))
+        return root
 
     def position(self, branches: Sequence[Branch], plan: Plan, around: Around) -> Position:
         """Return the position that `branches` describe and `plan` decides."""
@@ -132,8 +137,10 @@ class Position:
         if self._has_array_parts:
             found.extend(self._elements())
         if found and (self._voices.kinds or frozenset()) & SCALAR_KINDS:
-            around = self._around._replace(scalar=True, envelope=None)
-            plan = DROP if self._around.envelope is not None else self._tree.parts.of_scalar(self.plan)
+            around = self._around._replace(scalar=True, envelope=None, unread=None)
+            plan = self._tree.parts.of_scalar(self.plan)
+            if self._outside is not None:
+                around, plan = Around(self._outside, scalar=True), DROP
             found.append(Child(SCALAR, self._tree.again(self._voices, plan, around)))
         return tuple(found)
 
@@ -215,6 +222,15 @@ class Position:
         return dropped(6, _ENUMERATED, listing[0].pointer) if listing else None
 
     @cached_property
+    def _outside(self) -> Decision | None:
+        """Why nothing but some declared properties can be kept: it is a response's root, or a form's."""
+        if self._around.envelope is not None:
+            return self._decided or dropped(12, _OUTSIDE_ENVELOPE, self.pointer)
+        if self._around.unread is not None:
+            return self._decided or dropped(9, _BY_PROPERTIES, self.pointer)
+        return None
+
+    @cached_property
     def _below(self) -> Around:
         mark = self._around.marked_outside
         marked = [each.place for each in self._said if each.grants and is_marked(each.place.node)]
@@ -230,9 +246,9 @@ class Position:
                 if name != UNTRUSTED:
                     declaring.setdefault(name, []).append(branch.part("properties", name))
         envelope = self._around.envelope
-        outside = Around(self._decided or dropped(12, _OUTSIDE_ENVELOPE, self.pointer))
+        outside = Around(self._outside)
         for name, branches in declaring.items():
-            if name in self._around.unread:
+            if self._around.unread is not None and name in self._around.unread:
                 decided = self._decided or dropped(9, _UNREAD_FIELD, self.pointer)
                 position = self._tree.position(branches, DROP, Around(decided))
             elif envelope in (None, name):
@@ -260,8 +276,8 @@ class Position:
         if not parts:
             return
         below, plan = self._below, self._tree.parts.of_entry(self.plan, text or None)
-        if self._around.envelope is not None:
-            below, plan = Around(self._decided or dropped(12, _OUTSIDE_ENVELOPE, self.pointer)), DROP
+        if self._outside is not None:
+            below, plan = Around(self._outside), DROP
         elif isinstance(plan, Drop) and below.decided is None and not self._keys_are_granted():
             below = below._replace(decided=dropped(4, _UNGRANTED_KEYS, speaking[0].place.pointer))
         yield Child(Step(kind, text), self._tree.position(parts, plan, below))
@@ -274,11 +290,14 @@ class Position:
 
     def _elements(self) -> Iterator[Child]:
         below = self._below._replace(array_is_marked=self._voices.marked)
+        whole = self.plan
+        if self._outside is not None:
+            below, whole = Around(self._outside), DROP
         width = max(len(_slots(node)) for node in self._nodes)
         for slot in (*range(width), None):
             branches = [part for each in self._said for part in _element_branches(each, slot)]
             if branches:
-                plan = self._tree.parts.of_element(self.plan, slot)
+                plan = self._tree.parts.of_element(whole, slot)
                 step = ITEMS if slot is None else Step(StepKind.SLOT, str(slot))
                 yield Child(step, self._tree.position(branches, plan, below))
 

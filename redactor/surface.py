@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 from redactor.assemble import never_read
 from redactor.branches import is_denied
-from redactor.compiled import CompiledOperation, Media, is_json
+from redactor.compiled import CompiledOperation, Media
 from redactor.compiler import Compiler
 from redactor.config import RedactionConfig
 from redactor.decisions import Decision, denial_words, dropped
 from redactor.document import LoadedDocument, Place
 from redactor.governing import Governing
+from redactor.media_types import is_form
 from redactor.operations import LITERAL, TEMPLATED, Operation, Segment, operations_of
 from redactor.plan import DROP
 from redactor.routes import Match, Route, Routes
@@ -211,8 +212,7 @@ class OperationSurface:
         known = media if isinstance(media, Media) else None
         envelope = None if known is None else known.envelope
         # Of JSON every field is read, whatever is said of the fields of forms.
-        fields = None if is_json(_essence(body.media_type)) else getattr(known, "fields", None)
-        unread: frozenset[str] = getattr(fields, "dropped", frozenset())
+        unread = known.fields.dropped if known is not None and is_form(_essence(body.media_type)) else None
         around = Around(body.closed, envelope=envelope, strict=strict, unread=unread)
         return body._replace(root=self.surface.body_root(schema, known, around), envelope=envelope)
 
@@ -261,9 +261,11 @@ def _is_mapping(place: Place) -> bool:
 def _essence(media_type: str) -> str:
     """Return the media type of a body that is listed so; a range stands for JSON."""
     essence = media_type.partition(";")[0].strip().lower()
-    if essence == "*/*":
-        return "application/vnd.any+json"
-    return essence.removesuffix("/*") + "/vnd.any+json" if essence.endswith("/*") else essence
+    if "*" not in essence:
+        return essence
+    kind, _, subtype = essence.replace("*", "vnd.any").partition("/")
+    kind = kind if kind != "vnd.any" else "application"
+    return f"{kind}/{subtype}" if "+" in subtype else f"{kind}/{subtype}+json"
 
 
 def _refusal(media: Media | BodyReason, listed: Place) -> Decision | None:

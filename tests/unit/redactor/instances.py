@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from redactor.coverage import DEPTH_MAX
 from redactor.decisions import SCALAR, Step, StepKind, path_text
@@ -14,6 +15,8 @@ from redactor.surface import OperationSurface
 from schemas.capture import Capture, CapturedRequest, CapturedResponse
 
 JSON = "application/json"
+FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
+LINES = "application/x-ndjson"
 ENTRY_KEY = "undeclared-key"
 PATTERN_KEYS: Mapping[str, str] = {"^x-": "x-undeclared"}
 """A key for each pattern that the tests' documents use."""
@@ -124,9 +127,10 @@ def pair_for(
         for segment in operation.segments
     ]
     url = f"https://{operation.servers[0].host or 'host.example'}{base}/{'/'.join(texts)}"
+    content_type = f"{media_type}; boundary=edge" if media_type == MULTIPART else media_type
     return Capture(
-        CapturedRequest(operation.method, url, {"Content-Type": media_type}, _text(body)),
-        CapturedResponse(status, {"Content-Type": media_type}, _text(answer)),
+        CapturedRequest(operation.method, url, {"Content-Type": content_type}, _text(body, media_type)),
+        CapturedResponse(status, {"Content-Type": content_type}, _text(answer, media_type)),
     )
 
 
@@ -136,5 +140,28 @@ def _filled(text: str, value: str) -> str:
     return text
 
 
-def _text(body: Any) -> str | None:
-    return None if body is None else json.dumps(body)
+def _text(body: Any, media_type: str) -> str | None:
+    if body is None:
+        return None
+    if media_type == FORM:
+        return urlencode([(name, _field(each)) for name, value in body.items() for each in _each(value)])
+    if media_type.startswith("multipart/"):
+        return (
+            "".join(_part(name, each) for name, value in body.items() for each in _each(value))
+            + "--edge--\r\n"
+        )
+    if media_type == LINES:
+        return f"{json.dumps(body)}\n\n{json.dumps(body)}\n"
+    return json.dumps(body)
+
+
+def _each(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _field(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _part(name: str, value: Any) -> str:
+    return f'--edge\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{_field(value)}\r\n'

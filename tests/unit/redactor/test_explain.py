@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -21,7 +23,7 @@ from redactor.schema_tree import Position
 from redactor.surface import OperationSurface, Side, Surface
 from schemas.capture import Capture
 from schemas.event import AuditEvent, BodyReason, UnmatchedReason, decode_event
-from tests.unit.redactor.instances import Tokens, instance, leaves_in, pair_for
+from tests.unit.redactor.instances import LINES, Tokens, instance, leaves_in, pair_for
 from tests.unit.redactor.pairs import (
     EVENT_ID,
     MARKED,
@@ -36,7 +38,7 @@ from tests.unit.redactor.pairs import (
     loaded,
     text_of,
 )
-from tests.unit.redactor.test_lint_coverage import a_wide_document, is_written_as_json
+from tests.unit.redactor.test_lint_coverage import a_wide_document, is_written
 
 CANARY = "CANARY"
 
@@ -318,6 +320,17 @@ def kept_nodes(tree: Shown) -> list[Shown]:
     return [node for node in tree.walk() if node.decision.verdict is not Verdict.DROPPED]
 
 
+def test_an_encoded_body_is_explained_as_it_is_read() -> None:
+    document = a_document({"/things": {"post": an_operation(an_object(a=MARKED, b=TEXT))}})
+    pair = a_pair(body=b"", request_headers={"content-encoding": "gzip"})
+    encoded = base64.b64encode(gzip.compress(b'{"a": "x", "b": "y"}')).decode()
+    request = msgspec.structs.replace(pair.request, body=None, body_base64=encoded)
+    explanation = Explainer(loaded(document)).explain(msgspec.structs.replace(pair, request=request))
+    found = nodes(tree_of(explanation, Side.REQUEST))
+    assert outcome(found["a"]) == ("kept", 2, 1)
+    assert outcome(found["b"]) == ("dropped", 1, 0)
+
+
 def test_headers_are_told_by_the_configured_names_alone() -> None:
     document = a_document({"/accounts/{account_id}/things": {"post": an_operation(TEXT)}})
     pair = a_pair(
@@ -343,7 +356,7 @@ def assert_explained_exactly(explainer: Explainer, *, every: int = 1) -> int:
         found = explainer.surface.of(operation)
         assert found is not None
         for body in found.bodies():
-            if not is_written_as_json(body.media_type) or not (body.status or "200").isdecimal():
+            if not is_written(body.media_type) or not (body.status or "200").isdecimal():
                 continue
             if body.root is None:
                 continue
@@ -387,15 +400,20 @@ def _assert_exact(
         assert not kept_leaves(shown.tree)
         return False
     root, envelope = _root(found, pair, request=request)
-    whole = json.loads(recorded) if envelope is None else {envelope: json.loads(recorded)}
-    assert kept_leaves(shown.tree) == set(leaves_in(root, whole))
+    contents = json.loads(recorded) if shown.media_type == LINES else [json.loads(recorded)]
+    whole = [each if envelope is None else {envelope: each} for each in contents]
+    assert kept_leaves(shown.tree) == {leaf for each in whole for leaf in leaves_in(root, each)}
     return True
 
 
 def _root(found: OperationSurface, pair: Capture, *, request: bool) -> tuple[Position, str | None]:
     status = pair.response.status
     bodies = found.request_bodies(strict=status >= 400) if request else found.response_bodies(status)
-    (body,) = [each for each in bodies if each.media_type == pair.request.headers["Content-Type"]]
+    (body,) = [
+        each
+        for each in bodies
+        if pair.request.headers["Content-Type"] in (each.media_type, f"{each.media_type}; boundary=edge")
+    ]
     assert body.root is not None
     return body.root, body.envelope
 

@@ -16,7 +16,16 @@ from redactor.document import LoadedDocument, load_document
 from redactor.redact import Redactor
 from redactor.surface import Body, OperationSurface, Side, Surface
 from schemas.event import BodyReason
-from tests.unit.redactor.instances import Tokens, instance, leaves_in, pair_for, values_listed
+from tests.unit.redactor.instances import (
+    FORM,
+    LINES,
+    MULTIPART,
+    Tokens,
+    instance,
+    leaves_in,
+    pair_for,
+    values_listed,
+)
 from tests.unit.redactor.pairs import (
     DENIED,
     MARKED,
@@ -125,6 +134,21 @@ SCHEMAS: dict[str, Node] = {
     "barren": {"$ref": "#/components/schemas/Barren"},
     "result": an_object(result=an_object(kept=MARKED, dropped=TEXT), success=MARKED) | {"x-auditable": True},
 }
+FORMS: dict[str, Node] = {
+    "fields": an_object(
+        text=MARKED,
+        dropped=TEXT,
+        number={"type": "integer", "x-auditable": True},
+        list={"type": "array", "items": MARKED},
+        object=an_object(kept=MARKED, dropped=TEXT),
+        coded=an_object(kept=MARKED),
+        objects={"type": "array", "items": an_object(kept=MARKED)},
+        file={"type": "string", "format": "binary", "x-auditable": True},
+        denied=DENIED,
+    ),
+    "marked_form": a_marked_object(text=MARKED) | {"additionalProperties": MARKED},
+    "free_form": {"type": "object", "x-auditable": True},
+}
 NAMED = {
     "Named": an_object(kept=MARKED, dropped=TEXT),
     "Plain": TEXT,
@@ -164,6 +188,10 @@ def a_wide_document(version: str) -> Node:
         "put": an_operation(both, operationId="media")
         | {"requestBody": {"content": {"application/*": {"schema": both}, "text/plain": {"schema": MARKED}}}}
     }
+    for name, schema in FORMS.items():
+        body = {"content": {each: {"schema": schema} for each in (FORM, MULTIPART, LINES)}}
+        body["content"][MULTIPART]["encoding"] = {"coded": {"contentType": "application/json"}}
+        operations[f"/forms/{name}"] = {"post": an_operation(TEXT, operationId=name) | {"requestBody": body}}
     return a_document(operations, version, components={"schemas": NAMED})
 
 
@@ -176,14 +204,14 @@ def assert_agreement(document: LoadedDocument, config: RedactionConfig, every: i
         found = surface.of(operation)
         assert found is not None
         for body in found.bodies():
-            if body.root is not None and found.reads_responses and is_written_as_json(body.media_type):
+            if body.root is not None and found.reads_responses and is_written(body.media_type):
                 compared = total([compared, _compare(redactor, found, body)])
     return compared
 
 
-def is_written_as_json(media_type: str) -> bool:
-    """Whether a body of JSON text may be sent as this media type."""
-    return media_type.endswith(("json", "*", "text/plain"))
+def is_written(media_type: str) -> bool:
+    """Whether the tests can write a body of this media type; what is not read may hold anything."""
+    return media_type.endswith(("json", "*", "text/plain", "form-data", "urlencoded"))
 
 
 def _compare(redactor: Redactor, surface: OperationSurface, body: Body) -> Tally:
@@ -197,8 +225,8 @@ def _compare(redactor: Redactor, surface: OperationSurface, body: Body) -> Tally
         value = instance(body.root, Tokens("token-"), turn)
         recorded = _recorded(redactor, surface, body, value)
         if recorded is not None:
-            whole = recorded[0] if body.envelope is None else {body.envelope: recorded[0]}
-            seen |= set(leaves_in(body.root, whole))
+            for each in recorded[0] if body.media_type == LINES else recorded:
+                seen |= set(leaves_in(body.root, each if body.envelope is None else {body.envelope: each}))
     assert seen == claimed, (
         f"{surface.operation.method} {surface.operation.template} {body.side} {body.status}"
     )
