@@ -13,12 +13,12 @@ from redactor.headers import Fields, content_codings, content_type, is_read_as_u
 from redactor.media_types import Format, format_of
 from redactor.multipart import split_parts
 from redactor.plan import DROPPED, Kept, count_scalars, finds_no_branch
-from redactor.url import split_query
+from redactor.url import asks_for_method
 from redactor.wellformed import Json, Unusable, read_json, read_json_lines
 from schemas.capture import CapturedRequest, CapturedResponse, body_bytes
 from schemas.event import BodyReason, BodyReceipt
 
-_MULTIPART_FIELD = r'(?i)name\s*=\s*"?{}(?![^\s";])'
+_MULTIPART_METHOD = re.compile(r"(?i)name\*?\s*=\s*\"?(?:utf-8'[a-z-]*')?_method(?![^\s\";])")
 
 Message = CapturedRequest | CapturedResponse
 
@@ -45,14 +45,14 @@ def is_absent(message: Message) -> bool:
     return not (message.body or message.body_base64 or message.truncated)
 
 
-def holds_field(message: Message, fields: Fields, name: str, bytes_max: int) -> bool:
-    """Tell whether a form holds a field of this name near its start, in either encoding of forms."""
+def form_asks_for_method(message: Message, fields: Fields, bytes_max: int) -> bool:
+    """Tell whether a form holds a field that asks for another method, in either encoding of forms."""
     try:
         content = decode_content(_content(message), content_codings(fields), bytes_max)
     except Unusable:
         return False
     text = content[:bytes_max].decode(errors="replace")
-    return re.search(_MULTIPART_FIELD.format(re.escape(name)), text) is not None or name in split_query(text)
+    return _MULTIPART_METHOD.search(text) is not None or asks_for_method(text)
 
 
 def redact_body(message: Message, fields: Fields, media: Media | BodyReason, limits: Limits) -> Body:

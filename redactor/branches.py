@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from redactor.candidates import OWN, STRAY, UNMARKED, Candidate
-from redactor.document import LoadedDocument, Place
+from redactor.document import UNTRUSTED, LoadedDocument, Place
 from redactor.kinds import (
     CONTAINER_KINDS,
     NULL,
@@ -101,9 +101,10 @@ class Speech:
     @cached_property
     def candidates(self) -> frozenset[Candidate]:
         """What the value may be, as far as types and marks go: one for each kind of combination of alternatives."""
-        mark = (STRAY if self.own_kinds is None else OWN) if self.marked else UNMARKED
-        is_declared = any(branch.declares for branch in self.own)
-        found = {Candidate(self.own_kinds, mark, is_declared)}
+        own = Candidate(self.own_kinds, OWN, any(branch.declares for branch in self.own))
+        # On a mixture of types a mark is nobody's, also where an alternative leaves one of them (rule 4).
+        mark = OWN if self.own_kinds is not None and own.is_definite else STRAY
+        found = {own._replace(mark=mark if self.marked else UNMARKED)}
         for choice in self.choices:
             ways = frozenset().union(*(way.candidates for way in choice.alternatives))
             found = {one.beside(other) for one in found for other in ways}
@@ -223,7 +224,7 @@ class Voices(Speech):
                 if isinstance(schema, dict):
                     yield own.part(keyword, name).denying()
         elif keyword == "discriminator" and isinstance(value, dict):
-            yield from self._mapped(value.get("mapping"))
+            yield from self._discriminated(branch, own, value)
 
     def _referred(self, branch: Branch) -> Iterator[Branch]:
         target = self._document.resolve(branch.place.node["$ref"])
@@ -240,12 +241,18 @@ class Voices(Speech):
         for index in range(len(schemas)):
             yield own.part(keyword, index)
 
-    def _mapped(self, mapping: Any) -> Iterator[Branch]:
-        """Yield the schemas that a discriminator names: a denial in one may describe this very value."""
-        for name in mapping.values() if isinstance(mapping, dict) else ():
-            target = mapped_place(self._document, name)
-            if target is not None:
-                yield Branch(target, grants=False).denying()
+    def _discriminated(self, branch: Branch, own: Branch, discriminator: dict[str, Any]) -> Iterator[Branch]:
+        """Yield the schemas that a discriminator names, or whose names it takes: a denial in one may describe this
+        very value.
+        """
+        mapping = discriminator.get("mapping")
+        mapping = mapping if isinstance(mapping, dict) else {}
+        if UNTRUSTED in discriminator or UNTRUSTED in mapping:
+            self._deny(branch, "unusable_schema")
+        named = [mapped_place(self._document, name) for name in mapping.values()]
+        for place in (*named, *self._document.extensions_of(own.place.node)):
+            if place is not None:
+                yield Branch(place, grants=False).denying()
 
     def _chosen(self, own: Branch, listed: list[Branch]) -> Iterator[Branch | _Choosing]:
         """Yield what a `oneOf` or `anyOf` adds: a choice, if there is one. Null carries nothing and is none."""
@@ -254,7 +261,7 @@ class Voices(Speech):
             yield from listed if own.grants and not ways else ways
         else:
             yield _Choosing(own, tuple(ways))
-        if ways:
+        if ways or not own.grants:
             yield from (each.denying() for each in listed if lists_null_alone(each.place.node))
 
     def _settle(self, choosing: _Choosing) -> Iterator[Choice]:

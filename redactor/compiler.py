@@ -226,6 +226,10 @@ class Compiler:
             self._spend(len(declared))
             for name in declared:
                 said.setdefault(name, []).extend(map_.branches_for(name, grants=keys_are_granted))
+        for branch in self._cannot_be_objects(voices):
+            # Beside the wrong type, a property that is denied is denied all the same (rule 5).
+            for name in branch.place.node.get("properties", ()):
+                said.setdefault(name, []).append(branch.part("properties", name))
         self._spend(len(said))
         choices: dict[str, list[tuple[Said, ...]]] = {}
         ways = [
@@ -242,6 +246,13 @@ class Compiler:
         names = [name for name in {**said, **choices} if said.get(name) or name in choices]
         united_said = {name: Said(tuple(said.get(name, ())), tuple(choices.get(name, ()))) for name in names}
         return _Properties(united_said, ways)
+
+    def _cannot_be_objects(self, voices: Speech) -> list[Branch]:
+        """Return the branches of alternatives that say another type, as ones that can only deny."""
+        ways = [way for choice in voices.choices for way in choice.alternatives if not way.may_be("object")]
+        branches = [branch.denying() for way in ways for branch in way.heard]
+        self._spend(len(branches))
+        return branches
 
     def _narrowed(
         self, voices: Speech, properties: _Properties, at: Circumstances, *, marked: bool
@@ -322,14 +333,20 @@ class Compiler:
         if not all(_has_sound_items(node, self._document) for node in nodes):
             return DROP
         marked = stands.of_array != UNMARKED
-        below = self._below(at, marked=marked)._replace(in_marked_array=stands.of_array == OWN)
         width = max(len(node.get("prefixItems", ())) for node in nodes)
         self._spend(width * len(nodes))
-        slots = [self._plan(_elements(voices, index), below) for index in range(width)]
-        items = self._plan(_elements(voices, None), below)
+        elements = [_elements(voices, index) for index in (*range(width), None)]
+        covers = stands.of_array == OWN and all(self._is_scalar(each) for each in elements)
+        below = self._below(at, marked=marked)._replace(in_marked_array=covers)
+        *slots, items = [self._plan(each, below) for each in elements]
         if not marked and all(isinstance(plan, Drop) for plan in (*slots, items)):
             return DROP
         return Array(tuple(slots), items, marked)
+
+    def _is_scalar(self, said: Said) -> bool:
+        """Tell whether an element is a scalar for sure, or nothing is said of it: the mark is on an array of scalars."""
+        heard = self._hear(said)
+        return all(each.is_scalar for each in heard.candidates if each.is_declared)
 
     def _below(self, at: Circumstances, *, marked: bool) -> Circumstances:
         return Circumstances(

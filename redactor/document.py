@@ -80,6 +80,8 @@ class LoadedDocument:
     is_3_0: bool
     root: Mapping[str, Any] = field(repr=False)
     findings: Findings = field(repr=False)
+    _extensions: dict[int, tuple[Place, ...]] = field(default_factory=dict, init=False, repr=False)
+    """By schema, the named schemas whose `allOf` refers to it; found at the first question."""
 
     def resolve(self, reference: object) -> Place | None:
         """Return what a `$ref` within this document points at; None where it leads nowhere or elsewhere."""
@@ -88,9 +90,28 @@ class LoadedDocument:
         pointer = unquote(reference[1:])
         if pointer and not pointer.startswith("/"):
             return None
-        steps = [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
-        found = Place(self.root, "").child(*steps)
+        found = Place(self.root, "")
+        for step in pointer.split("/")[1:]:
+            # What a repeated key names cannot be told.
+            if isinstance(found.node, dict) and UNTRUSTED in found.node:
+                return None
+            found = found.child(step.replace("~1", "/").replace("~0", "~"))
         return None if found.node is None else found
+
+    def extensions_of(self, node: Mapping[str, Any]) -> tuple[Place, ...]:
+        """Return the named schemas that extend `node` by `allOf`, also through others: a discriminator names them."""
+        if not self._extensions:
+            self._extensions[0] = ()
+            for base, places in _extensions(self).items():
+                self._extensions[base] = tuple(places)
+        found: dict[int, Place] = {}
+        waiting = [*self._extensions.get(id(node), ())]
+        while waiting:
+            place = waiting.pop()
+            if id(place.node) not in found:
+                found[id(place.node)] = place
+                waiting.extend(self._extensions.get(id(place.node), ()))
+        return tuple(found.values())
 
     def follow(self, place: Place) -> tuple[Place, ...]:
         """Return the chain of `$ref` objects from `place` to what it stands for, that last.
@@ -108,6 +129,19 @@ class LoadedDocument:
             following = self.resolve(following.node["$ref"])
         self.findings.add(place.pointer, "broken_reference")
         return ()
+
+
+def _extensions(document: LoadedDocument) -> dict[int, list[Place]]:
+    found: dict[int, list[Place]] = {}
+    schemas = document.resolve("#/components/schemas")
+    for name in schemas.node if schemas is not None and isinstance(schemas.node, dict) else ():
+        place = Place(document.root, "").child("components", "schemas", name)
+        branches = place.node.get("allOf") if isinstance(place.node, dict) else None
+        for branch in branches if isinstance(branches, list) else ():
+            base = document.resolve(branch.get("$ref")) if isinstance(branch, dict) else None
+            if base is not None:
+                found.setdefault(id(base.node), []).append(place)
+    return found
 
 
 def load_document(config: DocumentConfig) -> LoadedDocument:

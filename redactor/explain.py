@@ -191,7 +191,7 @@ class _Explaining:
     def _found(self) -> OperationSurface | None:
         if self._event.receipt.operation is None:
             return None
-        host = read_host(self._request.once("host") or "") or None
+        host = read_host(self._request.once("host") or "") if self._request.present("host") else None
         match = self._surface.match(self._url, host, self._capture.request.method, self._segments)
         return self._surface.of_routes(match.routes)
 

@@ -70,7 +70,8 @@ class Governing:
             [text for parameter in operation.query(strict=strict) for text in parameter.record(pairs)]
             for operation in self._operations
         )
-        return [text for text in first if all(text in other for other in others)]
+        sets = [frozenset(other) for other in others]
+        return [text for text in first if all(text in other for other in sets)]
 
     def account_id(self, path: RecordedPath) -> str | None:
         """Return the account that the recorded path names."""

@@ -25,7 +25,7 @@ _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _UTF_8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 ACTOR_CONTEXTS = frozenset({"api", "api_key", "api_token", "dash", "oauth", "origin_ca_key"})
 ACTOR_TYPES = frozenset({"account", "cloudflare_admin", "delegated_service", "system", "user"})
-_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
+_OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
 
 
 class Fields:
@@ -76,7 +76,7 @@ class HeaderReader:
     def __init__(self, names: HeaderNames) -> None:
         self._names = names
         framing = {"content-type", "content-encoding"}
-        request = {names.user_agent, *names.request_ids, *_OVERRIDES, "host"}
+        request = {names.user_agent, *names.request_ids, "host"}
         actor = {names.actor_id, names.actor_email, names.actor_type, names.actor_context}
         token = {names.actor_token_id, names.actor_token_name, names.account_id}
         self._of_request = frozenset(request | framing) - {""}
@@ -114,9 +114,9 @@ class HeaderReader:
         return None
 
 
-def overrides_method(request: Fields) -> bool:
-    """Tell whether a header asks for another method than the request line does."""
-    return any(request.present(name) for name in _OVERRIDES)
+def overrides_method(headers: Headers) -> bool:
+    """Tell whether a header asks for another method than the request line does, as any framework might read it."""
+    return any(name.strip().lower().replace("_", "-") in _OVERRIDES for name in headers)
 
 
 class ContentType(NamedTuple):

@@ -6,7 +6,7 @@ not the order of keys, not the presence of a container, not a count (rules 3, 4,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import MAX_EMAX, MIN_EMIN, Context
 from enum import Enum
@@ -80,9 +80,11 @@ class FreeForm:
         """Return the whole object."""
         if type(value) is not dict:
             return None if value is None else DROPPED
-        if _depth(value) > self.depth_max or len(encode_json(value)) > self.bytes_max:
-            return {}
-        return value
+        return {} if self.is_too_large(value) else value
+
+    def is_too_large(self, value: dict[str, Json]) -> bool:
+        """Tell whether an object is beyond the limits."""
+        return _depth(value) > self.depth_max or len(encode_json(value)) > self.bytes_max
 
 
 class Found(Protocol):
@@ -133,7 +135,7 @@ class Object:
         if type(value) is not dict:
             return None if value is None and self.marked else DROPPED
         kept: dict[str, Json] = {}
-        for name in self._names_in(value):
+        for name in self._declared_in(value):
             part = self.properties[name].keep(value[name])
             if part is not DROPPED:
                 kept[name] = part
@@ -141,7 +143,20 @@ class Object:
             self._keep_entries(value, kept)
         return kept if kept or self.marked else DROPPED
 
-    def _names_in(self, value: dict[str, Json]) -> Sequence[str]:
+    def names_in(self, value: dict[str, Json]) -> list[str]:
+        """Return the names in `value` of which something may be kept, in the order of the output."""
+        return [*self._declared_in(value), *(sorted(value.keys() - self.declared) if self.branches else ())]
+
+    def plans_for(self, name: str) -> tuple[Plan, ...]:
+        """Return every plan that the value of a name must pass; empty where nothing of it is kept."""
+        plan = self.properties.get(name)
+        if plan is not None:
+            return (plan,)
+        if name in self.declared:
+            return ()
+        return tuple(plan for branch in self.branches for plan in branch.plans_for(name))
+
+    def _declared_in(self, value: dict[str, Json]) -> list[str]:
         properties = self.properties
         if len(value) * 4 >= len(properties):
             return [name for name in properties if name in value]
@@ -150,7 +165,7 @@ class Object:
 
     def _keep_entries(self, value: dict[str, Json], kept: dict[str, Json]) -> None:
         for key in sorted(value.keys() - self.declared):
-            plans = [plan for branch in self.branches for plan in branch.plans_for(key)]
+            plans = self.plans_for(key)
             part = keep_by_all(plans, value[key]) if plans else DROPPED
             if part is not DROPPED:
                 kept[key] = part
@@ -168,18 +183,16 @@ class Array:
         """Return the array with what is kept of each element, or DROPPED where that is nothing."""
         if type(value) is not list:
             return None if value is None and self.marked else DROPPED
-        kept = self._keep_slots(value) if self.slots else []
+        if self.slots:
+            kept = [self.plan_at(index).keep(each) for index, each in enumerate(value)]
+            return closed_up(kept, len(self.slots), marked=self.marked)
         keep = self.items.keep
-        tail = [part for each in value[len(self.slots) :] if (part := keep(each)) is not DROPPED]
-        if not tail:
-            while kept and kept[-1] is DROPPED:
-                kept.pop()
-        whole: list[Json] = [None if part is DROPPED else part for part in kept]
-        whole += tail
+        whole: list[Json] = [part for each in value if (part := keep(each)) is not DROPPED]
         return whole if whole or self.marked else DROPPED
 
-    def _keep_slots(self, value: list[Json]) -> list[Kept]:
-        return [plan.keep(each) for plan, each in zip(self.slots, value, strict=False)]
+    def plan_at(self, index: int) -> Plan:
+        """Return the plan for the element at an index."""
+        return self.slots[index] if index < len(self.slots) else self.items
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +212,15 @@ class Narrowed:
         """Return what the schemas keep that the property leaves over."""
         if type(value) is not dict:
             return None if value is None and self.marked else DROPPED
+        kept = self.way_of(value).keep(value)
+        return kept if type(kept) is dict and self.name in kept else DROPPED
+
+    def way_of(self, value: dict[str, Json]) -> Plan:
+        """Return the plan that the property's value leaves over."""
         told = value.get(self.name)
         if type(told) in _CONTAINERS or self.name not in value:
-            return DROPPED
-        way = self.ways.get(canonical(told))
-        kept = DROPPED if way is None else way.keep(value)
-        return kept if type(kept) is dict and self.name in kept else DROPPED
+            return DROP
+        return self.ways.get(canonical(told), DROP)
 
 
 _CONTAINERS = (dict, list)
@@ -244,7 +260,7 @@ class Every:
     plans: tuple[Plan, ...]
 
     def keep(self, value: Json) -> Kept:
-        """Return what is left when each plan has taken from what the one before it kept."""
+        """Return what every plan keeps."""
         return keep_by_all(self.plans, value)
 
 
@@ -262,13 +278,77 @@ class Link:
 
 
 def keep_by_all(plans: Sequence[Plan], value: Json) -> Kept:
-    """Return what is left of `value` after every plan."""
-    kept: Kept = value
-    for plan in plans:
-        if kept is DROPPED:
-            return DROPPED
-        kept = plan.keep(kept)
-    return kept
+    """Return what every one of the plans keeps of `value`, each part judged where it stands in it.
+
+    Not one after the other: what the first drops would shift positions and sizes for the next.
+    """
+    if len(plans) == 1:
+        return plans[0].keep(value)
+    if value is None:
+        return None if all(plan.keep(None) is None for plan in plans) else DROPPED
+    needed: set[str] = set()
+    parts = [part for plan in plans for part in _concrete(plan, value, needed)]
+    if type(value) is dict:
+        kept = _keep_object_by_all(parts, value)
+        return kept if type(kept) is not dict or needed <= kept.keys() else DROPPED
+    if type(value) is list:
+        return _keep_array_by_all(parts, value)
+    return value if all(part.keep(value) is not DROPPED for part in parts) else DROPPED
+
+
+def _concrete(plan: Plan, value: Json, needed: set[str]) -> Iterator[Plan]:
+    """Yield the plans behind links and choices that govern this value, and note what tells them apart."""
+    if isinstance(plan, Link):
+        yield from _concrete(plan.target, value, needed)
+    elif isinstance(plan, Every):
+        for each in plan.plans:
+            yield from _concrete(each, value, needed)
+    elif isinstance(plan, Either):
+        yield from _concrete(plan.of_kind(value), value, needed)
+    elif isinstance(plan, Narrowed) and type(value) is dict:
+        needed.add(plan.name)
+        yield from _concrete(plan.way_of(value), value, needed)
+    else:
+        yield plan
+
+
+def _keep_object_by_all(parts: Sequence[Plan], value: dict[str, Json]) -> Kept:
+    objects = [part for part in parts if isinstance(part, Object)]
+    free = [part for part in parts if isinstance(part, FreeForm)]
+    if len(objects) + len(free) < len(parts):
+        return DROPPED
+    kept: dict[str, Json] = {} if objects else value
+    for name in objects[0].names_in(value) if objects else ():
+        said = [each.plans_for(name) for each in objects]
+        part = keep_by_all([plan for plans in said for plan in plans], value[name]) if all(said) else DROPPED
+        if part is not DROPPED:
+            kept[name] = part
+    # Measured last: what another plan drops must not decide whether the rest fits.
+    if any(each.is_too_large(kept) for each in free):
+        kept = {}
+    return kept if kept or all(each.marked for each in objects) else DROPPED
+
+
+def _keep_array_by_all(parts: Sequence[Plan], value: list[Json]) -> Kept:
+    arrays = [part for part in parts if isinstance(part, Array)]
+    if len(arrays) < len(parts):
+        return DROPPED
+    kept = [keep_by_all([each.plan_at(index) for each in arrays], part) for index, part in enumerate(value)]
+    return closed_up(
+        kept, max(len(each.slots) for each in arrays), marked=all(each.marked for each in arrays)
+    )
+
+
+def closed_up(kept: Sequence[Kept], slots: int, *, marked: bool) -> Kept:
+    """Return an array of what is kept of each element: a slot before a kept one is null, behind them gaps close."""
+    tail = [part for part in kept[slots:] if part is not DROPPED]
+    head = list(kept[:slots])
+    if not tail:
+        while head and head[-1] is DROPPED:
+            head.pop()
+    whole: list[Json] = [None if part is DROPPED else part for part in head]
+    whole += tail
+    return whole if whole or marked else DROPPED
 
 
 _EXACT = Context(prec=80, Emax=MAX_EMAX, Emin=MIN_EMIN)

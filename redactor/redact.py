@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from redactor.assemble import Matched, bare_event, matched_event, never_read, unmatched_event
-from redactor.bodies import ABSENT, NEVER_READ, Body, holds_field, is_absent, redact_body
+from redactor.bodies import ABSENT, NEVER_READ, Body, form_asks_for_method, is_absent, redact_body
 from redactor.compiled import CompiledOperation
 from redactor.compiler import Compiler
 from redactor.config import RedactionConfig
@@ -15,13 +15,12 @@ from redactor.governing import Governing
 from redactor.headers import Fields, HeaderReader, media_type, overrides_method
 from redactor.operations import Operation
 from redactor.routes import Match, Route, Routes
-from redactor.url import read_host, split_path, split_query, split_url
+from redactor.url import asks_for_method, read_host, split_path, split_query, split_url
 from schemas.capture import Capture, decode_capture
 from schemas.errors import RefusalReason, RefusedCapture
 from schemas.event import AuditEvent, UnmatchedReason, encode_event
 from schemas.identity import MS_MAX, derive_id, new_id, parse_id, parse_rfc3339_ms
 
-_OVERRIDE_PARAMETER = "_method"
 _FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 
 
@@ -81,11 +80,11 @@ class Redactor:
         request = self._headers.of_request(capture.request.headers)
         response = self._headers.of_response(capture.response.headers)
         pairs = split_query(url.query)
-        host = read_host(request.once("host") or "") or None
+        host = read_host(request.once("host") or "") if request.present("host") else None
         match = self._routes.match(url, host, capture.request.method, segments)
         if (
-            overrides_method(request)
-            or _OVERRIDE_PARAMETER in pairs
+            overrides_method(capture.request.headers)
+            or asks_for_method(url.query)
             or self._form_overrides_method(capture, request)
         ):
             match = Match((), UnmatchedReason.METHOD_OVERRIDE, self._routes.known_path(url, host, segments))
@@ -110,7 +109,7 @@ class Redactor:
         """Tell whether a form asks for another method; the frameworks that heed it do so for POST alone."""
         if capture.request.method != "POST" or media_type(fields) not in _FORMS:
             return False
-        return holds_field(capture.request, fields, _OVERRIDE_PARAMETER, self._config.limits.body_bytes_max)
+        return form_asks_for_method(capture.request, fields, self._config.limits.body_bytes_max)
 
     def _governed_by(self, routes: tuple[Route, ...]) -> Governing:
         key = tuple(id(route) for route in routes)

@@ -157,6 +157,8 @@ class Routes:
 
     def _tables(self, host: str | None) -> list[_Table]:
         tables = []
+        if host == "" and (self._by_host or self._by_pattern):
+            return []  # a host stands there and cannot be told: it may be one that a document is bound to
         if host is not None:
             exact = self._by_host.get(host)
             tables = [] if exact is None else [exact]

@@ -9,6 +9,8 @@ from urllib.parse import quote, unquote_to_bytes
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://([^/]*)(.*)", re.DOTALL)
 _HOST = re.compile(r"[a-z0-9._\-]{1,253}|\[[0-9a-f:.]{2,45}\]")
 _MATCHES_NOTHING = re.compile(r"[\x00-\x1f\x7f-\x9f/\\;%\ud800-\udfff]")
+_METHOD_FIELDS = frozenset({"_method", "x_http_method_override", "x_http_method", "x_method_override"})
+_FOLDED = str.maketrans(". -$", "____")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SEGMENT_SAFE = "-._~!$&'()*+,=:@"
 _QUERY_SAFE = "-._~!$'()*:@/?"
@@ -29,12 +31,14 @@ def split_url(url: str) -> Url:
     absolute = _ABSOLUTE.fullmatch(before)
     if absolute is None:
         return Url(None, before, query)
-    return Url(read_host(absolute[1].rpartition("@")[2]), absolute[2] or "/", query)
+    # A backslash ends the host for some readers and belongs to the user's name for others.
+    host = "" if "\\" in absolute[1] else read_host(absolute[1].rpartition("@")[2])
+    return Url(host, absolute[2] or "/", query)
 
 
 def read_host(authority: str) -> str:
     """Return the host of `host:port` in lower case, empty where there is none that can be told for sure."""
-    host = re.sub(r":[0-9]{0,5}$", "", authority).lower()
+    host = re.sub(r":[0-9]{0,5}$", "", authority).lower().removesuffix(".")
     return host if _HOST.fullmatch(host) else ""
 
 
@@ -74,6 +78,18 @@ def decode(text: str) -> str | None:
         return unquote_to_bytes(text).decode()
     except UnicodeError:
         return None
+
+
+def asks_for_method(query: str) -> bool:
+    """Tell whether a query or form holds a field that frameworks take for another method, however it is spelled."""
+    if "method" not in query.lower() and "%" not in query:
+        return False
+    for field in re.split("[&;]", query):
+        name = unquote_to_bytes(field.partition("=")[0].replace("+", " ")).decode(errors="replace")
+        plain = re.split(r"[\x00\[]", name.strip())[0].lower()
+        if plain.translate(_FOLDED) in _METHOD_FIELDS:
+            return True
+    return False
 
 
 class QueryPair(NamedTuple):
