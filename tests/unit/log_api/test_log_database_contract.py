@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_interface
@@ -297,6 +298,30 @@ async def test_an_address_found_later_is_found_whatever_the_accounts(
     assert ids(await log.read.page(query)) == hexes(known, later, both_later)
 
 
+@pytest.mark.parametrize("direction", list(Direction))
+@pytest.mark.parametrize("accounts", [(A,), (A, B), None])
+async def test_what_was_found_later_is_found_far_from_where_the_page_begins(
+    log: Log, accounts: tuple[str, ...] | None, direction: Direction
+) -> None:
+    """Beyond the first window, records are found by an index, and what was found later by ways of its own."""
+    hour_ms = 3_600_000
+    early, late = (NOON_MS - 20 * hour_ms, NOON_MS)
+    far = early if direction is Direction.DESC else late
+    near = late if direction is Direction.DESC else early
+    await log.write.add([record(near + number, account_id=A) for number in range(1_500)])
+    known = record(far, account_id=A, actor_email="one@example.com")
+    later = record(far + 1, account_id=A)
+    both_later = record(far + 2, account_id=None)
+    await log.write.add([known, later, both_later])
+    await log.write.complete(later.id, actor_email="one@example.com")
+    await log.write.complete(both_later.id, account_id=A, actor_email="one@example.com")
+    condition = Condition("actor_email", False, ("one@example.com",))
+    query = ListQuery(accounts, early - 1, late + hour_ms, direction, limit=20, conditions=(condition,))
+    expected = hexes(known, later, both_later)
+    found = ids(await log.read.page(query))
+    assert found == (expected[::-1] if direction is Direction.DESC else expected)
+
+
 async def test_the_first_records_are_skipped(log: Log) -> None:
     records = [record(NOON_MS + number, account_id=A, raw_method="PUT") for number in range(20)]
     await log.write.add(records)
@@ -440,13 +465,14 @@ async def test_while_the_database_is_away(settings: LogApiConfig) -> None:
 async def test_a_connection_cut_by_the_server_is_replaced_unnoticed(
     postgres_log: PostgresLogDatabase, stored_log: StoredLog
 ) -> None:
-    assert await postgres_log.ready() is True
+    # As many connections as there are at once.
+    assert await asyncio.gather(*(postgres_log.ready() for _ in range(6))) == [True] * 6
     await stored_log.connection.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'auditap-log-api'"
         " AND datname = current_database()"
     )
     # Not even one request notices.
-    assert [await postgres_log.ready() for _ in range(3)] == [True] * 3
+    assert [await postgres_log.ready() for _ in range(6)] == [True] * 6
 
 
 async def test_a_refused_login_ends_the_start(audit_database: AuditDatabase, settings: LogApiConfig) -> None:

@@ -39,7 +39,7 @@ class Slow:
         assert isinstance(limit, int)
         within = range(self._first(low), self._first(high))[:: -1 if "DESC" in statement.text else 1]
         if "OFFSET $4" in statement.text:
-            bounds = [id_of(number) for number in within[limit:][:1]] or [None]
+            bounds: list[UUID | None] = [id_of(number) for number in within[limit:][:1]] or [None]
             return [{"first_id": id_of(number), "bound_id": bounds[0]} for number in within[:1]]
         takes_s = len(within) * self._record_s
         if takes_s > timeout_s:
@@ -88,12 +88,22 @@ async def every(log: Slow, query: ListQuery) -> tuple[list[UUID], int]:
 @pytest.mark.parametrize("direction", list(Direction))
 @pytest.mark.parametrize("record_s", [0.0, 0.0001, 0.001, 0.002])
 async def test_pages_have_every_id_once_however_slow_it_is(direction: Direction, record_s: float) -> None:
-    met = set(range(0, 20_000, 97)) | {0, 19_999}
+    met = set(range(0, 20_000, 50)) | {0, 19_999}
     log = Slow(20_000, met, record_s)
     found, pages = await every(log, asked(direction))
     expected = [id_of(number) for number in sorted(met, reverse=direction is Direction.DESC)]
     assert found == expected
     assert pages >= len(met) / 10
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+async def test_a_record_that_stands_where_the_time_is_up_comes_once(direction: Direction) -> None:
+    """The first window of rising order ends before its 1,001st record, that of falling order with it."""
+    met = {0, 1_000, 18_999, 19_000, 19_999}
+    log = Slow(20_000, met, 0.0021)
+    found, pages = await every(log, asked(direction))
+    assert found == [id_of(number) for number in sorted(met, reverse=direction is Direction.DESC)]
+    assert pages > 2
 
 
 @pytest.mark.parametrize("direction", list(Direction))
