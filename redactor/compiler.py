@@ -247,6 +247,13 @@ class Compiler:
         united_said = {name: Said(tuple(said.get(name, ())), tuple(choices.get(name, ()))) for name in names}
         return _Properties(united_said, ways)
 
+    def _is_mapped_elsewhere(self, voices: Speech) -> bool:
+        """Tell whether an alternative of another type speaks of undeclared keys: it may not grant, so none is kept."""
+        if any(is_map(branch) for branch in self._cannot_be_objects(voices)):
+            return True
+        ways = [way for choice in voices.choices for way in choice.alternatives if way.may_be("object")]
+        return any(self._is_mapped_elsewhere(way) for way in ways)
+
     def _cannot_be_objects(self, voices: Speech) -> list[Branch]:
         """Return the branches of alternatives that say another type, as ones that can only deny."""
         ways = [way for choice in voices.choices for way in choice.alternatives if not way.may_be("object")]
@@ -307,7 +314,7 @@ class Compiler:
     def _entries(self, voices: Speech, below: Circumstances) -> tuple[MapBranch, ...]:
         """Return what governs undeclared keys: all of it must agree, and one part unknown denies them all."""
         maps = [self._map(branch) for branch in voices.heard if is_map(branch)]
-        if any(each.denies_undeclared for each in maps):
+        if any(each.denies_undeclared for each in maps) or self._is_mapped_elsewhere(voices):
             return ()
         parts = [
             part for each in maps for part in (*(branch for _, branch in each.patterns), each.others) if part
@@ -386,6 +393,9 @@ def _lists_containers(voices: Speech) -> bool:
 def _elements(voices: Speech, slot: int | None) -> Said:
     """Return what speaks about an array's element: in the tuple slot, or behind all slots."""
     branches = [part for branch in voices.own for part in _element_branches(branch, slot)]
+    for way in (way for choice in voices.choices for way in choice.alternatives if not way.may_be("array")):
+        # Beside the wrong type, an element that is denied is denied all the same (rule 5).
+        branches += [part for branch in way.heard for part in _element_branches(branch.denying(), slot)]
     choices = []
     for choice in voices.choices:
         ways = [_elements(way, slot) for way in choice.alternatives if way.may_be("array")]

@@ -10,7 +10,7 @@ from schemas.errors import StartupError
 
 ContainerMarks = Literal["presence", "inherit"]
 
-_DEPTH_CEILING = 256  # a body is walked by recursion, so no setting may reach the interpreter's limit
+_DEPTH_CEILING = 128  # a body is walked by recursion, so no setting may reach the interpreter's limit
 
 
 @dataclass(frozen=True, slots=True)

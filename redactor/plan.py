@@ -287,7 +287,8 @@ def keep_by_all(plans: Sequence[Plan], value: Json) -> Kept:
     if value is None:
         return None if all(plan.keep(None) is None for plan in plans) else DROPPED
     needed: set[str] = set()
-    parts = [part for plan in plans for part in _concrete(plan, value, needed)]
+    # Each once: schemas that refer to themselves would double the work at every level.
+    parts = list({id(part): part for plan in plans for part in _concrete(plan, value, needed)}.values())
     if type(value) is dict:
         kept = _keep_object_by_all(parts, value)
         return kept if type(kept) is not dict or needed <= kept.keys() else DROPPED

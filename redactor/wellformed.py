@@ -143,7 +143,8 @@ def _has_lone_surrogate(text: str) -> bool:
     for match in _ESCAPE.finditer(text):
         unit = int(match[1] or "0", 16)
         is_low = 0xDC00 <= unit <= 0xDFFF
-        if is_low != (high_ended_at == match.start()) and (is_low or high_ended_at >= 0):
+        is_pair = is_low and high_ended_at == match.start()
+        if (is_low or high_ended_at >= 0) and not is_pair:
             return True
         high_ended_at = match.end() if 0xD800 <= unit <= 0xDBFF else -1
     return high_ended_at >= 0

@@ -12,8 +12,9 @@ import pytest
 from redactor.config import DocumentConfig, RedactionConfig
 from redactor.document import parse_document
 from redactor.redact import Redactor
+from redactor.wellformed import Unusable, read_json
 from schemas.capture import Capture, CapturedRequest, CapturedResponse
-from schemas.event import UnmatchedReason, decode_event
+from schemas.event import BodyReason, UnmatchedReason, decode_event
 from schemas.identity import new_id
 
 EVENT_ID = new_id(1_769_192_714_749)
@@ -118,6 +119,48 @@ def test_a_mark_on_a_mixture_of_types_grants_nothing_by_way_of_an_alternative(
 )
 def test_a_denial_beside_the_wrong_type_is_heard(schema: Node) -> None:
     assert "SECRET" not in json.dumps(kept(schema, {"secret": "SECRET"}))
+
+
+def test_a_denial_on_elements_beside_the_wrong_type_is_heard() -> None:
+    schema = {"anyOf": [{"items": M}, {"type": "object", "prefixItems": [{"x-sensitive": True}]}]}
+    assert kept(schema, ["SECRET"]) is None
+
+
+def test_a_denial_beside_types_that_contradict_each_other_is_heard() -> None:
+    contradictory = {"allOf": [{"properties": {"b": {"x-sensitive": True}}}, {"type": "string"}]}
+    assert kept({"anyOf": [an_object(b=M), contradictory]}, {"b": "SECRET"}) is None
+
+
+def test_a_map_of_an_alternative_of_another_type_grants_nothing() -> None:
+    alternatives = [{"type": "object"}, {"type": "string", "patternProperties": {"a": M}}]
+    found = kept(an_object(v={"x-auditable": True, "anyOf": alternatives}), {"v": {"a": "SECRET"}})
+    assert "SECRET" not in json.dumps(found)
+
+
+@pytest.mark.parametrize("value", [{"k": "SECRET"}, {}])
+def test_a_container_shows_for_no_child_that_another_plan_drops(value: Node) -> None:
+    marked = {**an_object(z=M), "x-auditable": True}
+    schema = {**OVERLAPPING, "patternProperties": {"^a": an_object(k=M), "a$": marked}}
+    assert kept(schema, {"aa": value}) == {}
+
+
+def test_several_maps_of_a_recursive_schema_walk_a_value_once() -> None:
+    reference = {"$ref": "#/components/schemas/R"}
+    recursive = {
+        **OVERLAPPING,
+        "properties": {"z": M},
+        "patternProperties": {"^a": reference, "a$": reference},
+    }
+    value: Node = {"z": "k"}
+    for _ in range(60):
+        value = {"aa": value}
+    assert kept(reference, value, {"R": recursive}) == value
+
+
+def test_a_lone_surrogate_is_found_whatever_escape_follows_it() -> None:
+    with pytest.raises(Unusable) as caught:
+        read_json(b'{"a": "\\ud800", "b": "\\n"}', 64)
+    assert caught.value.reason is BodyReason.MALFORMED
 
 
 def test_a_schema_that_is_named_twice_is_not_trusted() -> None:
