@@ -32,9 +32,9 @@ def recorded_of(
     document = a_document(
         {"/things": {"post": an_operation() | {"requestBody": {"content": content}}}}, version
     )
-    headers: Headers = {"content-type": media_type} | (
-        {} if codings is None else {"content-encoding": codings}
-    )
+    headers: Headers = {"content-type": media_type}
+    if codings is not None:
+        headers["content-encoding"] = codings
     request = CapturedRequest("POST", "/things", headers, body_base64=base64.b64encode(body).decode())
     event = event_of(a_redactor(document, **settings), Capture(request, CapturedResponse(200)))
     reason = event.receipt.request.reason
