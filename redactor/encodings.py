@@ -40,16 +40,21 @@ def decode_content(content: bytes, codings: list[str], bytes_max: int) -> bytes:
     return content
 
 
+_STREAMS_MAX = 16
+
+
 def _gunzip(content: bytes, bytes_max: int) -> bytes | BodyReason:
-    """Decode gzip, which may be several streams in a row."""
+    """Decode gzip, which may be a few streams in a row; each more copies all that is left."""
     whole = b""
-    while content:
+    for _ in range(_STREAMS_MAX):
         decoded = _inflate(content, _GZIP, bytes_max - len(whole))
         if isinstance(decoded, BodyReason):
             return decoded
         part, content = decoded
         whole += part
-    return whole
+        if not content:
+            return whole
+    return BodyReason.ENCODING
 
 
 def _undeflate(content: bytes, bytes_max: int) -> bytes | BodyReason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from redactor.config import DocumentConfig, RedactionConfig
 from redactor.document import parse_document
+from redactor.encodings import decode_content
 from redactor.redact import Redactor
 from redactor.wellformed import Unusable, read_json
 from schemas.capture import Capture, CapturedRequest, CapturedResponse
@@ -242,3 +244,11 @@ def test_operations_that_tie_compare_long_queries_in_linear_time() -> None:
     one = redactor({**document(an_object()), "paths": tied})
     found = event(one, {}, "/a/b?" + "&".join(f"q={number}" for number in range(9_000)), method="GET")
     assert found.receipt.operation == "/a/{x}|/{y}/b"
+
+
+def test_gzip_of_very_many_members_is_given_up() -> None:
+    with pytest.raises(Unusable) as caught:
+        decode_content(gzip.compress(b"", 1) * 40_000, ["gzip"], 1_048_576)
+    assert caught.value.reason is BodyReason.ENCODING
+    few = b"".join(gzip.compress(part) for part in (b"a", b"", b"b"))
+    assert decode_content(few, ["gzip"], 1_048_576) == b"ab"
