@@ -157,12 +157,9 @@ class ExplodedArray:
     plan: Scalar
 
     def record(self, pairs: Mapping[str, Sequence[QueryPair]]) -> Iterable[str]:
-        """Yield the pairs that fit, unless a value might be read as several."""
-        values = [pair.value for pair in pairs.get(self.name, ())]
-        if any(value is None or _DELIMITERS & set(value) for value in values):
-            return
-        for value in values:
-            if value is not None and fits_text(self.plan, value):
+        """Yield the pairs that fit, each judged by itself; one that might be read as several is left out."""
+        for value in (pair.value for pair in pairs.get(self.name, ())):
+            if value is not None and not _DELIMITERS & set(value) and fits_text(self.plan, value):
                 yield _pair(self.name, value)
 
 
@@ -193,13 +190,14 @@ class DelimitedObject:
         """Yield one pair with the declared properties that fit, each given once."""
         parts = _split(pairs.get(self.name, ()), ",")
         names, values = parts[::2], parts[1::2]
-        if len(names) != len(values) or len(set(names)) != len(names):
+        if len(names) != len(values):
             return
         given = dict(zip(names, values, strict=True))
+        times = Counter(names)
         kept = [
             f"{encode_query(name)},{encode_query(given[name])}"
             for name, plan in self.plans.items()
-            if name in given and fits_text(plan, given[name])
+            if times[name] == 1 and fits_text(plan, given[name])
         ]
         if kept:
             yield f"{encode_query(self.name)}={','.join(kept)}"

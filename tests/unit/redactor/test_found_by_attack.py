@@ -252,3 +252,16 @@ def test_gzip_of_very_many_members_is_given_up() -> None:
     assert caught.value.reason is BodyReason.ENCODING
     few = b"".join(gzip.compress(part) for part in (b"a", b"", b"b"))
     assert decode_content(few, ["gzip"], 1_048_576) == b"ab"
+
+
+@pytest.mark.parametrize("other", ["SECRET", "SEC,RET", "%FF", "S;T"])
+def test_a_value_that_does_not_fit_decides_nothing_about_its_neighbours(other: str) -> None:
+    numbers = {"type": "array", "items": {"type": "integer", "x-auditable": True}}
+    parameter = {"name": "q", "in": "query", "x-auditable": True, "schema": numbers}
+    shape = {"type": "object", "properties": {"a": {"type": "integer", "x-auditable": True}, "z": S}}
+    exploded = {"name": "o", "in": "query", "explode": False, "schema": shape}
+    described = document(an_object())
+    described["paths"]["/x"]["post"]["parameters"] = [parameter, exploded]
+    one = redactor(described)
+    assert event(one, {}, f"/x?q=1&q={other}").raw.uri == "/x?q=1"
+    assert event(one, {}, "/x?o=a,1,z,2,z,3").raw.uri == event(one, {}, "/x?o=a,1").raw.uri == "/x?o=a,1"
