@@ -257,7 +257,7 @@ async def run(folder: Path, records: int, days: int, accounts: int) -> str:
         f"{records:,} records over {days} days, {accounts} accounts by Zipf's law, the largest with {largest:,};"
         f" Postgres {version} with its default settings. {os.cpu_count()} cores ({platform.machine()}), Python"
         f" {platform.python_version()}; load average {load[0]:.1f} over the last minute, {load[1]:.1f} over five"
-        " (client, server and Postgres included)."
+        f" (client, server and Postgres included); nice value {os.nice(0)}."
     )
     measured = (
         "Milliseconds over HTTP, checking the request and writing the answer included; accounts of rank"
