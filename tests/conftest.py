@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from auditap.embedded_postgres import EmbeddedPostgres
 from tests.kafka_broker import KafkaBroker, KafkaUnavailableError, fetch_jars
@@ -83,6 +83,15 @@ def _in_ci() -> bool:
 settings.register_profile("default", max_examples=300, deadline=None, derandomize=_in_ci())
 settings.register_profile(
     "fuzz", max_examples=10_000, deadline=None, derandomize=_in_ci(), suppress_health_check=list(HealthCheck)
+)
+# To see a fault is enough: it is not made smaller, and nothing is remembered of it.
+settings.register_profile(
+    "mutants",
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
