@@ -120,8 +120,11 @@ class Ingestor:
         return records, positions, letters
 
     def _begin(self, batches: Sequence[Batch]) -> None:
-        tickets = [self._progress.begin(batch) for batch in batches]
-        task = asyncio.create_task(self._process(batches, tickets), name="ingest-batch")
+        begun = [(batch, ticket) for batch in batches if (ticket := self._progress.begin(batch))]
+        if not begun:
+            return
+        ours, tickets = zip(*begun, strict=True)
+        task = asyncio.create_task(self._process(ours, tickets), name="ingest-batch")
         self._in_flight.add(task)
         self._metrics.batches_in_flight.set(len(self._in_flight))
 
@@ -169,8 +172,9 @@ class Ingestor:
         await self._commit()
 
     async def on_assigned(self, generations: Mapping[Partition, int]) -> None:
-        """Note how many partitions are ours now."""
+        """Begin reading these partitions anew, and note how many are ours now."""
         log.info("partitions_assigned", count=len(generations))
+        self._progress.assign(generations)
         self._metrics.partitions_assigned.set(len(generations))
 
     async def on_revoked(self, partitions: Sequence[Partition]) -> None:

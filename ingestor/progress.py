@@ -34,11 +34,20 @@ class Progress:
     def __init__(self) -> None:
         self._lanes: dict[Partition, _Lane] = {}
 
-    def begin(self, batch: Batch) -> Ticket:
-        """Note a batch as in flight. Batches of a partition must be begun in the order of their offsets."""
+    def assign(self, generations: Mapping[Partition, int]) -> None:
+        """Begin these partitions anew: only batches of these generations count from here on."""
+        for partition, generation in generations.items():
+            self._lanes[partition] = _Lane(generation)
+
+    def begin(self, batch: Batch) -> Ticket | None:
+        """Note a batch as in flight. Batches of a partition must be begun in the order of their offsets.
+
+        None for a batch of an assignment that has ended: it must not be worked on. What came before it may have
+        been dropped with that assignment, and a commit past it would lose that.
+        """
         lane = self._lanes.get(batch.partition)
         if lane is None or lane.generation != batch.generation:
-            lane = self._lanes[batch.partition] = _Lane(batch.generation)
+            return None
         ticket = Ticket(batch.partition, batch.generation, batch.events[-1].offset + 1)
         lane.in_flight.append(ticket)
         return ticket

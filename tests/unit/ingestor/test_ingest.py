@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -91,16 +91,19 @@ def filled(log: MemoryEventLog, count: int) -> None:
 
 @asynccontextmanager
 async def ingesting(
-    log: MemoryEventLog, store: MemoryRecordStore, config: IngestorConfig = CONFIG
+    log: MemoryEventLog,
+    store: MemoryRecordStore,
+    config: IngestorConfig = CONFIG,
+    connect: Callable[[RevokeListener], WatchedSource] | None = None,
 ) -> AsyncIterator[WatchedSource]:
     sources: list[WatchedSource] = []
 
-    def connect(listener: RevokeListener) -> WatchedSource:
-        sources.append(WatchedSource(log, listener, store))
+    def connected(listener: RevokeListener) -> WatchedSource:
+        sources.append(connect(listener) if connect else WatchedSource(log, listener, store))
         return sources[0]
 
     ingestor = Ingestor(
-        connect=connect,
+        connect=connected,
         enrichment=NoEnrichment(),
         store=store,
         dead_letters=store,
@@ -194,6 +197,36 @@ async def test_a_batch_that_hangs_when_partitions_go_is_dropped_and_read_again()
                 await asyncio.sleep(0.001)
         store._wait_ms_max = 0
         await source.rebalance()
+        await until_stored(store, 100)
+    assert committed(log) == 100
+
+
+async def test_a_batch_that_was_under_way_to_us_when_partitions_went_commits_nothing() -> None:
+    """Its forerunner was dropped with the assignment: committing past it would lose that."""
+
+    class LateSource(WatchedSource):
+        async def fetch(self, events_max: int) -> Sequence[Batch]:
+            if 0 < len(self.late) < 30:
+                self.late.append(events_max)  # time for what came late to be stored and committed
+                await asyncio.sleep(0.001)
+                return ()
+            batches = await super().fetch(events_max)
+            if not self.late and batches and batches[0].events[0].offset == 20:
+                self.late.append(events_max)
+                await self.rebalance()
+                store._wait_ms_max = 0
+            return batches
+
+        late: list[int]
+
+    def connect(listener: RevokeListener) -> WatchedSource:
+        source = LateSource(log, listener, store)
+        source.late = []
+        return source
+
+    log, store = MemoryEventLog(lanes=1), SlowStore(1, wait_ms_max=60_000)
+    filled(log, 100)
+    async with ingesting(log, store, connect=connect):
         await until_stored(store, 100)
     assert committed(log) == 100
 
