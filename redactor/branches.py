@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from math import prod
 from typing import Any, NamedTuple
 
 from redactor.candidates import OWN, STRAY, UNMARKED, Candidate
@@ -40,6 +41,7 @@ _DENYING_BRANCHES = ("dependentSchemas", "dependencies")
 _CHOOSING = ("oneOf", "anyOf")
 _OPENED_MAX = 50_000
 _CHOICES_NESTED_MAX = 32
+_UNFOLDED_MAX = 30_000
 
 
 class Choice(NamedTuple):
@@ -49,7 +51,13 @@ class Choice(NamedTuple):
     places: tuple[Place, ...] = ()
     """Where the alternatives stand, if that is one node's keyword."""
     discriminator: Any = None
-    is_narrowed: bool = False
+    told: frozenset[str] = frozenset()
+    """The properties that have told other alternatives apart from these."""
+
+    @property
+    def heard(self) -> Iterator[Branch]:
+        """Every branch of the alternatives; what several of them share comes several times."""
+        return (branch for way in self.alternatives for branch in way.heard)
 
 
 class Speech:
@@ -73,14 +81,11 @@ class Speech:
     @cached_property
     def heard(self) -> list[Branch]:
         """Every branch, those of alternatives too, in document order."""
-        heard: list[Branch] = []
+        heard: dict[int, Branch] = {}
         for each in self.order:
-            if isinstance(each, Branch):
-                heard.append(each)
-            else:
-                for way in each.alternatives:
-                    heard.extend(way.heard)
-        return heard
+            for branch in [each] if isinstance(each, Branch) else each.heard:
+                heard.setdefault(id(branch), branch)
+        return list(heard.values())
 
     @property
     def all(self) -> list[Branch]:
@@ -128,16 +133,30 @@ class Speech:
         """Tell whether the value may be of this type."""
         return any(each.admits(kind) for each in self.candidates)
 
+    @property
+    def is_declared(self) -> bool:
+        """Tell whether anything is said of the value at all."""
+        return any(each.is_declared for each in self.candidates)
+
     def speaks_of(self, kind: str | None) -> bool:
         """Tell whether it says anything of values of this type."""
         return any(each.is_declared and (kind is None or each.admits(kind)) for each in self.candidates)
 
-    def narrowed(self, index: int, chosen: Sequence[int], ruled_out: Sequence[Branch]) -> Speech:
-        """Return the speech with only the `chosen` ones of a choice's alternatives; `ruled_out` may still deny."""
+    def narrowed(
+        self, index: int, chosen: Sequence[int], ruled_out: Sequence[Branch] = (), told: str = ""
+    ) -> Speech:
+        """Return the speech with only the `chosen` ones of a choice's alternatives; `ruled_out` may still deny.
+
+        `told`: the property that told them apart.
+        """
         choice = self.choices[index]
         ways = [choice.alternatives[each] for each in chosen]
         position = next(at for at, each in enumerate(self.order) if each is choice)
-        instead = ways[0].order if len(ways) == 1 else [Choice(tuple(ways), is_narrowed=True)]
+        rest = Choice(tuple(ways), told=choice.told | {told})
+        if choice.places:
+            places = tuple(choice.places[each] for each in chosen)
+            rest = rest._replace(places=places, discriminator=choice.discriminator)
+        instead = ways[0].order if len(ways) == 1 else [rest]
         denying = (branch.denying() for branch in ruled_out)
         return Speech([*self.order[:position], *instead, *self.order[position + 1 :], *denying])
 
@@ -163,7 +182,8 @@ class Voices(Speech):
             if isinstance(each, Branch):
                 order.append(each)
             else:
-                order.extend(self._settle(each) if isinstance(each, _Choosing) else self._choice(each))
+                found = self._settle(each) if isinstance(each, _Choosing) else self._choice(each)
+                order.extend(map(self._unfolded, found))
         super().__init__(order)
         # Schemas that exclude one another describe no value at all.
         self.denied |= not above and bool(order) and not self.candidates
@@ -286,6 +306,20 @@ class Voices(Speech):
             self.denied |= ways[-1].denied
         yield Choice(tuple(ways))
 
+    def _unfolded(self, choice: Choice) -> Choice:
+        """Return the same choice with one alternative for each way to choose within its alternatives."""
+        found: list[tuple[Speech, int]] = []
+        for index, way in enumerate(choice.alternatives):
+            ways = prod(len(each.alternatives) for each in way.choices)
+            steps = ways * len(way.own if len(way.choices) < 2 else way.heard) if way.choices else 0
+            if self.opened + steps > _UNFOLDED_MAX:
+                found.append((way, index))
+            else:
+                self.opened += steps
+                found.extend((leaf, index) for leaf in _leaves(way))
+        places = tuple(choice.places[index] for _, index in found) if choice.places else ()
+        return choice._replace(alternatives=tuple(leaf for leaf, _ in found), places=places)
+
     def _deny_all(self, alternatives: Sequence[Said]) -> None:
         for branch in next((each.branches for each in alternatives if each.branches), ())[:1]:
             self._deny(branch, "too_complex")
@@ -294,6 +328,14 @@ class Voices(Speech):
     def _deny(self, branch: Branch, code: str) -> None:
         self.denied = True
         self._document.findings.add(branch.place.pointer, code)
+
+
+def _leaves(way: Speech) -> Iterator[Speech]:
+    """Yield an alternative once for each way to choose within it."""
+    if not way.choices:
+        yield way
+    for index in range(len(way.choices[0].alternatives) if way.choices else 0):
+        yield from _leaves(way.narrowed(0, [index]))
 
 
 class _Turn(NamedTuple):

@@ -164,8 +164,8 @@ class Compiler:
         as_scalar = self._scalar(voices, stands, at)
         if at.strict and _lists_containers(voices):
             return as_scalar
-        as_object = self._object(voices, stands, at) if voices.may_be("object") else DROP
-        as_array = self._array(voices, stands, at) if voices.may_be("array") else DROP
+        as_object = self._object(voices, stands, at) if voices.speaks_of("object") else DROP
+        as_array = self._array(voices, stands, at) if voices.speaks_of("array") else DROP
         found = [plan for plan in (as_object, as_array, as_scalar) if not isinstance(plan, Drop)]
         if len(found) < 2:
             return found[0] if found else DROP
@@ -269,23 +269,29 @@ class Compiler:
 
         def is_kept(name: str) -> bool:
             heard = self._hear(united(self._document, properties.said[name]))
-            is_scalar = not (heard.may_be("object") or heard.may_be("array"))
+            is_scalar = not (heard.speaks_of("object") or heard.speaks_of("array"))
             return is_scalar and not heard.denied and _standing(heard, below).scalar_kinds is not None
 
         for index, choice in enumerate(voices.choices):
-            ways = properties.ways[index]
-            if len(ways) > 1 and not choice.is_narrowed:
-                tag = self._tags.tag(choice, [at for at, _ in ways], [parts for _, parts in ways], is_kept)
+            ways = [
+                (way, parts)
+                for way, parts in properties.ways[index]
+                if choice.alternatives[way].speaks_of("object")
+            ]
+            if len(ways) > 1:
+                tag = self._tags.tag(choice, [way for way, _ in ways], [parts for _, parts in ways], is_kept)
                 if tag is not None:
                     return self._told_apart(voices, index, tag, at, marked=marked)
         return None
 
     def _told_apart(self, voices: Speech, index: int, tag: Tag, at: Circumstances, *, marked: bool) -> Plan:
         denying = self._denying(voices.choices[index])
+        # An alternative in which the object is not declared stays possible, whatever the property says.
+        silent = [i for i, way in enumerate(voices.choices[index].alternatives) if not way.is_declared]
         plans: dict[tuple[int, ...], Plan] = {}
         for chosen in dict.fromkeys(tag.ways.values()):
             ruled_out = [branch for way, branch in denying if way not in chosen]
-            narrowed = voices.narrowed(index, chosen, ruled_out)
+            narrowed = voices.narrowed(index, [*chosen, *silent], ruled_out, tag.name)
             self._spend(len(narrowed.heard))
             plans[chosen] = self._object(narrowed, _standing(narrowed, at), at)
         if all(isinstance(plan, Drop) for plan in plans.values()):
@@ -383,7 +389,7 @@ def _by_name(parts: Sequence[Mapping[str, Said]]) -> Mapping[str, tuple[Said, ..
 
 def _lists_containers(voices: Speech) -> bool:
     """Tell whether `enum` or `const` lists values that may be objects or arrays: those cannot be compared."""
-    if not (voices.may_be("object") or voices.may_be("array")):
+    if not (voices.speaks_of("object") or voices.speaks_of("array")):
         return False
     if any("enum" in node or "const" in node for node in voices.granting):
         return True

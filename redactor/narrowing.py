@@ -1,9 +1,10 @@
 """Which property may tell a choice's alternatives apart: one that is kept itself (rule 7).
 
-It is a discriminator, or has an `enum` or `const` in each of the alternatives. Only one decides: a discriminator before
-a property whose lists share no value, and that before any other, each in document order. Where the discriminator has no
-mapping, the lists go before the schemas' names, as documents have it. Alternatives that one value admits together stay
-candidates together.
+It is a discriminator, or has an `enum` or `const` in each of the alternatives. A discriminator goes before a property
+whose lists share no value, and that before any other, each in document order. Where the discriminator has no mapping,
+the lists go before the schemas' names, as documents have it. Alternatives that one value admits together stay candidates
+together, unless another property tells these apart. A property whose values are the same in all of them tells nothing:
+its value is not looked at, so that one that lags behind, or is left out, drops nothing.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Tags:
 
         `is_kept` says whether the property of a name is kept whichever alternative it is.
         """
-        shared = [name for name in parts[0] if all(name in each for each in parts)]
+        shared = [
+            name for name in parts[0] if name not in choice.told and all(name in each for each in parts)
+        ]
         named = self._discriminator(choice)
         shared.sort(key=lambda name: name != named)
         second_best: Tag | None = None

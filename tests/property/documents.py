@@ -6,7 +6,8 @@ references, branches and denials: this does not look at the redactor's idea of i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -18,24 +19,32 @@ Draw = st.DrawFn
 Node = dict[str, Any]
 ABSENT: Any = object()
 
+TEXTS = ("string", "either")
 SCALARS: dict[str, st.SearchStrategy[Any]] = {
     "string": st.text('abcé\u0000"\\\U0001f600', max_size=4),
     "boolean": st.booleans(),
     "integer": st.integers(-(10**20), 10**20),
     "number": st.floats(allow_nan=False, allow_infinity=False),
+    "either": st.text("abcé", max_size=4) | st.integers(-9, 9),
 }
+TAG = "kind"
+TAGS = ["one", "two", "three"]
 NAMES = st.sampled_from(["a", "b", "c", "id", "x-auditable", "$ref", "properties", "é"])
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One value's shape: a scalar's type, or `object`, `array`, `map`, `free` (a free-form object) or `untyped`."""
+    """One value's shape: a scalar's type, or `object`, `array`, `map`, `free` (a free-form object), `untyped`, or
+    `tagged`: one of several objects, and which one its property TAG says.
+    """
 
     kind: str
     marked: bool = False
     denied: bool = False
     parts: dict[str, Shape] = field(default_factory=dict)
-    """An object's properties; an array's or map's only part is named `each`."""
+    """An object's properties; an array's or map's only part is named `each`; of a tagged one the object by tag."""
+    variants: tuple[Shape, ...] = ()
+    """The branches of a choice that say together what this says; of a tagged one in the order of its parts."""
 
     @property
     def each(self) -> Shape:
@@ -47,7 +56,7 @@ class Shape:
             return True
         if self.kind in SCALARS:
             return not (self.marked or marked_above)
-        if self.marked:
+        if self.marked or self.kind == "tagged":
             return False
         if self.kind in ("map", "free"):
             return True
@@ -57,7 +66,7 @@ class Shape:
         """Tell whether a fitting value is shown at all."""
         if self.is_silent(marked_above=marked_above):
             return False
-        if self.marked or self.kind in SCALARS:
+        if self.marked or self.kind in SCALARS or self.kind == "tagged":
             return True
         if self.kind == "array":
             return any(self.each.shows(item) for item in value)
@@ -67,25 +76,94 @@ class Shape:
 @st.composite
 def shapes(draw: Draw, depth: int = 3) -> Shape:
     """Draw a shape with marks and denials of its own."""
-    containers = ["object", "object", "array", "map", "free", "untyped"] if depth else ["free"]
+    containers = ["object", "object", "array", "map", "free", "untyped", "tagged"] if depth else ["free"]
     kind = draw(st.sampled_from([*SCALARS, *containers]))
     marked = draw(st.booleans())
     denied = draw(st.integers(0, 9)) == 0
     parts: dict[str, Shape] = {}
-    if kind == "object":
+    if kind in ("object", "tagged"):
         parts = draw(st.dictionaries(NAMES, shapes(depth - 1), min_size=1, max_size=4))
     elif kind in ("array", "map"):
         parts = {"each": draw(shapes(depth - 1))}
-    return Shape(kind, marked, denied, parts)
+    if kind == "tagged":
+        return draw(tagged(Shape("object", marked, denied, parts)))
+    shape = Shape(kind, marked, denied, parts)
+    return draw(choices(shape)) if kind in ("object", "array", "map") and draw(st.booleans()) else shape
+
+
+@st.composite
+def choices(draw: Draw, base: Shape) -> Shape:
+    """Draw a choice between branches of the base's structure: it shows what each branch that has a part shows."""
+    variants = tuple(draw(st.lists(variations(base), min_size=2, max_size=3)))
+    return replace(in_common(variants), variants=variants)
+
+
+@st.composite
+def tagged(draw: Draw, base: Shape) -> Shape:
+    """Draw a choice whose branches a property tells apart: a denial counts in whichever branch it stands."""
+    variants = tuple(draw(st.lists(variations(replace(base, denied=False)), min_size=2, max_size=3)))
+    tags = draw(st.permutations(TAGS))[: len(variants)]
+    ways = {tag: denied_as_in(each, variants) for tag, each in zip(tags, variants, strict=True)}
+    denied = base.denied or any(each.denied for each in variants)
+    return Shape("tagged", all(each.marked for each in variants), denied, ways, variants)
+
+
+@st.composite
+def variations(draw: Draw, base: Shape) -> Shape:
+    """Draw the same structure with other marks and denials, and some of an object's properties."""
+    if draw(st.integers(0, 2)) == 0:
+        return base
+    marked = base.marked if draw(st.booleans()) else draw(st.booleans())
+    denied = base.denied or draw(st.integers(0, 15)) == 0
+    if base.variants:
+        # Its marks stand on its own branches.
+        return replace(base, denied=denied)
+    if base.kind in SCALARS:
+        return replace(base, marked=marked, denied=denied)
+    names = list(base.parts)
+    if base.kind == "object":
+        names = draw(st.lists(st.sampled_from(names), unique=True, min_size=1)) if names else []
+    return replace(
+        base, marked=marked, denied=denied, parts={name: draw(variations(base.parts[name])) for name in names}
+    )
+
+
+def in_common(variants: Sequence[Shape]) -> Shape:
+    """Return what branches of one structure show together: a mark needs all of them, a denial one."""
+    first = variants[0]
+    names = dict.fromkeys(name for each in variants for name in each.parts)
+    parts = {name: in_common([each.parts[name] for each in variants if name in each.parts]) for name in names}
+    return replace(
+        first,
+        marked=all(each.marked for each in variants),
+        denied=any(each.denied for each in variants),
+        parts=parts,
+    )
+
+
+def denied_as_in(shape: Shape, variants: Iterable[Shape]) -> Shape:
+    """Return the shape with what any of the variants denies at the same place."""
+    same = [*variants]
+    parts = {
+        name: denied_as_in(part, [each.parts[name] for each in same if name in each.parts])
+        for name, part in shape.parts.items()
+    }
+    return replace(shape, denied=any(each.denied for each in same), parts=parts)
 
 
 @st.composite
 def roots(draw: Draw) -> Shape:
-    """Draw the shape of a body: an object with something to keep and something to drop."""
+    """Draw the shape of a body: an object with something to keep and something to drop; every other one is a choice."""
     parts = draw(st.dictionaries(NAMES, shapes(), min_size=1, max_size=4))
     kept = Shape(draw(st.sampled_from(list(SCALARS))), marked=True)
     dropped = Shape(draw(st.sampled_from([*SCALARS, "untyped"])), marked=False)
-    return Shape("object", draw(st.booleans()), parts=parts | {"kept": kept, "dropped": dropped})
+    root = Shape("object", draw(st.booleans()), parts=parts)
+    always = {"kept": kept, "dropped": dropped}
+    if draw(st.booleans()):
+        root = draw(choices(root))
+        variants = tuple(replace(each, denied=False, parts=each.parts | always) for each in root.variants)
+        return replace(in_common(variants), variants=variants)
+    return replace(root, parts=parts | always)
 
 
 DENIALS: st.SearchStrategy[Node] = st.sampled_from(
@@ -99,12 +177,15 @@ class Dressing:
     def __init__(self, draw: Draw) -> None:
         self._draw = draw
         self.components: dict[str, Node] = {}
-        self.composed = 0
+        self.chosen = 0
+        """How many choices there are between objects, or of other containers."""
+        self.told_apart = 0
+        """How many of them a property tells apart."""
 
     def schema(self, shape: Shape) -> Node:
         """Return a schema of this shape."""
-        node = self._plain(shape)
-        if shape.marked:
+        node = self._chosen(shape) if shape.variants else self._plain(shape)
+        if shape.marked and not shape.variants:
             node["x-auditable"] = True
         style = self._draw(st.sampled_from(["plain", "plain", "reference", "wrapper", "split", "negation"]))
         if style == "reference":
@@ -117,9 +198,29 @@ class Dressing:
             node = node | {"not": {"required": ["never"]}}
         return self._denied(node) if shape.denied else node
 
+    def _chosen(self, shape: Shape) -> Node:
+        """Write a choice: some of its branches may be a choice themselves."""
+        self.chosen += 1
+        self.told_apart += shape.kind == "tagged"
+        tags = list(shape.parts) if shape.kind == "tagged" else [None] * len(shape.variants)
+        branches = [self._tagged(each, tag) for each, tag in zip(shape.variants, tags, strict=True)]
+        keyword = self._draw(st.sampled_from(["oneOf", "anyOf"]))
+        if shape.kind != "tagged" and len(branches) > 2 and self._draw(st.booleans()):
+            branches = [{"anyOf": branches[:2]}, *branches[2:]]
+        return {keyword: branches}
+
+    def _tagged(self, shape: Shape, tag: str | None) -> Node:
+        node = self.schema(shape)
+        if tag is None:
+            return node
+        listing = {"type": "string", "x-auditable": True} | self._draw(
+            st.sampled_from([{"enum": [tag]}, {"enum": [tag, f"{tag}'"]}, {"const": tag}])
+        )
+        return {"allOf": [node, {"type": "object", "properties": {TAG: listing}}]}
+
     def _plain(self, shape: Shape) -> Node:
         if shape.kind in SCALARS:
-            return {"type": shape.kind}
+            return self._scalar(shape)
         if shape.kind == "untyped":
             return {}
         if shape.kind == "array":
@@ -133,6 +234,12 @@ class Dressing:
             "properties": {name: self.schema(part) for name, part in shape.parts.items()},
         }
 
+    def _scalar(self, shape: Shape) -> Node:
+        if shape.kind != "either":
+            return {"type": shape.kind}
+        mark = {"x-auditable": True} if shape.marked and self._draw(st.booleans()) else {}
+        return {"anyOf": [{"type": "string"} | mark, {"type": "integer"} | mark]}
+
     def _referred(self, node: Node) -> Node:
         name = f"C{len(self.components)}"
         self.components[name] = node
@@ -140,14 +247,12 @@ class Dressing:
 
     def _wrapped(self, node: Node) -> Node:
         """Wrap a schema as real documents do: its own mark beside an `allOf` of a reference to the rest."""
-        self.composed += 1
         mark = {"x-auditable": True} if "x-auditable" in node else {}
         bare = {keyword: value for keyword, value in node.items() if keyword != "x-auditable"}
         return {"allOf": [self._referred(bare)]} | mark
 
     def _split(self, node: Node) -> Node:
         """Spread a schema over branches; one may repeat a property without its mark, which takes nothing away."""
-        self.composed += 1
         properties: Node = node.get("properties", {})
         if not properties:
             return {"allOf": [node, {"description": "says nothing"}]}
@@ -175,10 +280,11 @@ def values(draw: Draw, shape: Shape, *, allowed: bool = True, marked_above: bool
     """Draw a value that fits. Texts in what is not allowed carry the canary."""
     allowed = allowed and not shape.denied
     if shape.kind in SCALARS:
-        shown = allowed and (shape.marked or marked_above)
-        if shown and draw(st.integers(0, 9)) == 0:
-            return None
-        return draw(SCALARS[shape.kind]) if shown or shape.kind != "string" else draw(secrets())
+        return draw(_scalars(shape.kind, shown=allowed and (shape.marked or marked_above)))
+    if shape.kind == "tagged":
+        tag = draw(st.sampled_from(list(shape.parts)))
+        value = draw(values(shape.parts[tag], allowed=allowed)) | {TAG: tag if allowed else draw(secrets())}
+        return _shuffled(draw, value)
     if shape.kind == "untyped":
         return draw(anything())
     if shape.kind == "array":
@@ -194,6 +300,12 @@ def values(draw: Draw, shape: Shape, *, allowed: bool = True, marked_above: bool
         return draw(st.dictionaries(keys if shown else keys.map(CANARY.__add__), part, max_size=3))
     given = draw(st.lists(st.sampled_from(list(shape.parts)), unique=True)) if shape.parts else []
     return {name: draw(values(shape.parts[name], allowed=allowed)) for name in given}
+
+
+def _scalars(kind: str, *, shown: bool) -> st.SearchStrategy[Any]:
+    if shown:
+        return st.integers(0, 9).flatmap(lambda dice: SCALARS[kind] if dice else st.none())
+    return secrets() if kind in TEXTS else SCALARS[kind]
 
 
 def secrets() -> st.SearchStrategy[str]:
@@ -228,6 +340,11 @@ def mutations(draw: Draw, shape: Shape, value: Any, *, marked_above: bool = Fals
         return draw(_mutated_arrays(shape, value))
     if shape.kind == "map":
         return draw(_mutated_maps(shape, value))
+    if shape.kind == "tagged":
+        rest = {name: each for name, each in value.items() if name != TAG}
+        # One that is shown for its tag alone is a container of its own: it is there, and may be empty.
+        way = replace(shape.parts[value[TAG]], marked=True)
+        return _shuffled(draw, draw(mutations(way, rest)) | {TAG: value[TAG]})
     mutated = {}
     for name, part in shape.parts.items():
         if name in value and part.shows(value[name]):
@@ -264,7 +381,10 @@ def _unfit(shape: Shape) -> st.SearchStrategy[Any]:
     """A value of another type than the shape's."""
     if shape.kind in SCALARS:
         return st.dictionaries(secrets(), anything(), max_size=2) | st.lists(secrets(), max_size=2)
-    unfit = secrets() | st.integers() | st.booleans()
+    unfit: st.SearchStrategy[Any] = secrets() | st.integers() | st.booleans()
+    if shape.kind == "tagged":
+        unfit |= st.dictionaries(secrets(), anything(), max_size=2)
+        unfit |= st.fixed_dictionaries({TAG: anything(), "a": anything(), "kept": anything()})
     return unfit if shape.marked else unfit | st.none()
 
 

@@ -429,6 +429,42 @@ class TestNarrowing:
         assert kept(an_object(v=node), {"v": {"kind": "a", "z": "s"}}) is NOTHING
         assert kept(an_object(v=node), {"v": {"kind": "b", "y": "1"}}) == {"v": {"kind": "b", "y": "1"}}
 
+    def test_a_choice_within_a_choice_offers_its_own_branches(self) -> None:
+        third = an_object(kind=listing("d"), x=MARKED)
+        for node in (
+            {"oneOf": [{"anyOf": [KIND_A, KIND_B]}, third]},
+            {"anyOf": [third, {"allOf": [{"oneOf": [KIND_A, KIND_B]}, {"title": "t"}]}]},
+            {"oneOf": [an_object(v={"oneOf": [KIND_A, KIND_B]}), an_object(v={"oneOf": [KIND_A, third]})]},
+        ):
+            is_below = "v" in str(node)
+            for kind, expected in (
+                ("a", {"kind": "a", "x": "1"}),
+                ("b", {"kind": "b", "y": "2"}),
+                ("c", NOTHING),
+            ):
+                value: Any = {"kind": kind, "x": "1", "y": "2"}
+                found = kept(node if is_below else an_object(v=node), {"v": value})
+                assert found == (NOTHING if expected is NOTHING else {"v": expected})
+
+    def test_a_branch_that_does_not_declare_the_object_does_not_stand_in_the_way(self) -> None:
+        node = {"oneOf": [an_object(v={"oneOf": [KIND_A, KIND_B]}), an_object(w=MARKED)]}
+        assert kept(node, {"v": {"kind": "a", "x": "1"}, "w": "2"}) == {
+            "v": {"kind": "a", "x": "1"},
+            "w": "2",
+        }
+        assert kept(node, {"v": {"x": "s"}, "w": "2"}) == {"w": "2"}
+
+    def test_a_second_property_tells_apart_what_the_first_leaves_together(self) -> None:
+        branches = [
+            an_object(kind=listing("a"), sub=listing("p"), x=MARKED),
+            an_object(kind=listing("a"), sub=listing("q"), x=TEXT),
+            an_object(kind=listing("b"), sub=listing("p"), y=MARKED),
+        ]
+        body = {"kind": "a", "sub": "p", "x": "1"}
+        assert kept({"oneOf": branches}, body) == body
+        assert kept({"oneOf": branches}, body | {"sub": "q"}) == {"kind": "a", "sub": "q"}
+        assert kept(an_object(v={"oneOf": branches}), {"v": {"kind": "a", "x": "s"}}) is NOTHING
+
     def test_what_stands_beside_may_mark_the_property(self) -> None:
         unmarked = [an_object(kind=TEXT | {"enum": [each]}, **{each: MARKED}) for each in ("a", "b")]
         node = an_object(kind=MARKED) | {"anyOf": unmarked}
