@@ -29,12 +29,14 @@ install() { \
 }; install
 endef
 
-.PHONY: help setup up test check lock clean
+.PHONY: help setup up test check fuzz mutants lock clean
 
 help:
 	@echo "make up      run the whole pipeline with an example API; data in ./auditap-data, Ctrl-C stops it"
 	@echo "make test    run the checks and every test, against a real Kafka and a real Postgres"
 	@echo "make check   ruff, mypy, import-linter"
+	@echo "make fuzz    the long runs of the tests that prove redaction; AUDITAP_REAL_SPECS=folder adds real documents"
+	@echo "make mutants put faults into the rules of redaction, one by one, and show which tests see them"
 	@echo "make setup   only set up .venv, with the tools for development"
 	@echo "make lock    lock the dependencies anew; UPGRADE=--upgrade takes the newest ones"
 	@echo "make clean   remove everything that was set up, built or cached; data stays"
@@ -54,6 +56,14 @@ check: $(DEV)
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
+
+# 10,000 examples of each property, all operations, more seeds; prints what 100 KB take.
+fuzz: export HYPOTHESIS_PROFILE := fuzz
+fuzz: $(DEV)
+	$(PYTHON) -m pytest --timeout 7200 -s tests/property tests/oracles tests/canary tests/fuzz
+
+mutants: $(DEV)
+	@$(PYTHON) -m tests.mutants.run $(FAULTS)
 
 $(PYTHON):
 	@rm -rf .venv
