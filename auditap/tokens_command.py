@@ -89,19 +89,23 @@ def tokens_list(as_json: bool) -> None:
         for row in rows:
             click.echo(json.dumps(dict(row), default=str))
         return
-    table = Table("id", "name", "email", "accounts", "permissions", "requests/s", "expires", "state")
+    table = Table("id", "name", "good for", "state")
+    table.columns[0].no_wrap = True  # what `tokens revoke` takes: whole, however narrow the terminal is
+    table.columns[2].overflow = "fold"
     now = datetime.now(UTC)
     for row in rows:
+        rate = row["requests_per_s"]
+        good_for = [
+            "all accounts" if row["accounts"] is None else "\n".join(row["accounts"]),
+            *row["permissions"],
+            *([] if rate is None else [f"{rate:g} requests/s"]),
+        ]
         state = "revoked" if row["revoked_at"] else "expired" if row["expires_at"] < now else "active"
         table.add_row(
             str(row["id"]),
-            row["name"],
-            row["email"] or "",
-            "all" if row["accounts"] is None else ", ".join(row["accounts"]),
-            ", ".join(row["permissions"]),
-            "" if row["requests_per_s"] is None else f"{row['requests_per_s']:g}",
-            f"{row['expires_at']:%Y-%m-%d}",
-            state,
+            "\n".join(filter(None, (row["name"], row["email"]))),
+            "\n".join(good_for),
+            f"{state}\n{row['expires_at']:%Y-%m-%d}",
         )
     Console().print(table)
 
