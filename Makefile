@@ -29,7 +29,7 @@ install() { \
 }; install
 endef
 
-.PHONY: help setup up test check fuzz mutants lock clean
+.PHONY: help setup up test check fuzz mutants bench lock clean
 
 help:
 	@echo "make up      run the whole pipeline with an example API; data in ./auditap-data, Ctrl-C stops it"
@@ -37,6 +37,7 @@ help:
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make fuzz    the long runs of the tests that prove redaction; AUDITAP_REAL_SPECS=folder adds real documents"
 	@echo "make mutants put faults into the rules of redaction, one by one, and show which tests see them"
+	@echo "make bench   measure, beside baselines in the same run; results in bench/RESULTS.md"
 	@echo "make setup   only set up .venv, with the tools for development"
 	@echo "make lock    lock the dependencies anew; UPGRADE=--upgrade takes the newest ones"
 	@echo "make clean   remove everything that was set up, built or cached; data stays"
@@ -64,6 +65,9 @@ fuzz: $(DEV)
 
 mutants: $(DEV)
 	@$(PYTHON) -m tests.mutants.run $(FAULTS)
+
+bench: $(DEV)
+	@$(PYTHON) -m bench
 
 $(PYTHON):
 	@rm -rf .venv

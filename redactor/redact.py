@@ -60,6 +60,11 @@ class Redactor:
         """What the redactor decides by, beside the documents."""
         return self._config
 
+    @property
+    def routes(self) -> Routes:
+        """What finds the operations of a request."""
+        return self._routes
+
     def redact(self, capture: Capture, event_id: str) -> bytes | None:
         """Return the audit event's JSON, or None where the operation is excluded by configuration.
 
