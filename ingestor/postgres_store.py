@@ -34,7 +34,14 @@ _ROW_ERRORS = (
     TypeError,
     OverflowError,
 )
-_CONNECTION_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+# The driver's own InternalClientError is what a server that ends in the middle of a COPY leaves behind.
+_CONNECTION_ERRORS = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 _record_as_tuple = msgspec.structs.astuple
 
 
@@ -125,11 +132,10 @@ class PostgresStore:
         """Store rows; where one of them breaks the batch, find it by halving and refuse it alone."""
         try:
             return await self._store_at_once(rows)
-        except asyncpg.CheckViolationError:
-            # The table has no checks of its own: a partition that was there has been dropped.
-            self._days.clear()
-            raise
-        except _ROW_ERRORS:
+        except _ROW_ERRORS as fault:
+            if _is_missing_partition(fault):
+                self._days.clear()
+                raise
             if len(rows) == 1:
                 return StoreOutcome(0, 0, [(rows[0][0], BuriedEvent(DeadLetterReason.UNSTORABLE))])
         middle = len(rows) // 2
@@ -183,6 +189,11 @@ class PostgresStore:
 
 async def _prepare_session(connection: asyncpg.Connection) -> None:
     await connection.execute(query("create_staging"))
+
+
+def _is_missing_partition(fault: Exception) -> bool:
+    """Tell a row without a partition, which was there and has been dropped, from one that breaks a constraint."""
+    return isinstance(fault, asyncpg.CheckViolationError) and fault.constraint_name is None
 
 
 async def _conflicts(connection: _Connection, rows: Sequence[_Row]) -> list[int]:
