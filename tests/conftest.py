@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _RUNNING_KAFKA = "AUDITAP_TEST_KAFKA"
 _RUNNING_POSTGRES = "AUDITAP_TEST_POSTGRES"
 _REAL_SPECS = "AUDITAP_REAL_SPECS"
+_OWN_BROKER_FIXTURES = {"own_kafka", "running_system"}
+_BROKER_FIXTURES = _OWN_BROKER_FIXTURES | {"kafka_bootstrap"}
 
 _kafka_skips = pytest.StashKey[str]()
 _kafka_skipped = pytest.StashKey[int]()
@@ -38,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         names = getattr(item, "fixturenames", ())
-        if "kafka_bootstrap" in names or "own_kafka" in names:
+        if _BROKER_FIXTURES & set(names):
             item.add_marker(pytest.mark.kafka)
         if "real_specs" in names:
             item.add_marker(pytest.mark.real_specs)
@@ -48,7 +50,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Skip what needs a broker where there can be none; decided here, once, and outside any test's time limit."""
     items = [item for item in session.items if item.get_closest_marker("kafka")]
     if os.environ.get(_RUNNING_KAFKA):
-        items = [item for item in items if "own_kafka" in getattr(item, "fixturenames", ())]
+        items = [item for item in items if _OWN_BROKER_FIXTURES & set(getattr(item, "fixturenames", ()))]
     if not items or session.config.option.collectonly:
         return
     try:

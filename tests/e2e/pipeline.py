@@ -26,7 +26,7 @@ from auditap.database import administrator, create_token
 from auditap.http_server import HttpServer, bind_tcp_socket
 from tests.audit_database import AuditDatabase
 
-_READY_WITHIN_S = 30
+_READY_WITHIN_S = 60
 _STORED_WITHIN_S = 90
 
 
@@ -99,17 +99,16 @@ class Process:
                 stderr=log,
             )
         if ready_port is not None:
-            await until(
-                lambda: self._ready(ready_port), _READY_WITHIN_S, f"{self._arguments[0]} ready", self.log
-            )
+            await until(self.ready, _READY_WITHIN_S, f"{self._arguments[0]} ready", self.log)
 
-    async def _ready(self, port: int) -> bool:
+    async def ready(self) -> bool:
+        """Return whether the process says that it is; fails where it has ended."""
         assert self._process is not None
         if self._process.returncode is not None:
             raise AssertionError(f"{self._arguments[0]} ended: {self.log()}")
         try:
             async with httpx.AsyncClient() as client:
-                return (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200
+                return (await client.get(f"http://127.0.0.1:{self.port}/readyz")).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -152,15 +151,17 @@ class Pipeline:
         topic: str,
         documents: str,
         extra: str = "",
+        directory: Directory | None = None,
     ) -> None:
         self.folder = folder
         self.database = database
-        self.directory = Directory()
+        self.directory = directory or Directory()
         self.collector_port, self.api_port = free_port(), free_port()
         self._bootstrap, self._topic = bootstrap, topic
         self._processes: list[Process] = []
         self.collector: Process | None = None
         self.ingestors: list[Process] = []
+        self.api: Process | None = None
         (folder / "auditap.toml").write_text(f"{documents}\n{self.directory.settings()}\n{extra}")
 
     @property
@@ -198,8 +199,7 @@ class Pipeline:
         await self.start_collector()
         for _ in range(ingestors):
             await self.start_ingestor()
-        api = self.process("serve", AUDITAP_API__ADDRESS__PORT=str(self.api_port))
-        await api.start(self.api_port)
+        await self.start_api()
 
     def process(self, *arguments: str, **environment: str) -> Process:
         log_file = self.folder / f"{arguments[0]}-{len(self._processes)}.log"
@@ -207,23 +207,28 @@ class Pipeline:
         self._processes.append(process)
         return process
 
-    async def start_collector(self) -> Process:
+    async def start_collector(self, **environment: str) -> Process:
         port = str(self.collector_port)
-        self.collector = self.process("collect", AUDITAP_COLLECTOR__ADDRESS__PORT=port)
+        self.collector = self.process("collect", AUDITAP_COLLECTOR__ADDRESS__PORT=port, **environment)
         await self.collector.start(self.collector_port)
         return self.collector
 
-    async def start_ingestor(self) -> Process:
+    async def start_ingestor(self, **environment: str) -> Process:
         port = free_port()
-        ingestor = self.process("ingest", AUDITAP_INGEST__ADDRESS__PORT=str(port))
+        ingestor = self.process("ingest", AUDITAP_INGEST__ADDRESS__PORT=str(port), **environment)
         self.ingestors.append(ingestor)
         await ingestor.start(port)
         return ingestor
 
-    async def stop_processes(self) -> None:
+    async def start_api(self) -> Process:
+        self.api = self.process("serve", AUDITAP_API__ADDRESS__PORT=str(self.api_port))
+        await self.api.start(self.api_port)
+        return self.api
+
+    async def stop_processes(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End all processes, the last one started first."""
         for process in reversed(self._processes):
-            await process.stop()
+            await process.stop(how)
 
     async def stop(self) -> None:
         await self.stop_processes()

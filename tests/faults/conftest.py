@@ -1,0 +1,81 @@
+"""One system for all fault tests: each hurts it, and leaves it as it was."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from tests.faults.faults import Inflict, ready
+from tests.faults.ledger import Count, settled
+from tests.faults.load import Load
+from tests.faults.system import System
+
+Weather = Callable[..., Awaitable[Count]]
+_BEFORE, _AFTER = 200, 200
+_counts = pytest.StashKey[list[str]]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash.get(_counts, []):
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(autouse=True)
+async def _no_task_outlives_its_test() -> AsyncIterator[None]:
+    """As everywhere, but for what serves the system's connections, which outlive a test as the system does."""
+    before = asyncio.all_tasks()
+    yield
+    await asyncio.sleep(0)
+    after = asyncio.all_tasks() - before - {asyncio.current_task()}
+    leaked = sorted(repr(task) for task in after if not task.get_name().startswith("proxy-"))
+    assert not leaked
+
+
+@pytest.fixture(scope="session")
+async def running_system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    system = System(tmp_path_factory.mktemp("faults"))
+    try:
+        await system.start()
+        yield system
+    finally:
+        await system.stop()
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Callable[[Count], None]:
+    """Say a count at the end of the run."""
+
+    def say(found: Count) -> None:
+        request.config.stash.setdefault(_counts, []).append(f"{request.node.name}: {found}")
+
+    return say
+
+
+@pytest.fixture
+async def weather(system: System, report: Callable[[Count], None]) -> Weather:
+    """Put the system under a fault while captures come in, and count: `await weather(fault, lasting_s)`."""
+
+    async def under(inflict: Inflict, lasting_s: float, load: Load | None = None) -> Count:
+        load = load or system.load()
+        await load.start()
+        await load.accepts(_BEFORE)
+        async with inflict(system):
+            await asyncio.sleep(lasting_s)
+        await load.accepts(_AFTER)
+        await load.finish()
+        found = await settled(system, load)
+        report(found)
+        assert found.balanced, found
+        assert not load.refused
+        return found
+
+    return under
+
+
+@pytest.fixture
+async def system(running_system: System) -> System:
+    """The system, with every part ready."""
+    await ready(running_system)
+    return running_system

@@ -1,0 +1,175 @@
+"""A steady load of captures, each known by its number, and what its sender knows of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from schemas.identity import new_id, rfc3339_ms
+
+_RETRY_WAIT_S = 0.1
+_BACKLOG_BATCHES_MAX = 20_000
+_CAPTURES_PER_ACCOUNT = 2_000
+_CAPTURES_PER_USER = 100
+
+_CAPTURE = (
+    '{{{id}"tap":{{"id":"{tap}","epoch":{epoch},"seq":{number}}},"captured_at":"{at}","duration_ms":12.4,'
+    '"client_ip":"203.0.113.9","request":{{"method":"PUT","url":"https://api.example.com/client/v4/accounts/{account}'
+    '/alerting/v3/policies/{resource}?dry=1","headers":{{"user-agent":"Mozilla/5.0 (X11; Linux x86_64)",'
+    '"cf-ray":"8e9f1a2b3c4d5e6f","content-type":"application/json"}},"body":"{{\\"alert_type\\":\\"health\\",'
+    '\\"description\\":\\"not kept\\",\\"enabled\\":true,\\"filters\\":{{\\"services\\":[\\"a\\",\\"b\\"]}},'
+    '\\"name\\":\\"Origin {number}\\"}}"}},"response":{{"status":200,"headers":{{"content-type":"application/json",'
+    '"x-actor-id":"{user}","x-actor-type":"user","x-actor-context":"dash"}},"body":"{{\\"result\\":'
+    '{{\\"id\\":\\"{resource}\\"}},\\"success\\":true,\\"errors\\":[],\\"messages\\":[]}}"}}}}'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    first: int
+    count: int
+    body: bytes
+    offered_s: float
+
+
+class Load:
+    """Offers captures at a steady rate over the collector's socket; each batch is sent again until it is accepted.
+
+    A capture's number is its tap sequence number and in its resource's id. Every second one has an id of its own;
+    the others leave that to the collector. `clock_ahead_ms`: how wrong the tap's clock is.
+    """
+
+    def __init__(
+        self,
+        socket: Path,
+        *,
+        tap: str,
+        rate_per_s: int,
+        batch: int = 50,
+        senders: int = 4,
+        clock_ahead_ms: int = 0,
+    ) -> None:
+        self.tap = tap
+        self.rate_per_s = rate_per_s
+        self.clock_ahead_ms = clock_ahead_ms
+        self.began_ms = self.epoch = time.time_ns() // 1_000_000
+        self.offered = 0
+        self.accepted: set[int] = set()
+        self.refused = 0
+        self.answers: Counter[str] = Counter()
+        self.accept_ms: list[float] = []
+        """Of each batch: from being offered until it was accepted, however often it was sent."""
+        self._digest = hashlib.sha256(tap.encode()).hexdigest()[:12]
+        self._socket = socket
+        self._batch = batch
+        self._queue: asyncio.Queue[_Batch] = asyncio.Queue(_BACKLOG_BATCHES_MAX)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._senders = senders
+        self._offering: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._offering = asyncio.create_task(self._offer(), name="load-offer")
+        self._tasks = [asyncio.create_task(self._send(), name="load-send") for _ in range(self._senders)]
+
+    async def finish(self, within_s: float = 60) -> None:
+        """Offer no more, and wait until everything offered was accepted."""
+        try:
+            async with asyncio.timeout(within_s):
+                await _end(self._offering)
+                await self._queue.join()
+        except TimeoutError:
+            raise AssertionError(f"not accepted within {within_s} s: {self.describe()}") from None
+        finally:
+            await self.abandon()
+
+    async def abandon(self) -> None:
+        """Go away, whatever was accepted by now."""
+        await _end(self._offering)
+        for task in self._tasks:
+            await _end(task)
+
+    async def accepts(self, captures: int, within_s: float = 60) -> None:
+        """Wait until so many more were accepted."""
+        wanted = len(self.accepted) + captures
+        try:
+            async with asyncio.timeout(within_s):
+                while len(self.accepted) < wanted:
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"not {captures} more within {within_s} s: {self.describe()}") from None
+
+    def account(self, number: int) -> str:
+        return f"{self._digest}{number // _CAPTURES_PER_ACCOUNT:020x}"
+
+    def accounts(self) -> list[str]:
+        return sorted({self.account(number) for number in range(self.offered)})
+
+    def describe(self) -> str:
+        return f"offered {self.offered}, accepted {len(self.accepted)}, answers {dict(self.answers)}"
+
+    async def _offer(self) -> None:
+        began, batches = time.monotonic(), 0
+        while True:
+            await self._queue.put(self._next_batch())
+            batches += 1
+            due_s = began + batches * self._batch / self.rate_per_s
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+
+    def _next_batch(self) -> _Batch:
+        first, self.offered = self.offered, self.offered + self._batch
+        now_ms = time.time_ns() // 1_000_000 + self.clock_ahead_ms
+        lines = [self.capture(number, now_ms) for number in range(first, self.offered)]
+        return _Batch(first, self._batch, "\n".join(lines).encode(), time.monotonic())
+
+    def capture(self, number: int, at_ms: int) -> str:
+        """Return one capture as a tap sends it."""
+        return _CAPTURE.format(
+            id="" if number % 2 else f'"id":"{new_id(at_ms)}",',
+            tap=self.tap,
+            epoch=self.epoch,
+            number=number,
+            at=rfc3339_ms(at_ms),
+            account=self.account(number),
+            user=f"{self._digest}{number // _CAPTURES_PER_USER:020x}",
+            resource=f"{number:032x}",
+        )
+
+    async def _send(self) -> None:
+        transport = httpx.AsyncHTTPTransport(uds=str(self._socket))
+        async with httpx.AsyncClient(transport=transport, base_url="http://collector", timeout=20) as client:
+            while True:
+                batch = await self._queue.get()
+                while not await self._accepted(client, batch):
+                    await asyncio.sleep(_RETRY_WAIT_S)
+                self._queue.task_done()
+
+    async def _accepted(self, client: httpx.AsyncClient, batch: _Batch) -> bool:
+        try:
+            answer = await client.post(
+                "/v1/captures", content=batch.body, headers={"content-type": "application/x-ndjson"}
+            )
+        except httpx.TransportError as away:
+            self.answers[type(away).__name__] += 1
+            return False
+        self.answers[str(answer.status_code)] += 1
+        if answer.status_code != 200:
+            return False
+        refused = {each["index"] for each in answer.json()["refused"]}
+        self.refused += len(refused)
+        self.accepted.update(batch.first + index for index in range(batch.count) if index not in refused)
+        self.accept_ms.append((time.monotonic() - batch.offered_s) * 1000)
+        return True
+
+
+async def _end(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

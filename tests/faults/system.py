@@ -1,0 +1,174 @@
+"""The whole system as its users start it, on servers of its own that can be hurt."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from auditap.embedded_postgres import EmbeddedPostgres
+from tests.audit_database import AuditDatabase, migrated
+from tests.e2e.golden import DOCUMENT
+from tests.e2e.pipeline import Pipeline, Process
+from tests.faults.directory import FaultyDirectory
+from tests.faults.load import Load
+from tests.faults.small_disk import SmallDisk
+from tests.faults.tcp_proxy import TcpProxy
+from tests.kafka_broker import KafkaBroker
+
+INGESTORS = 2
+_POSTGRES = {"fsync": "off", "max_connections": "40", "max_wal_size": "256MB", "shared_buffers": "64MB"}
+# What a fault takes to be noticed; an operator's values are longer.
+_SETTINGS = {
+    "AUDITAP_KAFKA__PUBLISH_DEADLINE_MS": "3000",
+    "AUDITAP_POSTGRES__COMMAND_TIMEOUT_MS": "5000",
+    "AUDITAP_INGEST__COMPLETION_INTERVAL_MS": "1000",
+}
+_CLOCK = Path(__file__).parent / "clock"
+
+
+class System:
+    """Collector, two ingestors and log API around a Kafka, a Postgres (behind a proxy) and a directory.
+
+    Both servers keep their data on small disks, where this user may mount them.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        self._settings = {**_SETTINGS, **(settings or {})}
+        self._folder = folder
+        self.kafka_disk = SmallDisk(_made(folder / "kafka"))
+        self.postgres_disk = SmallDisk(_made(folder / "postgres"))
+        self.kafka = KafkaBroker(self.kafka_disk.path)
+        self.postgres = EmbeddedPostgres(self.postgres_disk.path / "server", settings=_POSTGRES)
+        self.proxy = TcpProxy(lambda: self.postgres.port)
+        self.directory = FaultyDirectory()
+        self.pipeline: Pipeline
+        self._loads = 0
+
+    @property
+    def collector(self) -> Process:
+        assert self.pipeline.collector is not None
+        return self.pipeline.collector
+
+    @property
+    def ingestors(self) -> list[Process]:
+        return self.pipeline.ingestors
+
+    @property
+    def api(self) -> Process:
+        assert self.pipeline.api is not None
+        return self.pipeline.api
+
+    @property
+    def socket(self) -> Path:
+        return self.pipeline.socket
+
+    @property
+    def processes(self) -> dict[str, Process]:
+        """The processes of auditap by their part."""
+        ingestors = {f"ingestor {number}": each for number, each in enumerate(self.ingestors, start=1)}
+        return {"collector": self.collector, **ingestors, "log API": self.api}
+
+    async def start(self) -> None:
+        self.kafka_disk.mount()
+        self.postgres_disk.mount()
+        await asyncio.gather(self.kafka.start(), self.postgres.start(), self.proxy.start())
+        direct = await migrated(self.postgres.dsn())
+        database = AuditDatabase(
+            direct.admin_dsn, self._through_proxy(direct.writer_dsn), self._through_proxy(direct.reader_dsn)
+        )
+        documents = f'[redaction]\ndocuments = [{{path = "{DOCUMENT}", envelope = "result"}}]'
+        self.pipeline = _Configured(
+            _made(self._folder / "auditap"),
+            database,
+            bootstrap=self.kafka.bootstrap,
+            topic="faults.",
+            documents=documents,
+            directory=self.directory,
+        )
+        self.pipeline.settings = self._settings
+        await self.pipeline.start(INGESTORS)
+
+    async def stop(self) -> None:
+        self.directory.mode = "well"
+        if hasattr(self, "pipeline"):
+            await self.pipeline.stop_processes(signal.SIGKILL)
+            await self.pipeline.stop()
+        await self.proxy.stop()
+        await self.postgres.stop()
+        await self.kafka.kill()
+        self.kafka_disk.unmount()
+        self.postgres_disk.unmount()
+        for folder in ("kafka", "postgres"):
+            shutil.rmtree(self._folder / folder, ignore_errors=True)
+
+    def load(self, *, rate_per_s: int = 300, clock_ahead_ms: int = 0) -> Load:
+        """A load of its own tap, not yet started."""
+        self._loads += 1
+        tap = f"tap-{self._loads:04d}"
+        return Load(self.socket, tap=tap, rate_per_s=rate_per_s, clock_ahead_ms=clock_ahead_ms)
+
+    async def replace_ingestor(self, index: int, how: signal.Signals) -> int:
+        """End one ingestor and start another in its place; return the exit code of the first."""
+        code = await self.end_ingestor(index, how)
+        await self.pipeline.start_ingestor()
+        return code
+
+    async def end_ingestor(self, index: int, how: signal.Signals) -> int:
+        return await self.ingestors.pop(index).stop(how)
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def _through_proxy(self, dsn: str) -> str:
+        parts = urlsplit(dsn)
+        login = parts.netloc.rpartition("@")[0]
+        return parts._replace(netloc=f"{login}@127.0.0.1:{self.proxy.port}").geturl()
+
+
+class _Configured(Pipeline):
+    """A pipeline with further settings for every process."""
+
+    settings: Mapping[str, str] = {}
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return super().environment(**{**self.settings, **more})
+
+
+def wrong_clock(ahead_s: int) -> dict[str, str]:
+    """Return the environment of a process whose clock is so many seconds ahead."""
+    return {"PYTHONPATH": str(_CLOCK), "AUDITAP_TEST_CLOCK_AHEAD_S": str(ahead_s)}
+
+
+def processes_of(pid: int) -> list[int]:
+    """Return a process and all that descend from it, parents first."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                status = (entry / "stat").read_text()
+            except OSError:
+                continue
+            children.setdefault(int(status.rpartition(")")[2].split()[1]), []).append(int(entry.name))
+    found = [pid]
+    for each in found:
+        found += children.get(each, [])
+    return found
+
+
+def signal_all(pid: int, how: signal.Signals) -> None:
+    """Send a signal to a process and to all that descend from it."""
+    for each in processes_of(pid):
+        try:
+            os.kill(each, how)
+        except ProcessLookupError:
+            continue
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

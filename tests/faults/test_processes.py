@@ -1,0 +1,72 @@
+"""Processes of auditap end in every way, come and go, under load."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from tests.faults import faults
+from tests.faults.conftest import Weather
+from tests.faults.faults import Inflict
+from tests.faults.ledger import Count, settled
+from tests.faults.reading import listed
+from tests.faults.system import System
+
+
+@pytest.mark.parametrize(
+    ("inflict", "lasting_s"),
+    [
+        (faults.collector_killed, 0.5),
+        (faults.collector_terminated, 0.5),
+        (faults.collector_frozen, 2),
+        (faults.ingestor_killed, 0.5),
+        (faults.ingestor_terminated, 0.5),
+        (faults.all_ingestors_killed, 1),
+    ],
+)
+async def test_an_end_under_load_loses_nothing(weather: Weather, inflict: Inflict, lasting_s: float) -> None:
+    assert not (await weather(inflict, lasting_s)).dead_letters
+
+
+async def test_an_ingestor_that_wakes_up_after_others_took_its_partitions_stores_nothing_twice(
+    weather: Weather, system: System
+) -> None:
+    """Frozen for longer than the group waits for a sign of life (10 s)."""
+    assert not (await weather(faults.ingestor_frozen, 12)).dead_letters
+
+
+async def test_a_log_api_killed_shows_every_record_when_it_is_back(weather: Weather, system: System) -> None:
+    load = system.load()
+    found = await weather(faults.api_killed, 0.5, load)
+    assert len(await listed(system, load)) == found.records
+
+
+async def test_one_three_one_ingestors(system: System, report: Callable[[Count], None]) -> None:
+    load = system.load()
+    await load.start()
+    await system.end_ingestor(0, signal.SIGTERM)
+    await load.accepts(200)
+    for _ in range(2):
+        await system.pipeline.start_ingestor()
+    await load.accepts(600)
+    shares = [await each.metric("auditap_partitions_assigned") for each in system.ingestors]
+    for _ in range(2):
+        assert await system.end_ingestor(0, signal.SIGTERM) == 0
+    await load.accepts(600)
+    await system.pipeline.start_ingestor()
+    await load.finish()
+    found = await settled(system, load)
+    report(found)
+    assert found.balanced, found
+    assert sum(shares) == 4
+
+
+async def test_a_frozen_collector_answers_when_it_wakes_up(system: System) -> None:
+    async with faults.collector_frozen(system):
+        with pytest.raises(httpx.TransportError):
+            async with httpx.AsyncClient(timeout=0.5) as client:
+                await client.get(f"http://127.0.0.1:{system.collector.port}/healthz")
+    await faults.ready(system)
