@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+import msgspec
+
 from redactor.compiled import Media
 from redactor.config import Limits
 from redactor.encodings import decode_content
@@ -13,12 +15,15 @@ from redactor.headers import Fields, content_codings, content_type, is_read_as_u
 from redactor.media_types import Format, format_of
 from redactor.multipart import split_parts
 from redactor.plan import DROPPED, Kept, count_scalars, finds_no_branch
-from redactor.url import asks_for_method
+from redactor.url import asks_for_method, names_method
 from redactor.wellformed import Json, Unusable, read_json, read_json_lines
 from schemas.capture import CapturedRequest, CapturedResponse, body_bytes
 from schemas.event import BodyReason, BodyReceipt
 
 _MULTIPART_METHOD = re.compile(r"(?i)name\*?\s*=\s*\"?(?:utf-8'[a-z-]*')?_method(?![^\s\";])")
+
+_TOP = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_METHOD_KEY = re.compile(rb"[_.$-](?:http_?)?method|http[_-]method")
 
 Message = CapturedRequest | CapturedResponse
 
@@ -45,28 +50,74 @@ def is_absent(message: Message) -> bool:
     return not (message.body or message.body_base64 or message.truncated)
 
 
-def form_asks_for_method(message: Message, fields: Fields, bytes_max: int) -> bool:
-    """Tell whether a form holds a field that asks for another method, in either encoding of forms."""
+class Content:
+    """A message's body and what its headers say of it. It is decoded when first asked for, and once."""
+
+    __slots__ = ("_bytes_max", "_decoded", "fields", "message")
+
+    def __init__(self, message: Message, fields: Fields, bytes_max: int) -> None:
+        self.message = message
+        self.fields = fields
+        self._bytes_max = bytes_max
+        self._decoded: bytes | BodyReason | None = None
+
+    def text(self) -> bytes:
+        """Return the body with its codings undone. Raises Unusable: `malformed`, `encoding` or `too_large`."""
+        if self._decoded is None:
+            try:
+                self._decoded = decode_content(
+                    _content(self.message), content_codings(self.fields), self._bytes_max
+                )
+            except Unusable as unusable:
+                self._decoded = unusable.reason
+        if isinstance(self._decoded, BodyReason):
+            raise Unusable(self._decoded)
+        return self._decoded
+
+
+def body_asks_for_method(content: Content) -> bool:
+    """Tell whether a form, or a JSON object at its top, holds a field that frameworks take for another method."""
+    essence = content_type(content.fields).essence
+    form = Format.JSON if essence is None else format_of(essence)
+    if form in (None, Format.LINES):
+        return False
     try:
-        content = decode_content(_content(message), content_codings(fields), bytes_max)
+        text = content.text()
     except Unusable:
         return False
-    text = content[:bytes_max].decode(errors="replace")
-    return _MULTIPART_METHOD.search(text) is not None or asks_for_method(text)
+    if form is Format.JSON:
+        return _object_asks_for_method(text)
+    decoded = text.decode(errors="replace")
+    return _MULTIPART_METHOD.search(decoded) is not None or asks_for_method(decoded)
 
 
-def redact_body(message: Message, fields: Fields, media: Media | BodyReason, limits: Limits) -> Body:
+def _object_asks_for_method(text: bytes) -> bool:
+    plain = text.replace(b"\0", b"").lower()
+    if b"method" not in plain and b"\\u" not in plain:
+        return False
+    try:
+        names = list(_TOP.decode(text))
+    except msgspec.ValidationError:
+        return False
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        # Whoever reads on where it is not well-formed might find it.
+        return _METHOD_KEY.search(plain) is not None
+    return any(map(names_method, names))
+
+
+def redact_body(content: Content, media: Media | BodyReason, limits: Limits) -> Body:
     """Return what the plan keeps of a message's body, or the first check that fails, in the receipt's order."""
     if isinstance(media, BodyReason):
         return dropped(media)
-    kind = content_type(fields)
+    message = content.message
+    kind = content_type(content.fields)
     form = Format.JSON if kind.essence is None else format_of(kind.essence)
     if form is None or not is_read_as_utf_8(kind) or (form is Format.MULTIPART and kind.boundary is None):
         return dropped(BodyReason.MEDIA_TYPE)
     if message.truncated or (isinstance(message, CapturedResponse) and not message.complete):
         return dropped(BodyReason.TRUNCATED)
     try:
-        text = decode_content(_content(message), content_codings(fields), limits.body_bytes_max)
+        text = content.text()
         if form is Format.LINES:
             return _lines(text, media, limits)
         return _whole(_tree(text, form, kind.boundary or "", media, limits), media)

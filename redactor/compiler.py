@@ -9,6 +9,7 @@ from redactor.branches import Branch, Choice, Speech, Voices
 from redactor.candidates import OWN, STRAY, UNMARKED, Standing, standing
 from redactor.config import Limits
 from redactor.document import LoadedDocument, Place
+from redactor.key_patterns import KeyPatterns
 from redactor.maps import Map, PropertyNames, is_free_form, is_map
 from redactor.narrowing import Tag, Tags
 from redactor.plan import (
@@ -226,10 +227,8 @@ class Compiler:
             self._spend(len(declared))
             for name in declared:
                 said.setdefault(name, []).extend(map_.branches_for(name, grants=keys_are_granted))
-        for branch in self._cannot_be_objects(voices):
-            # Beside the wrong type, a property that is denied is denied all the same (rule 5).
-            for name in branch.place.node.get("properties", ()):
-                said.setdefault(name, []).append(branch.part("properties", name))
+        for name, branch in self._said_beside(voices, declared):
+            said.setdefault(name, []).append(branch)
         self._spend(len(said))
         choices: dict[str, list[tuple[Said, ...]]] = {}
         ways = [
@@ -246,6 +245,16 @@ class Compiler:
         names = [name for name in {**said, **choices} if said.get(name) or name in choices]
         united_said = {name: Said(tuple(said.get(name, ())), tuple(choices.get(name, ()))) for name in names}
         return _Properties(united_said, ways)
+
+    def _said_beside(self, voices: Speech, declared: Sequence[str]) -> Iterator[tuple[str, Branch]]:
+        """Yield what stands beside the wrong type: a property that is denied there is denied all the same (rule 5)."""
+        for branch in self._cannot_be_objects(voices):
+            for name in branch.place.node.get("properties", ()):
+                yield name, branch.part("properties", name)
+            if is_map(branch):
+                self._spend(len(declared))
+                for name in declared:
+                    yield from ((name, each) for each in self._map(branch).branches_for(name, grants=False))
 
     def _is_mapped_elsewhere(self, voices: Speech) -> bool:
         """Tell whether an alternative of another type speaks of undeclared keys: it may not grant, so none is kept."""
@@ -330,7 +339,8 @@ class Compiler:
             below = below._replace(narrows=False, narrows_below=False)
         return tuple(
             MapBranch(
-                tuple((pattern, self._plan(Said((branch,)), below)) for pattern, branch in each.patterns),
+                KeyPatterns([pattern for pattern, _ in each.patterns]),
+                tuple(self._plan(Said((branch,)), below) for _, branch in each.patterns),
                 None if each.others is None else self._plan(Said((each.others,)), below),
             )
             for each in maps

@@ -17,6 +17,7 @@ from redactor.config import DocumentConfig
 from schemas.errors import StartupError
 
 FINDINGS_MAX = 10_000
+_BASES_MAX = 10_000
 DOCUMENT_BYTES_MAX = 134_217_728
 UNTRUSTED = "\0untrusted"
 """Key that stands in a mapping whose own keys are ambiguous: what is in it may not be all there is."""
@@ -81,7 +82,7 @@ class LoadedDocument:
     root: Mapping[str, Any] = field(repr=False)
     findings: Findings = field(repr=False)
     _extensions: dict[int, tuple[Place, ...]] = field(default_factory=dict, init=False, repr=False)
-    """By schema, the named schemas whose `allOf` refers to it; found at the first question."""
+    """By schema, the named schemas that refer to it or compose it; found at the first question."""
 
     def resolve(self, reference: object) -> Place | None:
         """Return what a `$ref` within this document points at; None where it leads nowhere or elsewhere."""
@@ -99,7 +100,7 @@ class LoadedDocument:
         return None if found.node is None else found
 
     def extensions_of(self, node: Mapping[str, Any]) -> tuple[Place, ...]:
-        """Return the named schemas that extend `node` by `allOf`, also through others: a discriminator names them."""
+        """Return the named schemas that refer to `node` or compose it, also through others: a discriminator names them."""
         if not self._extensions:
             self._extensions[0] = ()
             for base, places in _extensions(self).items():
@@ -136,12 +137,25 @@ def _extensions(document: LoadedDocument) -> dict[int, list[Place]]:
     schemas = document.resolve("#/components/schemas")
     for name in schemas.node if schemas is not None and isinstance(schemas.node, dict) else ():
         place = Place(document.root, "").child("components", "schemas", name)
-        branches = place.node.get("allOf") if isinstance(place.node, dict) else None
-        for branch in branches if isinstance(branches, list) else ():
-            base = document.resolve(branch.get("$ref")) if isinstance(branch, dict) else None
-            if base is not None:
-                found.setdefault(id(base.node), []).append(place)
+        for base in _bases(document, place.node):
+            found.setdefault(id(base), []).append(place)
     return found
+
+
+def _bases(document: LoadedDocument, schema: Any) -> Iterator[Any]:
+    """Yield what a schema refers to and composes: itself, or in branches within branches."""
+    waiting = [schema]
+    for _ in range(_BASES_MAX):
+        node = waiting.pop() if waiting else None
+        if not isinstance(node, dict):
+            if not waiting:
+                return
+            continue
+        base = document.resolve(node["$ref"]) if "$ref" in node else None
+        if base is not None:
+            yield base.node
+        listed = (node.get(keyword) for keyword in ("allOf", "oneOf", "anyOf"))
+        waiting += [branch for branches in listed if isinstance(branches, list) for branch in branches]
 
 
 def load_document(config: DocumentConfig) -> LoadedDocument:

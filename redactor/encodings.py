@@ -80,6 +80,14 @@ def _inflate(content: bytes, window_bits: int, bytes_max: int) -> tuple[bytes, b
     return (part, stream.unused_data) if stream.eof else BodyReason.ENCODING
 
 
+def _unbrotli(content: bytes, bytes_max: int) -> bytes | BodyReason:
+    """Decode br. Its decoder says nothing of what follows the stream: then the stream ends without the last byte, too."""
+    decoded = _BROTLI(content, bytes_max)
+    if isinstance(decoded, BodyReason) or isinstance(_BROTLI(content[:-1], bytes_max), BodyReason):
+        return decoded
+    return BodyReason.ENCODING
+
+
 def _into_buffer(decode: Callable[[bytes, bytearray], int]) -> Callable[[bytes, int], bytes | BodyReason]:
     def decoder(content: bytes, bytes_max: int) -> bytes | BodyReason:
         buffer = bytearray(bytes_max + 1)
@@ -92,10 +100,11 @@ def _into_buffer(decode: Callable[[bytes, bytearray], int]) -> Callable[[bytes, 
     return decoder
 
 
+_BROTLI = _into_buffer(cramjam.brotli.decompress_into)
 _DECODERS: dict[str, Callable[[bytes, int], bytes | BodyReason]] = {
     "gzip": _gunzip,
     "x-gzip": _gunzip,
     "deflate": _undeflate,
-    "br": _into_buffer(cramjam.brotli.decompress_into),
+    "br": _unbrotli,
     "zstd": _into_buffer(cramjam.zstd.decompress_into),
 }

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import re2
-
 from redactor.branches import Branch, Speech, Voices
 from redactor.document import LoadedDocument
-from redactor.plan import Pattern
+from redactor.key_patterns import KeyPattern
 
 _MAP_KEYWORDS = ("patternProperties", "additionalProperties", "unevaluatedProperties")
 
@@ -47,11 +45,11 @@ class Map:
     def __init__(self, branch: Branch, document: LoadedDocument) -> None:
         node = branch.place.node
         self._branch = branch
-        self.patterns: list[tuple[Pattern, Branch]] = []
+        self.patterns: list[tuple[KeyPattern, Branch]] = []
         self._unknown: list[Branch] = []
         for text in node.get("patternProperties", ()):
             part = branch.part("patternProperties", text)
-            pattern = _regular_expression(text)
+            pattern = KeyPattern.of(text)
             if pattern is None:
                 document.findings.add(part.place.pointer, "unusable_pattern")
                 self._unknown.append(part)
@@ -67,12 +65,14 @@ class Map:
         """Return what speaks, beside its declaration elsewhere, about a declared property."""
         part = self._branch.part
         found = [each._replace(grants=False) for each in self._unknown]
-        matched = [each for pattern, each in self.patterns if pattern.search(name) is not None]
-        found += [each._replace(grants=each.grants and grants) for each in matched]
-        if matched or name in self._branch.place.node.get("properties", ()):
+        said = [(pattern.matches(name), each) for pattern, each in self.patterns]
+        in_doubt = any(matches is None for matches, _ in said)
+        matched = [each for matches, each in said if matches is not False]
+        found += [each._replace(grants=each.grants and grants and not in_doubt) for each in matched]
+        if name in self._branch.place.node.get("properties", ()) or (matched and not in_doubt):
             return found
         if self.others is not None:
-            found.append(part("additionalProperties", grants=grants))
+            found.append(part("additionalProperties", grants=grants and not in_doubt))
         elif self._unevaluated:
             found.append(part("unevaluatedProperties", grants=False))
         return found
@@ -80,14 +80,3 @@ class Map:
 
 def _is_schema(node: dict[str, Any], keyword: str) -> bool:
     return isinstance(node.get(keyword), dict)
-
-
-def _regular_expression(text: str) -> Pattern | None:
-    """Return a document's regular expression, compiled to run in linear time; None where RE2 does not know it."""
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        pattern: Pattern = re2.compile(text, options)
-    except re2.error:
-        return None
-    return pattern

@@ -98,6 +98,10 @@ def _operation(
     if not (is_id and is_alone):
         document.findings.add(place.pointer, "operation_id_repeated" if is_id else "no_operation_id")
     item_denied = any(is_denied(item.node) for item in items)
+    if any(method in item.node for item in items[:-1]):
+        # Beside the path item's `$ref` the operation stands a second time, and nobody says which one holds.
+        document.findings.add(items[0].child(method).pointer, "operation_repeated")
+        item_denied = True
     return Operation(
         document=document,
         id=declared_id if is_id else f"{method.upper()} {template}",

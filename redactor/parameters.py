@@ -29,22 +29,49 @@ class Parameter(NamedTuple):
     place: Place
     denied: bool
     marked: bool
+    grants: bool = True
+    """Whether its marks count: not where another declaration of it may be the one that holds."""
 
 
 def parameters_of(operation: Operation, compiler: Compiler) -> list[Parameter]:
-    """Return an operation's parameters in document order; its own replace those of its path by name and place."""
+    """Return an operation's parameters in document order; its own replace those of its path by name and place.
+
+    What the path says is denied stays denied. Of declarations that cannot both hold (twice in one list, or beside the
+    `$ref` of a path item) all deny, and none grants but what they say alike.
+    """
     found: dict[tuple[str, str], Parameter] = {}
-    for level in (operation.path_items[-1], operation.place):
-        listed = level.child("parameters")
-        for index in range(len(listed.node) if isinstance(listed.node, list) else 0):
-            chain = operation.document.follow(listed.child(index))
-            parameter = _parameter(chain, compiler) if chain else None
-            if parameter is not None:
-                known = found.get((parameter.location, parameter.name))
-                # What the path says is denied stays denied, whatever the operation repeats.
-                denied = parameter.denied or (known is not None and known.denied)
-                found[parameter.location, parameter.name] = parameter._replace(denied=denied)
+    levels = [
+        [each for place in places for each in _listed(operation, place, compiler)]
+        for places in (operation.path_items, [operation.place])
+    ]
+    # One that cannot be read may be any of them.
+    are_all_read = all(each is not None for level in levels for each in level)
+    for level in levels:
+        rivals: dict[tuple[str, str], list[Parameter]] = {}
+        for each in filter(None, level):
+            rivals.setdefault((each.location, each.name), []).append(each)
+        for key, several in rivals.items():
+            denied = any(each.denied for each in several) or (key in found and found[key].denied)
+            agree = all(each.place.node == several[0].place.node for each in several)
+            found[key] = several[-1]._replace(denied=denied, grants=agree and are_all_read)
     return list(found.values())
+
+
+def _listed(operation: Operation, level: Place, compiler: Compiler) -> list[Parameter | None]:
+    """Return the parameters that a path item or an operation lists; None for what cannot be read as one."""
+    listed = level.child("parameters")
+    if listed.node is None:
+        return []
+    if not isinstance(listed.node, list):
+        operation.document.findings.add(listed.pointer, "unusable_parameter")
+        return [None]
+    found: list[Parameter | None] = []
+    for index in range(len(listed.node)):
+        chain = operation.document.follow(listed.child(index))
+        found.append(_parameter(chain, compiler) if chain else None)
+        if chain and found[-1] is None:
+            operation.document.findings.add(listed.child(index).pointer, "unusable_parameter")
+    return found
 
 
 def _parameter(chain: tuple[Place, ...], compiler: Compiler) -> Parameter | None:
@@ -62,7 +89,7 @@ def _parameter(chain: tuple[Place, ...], compiler: Compiler) -> Parameter | None
 def _plan_of(parameter: Parameter, compiler: Compiler, *, strict: bool) -> Plan | None:
     """Return what the parameter's schema and marks let through; None where it has no schema or is denied."""
     schema = parameter.place.child("schema")
-    if parameter.denied or schema.node is None or "content" in parameter.place.node:
+    if parameter.denied or not parameter.grants or schema.node is None or "content" in parameter.place.node:
         return None
     return compiler.compile(schema, strict=strict, marked=parameter.marked)
 
@@ -223,6 +250,8 @@ def query_parameters(operation: Operation, compiler: Compiler, *, strict: bool) 
         return ()
     declared = [each for each in parameters_of(operation, compiler) if each.location == "query"]
     claims = Counter(name for each in declared for name in _names_claimed(each, compiler))
+    for deep in (each for each in declared if _style(each.place.node)[0] == "deepObject"):
+        claims.update(each.name for each in declared if each.name.startswith(f"{deep.name}["))
     found: list[QueryParameter] = []
     for each in declared:
         plan = _plan_of(each, compiler, strict=strict)
@@ -240,12 +269,14 @@ def _names_claimed(parameter: Parameter, compiler: Compiler) -> Iterator[str]:
     yield parameter.name
     schema = parameter.place.child("schema")
     style, explode = _style(parameter.place.node)
-    if schema.node is None or (style, explode) != ("form", True):
+    is_deep = style == "deepObject"
+    if schema.node is None or not (is_deep or (style, explode) == ("form", True)):
         return
     properties = {
         name for branch in compiler.voices(schema).all for name in branch.place.node.get("properties", ())
     }
-    yield from properties - {parameter.name}
+    names = {f"{parameter.name}[{name}]" for name in properties} if is_deep else properties
+    yield from names - {parameter.name}
 
 
 def _style(node: Mapping[str, Any]) -> tuple[str, bool]:
@@ -270,7 +301,7 @@ def _object_parameters(
     plans = {each: part for each, part in plan.properties.items() if isinstance(part, Scalar)}
     if style == "deepObject":
         named = {f"{name}[{each}]": part for each, part in plans.items()}
-        yield from (ScalarParameter(each, part) for each, part in named.items() if claims.get(each, 0) == 0)
+        yield from (ScalarParameter(each, part) for each, part in named.items() if claims.get(each) == 1)
     elif style == "form" and explode:
         yield from (ScalarParameter(each, part) for each, part in plans.items() if claims.get(each) == 1)
     elif style == "form" and claims.get(name) == 1:

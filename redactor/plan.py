@@ -103,18 +103,35 @@ class Pattern(Protocol):
         ...
 
 
+class Keys(Protocol):
+    """A map's patterns, as far as they are needed."""
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """The patterns as the document has them."""
+        ...
+
+    def matching(self, key: str) -> Sequence[int] | None:
+        """Return which of them a key matches, in no order; None where that is in doubt."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class MapBranch:
     """What one schema says of keys it does not declare: patterns, else the plan for all others."""
 
-    patterns: tuple[tuple[Pattern, Plan], ...]
+    patterns: Keys
+    plans: tuple[Plan, ...]
+    """One for each pattern."""
     others: Plan | None
 
     def plans_for(self, key: str) -> tuple[Plan, ...]:
         """Return every plan that the key's value must pass; empty where the branch says nothing of it."""
-        matched = tuple(plan for pattern, plan in self.patterns if pattern.search(key) is not None)
-        if matched or self.others is None:
-            return matched
+        matching = self.patterns.matching(key) if self.plans else ()
+        if matching is None:
+            return (DROP,)
+        if matching or self.others is None:
+            return tuple(self.plans[index] for index in matching)
         return (self.others,)
 
 

@@ -209,7 +209,9 @@ def _property(plan: Plan, name: str) -> Plan:
 
 
 def _plans_of(branch: MapBranch, pattern: str | None) -> Iterator[Plan]:
-    matched = [plan for each, plan in branch.patterns if getattr(each, "pattern", "") == pattern]
+    matched = [
+        plan for text, plan in zip(branch.patterns.texts, branch.plans, strict=True) if text == pattern
+    ]
     if matched:
         yield from matched
     elif branch.others is not None:

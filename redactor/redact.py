@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from redactor.assemble import Matched, bare_event, matched_event, never_read, unmatched_event
-from redactor.bodies import ABSENT, NEVER_READ, Body, form_asks_for_method, is_absent, redact_body
+from redactor.bodies import ABSENT, NEVER_READ, Body, Content, body_asks_for_method, is_absent, redact_body
 from redactor.compiled import CompiledOperation
 from redactor.compiler import Compiler
 from redactor.config import RedactionConfig
@@ -20,8 +20,6 @@ from schemas.capture import Capture, decode_capture
 from schemas.errors import RefusalReason, RefusedCapture
 from schemas.event import AuditEvent, UnmatchedReason, encode_event
 from schemas.identity import MS_MAX, derive_id, new_id, parse_id, parse_rfc3339_ms
-
-_FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 
 
 class Redactor:
@@ -86,11 +84,13 @@ class Redactor:
         response = self._headers.of_response(capture.response.headers)
         pairs = split_query(url.query)
         host = read_host(request.once("host") or "") if request.present("host") else None
+        sent = Content(capture.request, request, self._config.limits.body_bytes_max)
         match = self._routes.match(url, host, capture.request.method, segments)
         if (
             overrides_method(capture.request.headers)
             or asks_for_method(url.query)
-            or self._form_overrides_method(capture, request)
+            # The frameworks that heed a body's field do so for POST alone.
+            or (capture.request.method == "POST" and not never_read(capture) and body_asks_for_method(sent))
         ):
             match = Match((), UnmatchedReason.METHOD_OVERRIDE, self._routes.known_path(url, host, segments))
         known = self._headers.known(request, response)
@@ -105,16 +105,10 @@ class Redactor:
             governing,
             path,
             governing.uri(path, pairs, strict=strict),
-            self._request_body(capture, request, governing),
+            self._request_body(capture, sent, governing),
             self._response_body(capture, response, governing),
         )
         return matched_event(capture, event_id, matched, known)
-
-    def _form_overrides_method(self, capture: Capture, fields: Fields) -> bool:
-        """Tell whether a form asks for another method; the frameworks that heed it do so for POST alone."""
-        if capture.request.method != "POST" or media_type(fields) not in _FORMS:
-            return False
-        return form_asks_for_method(capture.request, fields, self._config.limits.body_bytes_max)
 
     def _governed_by(self, routes: tuple[Route, ...]) -> Governing:
         key = tuple(id(route) for route in routes)
@@ -134,13 +128,13 @@ class Redactor:
             self._compiled[key] = compiled
         return compiled
 
-    def _request_body(self, capture: Capture, fields: Fields, governing: Governing) -> Body:
+    def _request_body(self, capture: Capture, sent: Content, governing: Governing) -> Body:
         if never_read(capture):
             return NEVER_READ
         if is_absent(capture.request):
             return ABSENT
-        media = governing.request(media_type(fields), strict=capture.response.status >= 400)
-        return redact_body(capture.request, fields, media, self._config.limits)
+        media = governing.request(media_type(sent.fields), strict=capture.response.status >= 400)
+        return redact_body(sent, media, self._config.limits)
 
     def _response_body(self, capture: Capture, fields: Fields, governing: Governing) -> Body:
         granted = capture.request.method == "GET" and governing.keeps_get_response
@@ -149,7 +143,8 @@ class Redactor:
         if is_absent(capture.response):
             return ABSENT
         media = governing.response(capture.response.status, media_type(fields))
-        return redact_body(capture.response, fields, media, self._config.limits)
+        content = Content(capture.response, fields, self._config.limits.body_bytes_max)
+        return redact_body(content, media, self._config.limits)
 
 
 def redact_lines(

@@ -9,7 +9,17 @@ from urllib.parse import quote, unquote_to_bytes
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://([^/]*)(.*)", re.DOTALL)
 _HOST = re.compile(r"[a-z0-9._\-]{1,253}|\[[0-9a-f:.]{2,45}\]")
 _MATCHES_NOTHING = re.compile(r"[\x00-\x1f\x7f-\x9f/\\;%\ud800-\udfff]")
-_METHOD_FIELDS = frozenset({"_method", "x_http_method_override", "x_http_method", "x_method_override"})
+_METHOD_FIELDS = frozenset(
+    {
+        "_method",
+        "_http_method",
+        "_httpmethod",
+        "http_method_override",
+        "x_http_method_override",
+        "x_http_method",
+        "x_method_override",
+    }
+)
 _FOLDED = str.maketrans(". -$", "____")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SEGMENT_SAFE = "-._~!$&'()*+,=:@"
@@ -86,10 +96,15 @@ def asks_for_method(query: str) -> bool:
         return False
     for field in re.split("[&;]", query):
         name = unquote_to_bytes(field.partition("=")[0].replace("+", " ")).decode(errors="replace")
-        plain = re.split(r"[\x00\[]", name.strip())[0].lower()
-        if plain.translate(_FOLDED) in _METHOD_FIELDS:
+        if names_method(name):
             return True
     return False
+
+
+def names_method(name: str) -> bool:
+    """Tell whether a field of this name is taken for another method, as any framework might fold it."""
+    plain = re.split(r"[\x00\[]", name.strip())[0].lower()
+    return plain.translate(_FOLDED) in _METHOD_FIELDS
 
 
 class QueryPair(NamedTuple):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cramjam
 import pytest
 
 from redactor.config import DocumentConfig, RedactionConfig
@@ -15,7 +17,7 @@ from redactor.document import parse_document
 from redactor.encodings import decode_content
 from redactor.redact import Redactor
 from redactor.wellformed import Unusable, read_json
-from schemas.capture import Capture, CapturedRequest, CapturedResponse
+from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers
 from schemas.event import BodyReason, UnmatchedReason, decode_event
 from schemas.identity import new_id
 
@@ -265,3 +267,223 @@ def test_a_value_that_does_not_fit_decides_nothing_about_its_neighbours(other: s
     one = redactor(described)
     assert event(one, {}, f"/x?q=1&q={other}").raw.uri == "/x?q=1"
     assert event(one, {}, "/x?o=a,1,z,2,z,3").raw.uri == event(one, {}, "/x?o=a,1").raw.uri == "/x?o=a,1"
+
+
+def described(parameters: Any, item: Mapping[str, Any] | None = None, **more: Any) -> Node:
+    operation = {"operationId": "x", "parameters": parameters, "responses": {"200": {}}}
+    return {**document(S), "paths": {"/x": {"get": operation, **(item or {})}}, **more}
+
+
+def in_query(name: str, schema: Any, **more: Any) -> Node:
+    return {"name": name, "in": "query", "schema": schema, **more}
+
+
+def recorded(described: Node, query: str) -> str | None:
+    uri = event(redactor(described), {}, f"/x?{query}", method="GET").raw.uri
+    return None if uri is None else str(uri)
+
+
+@pytest.mark.parametrize("beside", [D, S, {"type": "string", "format": "password"}])
+def test_parameters_beside_a_path_items_reference_are_heard(beside: Node) -> None:
+    target = described([], {"parameters": [in_query("q", M)]})["paths"]["/x"]
+    items = {"components": {"pathItems": {"P": target}}}
+    reference = {"$ref": "#/components/pathItems/P"}
+    assert recorded({**document(S), "paths": {"/x": reference}, **items}, "q=k") == "/x?q=k"
+    item = {**reference, "parameters": [in_query("q", beside)]}
+    assert recorded({**document(S), "paths": {"/x": item}, **items}, "q=SECRET") == "/x"
+
+
+def test_operations_beside_a_path_items_reference_are_not_trusted_with_less() -> None:
+    item = {"$ref": "#/components/pathItems/P", "get": {"x-auditable": False}}
+    target = described([in_query("q", M)])["paths"]["/x"]
+    found = {**document(S), "paths": {"/x": item}, "components": {"pathItems": {"P": target}}}
+    assert recorded(found, "q=SECRET") == "/x"
+
+
+@pytest.mark.parametrize("schema", [an_object(token=D), an_object(token=S), {"type": "object"}])
+def test_what_a_deep_object_may_claim_is_kept_for_no_other_parameter(schema: Node) -> None:
+    deep = in_query("f", schema, style="deepObject", explode=True)
+    assert recorded(described([deep, in_query("f[token]", M)]), "f[token]=SECRET") == "/x"
+    assert recorded(described([in_query("f[token]", M), deep]), "f[token]=SECRET") == "/x"
+
+
+@pytest.mark.parametrize("other", [S, D])
+def test_of_a_parameter_declared_twice_the_weaker_wins(other: Node) -> None:
+    for schemas in ((other, M), (M, other)):
+        assert recorded(described([in_query("q", each) for each in schemas]), "q=SECRET") == "/x"
+    assert recorded(described([in_query("q", M), in_query("q", M)]), "q=k") == "/x?q=k"
+
+
+def test_a_parameter_that_cannot_be_read_may_have_been_any() -> None:
+    broken = {"$ref": "#/components/parameters/Gone"}
+    assert recorded(described([broken], {"parameters": [in_query("q", M)]}), "q=SECRET") == "/x"
+
+
+@pytest.mark.parametrize("rest", [b"x", b"garbage", b"\x00", b"\x03"])
+def test_bytes_behind_a_brotli_stream_are_an_encoding_not_read(rest: bytes) -> None:
+    for payload in (b"", b"{}", b'{"a": "' + b"k" * 70_000 + b'"}'):
+        content = bytes(cramjam.brotli.compress(payload))
+        assert decode_content(content, ["br"], 1_048_576) == payload
+        with pytest.raises(Unusable) as caught:
+            decode_content(content + rest, ["br"], 1_048_576)
+        assert caught.value.reason is BodyReason.ENCODING
+
+
+@pytest.mark.parametrize(
+    "denying",
+    [
+        {"patternProperties": {"^s": {"x-sensitive": True}}},
+        {"additionalProperties": {"x-sensitive": True}},
+        {"unevaluatedProperties": {"x-sensitive": True}},
+        {"allOf": [{"patternProperties": {"^s": {"x-sensitive": True}}}]},
+    ],
+)
+def test_a_denial_in_a_map_beside_the_wrong_type_is_heard(denying: Node) -> None:
+    assert kept({"oneOf": [an_object(secret=M), {"type": "string", **denying}]}, {"secret": "SECRET"}) is None
+
+
+PET = {**an_object(t=M, name=M), "discriminator": {"propertyName": "t"}}
+PET_REFERENCE = {"$ref": "#/components/schemas/Pet"}
+DENIED_NAME = {"properties": {"name": {"x-sensitive": True}}}
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"Alias": PET_REFERENCE, "Cat": {"allOf": [{"$ref": "#/components/schemas/Alias"}, DENIED_NAME]}},
+        {"Cat": {**PET_REFERENCE, **DENIED_NAME}},
+        {"Cat": {"allOf": [{"allOf": [PET_REFERENCE]}, DENIED_NAME]}},
+        {"Cat": {"allOf": [{"description": "d", **PET_REFERENCE}, DENIED_NAME]}},
+        {
+            "Base": {**PET_REFERENCE, "title": "B"},
+            "Cat": {"$ref": "#/components/schemas/Base", **DENIED_NAME},
+        },
+        {"Cat": {"anyOf": [PET_REFERENCE, {"type": "string"}], **DENIED_NAME}},
+    ],
+)
+def test_a_denial_in_an_extension_by_any_way_is_heard(others: Node) -> None:
+    found = kept(PET_REFERENCE, {"t": "Cat", "name": "SECRET"}, {"Pet": PET, **others})
+    assert found == {"t": "Cat"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "key"),
+    [
+        (r"^\s*secret", "\u00a0secret"),
+        (r"^\s*secret", "\ufeffsecret"),
+        (r"^\s*secret", "\u000bsecret"),
+        (r"^[\s_]secret", "\u2003secret"),
+        (r"^\Ssecret", "Xsecret"),
+        (r"^[\S]secret", "Xsecret"),
+        (r"\zsecret", "zsecret"),
+        (r"\Asecret", "Asecret"),
+        (r"\Qsecret", "Qsecret"),
+        (r"\asecret", "asecret"),
+        (r"\Csecret", "Csecret"),
+        (r"\pLsecret", "pLsecret"),
+        (r"\p{L}secret", "p{L}secret"),
+        ("(?i)SECRET", "secret"),
+        ("^[[:alpha:]]", ":]secret"),
+        ("^[^]secret", "xsecret"),
+        ("^[]secret", "]secret"),
+        ("^..$", "\U0001f600"),
+        (r"^[^a]{2}$", "\U0001f600"),
+        (r"^[^a]$", "\U0001f600"),
+        ("\\u0073ecret", "secret"),
+        ("^\\x73ecret$", "secret"),
+        (r"^(?=s)", "secret"),
+        (r"\cJ", "\n"),
+        (r"^s\0", "s\u0000"),
+        (r"^s\-e", "s-e"),
+        (r"^[\w-]+$", "s-e"),
+    ],
+)
+def test_a_denying_pattern_means_what_ecma_262_says(pattern: str, key: str) -> None:
+    schema = {
+        **OVERLAPPING,
+        "patternProperties": {pattern: {"x-sensitive": True}},
+        "additionalProperties": M,
+    }
+    assert kept(schema, {key: "SECRET"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "key"),
+    [
+        (r"^\S$", "\u00a0"),
+        (".", "\u2028"),
+        (".", "\r"),
+        ("^a$", "a\n"),
+        ("^..$", "\U0001f600"),
+        ("^.$", "\U0001f600"),
+        (r"^\w$", "\u00e9"),
+        (r"^\d$", "\u0665"),
+    ],
+)
+def test_a_granting_pattern_grants_no_more_than_ecma_262_says(pattern: str, key: str) -> None:
+    schema = {**OVERLAPPING, "patternProperties": {pattern: M}, "additionalProperties": S}
+    assert kept(schema, {key: "SECRET"}) == {}
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^\S+$", "^.*$", "^[a-z]{2,8}$", r"^[\w.:-]+$", "^(?:ke|x)y$", "^k.y", "\\u006b"]
+)
+def test_usual_patterns_grant(pattern: str) -> None:
+    schema = {**OVERLAPPING, "patternProperties": {pattern: M}}
+    assert kept(schema, {"key": "k"}) == {"key": "k"}
+
+
+@pytest.mark.parametrize("coding", [None, "gzip"])
+@pytest.mark.parametrize(
+    "text",
+    ['{"_method": "DELETE"}', '{"a": {}, "\\u005fmethod": 1}', '{"_METHOD": "PUT"}', '{"_method": "X"'],
+)
+def test_a_method_override_in_a_json_body_is_seen(text: str, coding: str | None) -> None:
+    body = text.encode() if coding is None else gzip.compress(text.encode())
+    headers: Headers = {"content-type": "application/json"}
+    headers |= {"content-encoding": coding} if coding else {}
+    capture = Capture(
+        CapturedRequest("POST", "/x", headers, body_base64=base64.b64encode(body).decode()),
+        CapturedResponse(200, {"content-type": "application/json"}, '{"p": "SECRET"}'),
+    )
+    value = redactor(document(an_object(p=M))).redact(capture, EVENT_ID)
+    assert value is not None
+    assert decode_event(value).receipt.unmatched is UnmatchedReason.METHOD_OVERRIDE
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": {"_method": "DELETE"}}', '["_method"]', '{"method": "PUT"}', '"_method"']
+)
+def test_a_json_body_that_names_a_method_elsewhere_is_none(text: str) -> None:
+    capture = Capture(
+        CapturedRequest("POST", "/x", {"content-type": "application/json"}, text),
+        CapturedResponse(200, {"content-type": "application/json"}, '{"p": "k"}'),
+    )
+    value = redactor(document(an_object(p=M))).redact(capture, EVENT_ID)
+    assert value is not None
+    assert decode_event(value).receipt.unmatched is None
+
+
+@pytest.mark.parametrize("name", ["_HttpMethod", "_http_method", "X-HTTP-Method"])
+def test_a_method_override_by_a_longer_name_is_seen(name: str) -> None:
+    found = event(redactor(document(an_object(p=M))), {"p": "SECRET"}, f"/x?{name}=DELETE")
+    assert found.receipt.unmatched is UnmatchedReason.METHOD_OVERRIDE
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "application/x-www-form-urlencoded"])
+def test_a_requests_body_is_decoded_once(monkeypatch: pytest.MonkeyPatch, media_type: str) -> None:
+    decoded = []
+
+    def counted(content: bytes, codings: list[str], bytes_max: int) -> bytes:
+        decoded.append(codings)
+        return decode_content(content, codings, bytes_max)
+
+    monkeypatch.setattr("redactor.bodies.decode_content", counted)
+    headers: Headers = {"content-type": media_type, "content-encoding": "gzip"}
+    body = base64.b64encode(gzip.compress(b'{"a": "\\u005f_method"}')).decode()
+    one = document(S)
+    one["paths"]["/x"]["post"]["requestBody"] = {"content": {media_type: {"schema": an_object(a=M)}}}
+    redactor(one).redact(
+        Capture(CapturedRequest("POST", "/x", headers, body_base64=body), CapturedResponse(200)), EVENT_ID
+    )
+    assert decoded == [["gzip"]]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from tests.unit.redactor.pairs import MARKED, NOTHING, TEXT, Node, an_object, kept, kept_text
 
 
@@ -44,3 +46,22 @@ def test_null_is_kept_at_a_marked_node_alone() -> None:
 
 def test_defaults_are_never_filled_in() -> None:
     assert kept(an_object(a=MARKED | {"default": "d"}, b=MARKED), {"b": "1"}) == {"b": "1"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "x-auditable": True, "additionalProperties": MARKED},
+        {"type": "object", "x-auditable": True, "patternProperties": {".": MARKED, "^[a-z]": MARKED}},
+        {"allOf": [{"type": "object", "x-auditable": True, "additionalProperties": MARKED}] * 2},
+    ],
+)
+def test_map_keys_are_sorted_and_stand_behind_declared_names(schema: Node) -> None:
+    declared = {"allOf": [schema, an_object(n=MARKED)]}
+    for body in ({"b": "1", "a": "2", "n": "3", "c": "4"}, {"c": "4", "n": "3", "a": "2", "b": "1"}):
+        assert kept_text(declared, body) == '{"n":"3","a":"2","b":"1","c":"4"}'
+
+
+def test_a_free_form_object_keeps_its_own_order() -> None:
+    schema = an_object(f={"type": "object", "x-auditable": True})
+    assert kept_text(schema, {"f": {"b": "1", "a": "2"}}) == '{"f":{"b":"1","a":"2"}}'

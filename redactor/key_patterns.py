@@ -1,0 +1,132 @@
+"""A document's regular expressions on keys: ECMA-262, run by RE2 in linear time (rule 4).
+
+The two differ in what a few expressions mean. What can be translated is; what RE2 alone knows, or what readers of
+ECMA-262 disagree about, makes a pattern unusable. Whether a character beyond U+FFFF is one or two is such a question
+too: a key of which the answer depends on it is in doubt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import re2
+
+from redactor.plan import Pattern
+
+_SPACE = r"\t\n\x0b\x0c\r \x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}\x{feff}"
+_TRANSLATED = {
+    (False, "."): r"[^\n\r\x{2028}\x{2029}]",
+    (False, r"\s"): f"[{_SPACE}]",
+    (False, r"\S"): f"[^{_SPACE}]",
+    (True, r"\s"): _SPACE,
+}
+_TOKEN = re.compile(
+    r"(?P<unit>\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4})"
+    r"|(?P<plain>\\x[0-9a-fA-F]{2}|\\[dDwWbBtnrvf]|\\[!-/:-@\[-^`{-~])"
+    r"|(?P<space>\\[sS])"
+    r"|(?P<opening>\[\^?(?!\]))"
+    r"|(?P<group>\(\?:|\(\?<[A-Za-z_]|\((?!\?))"
+    r"|(?P<other>[^\\])"
+)
+_BEYOND = re.compile("[\U00010000-\U0010ffff]")
+_TWO_UNITS = "\ue000\ue001"
+
+
+def translated(text: str) -> str | None:
+    """Return a pattern of ECMA-262 as RE2 takes it; None where the two may not mean the same."""
+    parts: list[str] = []
+    in_class = False
+    position = 0
+    while position < len(text):
+        token = _TOKEN.match(text, position)
+        if token is None or not _is_clear(text, token, in_class=in_class):
+            return None
+        if token.lastgroup == "unit":
+            parts.append(r"\x{" + token[0][2:] + "}")
+        else:
+            parts.append(_TRANSLATED.get((in_class, token[0]), token[0]))
+        if not in_class and token.lastgroup == "opening":
+            in_class = True
+        elif in_class and token[0] == "]":
+            in_class = False
+        position = token.end()
+    return "".join(parts)
+
+
+def _is_clear(text: str, token: re.Match[str], *, in_class: bool) -> bool:
+    """Tell whether a token means one thing where it stands."""
+    if not in_class:
+        return not (token.lastgroup == "other" and token[0] in "[(")
+    before, after = text[: token.start()], text[token.end() :]
+    if token.lastgroup == "space":
+        # At the end of a range it would be a range of its own.
+        starts_range = after.startswith("-") and not after.startswith("-]")
+        ends_range = before.endswith("-") and not before.endswith(("[-", "[^-"))
+        return token[0] == r"\s" and not (starts_range or ends_range)
+    # What looks like a class within a class is one to RE2 alone.
+    return not (token[0].startswith("[") and after[:1] in (":", ".", "="))
+
+
+class KeyPattern:
+    """One pattern of a document that can be used."""
+
+    __slots__ = ("_regular", "pattern")
+
+    def __init__(self, pattern: str, regular: Pattern) -> None:
+        self.pattern = pattern
+        """As the document has it."""
+        self._regular = regular
+
+    @classmethod
+    def of(cls, text: str) -> KeyPattern | None:
+        """Return the pattern; None where it is unusable."""
+        ecma = translated(text)
+        if ecma is None:
+            return None
+        try:
+            return cls(text, re2.compile(ecma, _options()))
+        except re2.error:
+            return None
+
+    def matches(self, key: str) -> bool | None:
+        """Tell whether a key matches; None where that is in doubt."""
+        found = self._regular.search(key) is not None
+        if key.isascii() or _BEYOND.search(key) is None:
+            return found
+        as_units = self._regular.search(_BEYOND.sub(_TWO_UNITS, key)) is not None
+        return found if found == as_units else None
+
+
+class KeyPatterns:
+    """The patterns of one map, asked together."""
+
+    __slots__ = ("_always", "_patterns", "_set", "texts")
+
+    def __init__(self, patterns: Sequence[KeyPattern]) -> None:
+        self._patterns = tuple(patterns)
+        self.texts = tuple(each.pattern for each in patterns)
+        self._always = len(self._patterns)
+        self._set: re2.Set | None = None
+        if len(self._patterns) > 1:
+            self._set = re2.Set.SearchSet(_options())
+            for each in self._patterns:
+                self._set.Add(translated(each.pattern) or "")
+            # A set that runs out of memory finds nothing, and does not say so: then this is missing, too.
+            self._set.Add("")
+            self._set.Compile()
+
+    def matching(self, key: str) -> Sequence[int] | None:
+        """Return which patterns a key matches, in no order; None where that is in doubt."""
+        if self._set is not None and (key.isascii() or _BEYOND.search(key) is None):
+            found: list[int] = self._set.Match(key) or []
+            if self._always in found:
+                return [index for index in found if index != self._always]
+        said = [each.matches(key) for each in self._patterns]
+        return None if None in said else [index for index, matches in enumerate(said) if matches]
+
+
+def _options() -> re2.Options:
+    options = re2.Options()
+    options.log_errors = False
+    return options
