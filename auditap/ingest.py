@@ -82,6 +82,7 @@ class IngestorProcess:
             metrics=self._metrics,
             interval_ms=settings.ingest.completion_interval_ms,
             records_max=settings.ingest.completion_records_max,
+            share_max=settings.ingest.completion_share_max,
         )
         await store.check_login()
         await self._server.start()

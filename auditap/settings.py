@@ -145,7 +145,11 @@ class IngestSettings(_Group):
     address: _IngestAddress = _IngestAddress()
     bounds: IngestorConfig = IngestorConfig()
     completion_interval_ms: int = Field(default=5_000, ge=1)
-    completion_records_max: int = Field(default=1_000, ge=1)
+    """How long completing partial records rests when it has been through all of them."""
+    completion_records_max: int = Field(default=5_000, ge=1)
+    """Partial records looked at in one transaction."""
+    completion_share_max: float = Field(default=0.5, gt=0, le=1)
+    """The part of the time that completion may work while there is work; the rest is ingest's."""
     partitions_ahead_days: int = Field(default=3, ge=1, le=300)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Protocol
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
@@ -12,10 +14,11 @@ import structlog
 
 from schemas.errors import RetryableError
 from schemas.metric_defs import Metrics
-from schemas.record import EnrichmentState
 
 log = structlog.get_logger("ingestor.completion")
 _FIRST = UUID(int=0)
+_FRUITLESS_PAUSE_S_MIN = 0.01
+_FRUITLESS_PAUSE_S_MAX = 1.0
 
 
 class Incomplete(msgspec.Struct, frozen=True):
@@ -45,14 +48,27 @@ class Completed(msgspec.Struct, frozen=True):
     state: str
 
 
+Resolve = Callable[[Sequence[Incomplete]], Awaitable[Sequence[Completed]]]
+
+
+class Step(NamedTuple):
+    """A bounded part of the work that is done. `last`: the id to go on after; `tried`: how many were looked at."""
+
+    last: UUID
+    tried: int
+    completed: Sequence[Completed]
+
+
 class CompletionStore(Protocol):
     """Where incomplete records are found and what is found out about them goes."""
 
-    async def incomplete(self, after: UUID, records_max: int) -> Sequence[Incomplete]:
-        """Return partial records with a higher id than `after`, in the order of their ids. Raises RetryableError."""
+    async def complete_next(self, after: UUID, records_max: int, resolve: Resolve) -> Step | None:
+        """Hand the next partial records after `after` to `resolve`, in the order of their ids, and store what it found.
 
-    async def complete(self, completed: Sequence[Completed]) -> None:
-        """Return once all are durable. A record completed already stays as it is. Raises RetryableError."""
+        All of it or nothing is durable on return, and while `resolve` works no other process works on the same
+        records. A record completed already stays as it is. None: there are none left, or others work on them.
+        Raises RetryableError.
+        """
 
 
 class Resolver(Protocol):
@@ -66,7 +82,12 @@ class Resolver(Protocol):
 
 
 class Completer:
-    """Walks over the partial records again and again, a bounded number at a time."""
+    """Walks over the partial records again and again, a bounded number at a time, beside other processes that do.
+
+    It works for at most `share_max` of the time, so that ingest keeps the rest: a step that took long because the
+    machine is busy is followed by a pause that is longer too. Steps that complete nothing are followed by growing
+    ones, because a service is away.
+    """
 
     def __init__(
         self,
@@ -75,13 +96,17 @@ class Completer:
         resolver: Resolver,
         metrics: Metrics,
         interval_ms: int = 5_000,
-        records_max: int = 1_000,
+        records_max: int = 5_000,
+        share_max: float = 0.5,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._resolver = resolver
         self._metrics = metrics
-        self._interval_ms = interval_ms
+        self._interval_s = interval_ms / 1000
         self._records_max = records_max
+        self._pause_per_s = 1 / share_max - 1
+        self._timer = timer
 
     async def run(self, stop: asyncio.Event) -> None:
         """Complete what can be completed until `stop` is set; rests between passes."""
@@ -90,27 +115,32 @@ class Completer:
                 await self.pass_over(stop)
             except RetryableError as away:
                 log.warning("completion_deferred", cause=str(away))
-            try:
-                await asyncio.wait_for(stop.wait(), self._interval_ms / 1000)
-            except TimeoutError:
-                continue
+            await _pause(stop, self._interval_s)
 
     async def pass_over(self, stop: asyncio.Event) -> int:
         """Go through all partial records once and return how many are no longer partial."""
-        after, done = _FIRST, 0
+        after, done, fruitless = _FIRST, 0, 0
         while not stop.is_set():
-            records = await self._store.incomplete(after, self._records_max)
-            if not records:
+            began_s = self._timer()
+            step = await self._store.complete_next(after, self._records_max, self._resolver.resolve)
+            if step is None:
                 break
-            after = records[-1].id
-            found = [
-                completed
-                for completed in await self._resolver.resolve(records)
-                if completed.state != EnrichmentState.PARTIAL
-            ]
-            if found:
-                await self._store.complete(found)
-                done += len(found)
-            for completed in found:
+            after = step.last
+            done += len(step.completed)
+            for completed in step.completed:
                 self._metrics.records_completed.labels(completed.state).inc()
+            fruitless = fruitless + 1 if step.tried and not step.completed else 0
+            await _pause(stop, self._pause_s(self._timer() - began_s, fruitless))
         return done
+
+    def _pause_s(self, took_s: float, fruitless: int) -> float:
+        pause_s = took_s * self._pause_per_s
+        if fruitless:
+            grown_s = _FRUITLESS_PAUSE_S_MIN * 2 ** min(fruitless, 16)
+            pause_s = max(pause_s, min(grown_s, _FRUITLESS_PAUSE_S_MAX, self._interval_s))
+        return pause_s
+
+
+async def _pause(stop: asyncio.Event, pause_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), pause_s)

@@ -14,12 +14,12 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from ingestor.completion import Completed, Incomplete
+from ingestor.completion import Completed, Incomplete, Resolve, Step
 from ingestor.config import DAY_MS
 from ingestor.ports import DeadLetter, StoreOutcome
 from schemas.errors import BuriedEvent, DeadLetterReason, RetryableError, StartupError
 from schemas.identity import id_ms, parse_id
-from schemas.record import COLUMNS, Record
+from schemas.record import COLUMNS, EnrichmentState, Record
 from schemas.sql import query
 
 _Row = tuple[int, Record]
@@ -42,6 +42,8 @@ _CONNECTION_ERRORS = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
+# What one step of completion may span, however far apart what waits lies.
+_SPAN_MS_MAX = 30 * DAY_MS
 _record_as_tuple = msgspec.structs.astuple
 
 
@@ -66,7 +68,11 @@ class PostgresStore:
                 command_timeout=command_timeout_ms / 1000,
                 timeout=10,
                 init=_prepare_session,
-                server_settings={"application_name": "auditap-ingest"},
+                server_settings={
+                    "application_name": "auditap-ingest",
+                    # A plan for the given ids locks the partitions they lie in, a generic one all that there are.
+                    "plan_cache_mode": "force_custom_plan",
+                },
             )
             await pool
         except ValueError:
@@ -152,6 +158,8 @@ class PostgresStore:
             )
             status: str = await connection.execute(query("store_records"))
             stored = int(status.rpartition(" ")[2])
+            if any(record.enrichment == EnrichmentState.PARTIAL for _, record in rows):
+                await connection.execute(query("note_partial"))
             if stored == len(rows):
                 return StoreOutcome(stored, 0, ())
             conflicts = await _conflicts(connection, rows)
@@ -168,21 +176,11 @@ class PostgresStore:
         except _CONNECTION_ERRORS as away:
             raise RetryableError(f"Postgres: {type(away).__name__}") from None
 
-    async def incomplete(self, after: UUID, records_max: int) -> Sequence[Incomplete]:
-        """See `CompletionStore.incomplete`."""
+    async def complete_next(self, after: UUID, records_max: int, resolve: Resolve) -> Step | None:
+        """See `CompletionStore.complete_next`."""
         try:
-            async with self._pool.acquire() as connection:
-                rows = await connection.fetch(query("partial_records"), after, records_max)
-        except _CONNECTION_ERRORS as away:
-            raise RetryableError(f"Postgres: {type(away).__name__}") from None
-        return [Incomplete(**dict(row)) for row in rows]
-
-    async def complete(self, completed: Sequence[Completed]) -> None:
-        """See `CompletionStore.complete`."""
-        columns = [list(column) for column in zip(*map(_record_as_tuple, completed), strict=True)]
-        try:
-            async with self._pool.acquire() as connection:
-                await connection.execute(query("store_enrichments"), *columns)
+            async with self._pool.acquire() as connection, connection.transaction():
+                return await _complete_next(connection, after, records_max, resolve)
         except _CONNECTION_ERRORS as away:
             raise RetryableError(f"Postgres: {type(away).__name__}") from None
 
@@ -194,6 +192,30 @@ async def _prepare_session(connection: asyncpg.Connection) -> None:
 def _is_missing_partition(fault: Exception) -> bool:
     """Tell a row without a partition, which was there and has been dropped, from one that breaks a constraint."""
     return isinstance(fault, asyncpg.CheckViolationError) and fault.constraint_name is None
+
+
+async def _complete_next(
+    connection: _Connection, after: UUID, records_max: int, resolve: Resolve
+) -> Step | None:
+    rows = await connection.fetch(query("claim_partial"), after, records_max)
+    if not rows:
+        return None
+    ids = _within_span([row["id"] for row in rows])
+    found = await connection.fetch(query("incomplete_records"), ids, ids[0], ids[-1])
+    incomplete = [Incomplete(**dict(row)) for row in found]
+    completed = [each for each in await resolve(incomplete) if each.state != EnrichmentState.PARTIAL]
+    # Notes of records that need nothing are there after a repeat, and go as well.
+    done = set(ids) - {each.id for each in incomplete} | {each.id for each in completed}
+    if done:
+        columns = [[getattr(each, name) for each in completed] for name in Completed.__struct_fields__]
+        await connection.execute(query("store_enrichments"), *columns, sorted(done))
+    return Step(ids[-1], len(incomplete), completed)
+
+
+def _within_span(ids: Sequence[UUID]) -> Sequence[UUID]:
+    """Return the first of sorted ids, as far as they lie so close that they touch few partitions."""
+    end_ms = id_ms(ids[0].hex) + _SPAN_MS_MAX
+    return [each for each in ids if id_ms(each.hex) < end_ms]
 
 
 async def _conflicts(connection: _Connection, rows: Sequence[_Row]) -> list[int]:

@@ -1,4 +1,4 @@
-"""A record store in memory: `RecordStore` and `DeadLetters` for tests without a database."""
+"""A record store in memory: `RecordStore`, `DeadLetters` and `CompletionStore` for tests without a database."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from uuid import UUID
 
+from ingestor.completion import Completed, Incomplete, Resolve, Step
 from ingestor.ports import DeadLetter, StoreOutcome
 from schemas.errors import BuriedEvent, DeadLetterReason, RetryableError
-from schemas.record import Record
+from schemas.record import EnrichmentState, Record
 
 
 class MemoryRecordStore:
@@ -17,6 +18,8 @@ class MemoryRecordStore:
     def __init__(self) -> None:
         self.records: dict[UUID, Record] = {}
         self.letters: dict[tuple[str, int, int], DeadLetter] = {}
+        self.completed: dict[UUID, Completed] = {}
+        self.working: set[UUID] = set()
         self.away = False
 
     async def store(self, records: Sequence[Record]) -> StoreOutcome:
@@ -31,6 +34,23 @@ class MemoryRecordStore:
             if there.event_digest != record.event_digest:
                 refused.append((index, BuriedEvent(DeadLetterReason.ID_CONFLICT)))
         return StoreOutcome(stored, len(records) - stored - len(refused), refused)
+
+    async def complete_next(self, after: UUID, records_max: int, resolve: Resolve) -> Step | None:
+        self._check()
+        ours = self.records.keys() - self.completed.keys() - self.working
+        waiting = sorted(
+            each for each in ours if each > after and self.records[each].enrichment == EnrichmentState.PARTIAL
+        )[:records_max]
+        if not waiting:
+            return None
+        self.working.update(waiting)
+        try:
+            found = await resolve([_incomplete(self.records[each]) for each in waiting])
+        finally:
+            self.working.difference_update(waiting)
+        completed = [each for each in found if each.state != EnrichmentState.PARTIAL]
+        self.completed |= {each.id: each for each in completed}
+        return Step(waiting[-1], len(waiting), completed)
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         self._check()
@@ -53,3 +73,7 @@ def _storable(record: Record) -> bool:
     except ValueError:
         return False
     return not any("\0" in text for text in texts)
+
+
+def _incomplete(record: Record) -> Incomplete:
+    return Incomplete(**{name: getattr(record, name) for name in Incomplete.__struct_fields__})

@@ -1,0 +1,294 @@
+"""Whether ingest keeps its rate while a million partial records are completed.
+
+`python -m bench.completion --dir FOLDER` starts an embedded Postgres in the folder, fills it with partial records, and then
+ingests without end while completion runs for a while and rests for a while, in turns, until nothing is partial. Both
+rates come from the same run, so that whatever else the machine does falls on both. Writes
+`bench/RESULTS-completion.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import platform
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import uvloop
+
+from auditap.database import administrator, ensure_database
+from auditap.embedded_postgres import EmbeddedPostgres
+from auditap.logs import configure_logs
+from enricher.cache import LookUpCache
+from enricher.config import CacheConfig
+from enricher.enrich import Enricher
+from enricher.ports import Absent, Found, Kind
+from ingestor.completion import Completed, Completer, Incomplete
+from ingestor.config import IngestorConfig
+from ingestor.ingest import Ingestor
+from ingestor.ports import Batch, EventSource, Partition, RevokeListener, SourceEvent
+from ingestor.postgres_store import PostgresStore
+from schemas.event import Account, encode_event
+from schemas.identity import new_id
+from schemas.metric_defs import Metrics
+from schemas.record import COLUMNS
+from tests.audit_database import AuditDatabase, migrated
+from tests.records import event, record
+
+RESULTS = Path(__file__).parent / "RESULTS-completion.md"
+_DATABASE = "bench"
+_ACCOUNTS = 2_000
+_CHUNK_RECORDS = 20_000
+_KEPT_MIN = 0.8
+
+
+class Directory:
+    """Knows every account, at once."""
+
+    async def look_up(self, kind: Kind, key: str) -> Found | Absent:
+        return Found(name=f"{kind} {key}")
+
+
+class EndlessSource:
+    """Gives events as fast as they are taken: the same bytes again with fresh ids, so that making them costs little."""
+
+    def __init__(self, listener: RevokeListener) -> None:
+        self._listener = listener
+        self._offset = 0
+        self._values = [
+            encode_event(event(0, id="0" * 32, account=Account(id=f"a{number % _ACCOUNTS}")))
+            for number in range(_ACCOUNTS)
+        ]
+
+    async def start(self) -> None:
+        await self._listener.on_assigned({Partition("bench", 0): 1})
+
+    async def fetch(self, events_max: int) -> Sequence[Batch]:
+        if events_max == 0:
+            await asyncio.sleep(0.005)
+            return ()
+        await asyncio.sleep(0)
+        now_ms = time.time_ns() // 1_000_000
+        events = [
+            SourceEvent(
+                self._offset + number,
+                now_ms,
+                self._values[number % _ACCOUNTS].replace(b"0" * 32, new_id(now_ms).encode()),
+            )
+            for number in range(events_max)
+        ]
+        self._offset += events_max
+        return [Batch(Partition("bench", 0), 1, events)]
+
+    async def commit(self, positions: Mapping[Partition, int]) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+
+class Resolver:
+    """The enricher as completion sees it, as `auditap ingest` wires it."""
+
+    def __init__(self, enricher: Enricher) -> None:
+        self._enricher = enricher
+
+    async def resolve(self, records: Sequence[Incomplete]) -> Sequence[Completed]:
+        return [Completed(**msgspec.structs.asdict(each)) for each in await self._enricher.resolve(records)]
+
+
+async def fill(audit: AuditDatabase, count: int) -> None:
+    """Store partial records of the last day, as an ingestor does whose directory is away."""
+    connection = await asyncpg.connect(audit.admin_dsn)
+    end_ms = time.time_ns() // 1_000_000
+    try:
+        await connection.execute("SELECT auditap.ensure_partitions($1, $2)", end_ms - 86_400_000, end_ms)
+        for start in range(0, count, _CHUNK_RECORDS):
+            rows = [
+                msgspec.structs.astuple(
+                    record(
+                        end_ms - 86_400_000 * (count - number) // count, account_id=f"a{number % _ACCOUNTS}"
+                    )
+                )
+                for number in range(start, min(start + _CHUNK_RECORDS, count))
+            ]
+            await connection.copy_records_to_table(
+                "audit_records", schema_name="auditap", columns=COLUMNS, records=rows
+            )
+        await connection.execute(
+            "INSERT INTO auditap.partial_records SELECT id FROM auditap.audit_records", timeout=600
+        )
+        await connection.execute("ANALYZE", timeout=600)
+    finally:
+        await connection.close()
+
+
+class Windows:
+    """How many records were stored and completed, per second, in each turn with completion and without."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._registry = metrics.registry
+        self.ingested: dict[bool, list[float]] = {True: [], False: []}
+        self.completed: list[float] = []
+
+    async def watch(self, seconds: float, *, completing: bool) -> None:
+        began, before = time.perf_counter(), self._counts()
+        await asyncio.sleep(seconds)
+        took, after = time.perf_counter() - began, self._counts()
+        self.ingested[completing].append((after[0] - before[0]) / took)
+        if completing:
+            self.completed.append((after[1] - before[1]) / took)
+        print(
+            f"completing={completing}: {self.ingested[completing][-1]:.0f} ingested/s,"
+            f" {(after[1] - before[1]) / took:.0f} completed/s"
+        )
+
+    def _counts(self) -> tuple[float, float]:
+        stored = self._registry.get_sample_value("auditap_records_stored_total") or 0
+        labels = {"state": "complete"}
+        return stored, self._registry.get_sample_value("auditap_records_completed_total", labels) or 0
+
+    @property
+    def kept(self) -> float:
+        """Return the part of its rate that ingest keeps: the median over pairs of turns that follow one another."""
+        pairs = zip(self.ingested[True], self.ingested[False], strict=False)
+        return statistics.median(with_ / without for with_, without in pairs)
+
+
+async def measure(audit: AuditDatabase, asked: argparse.Namespace) -> tuple[Windows, int]:
+    """Ingest and complete in turns until nothing is left; return the rates, and how many were completed."""
+    metrics = Metrics()
+    store = await PostgresStore.connect(audit.writer_dsn, connections_max=6, command_timeout_ms=30_000)
+    cache = LookUpCache(Directory(), {Kind.ACCOUNT: CacheConfig()}, metrics)
+    enricher = Enricher(cache, 500)
+
+    def connect(listener: RevokeListener) -> EventSource:
+        return EndlessSource(listener)
+
+    ingestor = Ingestor(
+        connect=connect,
+        enrichment=enricher,
+        store=store,
+        dead_letters=store,
+        config=IngestorConfig(),
+        metrics=metrics,
+        clock_ms=lambda: time.time_ns() // 1_000_000,
+    )
+    completer = Completer(
+        store=store,
+        resolver=Resolver(enricher),
+        metrics=metrics,
+        interval_ms=200,
+        records_max=asked.batch,
+        share_max=asked.share,
+    )
+    stop = asyncio.Event()
+    ingesting = asyncio.create_task(ingestor.run(stop))
+    windows = Windows(metrics)
+    try:
+        await asyncio.sleep(5)  # until the names are in the cache and the disk knows the load
+        while await left(audit):
+            resting = asyncio.Event()
+            completing = asyncio.create_task(completer.run(resting))
+            await windows.watch(asked.on_s, completing=True)
+            resting.set()
+            await completing
+            await windows.watch(asked.off_s, completing=False)
+        completed = sum(windows.completed) * asked.on_s
+    finally:
+        stop.set()
+        await ingesting
+        await cache.stop()
+        await store.close()
+    return windows, round(completed)
+
+
+async def left(audit: AuditDatabase) -> bool:
+    connection = await asyncpg.connect(audit.admin_dsn)
+    try:
+        return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM auditap.partial_records)"))
+    finally:
+        await connection.close()
+
+
+async def states(audit: AuditDatabase, first: UUID) -> dict[str, int]:
+    """Return how many of the records that were there at first stand in which state."""
+    connection = await asyncpg.connect(audit.admin_dsn)
+    try:
+        rows = await connection.fetch(
+            "SELECT enrichment, count(*) AS count FROM auditap.audit_log WHERE id < $1 GROUP BY 1",
+            first,
+            timeout=600,
+        )
+        return {row["enrichment"]: row["count"] for row in rows}
+    finally:
+        await connection.close()
+
+
+def report(windows: Windows, asked: argparse.Namespace, found: dict[str, int], load: str) -> str:
+    with_, without = (statistics.median(windows.ingested[each]) for each in (True, False))
+    rate = statistics.median(windows.completed[:-1] or windows.completed)
+    seconds = asked.on_s * len(windows.completed)
+    states_found = ", ".join(f"{count:,} `{state}`" for state, count in found.items())
+    return f"""# Completing partial records beside ingest
+
+`python -m bench.completion --dir FOLDER` on {datetime.now(UTC):%Y-%m-%d}; {os.cpu_count()} cores shared with other work (load average
+{load}), Python {platform.python_version()}, embedded Postgres on the same machine. One ingestor process takes events as fast as it
+can store them; completion runs in turns of {asked.on_s:.0f} s and rests for {asked.off_s:.0f} s in between, so that both rates come from one run.
+Steps of {asked.batch:,} records, `completion_share_max` {asked.share}.
+
+| | |
+| --- | --- |
+| partial records at first | {asked.records:,} |
+| afterwards | {states_found} |
+| ingest without completion, median of {len(windows.ingested[False])} turns | {without:,.0f} records/s |
+| ingest beside completion, median of {len(windows.ingested[True])} turns | {with_:,.0f} records/s |
+| kept, median over neighbouring turns | **{windows.kept:.2f}** (wanted: at least {_KEPT_MIN}) |
+| completed | {rate:,.0f} records/s, all of them within {seconds:.0f} s of completing |
+"""
+
+
+async def run(asked: argparse.Namespace) -> None:
+    configure_logs("warning", "console")
+    async with EmbeddedPostgres(asked.dir, settings={"max_wal_size": "4GB"}) as server:
+        async with administrator(server.dsn()) as connection:
+            await connection.execute(f"DROP DATABASE IF EXISTS {_DATABASE} WITH (FORCE)")
+            await ensure_database(connection, _DATABASE)
+        audit = await migrated(server.dsn(database=_DATABASE))
+        print(f"storing {asked.records} partial records")
+        await fill(audit, asked.records)
+        first = UUID(new_id(time.time_ns() // 1_000_000))
+        load = f"{os.getloadavg()[0]:.1f} before"
+        windows, completed = await measure(audit, asked)
+        load += f", {os.getloadavg()[0]:.1f} at the end"
+        found = await states(audit, first)
+        print(f"completed {completed}, states {found}, kept {windows.kept:.2f}")
+        if not asked.dry:
+            RESULTS.write_text(report(windows, asked, found, load))
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--dir", type=Path, required=True)
+    options.add_argument("--records", type=int, default=1_000_000)
+    options.add_argument("--batch", type=int, default=5_000)
+    options.add_argument("--share", type=float, default=0.5)
+    options.add_argument("--on-s", type=float, default=30)
+    options.add_argument("--off-s", type=float, default=10)
+    options.add_argument("--dry", action="store_true", help="Write no results.")
+    with contextlib.suppress(KeyboardInterrupt):
+        asked = options.parse_args()
+        asked.dir.mkdir(parents=True, exist_ok=True)
+        uvloop.run(run(asked))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+-- Note which of the staged records wait for enrichment.
+INSERT INTO auditap.partial_records (id)
+SELECT id FROM staging WHERE enrichment = 'partial'
+ORDER BY id
+ON CONFLICT DO NOTHING

@@ -1,0 +1,177 @@
+"""The contract of `CompletionStore`, for the real store and the fake alike."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from ingestor.completion import Completed, Incomplete
+from ingestor.config import DAY_MS
+from ingestor.postgres_store import PostgresStore
+from schemas.errors import RetryableError
+from schemas.record import EnrichmentState, Record
+from tests.audit_database import AuditDatabase, migrated
+from tests.fakes.record_store import MemoryRecordStore
+from tests.records import record
+
+FIRST = UUID(int=0)
+
+
+@pytest.fixture
+async def audit_database(database: str) -> AuditDatabase:
+    return await migrated(database)
+
+
+@pytest.fixture
+async def postgres_store(audit_database: AuditDatabase) -> AsyncIterator[PostgresStore]:
+    store = await PostgresStore.connect(
+        audit_database.writer_dsn, connections_max=6, command_timeout_ms=20_000
+    )
+    yield store
+    await store.close()
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def store(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue("postgres_store") if request.param == "postgres" else MemoryRecordStore()
+
+
+def some_records(count: int, **changes: Any) -> list[Record]:
+    now_ms = time.time_ns() // 1_000_000
+    made = [record(now_ms - 1000 * number, **{"account_id": "a", **changes}) for number in range(count)]
+    return sorted(made, key=lambda each: each.id)
+
+
+def named(one: Incomplete, state: EnrichmentState = EnrichmentState.COMPLETE) -> Completed:
+    return Completed(one.id, None, "Acme", None, None, None, state)
+
+
+class Resolving:
+    """Finds out everything but what `failing` names, and keeps what it was asked."""
+
+    def __init__(self, *failing: UUID) -> None:
+        self.failing = set(failing)
+        self.asked: Counter[UUID] = Counter()
+
+    async def __call__(self, records: Sequence[Incomplete]) -> list[Completed]:
+        self.asked.update(each.id for each in records)
+        await asyncio.sleep(0.001)
+        partial = EnrichmentState.PARTIAL
+        return [named(each, partial) if each.id in self.failing else named(each) for each in records]
+
+
+async def test_partial_records_are_handed_out_in_order_a_bounded_number_at_a_time(store: Any) -> None:
+    records = some_records(5)
+    await store.store(records)
+    resolve = Resolving()
+    step = await store.complete_next(FIRST, 2, resolve)
+    assert [each.id for each in step.completed] == [each.id for each in records[:2]]
+    assert (step.last, step.tried) == (records[1].id, 2)
+    step = await store.complete_next(records[2].id, 9, resolve)
+    assert [each.id for each in step.completed] == [each.id for each in records[3:]]
+    assert records[2].id not in resolve.asked
+
+
+async def test_what_is_completed_is_never_handed_out_again_and_what_fails_is(store: Any) -> None:
+    records = some_records(6)
+    await store.store(records)
+    failing = {records[1].id, records[4].id}
+    step = await store.complete_next(FIRST, 100, Resolving(*failing))
+    assert (step.tried, len(step.completed)) == (6, 4)
+    again = Resolving()
+    await store.complete_next(FIRST, 100, again)
+    assert set(again.asked) == failing
+    assert await store.complete_next(FIRST, 100, again) is None
+
+
+async def test_complete_records_are_no_work(store: Any) -> None:
+    await store.store(some_records(3, enrichment="complete"))
+    assert await store.complete_next(FIRST, 100, Resolving()) is None
+
+
+async def test_a_record_that_comes_again_after_it_was_completed_is_not_resolved_again(store: Any) -> None:
+    records = some_records(3)
+    await store.store(records)
+    await store.complete_next(FIRST, 100, Resolving())
+    await store.store(records)
+    again = Resolving()
+    step = await store.complete_next(FIRST, 100, again)
+    assert not again.asked
+    assert step is None or step.tried == 0
+    assert await store.complete_next(FIRST, 100, again) is None
+
+
+async def test_several_at_once_share_the_work_and_do_none_of_it_twice(store: Any) -> None:
+    records = some_records(400)
+    await store.store(records)
+    resolve = Resolving()
+
+    async def one() -> None:
+        after = FIRST
+        while step := await store.complete_next(after, 30, resolve):
+            after = step.last
+
+    await asyncio.gather(*(one() for _ in range(4)))
+    assert resolve.asked == Counter(each.id for each in records)
+
+
+async def test_a_step_that_is_broken_off_leaves_everything_to_be_done(store: Any) -> None:
+    records = some_records(4)
+    await store.store(records)
+    begun = asyncio.Event()
+
+    async def hang(_records: Sequence[Incomplete]) -> list[Completed]:
+        begun.set()
+        await asyncio.Event().wait()
+        return []
+
+    step = asyncio.create_task(store.complete_next(FIRST, 100, hang))
+    await begun.wait()
+    step.cancel()
+    await asyncio.wait((step,))
+    assert (await store.complete_next(FIRST, 100, Resolving())).tried == 4
+
+
+async def test_what_lies_far_apart_is_done_in_steps_that_touch_few_partitions(
+    postgres_store: PostgresStore,
+) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    records = [record(now_ms - days * DAY_MS, account_id="a") for days in (200, 199, 100, 1)]
+    await postgres_store.store(records)
+    after, spans = FIRST, []
+    while step := await postgres_store.complete_next(after, 100, Resolving()):
+        after = step.last
+        spans.append(len(step.completed))
+    assert spans == [2, 1, 1]
+
+
+async def test_what_was_found_out_is_in_the_log(
+    audit_database: AuditDatabase, postgres_store: PostgresStore
+) -> None:
+    records = some_records(2)
+    await postgres_store.store(records)
+    await postgres_store.complete_next(FIRST, 100, Resolving(records[0].id))
+    connection = await asyncpg.connect(audit_database.admin_dsn)
+    try:
+        rows = await connection.fetch("SELECT account_name, enrichment FROM auditap.audit_log ORDER BY id")
+        assert [tuple(row) for row in rows] == [(None, "partial"), ("Acme", "complete")]
+        assert await connection.fetchval("SELECT count(*) FROM auditap.partial_records") == 1
+    finally:
+        await connection.close()
+
+
+async def test_a_store_that_is_away_is_retryable(postgres_store: PostgresStore) -> None:
+    await postgres_store.store(some_records(1))
+    away = await PostgresStore.connect(
+        "postgresql://auditap_writer@127.0.0.1:1/none", connections_max=1, command_timeout_ms=1_000
+    )
+    with pytest.raises(RetryableError):
+        await away.complete_next(FIRST, 1, Resolving())
+    await away.close()
