@@ -17,6 +17,7 @@ from auditap.waiting import clock_ms, run_until
 from enricher.cache import LookUpCache
 from enricher.enrich import Enricher
 from enricher.http_lookup import HttpLookUp
+from ingestor.completeness import CompletenessWatch
 from ingestor.completion import Completed, Completer, Incomplete
 from ingestor.config import DAY_MS
 from ingestor.embedded_source import EmbeddedSource
@@ -72,6 +73,7 @@ class IngestorProcess:
             enrichment=enricher,
             store=store,
             dead_letters=store,
+            completeness=store,
             config=settings.ingest.bounds,
             metrics=self._metrics,
             clock_ms=clock_ms,
@@ -84,6 +86,9 @@ class IngestorProcess:
             records_max=settings.ingest.completion_records_max,
             share_max=settings.ingest.completion_share_max,
         )
+        watch = CompletenessWatch(
+            store, settings.ingest.completeness, self._metrics, settings.ingest.completeness_interval_ms
+        )
         await store.check_login()
         await self._server.start()
         log.info("ingesting")
@@ -93,6 +98,7 @@ class IngestorProcess:
                 drained,
                 _then_set(ingestor.run(stop), drained),
                 completer.run(stop),
+                watch.run(stop),
                 self._keep_partitions_ahead(store),
             )
         finally:

@@ -28,7 +28,7 @@ from auditap.http_server import TlsFiles
 from auditap.logs import LogFormat
 from enricher.config import EnricherConfig
 from gateway_tap.intake import IntakeLimits
-from ingestor.config import IngestorConfig
+from ingestor.config import CompletenessWaits, IngestorConfig
 from log_api.config import ProductCategory
 from redactor.config import RedactionConfig
 from schemas.errors import StartupError
@@ -151,6 +151,9 @@ class IngestSettings(_Group):
     completion_share_max: float = Field(default=0.5, gt=0, le=1)
     """The part of the time that completion may work while there is work; the rest is ingest's."""
     partitions_ahead_days: int = Field(default=3, ge=1, le=300)
+    completeness: CompletenessWaits = CompletenessWaits()
+    completeness_interval_ms: int = Field(default=15_000, ge=1)
+    """How often gaps are counted and what is known of old taps is forgotten."""
 
 
 class ReadAuditSettings(_Group):

@@ -30,3 +30,21 @@ class IngestorConfig:
     """Longer texts of a record are cut."""
     id_chars_max: int = 256
     """Longer account and zone ids are left out: a cut one could be another's."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletenessWaits:
+    """How long what is not there is waited for, by the log's own time; see docs/completeness.md."""
+
+    settle_ms: int = 20_000
+    """"Complete before" is at least so far behind, so that taps just started are heard of first. What a tap says was
+    acknowledged and is not stored after so long is a gap."""
+    give_up_ms: int = 300_000
+    """"Complete before" waits so long for numbers that are missing, or for a tap whose lease ran out."""
+    hold_ms: int = 900_000
+    """When something arrives of a time that "complete before" had passed, it goes back there for so long: whoever polls
+    at least that often misses nothing."""
+    keep_ms: int = 30 * DAY_MS
+    """Taps that were not heard of for so long, and their gaps, are forgotten."""
+    holes_max: int = 2_000
+    """Of one start of a tap; beyond it the oldest are kept as one gap with their sum."""

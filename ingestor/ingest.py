@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import stamina
 import structlog
@@ -14,21 +14,36 @@ from ingestor.build import build_record
 from ingestor.config import IngestorConfig
 from ingestor.ports import (
     Batch,
+    CompletenessStore,
     DeadLetter,
     DeadLetters,
     Enrichment,
     EventSource,
+    LostOffsets,
     Partition,
+    ReceivedReport,
     RecordStore,
     RevokeListener,
 )
 from ingestor.progress import Progress, Ticket
 from schemas.errors import BuriedEvent, DeadLetterReason, RetryableError
+from schemas.heartbeat import REPORT_PREFIX, decode_report
 from schemas.metric_defs import Metrics
 from schemas.record import Record
 
 log = structlog.get_logger("ingestor")
 _T = TypeVar("_T")
+_Place = tuple[Batch, int]
+
+
+class _Built(NamedTuple):
+    """What batches hold: records, reports, and what can be neither; each of the first two with where it stood."""
+
+    records: list[Record]
+    record_places: list[_Place]
+    reports: list[ReceivedReport]
+    report_places: list[_Place]
+    letters: list[DeadLetter]
 
 
 class Ingestor:
@@ -45,6 +60,7 @@ class Ingestor:
         enrichment: Enrichment,
         store: RecordStore,
         dead_letters: DeadLetters,
+        completeness: CompletenessStore,
         config: IngestorConfig,
         metrics: Metrics,
         clock_ms: Callable[[], int],
@@ -53,6 +69,7 @@ class Ingestor:
         self._enrichment = enrichment
         self._store = store
         self._dead_letters = dead_letters
+        self._completeness = completeness
         self._config = config
         self._metrics = metrics
         self._clock_ms = clock_ms
@@ -83,11 +100,13 @@ class Ingestor:
 
     async def _process(self, batches: Sequence[Batch], tickets: Sequence[Ticket]) -> None:
         """The data path of one unit of work."""
-        records, positions, letters = self._build(batches)
+        built = self._build(batches)
+        records, letters = built.records, built.letters
         await self._enrichment.enrich(records)
         with self._metrics.store_seconds.time():
             outcome = await self._retrying(lambda: self._store.store(records), "store")
-        letters += [_letter(positions[index], reason) for index, reason in outcome.refused]
+        letters += [_letter(built.record_places[index], reason) for index, reason in outcome.refused]
+        letters += await self._note(built, batches)
         if letters:
             await self._retrying(lambda: self._dead_letters.bury(letters), "dead letters")
         for ticket in tickets:
@@ -97,27 +116,41 @@ class Ingestor:
         for letter in letters:
             self._metrics.dead_letters.labels(letter.reason.reason).inc()
 
-    def _build(
-        self, batches: Sequence[Batch]
-    ) -> tuple[list[Record], list[tuple[Batch, int]], list[DeadLetter]]:
-        """Return the records, where each stood (batch and index in it), and what can never be a record."""
+    async def _note(self, built: _Built, batches: Sequence[Batch]) -> list[DeadLetter]:
+        """Note reports and lost offsets; return the letters of reports that can never be noted."""
+        lost = [
+            LostOffsets(batch.partition, batch.lost_from, first.offset - 1, first.received_ms)
+            for batch in batches
+            for first in batch.events[:1]
+            if batch.lost_from is not None
+        ]
+        if not lost and not built.reports:
+            return []
+        refused = await self._retrying(lambda: self._completeness.note(built.reports, lost), "completeness")
+        reason = BuriedEvent(DeadLetterReason.UNSTORABLE)
+        return [_letter(built.report_places[index], reason) for index in refused]
+
+    def _build(self, batches: Sequence[Batch]) -> _Built:
         now_ms = self._clock_ms()
-        records: list[Record] = []
-        positions: list[tuple[Batch, int]] = []
-        letters: list[DeadLetter] = []
+        built = _Built([], [], [], [], [])
         for batch in batches:
             for index, event in enumerate(batch.events):
                 try:
-                    records.append(build_record(event, self._config, now_ms))
-                    positions.append((batch, index))
+                    if event.value.startswith(REPORT_PREFIX):
+                        built.reports.append(ReceivedReport(event.received_ms, decode_report(event.value)))
+                        built.report_places.append((batch, index))
+                        continue
+                    built.records.append(build_record(event, self._config, now_ms))
+                    built.record_places.append((batch, index))
                 except BuriedEvent as reason:
-                    letters.append(_letter((batch, index), reason))
+                    built.letters.append(_letter((batch, index), reason))
                 except Exception as fault:  # noqa: BLE001
                     # An event that trips the program must not stop the partition; its bytes are kept and retried.
                     log.error("event_not_built", fault=type(fault).__name__)
-                    letters.append(_letter((batch, index), BuriedEvent(DeadLetterReason.MALFORMED)))
-        self._metrics.events_consumed.inc(len(records) + len(letters))
-        return records, positions, letters
+                    built.letters.append(_letter((batch, index), BuriedEvent(DeadLetterReason.MALFORMED)))
+        self._metrics.events_consumed.inc(len(built.records) + len(built.letters))
+        self._metrics.reports_consumed.inc(len(built.reports))
+        return built
 
     def _begin(self, batches: Sequence[Batch]) -> None:
         begun = [(batch, ticket) for batch in batches if (ticket := self._progress.begin(batch))]
@@ -205,7 +238,7 @@ class Ingestor:
         raise AssertionError("unreachable: retried without end")
 
 
-def _letter(position: tuple[Batch, int], reason: BuriedEvent) -> DeadLetter:
+def _letter(position: _Place, reason: BuriedEvent) -> DeadLetter:
     batch, index = position
     event = batch.events[index]
     return DeadLetter(batch.partition, event.offset, event.received_ms, event.value, reason)

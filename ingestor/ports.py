@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from schemas.errors import BuriedEvent
+from schemas.heartbeat import TapReport
 from schemas.record import Record
 
 
@@ -25,11 +26,15 @@ class SourceEvent(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Consecutive events of one partition. `generation` tells assignments of the same partition apart."""
+    """Consecutive events of one partition. `generation` tells assignments of the same partition apart.
+
+    `lost_from`: the offset that should have come first, where the log no longer held it.
+    """
 
     partition: Partition
     generation: int
     events: Sequence[SourceEvent]
+    lost_from: int | None = None
 
 
 class EventSource(Protocol):
@@ -80,7 +85,8 @@ class RecordStore(Protocol):
     """Where records go: Postgres."""
 
     async def store(self, records: Sequence[Record]) -> StoreOutcome:
-        """Return only after every record is durable, was there already, or is refused by itself.
+        """Return only after every record is durable, was there already, or is refused by itself. With the records, and
+        not without them, the numbers that their taps gave them are noted as seen.
 
         Idempotent on the id: the same record again is `repeated`; the same id with another digest is refused
         with `id_conflict`. One row that cannot be stored never takes others with it. Raises RetryableError
@@ -102,7 +108,34 @@ class DeadLetters(Protocol):
     """Where events go that can never become records."""
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
-        """Return only after all are durable. Idempotent on partition and offset. Raises RetryableError."""
+        """Return only after all are durable, their taps' numbers noted as seen. Idempotent on partition and offset.
+        Raises RetryableError.
+        """
+
+
+class ReceivedReport(NamedTuple):
+    """A report and when a collector took it (Unix ms)."""
+
+    received_ms: int
+    report: TapReport
+
+
+class LostOffsets(NamedTuple):
+    """Offsets that the log no longer held, both ends included. `to_ms`: when a collector took what comes after."""
+
+    partition: Partition
+    first: int
+    last: int
+    to_ms: int
+
+
+class CompletenessStore(Protocol):
+    """Where it is noted what there should be."""
+
+    async def note(self, reports: Sequence[ReceivedReport], lost: Sequence[LostOffsets]) -> Sequence[int]:
+        """Return only after all are durable, with the indexes of reports that can never be. Noting again, in any order,
+        changes nothing. Raises RetryableError.
+        """
 
 
 class Enrichment(Protocol):

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Self
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
+from ingestor.completeness import CompletenessCounts
 from ingestor.completion import Completed, Incomplete, Resolve, Step
-from ingestor.config import DAY_MS
-from ingestor.ports import DeadLetter, StoreOutcome
+from ingestor.config import DAY_MS, CompletenessWaits
+from ingestor.ledger import lock_order, note_at_once, note_seen
+from ingestor.numbers import seen_in_letters, seen_in_records
+from ingestor.ports import DeadLetter, LostOffsets, ReceivedReport, StoreOutcome
 from schemas.errors import BuriedEvent, DeadLetterReason, RetryableError, StartupError
 from schemas.identity import id_ms, parse_id
 from schemas.record import COLUMNS, EnrichmentState, Record
@@ -48,7 +52,7 @@ _record_as_tuple = msgspec.structs.astuple
 
 
 class PostgresStore:
-    """`RecordStore`, `DeadLetters` and `CompletionStore` on one pool of the writer's role."""
+    """`RecordStore`, `DeadLetters`, `CompletionStore` and `CompletenessStore` on one pool of the writer's role."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
@@ -160,21 +164,42 @@ class PostgresStore:
             stored = int(status.rpartition(" ")[2])
             if any(record.enrichment == EnrichmentState.PARTIAL for _, record in rows):
                 await connection.execute(query("note_partial"))
-            if stored == len(rows):
-                return StoreOutcome(stored, 0, ())
-            conflicts = await _conflicts(connection, rows)
+            conflicts = await _conflicts(connection, rows) if stored < len(rows) else []
+            # The last step, because it locks rows that other batches wait for.
+            await note_seen(connection, seen_in_records([record for _, record in rows]))
         refused = [(index, BuriedEvent(DeadLetterReason.ID_CONFLICT)) for index in conflicts]
         return StoreOutcome(stored, len(rows) - stored - len(refused), refused)
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """See `DeadLetters.bury`."""
         try:
-            async with self._pool.acquire() as connection:
+            async with self._pool.acquire() as connection, connection.transaction():
                 await connection.executemany(
                     query("bury_dead_letters"), [_letter_row(letter) for letter in letters]
                 )
+                await note_seen(connection, seen_in_letters(letters))
         except _CONNECTION_ERRORS as away:
             raise RetryableError(f"Postgres: {type(away).__name__}") from None
+
+    async def note(self, reports: Sequence[ReceivedReport], lost: Sequence[LostOffsets]) -> Sequence[int]:
+        """See `CompletenessStore.note`."""
+        try:
+            async with self._pool.acquire() as connection:
+                return await _note(connection, sorted(enumerate(reports), key=lock_order), lost)
+        except _CONNECTION_ERRORS as away:
+            raise RetryableError(f"Postgres: {type(away).__name__}") from None
+
+    async def tidy_completeness(self, waits: CompletenessWaits) -> CompletenessCounts:
+        """Say how long is waited, forget what is old, and return what is open now. Raises RetryableError."""
+        try:
+            async with self._pool.acquire() as connection:
+                await connection.execute(
+                    "SELECT auditap.tidy_completeness($1, $2, $3, $4, $5)", *astuple(waits)
+                )
+                [row] = await connection.fetch("SELECT * FROM auditap.completeness_counts")
+        except _CONNECTION_ERRORS as away:
+            raise RetryableError(f"Postgres: {type(away).__name__}") from None
+        return CompletenessCounts(**dict(row))
 
     async def complete_next(self, after: UUID, records_max: int, resolve: Resolve) -> Step | None:
         """See `CompletionStore.complete_next`."""
@@ -216,6 +241,28 @@ def _within_span(ids: Sequence[UUID]) -> Sequence[UUID]:
     """Return the first of sorted ids, as far as they lie so close that they touch few partitions."""
     end_ms = id_ms(ids[0].hex) + _SPAN_MS_MAX
     return [each for each in ids if id_ms(each.hex) < end_ms]
+
+
+async def _note(
+    connection: _Connection, reports: Sequence[tuple[int, ReceivedReport]], lost: Sequence[LostOffsets]
+) -> Sequence[int]:
+    """Note all at once; where one of the reports breaks that, one by one, and return the indexes of those that do."""
+    try:
+        async with connection.transaction():
+            await note_at_once(connection, reports, lost)
+    except _ROW_ERRORS:
+        if len(reports) == 1 and not lost:
+            return [reports[0][0]]
+        if not reports:
+            raise
+    else:
+        return []
+    refused: list[int] = []
+    for report in reports:
+        refused += await _note(connection, [report], ())
+    if lost:
+        await _note(connection, (), lost)
+    return refused
 
 
 async def _conflicts(connection: _Connection, rows: Sequence[_Row]) -> list[int]:

@@ -14,7 +14,7 @@ import msgspec
 
 @cache
 def contract(name: str) -> dict[str, Any]:
-    """Return the JSON Schema of a contract: `capture`, `audit_event`, `audit_record` or `dead_letter`."""
+    """Return the JSON Schema of a contract: `capture`, `heartbeat`, `audit_event`, `tap_report`, `audit_record`, `dead_letter`."""
     text = files("schemas").joinpath(f"{name}.schema.json").read_bytes()
     document: dict[str, Any] = json.loads(text)
     return document

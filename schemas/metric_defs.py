@@ -40,6 +40,11 @@ class Metrics:
         self.events_consumed = Counter(
             "auditap_events_consumed", "Events read from the log.", registry=registry
         )
+        self.reports_consumed = Counter(
+            "auditap_reports_consumed",
+            "Heartbeats of taps and counts of collectors read from the log.",
+            registry=registry,
+        )
         self.records_stored = Counter(
             "auditap_records_stored", "Records new in the store.", registry=registry
         )
@@ -69,6 +74,20 @@ class Metrics:
         )
         self.records_completed = Counter(
             "auditap_records_completed", "Partial records completed later.", ["state"], registry=registry
+        )
+        self.gaps_open = Gauge(
+            "auditap_gaps_open", "Ranges of captures that are not there.", registry=registry
+        )
+        self.captures_missing = Gauge(
+            "auditap_captures_missing",
+            "Captures that taps numbered and that are neither stored nor buried.",
+            registry=registry,
+        )
+        self.taps = Gauge(
+            "auditap_taps",
+            "Taps by what is known of them: alive, expired, unnumbered.",
+            ["state"],
+            registry=registry,
         )
         self.queries = Counter(
             "auditap_queries",

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 import pytest
 
-from ingestor.ports import DeadLetter, Partition
+from ingestor.ports import DeadLetter, LostOffsets, Partition
 from ingestor.postgres_store import PostgresStore
 from schemas.errors import BuriedEvent, DeadLetterReason, RetryableError
 from schemas.event import encode_event
 from schemas.record import Record
 from tests.audit_database import AuditDatabase, migrated
 from tests.fakes.record_store import MemoryRecordStore
+from tests.ledger import Tap, clock, now_ms
 from tests.records import event, record
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @pytest.fixture
@@ -100,6 +96,14 @@ async def test_letters_are_buried_once_per_place(store: Any) -> None:
     ]
     await store.bury(letters)
     await store.bury(letters)
+
+
+async def test_reports_are_noted_as_often_as_they_come(store: Any) -> None:
+    tap = Tap()
+    reports = [tap.heartbeat(5, now_ms()), tap.count(now_ms(), excluded=((1, 2),)), clock(now_ms())]
+    lost = [LostOffsets(Partition("log", 0), 1, 5, now_ms())]
+    assert list(await store.note(reports, lost)) == []
+    assert list(await store.note(reports[::-1], lost)) == []
 
 
 async def test_sessions_with_overlapping_batches_in_opposite_order_never_deadlock(

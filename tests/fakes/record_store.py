@@ -1,4 +1,4 @@
-"""A record store in memory: `RecordStore`, `DeadLetters` and `CompletionStore` for tests without a database."""
+"""A record store in memory, for tests without a database: all that the ingestor asks of a store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from ingestor.completion import Completed, Incomplete, Resolve, Step
-from ingestor.ports import DeadLetter, StoreOutcome
+from ingestor.ports import DeadLetter, LostOffsets, ReceivedReport, StoreOutcome
 from schemas.errors import BuriedEvent, DeadLetterReason, RetryableError
 from schemas.record import EnrichmentState, Record
 
@@ -20,6 +20,8 @@ class MemoryRecordStore:
         self.letters: dict[tuple[str, int, int], DeadLetter] = {}
         self.completed: dict[UUID, Completed] = {}
         self.working: set[UUID] = set()
+        self.reports: set[ReceivedReport] = set()
+        self.lost: set[LostOffsets] = set()
         self.away = False
 
     async def store(self, records: Sequence[Record]) -> StoreOutcome:
@@ -56,6 +58,12 @@ class MemoryRecordStore:
         self._check()
         for letter in letters:
             self.letters.setdefault((*letter.partition, letter.offset), letter)
+
+    async def note(self, reports: Sequence[ReceivedReport], lost: Sequence[LostOffsets]) -> Sequence[int]:
+        self._check()
+        self.reports |= set(reports)
+        self.lost |= set(lost)
+        return ()
 
     def _check(self) -> None:
         if self.away:

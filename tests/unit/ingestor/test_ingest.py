@@ -12,9 +12,10 @@ import pytest
 
 from ingestor.config import IngestorConfig
 from ingestor.ingest import Ingestor
-from ingestor.ports import Batch, Partition, RevokeListener, StoreOutcome
+from ingestor.ports import Batch, LostOffsets, Partition, RevokeListener, SourceEvent, StoreOutcome
 from schemas.errors import DeadLetterReason
 from schemas.event import EncodedEvent, RawRequest, encode_event
+from schemas.heartbeat import REPORT_PREFIX, TapReport, encode_report
 from schemas.identity import new_id
 from schemas.metric_defs import Metrics
 from schemas.record import Record
@@ -55,7 +56,8 @@ class WatchedSource(MemorySource):
         for partition, position in positions.items():
             for each in self._log.lanes[partition][:position]:
                 buried = (*partition, each.offset) in self._store.letters
-                assert buried or UUID(ids_of([each.value])[0]) in self._store.records
+                noted = each.value in {encode_report(one.report) for one in self._store.reports}
+                assert buried or noted or UUID(ids_of([each.value])[0]) in self._store.records
         await super().commit(positions)
 
 
@@ -107,6 +109,7 @@ async def ingesting(
         enrichment=NoEnrichment(),
         store=store,
         dead_letters=store,
+        completeness=store,
         config=config,
         metrics=Metrics(),
         clock_ms=lambda: NOW,
@@ -289,3 +292,38 @@ async def test_stopping_before_the_log_was_ever_there_ends() -> None:
 def test_ids_are_read_off_the_events_bytes() -> None:
     event_id = new_id(NOW)
     assert ids_of([encode_event(event(NOW, id=event_id))]) == [event_id]
+
+
+async def test_reports_are_noted_and_make_no_records() -> None:
+    log, store = MemoryEventLog(), MemoryRecordStore()
+    filled(log, 5)
+    log.append([EncodedEvent("0" * 32, encode_report(TapReport(1)), NOW + 7)])
+    log.append([EncodedEvent("0" * 32, REPORT_PREFIX, NOW)])
+    async with ingesting(log, store):
+        async with asyncio.timeout(20):
+            while not (store.reports and store.letters and len(store.records) == 5):
+                await asyncio.sleep(0.001)
+    assert [(each.received_ms, each.report) for each in store.reports] == [(NOW + 7, TapReport(1))]
+    assert [letter.reason.reason for letter in store.letters.values()] == [DeadLetterReason.MALFORMED]
+    assert committed(log) == 7
+
+
+async def test_offsets_that_the_log_lost_are_noted_before_what_follows_is_committed() -> None:
+    log, store = MemoryEventLog(), MemoryRecordStore()
+    ingestor = Ingestor(
+        connect=lambda listener: MemorySource(log, "group", listener),
+        enrichment=NoEnrichment(),
+        store=store,
+        dead_letters=store,
+        completeness=store,
+        config=CONFIG,
+        metrics=Metrics(),
+        clock_ms=lambda: NOW,
+    )
+    partition = next(iter(log.lanes))
+    await ingestor.on_assigned({partition: 1})
+    value = encode_event(event(NOW))
+    batch = Batch(partition, 1, [SourceEvent(150, NOW, value), SourceEvent(151, NOW, value)], lost_from=100)
+    ingestor._begin([batch])
+    await ingestor._settle(1000)
+    assert store.lost == {LostOffsets(partition, 100, 149, NOW)}

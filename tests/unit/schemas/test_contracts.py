@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import types
 import typing
@@ -23,6 +24,19 @@ from schemas.event import (
     event_digest,
 )
 from schemas.explain import contract, validator
+from schemas.heartbeat import (
+    REPORT_PREFIX,
+    CollectorCount,
+    DroppedRange,
+    Heartbeat,
+    TapEpoch,
+    TapReport,
+    TapState,
+    decode_heartbeat,
+    decode_report,
+    encode_report,
+    ranges,
+)
 from schemas.record import COLUMNS, EnrichmentState
 from schemas.sql import migrations, query
 from tests.records import event
@@ -30,19 +44,34 @@ from tests.records import event
 CANARY = "CANARY7f3a"
 
 
-@pytest.mark.parametrize("name", ["capture", "audit_event", "audit_record", "dead_letter"])
+@pytest.mark.parametrize(
+    "name", ["capture", "heartbeat", "audit_event", "tap_report", "audit_record", "dead_letter"]
+)
 def test_every_contract_is_a_schema(name: str) -> None:
     assert contract(name)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert not validator(name).is_valid(CANARY)
 
 
-@pytest.mark.parametrize(("struct", "name"), [(Capture, "capture"), (AuditEvent, "audit_event")])
+@pytest.mark.parametrize(
+    ("struct", "name"),
+    [
+        (Capture, "capture"),
+        (AuditEvent, "audit_event"),
+        (Heartbeat, "heartbeat"),
+        (TapReport, "tap_report"),
+        (CollectorCount, "tap_report/count"),
+        (DroppedRange, "heartbeat/dropped"),
+    ],
+)
 def test_types_and_schemas_name_the_same_fields(struct: type[msgspec.Struct], name: str) -> None:
-    assert_same_fields(struct, contract(name))
+    name, _, part = name.partition("/")
+    schema = contract(name)
+    assert_same_fields(struct, schema["properties"][part] if part else schema)
 
 
 def assert_same_fields(struct: type[msgspec.Struct], schema: dict[str, Any]) -> None:
     schema = next((each for each in schema.get("anyOf", []) if each.get("type") == "object"), schema)
+    schema = schema.get("items", schema)
     fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
     assert set(fields) == set(schema["properties"])
     assert {name for name, field in fields.items() if field.required} == set(schema.get("required", []))
@@ -218,3 +247,87 @@ def test_the_staging_table_and_the_insert_have_the_records_columns(name: str) ->
     text = query(name)
     for column in COLUMNS:
         assert text.count(f"{column} ") + text.count(f"{column},") + text.count(f"{column}\n") >= 1
+
+
+NUMBER = st.integers(-1, 5) | st.integers((1 << 53) - 2, (1 << 53) + 1) | ODD
+RANGE = st.fixed_dictionaries(
+    {"first": st.just(1) | NUMBER, "last": st.just(5) | NUMBER, "from_ms": NUMBER, "to_ms": NUMBER},
+    optional={"cause": st.sampled_from(["buffer_full", "Full", "a b", "x\n", ""]) | ODD},
+)
+HEARTBEATS = st.fixed_dictionaries(
+    {
+        "tap": st.fixed_dictionaries({"id": st.just("t") | ODD, "epoch": st.just(1) | NUMBER}) | ODD,
+        **dict.fromkeys(("beat", "at_ms", "started_ms", "pending_since_ms"), st.just(3) | NUMBER),
+        "highest": st.just(5) | NUMBER,
+        "pending_from": st.just(6) | NUMBER,
+        "lease_ms": st.just(100) | st.sampled_from([99, 86_400_000, 86_400_001]) | ODD,
+    },
+    optional={
+        "state": st.sampled_from([*TapState, "dead"]) | ODD,
+        "dropped": st.lists(RANGE, max_size=2) | ODD,
+    },
+)
+
+
+@given(HEARTBEATS)
+def test_a_heartbeat_is_taken_where_it_fits_the_schema_and_its_numbers_are_in_order(
+    said: dict[str, Any],
+) -> None:
+    line = json.dumps(said).encode()
+    fits = validator("heartbeat").is_valid(said)
+    dropped = said.get("dropped", []) if fits else []
+    in_order = fits and (
+        said["pending_from"] <= said["highest"] + 1
+        and all(each["first"] <= each["last"] <= said["highest"] for each in dropped)
+    )
+    try:
+        decode_heartbeat(line)
+        was_taken = True
+    except RefusedCapture:
+        was_taken = False
+    assert was_taken == in_order
+
+
+def heartbeat(**changes: Any) -> Heartbeat:
+    tap = TapEpoch("t-1", 7)
+    return msgspec.structs.replace(Heartbeat(tap, 1, 2, 2, 3, 4, 2, 30_000), **changes)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        TapReport(1),
+        TapReport(
+            1, heartbeat=heartbeat(state=TapState.KILLED, dropped=(DroppedRange(1, 2, "closing", 1, 2),))
+        ),
+        TapReport(1, count=CollectorCount(TapEpoch("t-1", 7), excluded=((1, 2),))),
+    ],
+)
+def test_a_report_comes_back_fits_its_schema_and_is_told_by_its_beginning(report: TapReport) -> None:
+    value = encode_report(report)
+    assert decode_report(value) == report
+    assert value.startswith(REPORT_PREFIX)
+    assert validator("tap_report").is_valid(json.loads(value))
+    assert not encode_event(event(5)).startswith(REPORT_PREFIX)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"report":',
+        b'{"report":"1"}',
+        encode_report(TapReport(1, heartbeat=heartbeat(pending_from=5))),
+        encode_report(TapReport(1, heartbeat=heartbeat(dropped=(DroppedRange(2, 1, "x", 1, 1),)))),
+        encode_report(TapReport(1, count=CollectorCount(TapEpoch("t", 1), excluded=((2, 1),)))),
+    ],
+)
+def test_a_report_that_contradicts_itself_is_buried(value: bytes) -> None:
+    with pytest.raises(BuriedEvent):
+        decode_report(value)
+
+
+@given(st.lists(st.integers(0, 40)))
+def test_ranges_hold_the_numbers_and_no_other(numbers: list[int]) -> None:
+    found = list(ranges(sorted(numbers)))
+    assert {number for first, last in found for number in range(first, last + 1)} == set(numbers)
+    assert all(ours[1] + 1 < theirs[0] for ours, theirs in itertools.pairwise(found))
