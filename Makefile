@@ -58,8 +58,10 @@ check: $(DEV)
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
 
-# 10,000 examples of each property, all operations, more seeds; prints what 100 KB take.
+# 10,000 examples of each property, all operations, more seeds, 200 requests of each kind to the log API's routes; prints
+# what 100 KB take.
 fuzz: export HYPOTHESIS_PROFILE := fuzz
+fuzz: export AUDITAP_TEST_FUZZ_EXAMPLES := 200
 fuzz: $(DEV)
 	$(PYTHON) -m pytest --timeout 7200 -s tests/property tests/oracles tests/canary tests/fuzz
 
