@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -21,6 +21,7 @@ from redactor.event_log import EventLog
 from redactor.ports import EventPublisher
 from redactor.publisher import KafkaPublisher
 from redactor.redact import Redactor
+from redactor.spool import SpoolingPublisher
 from schemas.errors import StartupError
 from schemas.metric_defs import Metrics
 
@@ -44,8 +45,7 @@ class Collector:
         redactor = Redactor.from_config(settings.redaction, self._metrics.redact_failures.inc)
         made_data_dir(settings)
         self._own_log = own_event_log(settings, shared_log)
-        self._publisher = _publisher(settings, shared_log or self._own_log)
-        self._started = False
+        self._publisher = _publisher(settings, shared_log or self._own_log, self._metrics)
         sink = RedactingSink(redactor, self._publisher, self._metrics)
         identity_key = kept_secret(settings, "identity.key", settings.collector.identity_key)
         address = settings.collector.address
@@ -67,6 +67,7 @@ class Collector:
                     ),
                     self._metrics,
                     self._readiness,
+                    self._degraded,
                 ),
                 [socket],
                 tls=address.tls if tokens is not None else None,
@@ -92,14 +93,22 @@ class Collector:
 
     async def _start_publisher(self) -> None:
         await keep_starting(self._publisher.start, "log")
-        self._started = True
 
     async def _readiness(self) -> Mapping[str, bool]:
-        return {"log": self._started and await self._publisher.ready()}
+        return {"log": await self._publisher.ready()}
+
+    def _degraded(self) -> Sequence[str]:
+        spooling = isinstance(self._publisher, SpoolingPublisher) and self._publisher.spooling
+        return ["spooling"] if spooling else []
 
 
-def _publisher(settings: Settings, log: EventLog | None) -> EventPublisher:
-    return KafkaPublisher(publisher_settings(settings.kafka)) if log is None else EmbeddedPublisher(log)
+def _publisher(settings: Settings, log: EventLog | None, metrics: Metrics) -> EventPublisher:
+    if log is not None:
+        return EmbeddedPublisher(log)
+    kafka = KafkaPublisher(publisher_settings(settings.kafka))
+    if settings.collector.durability == "kafka":
+        return kafka
+    return SpoolingPublisher(kafka, settings.spool_dir, settings.collector.spool, metrics)
 
 
 def _tokens(settings: Settings) -> TapTokens:

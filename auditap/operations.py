@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -14,13 +14,16 @@ from starlette.types import ASGIApp
 from schemas.metric_defs import Metrics
 
 Readiness = Callable[[], Awaitable[Mapping[str, bool]]]
+Degraded = Callable[[], Sequence[str]]
 
 
-def with_operations(app: ASGIApp | None, metrics: Metrics, readiness: Readiness) -> Starlette:
+def with_operations(
+    app: ASGIApp | None, metrics: Metrics, readiness: Readiness, degraded: Degraded = tuple
+) -> Starlette:
     """Return `app`, or nothing, with the operators' routes before it.
 
     `readiness` returns what the process needs, by name, and whether it is there: `/readyz` is 200 where all of
-    it is, else 503. `/healthz` is 200 as long as the loop turns.
+    it is, else 503; `degraded` returns what it does without for now, and is told beside them. `/healthz` is 200 as long as the loop turns.
     """
 
     async def healthz(_request: Request) -> Response:
@@ -29,7 +32,10 @@ def with_operations(app: ASGIApp | None, metrics: Metrics, readiness: Readiness)
     async def readyz(_request: Request) -> Response:
         parts = dict(await readiness())
         ready = all(parts.values())
-        return JSONResponse({"ready": ready, "parts": parts}, status_code=200 if ready else 503)
+        answer: dict[str, object] = {"ready": ready, "parts": parts}
+        if without := degraded():
+            answer["degraded"] = list(without)
+        return JSONResponse(answer, status_code=200 if ready else 503)
 
     async def exposition(_request: Request) -> Response:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -30,7 +30,7 @@ from enricher.config import EnricherConfig
 from gateway_tap.intake import IntakeLimits
 from ingestor.config import CompletenessWaits, IngestorConfig
 from log_api.config import ProductCategory
-from redactor.config import RedactionConfig
+from redactor.config import RedactionConfig, SpoolBounds
 from schemas.errors import StartupError
 
 CONFIG_FILE_VARIABLE = "AUDITAP_CONFIG"
@@ -101,6 +101,12 @@ class CollectorSettings(_Group):
     """At least 32 characters, the same for all collectors: what derived ids are made with. By default kept in
     `data_dir`."""
     limits: IntakeLimits = IntakeLimits()
+    durability: Literal["kafka", "spool"] = "kafka"
+    """What makes a capture accepted where the log is Kafka. `kafka`: its acknowledgement; while it is away, 503.
+    `spool`: while it is away, redacted events are fsynced to this host's disk, and published when it is back."""
+    spool_dir: Path | None = None
+    """The spool's folder, one for all collectors of a host; by default `spool` in `data_dir`."""
+    spool: SpoolBounds = SpoolBounds()
 
 
 class KafkaSettings(_Group):
@@ -265,6 +271,11 @@ class Settings(BaseSettings):
         return self.collector.socket or self.data_dir / "collector.sock"
 
     @property
+    def spool_dir(self) -> Path:
+        """The folder of the collectors' spool."""
+        return self.collector.spool_dir or self.data_dir / "spool"
+
+    @property
     def embedded_log(self) -> bool:
         """Whether the log is the embedded one."""
         return not self.kafka.bootstrap_servers
@@ -338,6 +349,11 @@ def _check_together(settings: Settings) -> None:
     if 2 * limits.body_bytes_max + limits.uri_bytes_max + _EVENT_BYTES_RESERVED > EVENT_BYTES_MAX:
         raise StartupError(
             "redaction.limits.body_bytes_max is too large for events to fit the log: set it to 4000000 or less."
+        )
+    if settings.collector.durability == "spool" and settings.embedded_log:
+        raise StartupError(
+            "collector.durability is spool and there is no Kafka: set kafka.bootstrap_servers, or leave it out"
+            " (the embedded log is on disk by itself)."
         )
     for name, address in (
         ("collector", settings.collector.address),

@@ -95,3 +95,23 @@ class RedactionConfig:
     """Operation ids that are not recorded at all."""
     trailing_slash_allowed: bool = False
     """Whether one slash at a path's end is ignored in matching."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolBounds:
+    """The spool's bounds; every one is a setting."""
+
+    bytes_max: int = 4 * 1024**3
+    """Files of all processes in the folder together, as far as a look every `adopt_interval_ms` can see. A full spool
+    refuses."""
+    append_deadline_ms: int = 10_000
+    """How long a write to the spool may take before the batch is refused."""
+    drain_events_max: int = 2_000
+    """Events published at once when Kafka is back."""
+    drain_bytes_max: int = 4 * 1024**2
+    retry_wait_ms: int = 500
+    """Pause between attempts to drain while Kafka is away."""
+    adopt_interval_ms: int = 5_000
+    """How often the folder is looked at for files of processes that have ended."""
+    stop_wait_ms: int = 5_000
+    """How long a process that is told to end goes on draining; the rest stays for the next start."""

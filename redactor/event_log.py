@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -29,6 +30,7 @@ _T = TypeVar("_T")
 FORMAT = 1
 _PAGE_BYTES = 8192
 _WAL_BYTES_KEPT = 64 * 1024**2
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 _CONSUMER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # The end is kept apart from the events, so that no offset is used twice when all of them have been removed.
 _SCHEMA = """
@@ -71,6 +73,18 @@ class EventLogSettings:
     """How long a write waits for another process's write."""
 
 
+class DamagedLog(StartupError):
+    """The file is there and is no event log that can be read."""
+
+
+class Backlog(NamedTuple):
+    """What lies beyond a position: how many events, their size, and when the first of them was taken (Unix ms)."""
+
+    events: int
+    size_bytes: int
+    oldest_ms: int | None
+
+
 class LoggedEvent(NamedTuple):
     """One event as it was read."""
 
@@ -98,6 +112,12 @@ class EventLog:
         self._trimming: asyncio.Task[None] | None = None
         self._appended = asyncio.Event()
         self._attached: dict[str, int] = {}
+        self._damaged = False
+
+    @property
+    def damaged(self) -> bool:
+        """Whether SQLite has found the file to be broken since it was opened."""
+        return self._damaged
 
     @property
     def name(self) -> str:
@@ -105,7 +125,7 @@ class EventLog:
         return self._settings.path.stem
 
     async def open(self) -> None:
-        """Open the file, making it if need be; no-op when open. Raises StartupError, RetryableError."""
+        """Open the file, making it if need be; no-op when open. Raises StartupError (DamagedLog), RetryableError."""
         if self._writer is not None:
             return
         path = self._settings.path
@@ -116,8 +136,13 @@ class EventLog:
         except sqlite3.OperationalError as error:
             await self.close()
             raise RetryableError(f"the event log {path} cannot be opened ({_cause(error)})") from None
-        except (sqlite3.DatabaseError, OSError) as error:
+        except sqlite3.DatabaseError as error:
             await self.close()
+            raise DamagedLog(f"{path} cannot be used as event log ({type(error).__name__})") from None
+        except OSError as error:
+            await self.close()
+            if error.errno in _DISK_ERRORS:
+                raise RetryableError(f"the event log {path} cannot be opened ({error.strerror})") from None
             raise StartupError(f"{path} cannot be used as event log ({type(error).__name__})") from None
         except StartupError:
             await self.close()
@@ -161,19 +186,29 @@ class EventLog:
 
         Events it has not passed are kept from now on. Raises RetryableError while another process has the name.
         """
-        store = self._opened(self._writer)
+        self._opened(self._writer)
         if not _CONSUMER.fullmatch(consumer):
             raise StartupError("a consumer's name is made of letters, digits, dots, underscores and hyphens")
-        held = _lock(self._settings.path.with_name(f"{self._settings.path.name}.{consumer}.lock"))
+        held = take_lock(self._settings.path.with_name(f"{self._settings.path.name}.{consumer}.lock"))
         if held is None:
             raise RetryableError(f"the event log is being read as {consumer} by another process")
         try:
-            position = await self._run(store, lambda: store.position(consumer))
+            position = await self.position(consumer)
         except BaseException:
             os.close(held)
             raise
         self._attached[consumer] = held
         return position
+
+    async def position(self, consumer: str) -> int:
+        """Do as `attach` does, for a caller that sees by itself to it that nobody else uses the name."""
+        store = self._opened(self._writer)
+        return await self._run(store, lambda: store.position(consumer))
+
+    async def backlog(self, offset: int) -> Backlog:
+        """Return what is there from `offset` on. Raises RetryableError."""
+        store = self._opened(self._reader)
+        return await self._run(store, lambda: store.backlog(offset))
 
     def detach(self, consumer: str) -> None:
         """Leave the name to others; no-op where it is not held."""
@@ -231,6 +266,7 @@ class EventLog:
                 except Exception as error:  # noqa: BLE001
                     # Whatever it was, those who wait are answered and the next ones are tried.
                     self._full = _is_full(error)
+                    self._damaged |= _is_damage(error)
                     log.warning("append_failed", cause=_cause(error))
                     message = "the event log is full" if self._full else "the event log cannot be written"
                     for append in group:
@@ -276,6 +312,7 @@ class EventLog:
         try:
             return await store.run(step)
         except sqlite3.Error as error:
+            self._damaged |= _is_damage(error)
             raise RetryableError(f"the event log does not answer ({_cause(error)})") from None
 
 
@@ -391,6 +428,13 @@ class _Store:
         rows.close()
         return events
 
+    def backlog(self, offset: int) -> Backlog:
+        found = self._db.execute(
+            "SELECT count(*), coalesce(sum(length(value)), 0), min(received_ms) FROM events WHERE offset >= ?",
+            (offset,),
+        ).fetchone()
+        return Backlog(*found)
+
     def position(self, consumer: str) -> int:
         with self._transaction() as db:
             oldest = db.execute("SELECT min(offset) FROM events").fetchone()[0]
@@ -450,7 +494,7 @@ def _prepare(path: Path) -> None:
         os.close(folder)
 
 
-def _lock(path: Path) -> int | None:
+def take_lock(path: Path) -> int | None:
     """Return a descriptor that holds the lock until it is closed or the process ends; None where it is taken."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -463,6 +507,12 @@ def _lock(path: Path) -> int | None:
 
 def _is_full(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+
+
+def _is_damage(error: Exception) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    # The low byte is the kind of error, the others are its variety.
+    return code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def _cause(error: Exception) -> str:

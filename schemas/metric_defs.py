@@ -37,6 +37,27 @@ class Metrics:
         self.publish_seconds = Histogram(
             "auditap_publish_seconds", "Time until a batch of events is durable.", registry=registry
         )
+        self.spool_written = Counter(
+            "auditap_spool_written", "Events spooled because Kafka was away.", registry=registry
+        )
+        self.spool_drained = Counter(
+            "auditap_spool_drained", "Spooled events that Kafka has acknowledged.", registry=registry
+        )
+        self.spool_adopted = Counter(
+            "auditap_spool_adopted", "Spool files of ended processes taken over.", registry=registry
+        )
+        self.spool_damaged = Counter(
+            "auditap_spool_damaged", "Spool files set aside because they cannot be read.", registry=registry
+        )
+        self.spool_events = Gauge(
+            "auditap_spool_events", "Events in the spool files that this process holds.", registry=registry
+        )
+        self.spool_bytes = Gauge("auditap_spool_bytes", "Size of these events.", registry=registry)
+        self.spool_oldest_seconds = Gauge(
+            "auditap_spool_oldest_seconds",
+            "Age of the oldest of these events; 0: there is none.",
+            registry=registry,
+        )
         self.events_consumed = Counter(
             "auditap_events_consumed", "Events read from the log.", registry=registry
         )

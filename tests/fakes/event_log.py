@@ -11,12 +11,15 @@ from schemas.event import EncodedEvent
 
 
 class MemoryEventLog:
-    """Lanes of events and what groups have committed; `away` makes every call fail as a log that is away does."""
+    """Lanes of events and what groups have committed; `away` makes every call fail as a log that is away does,
+    `unsure` makes it take what is published and never say so.
+    """
 
     def __init__(self, name: str = "memory", lanes: int = 2) -> None:
         self.lanes = {Partition(name, number): list[SourceEvent]() for number in range(lanes)}
         self.committed: dict[tuple[str, Partition], int] = {}
         self.away = False
+        self.unsure = False
         self.generations = 0
 
     def append(self, events: Sequence[EncodedEvent]) -> None:
@@ -45,6 +48,8 @@ class MemoryPublisher:
         if self._log.away or not self._started:
             raise NotDurable("the log is away")
         self._log.append(events)
+        if self._log.unsure:
+            raise NotDurable("the log did not acknowledge in time")
 
     async def ready(self) -> bool:
         return self._started and not self._log.away
