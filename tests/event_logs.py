@@ -10,12 +10,15 @@ from typing import Protocol
 from ingestor.embedded_source import EmbeddedSource
 from ingestor.kafka_source import KafkaSource, KafkaSourceSettings
 from ingestor.ports import Batch, EventSource, Partition, RevokeListener
+from redactor.config import SpoolBounds
 from redactor.embedded_publisher import EmbeddedPublisher
 from redactor.event_log import EventLog, EventLogSettings
 from redactor.ports import EventPublisher
 from redactor.publisher import KafkaPublisher, KafkaSettings
+from redactor.spool import SpoolingPublisher
 from redactor.topics import TopicSettings, ensure_topics
 from schemas.event import EncodedEvent
+from schemas.metric_defs import Metrics
 from tests.fakes.event_log import MemoryEventLog, MemoryPublisher, MemorySource
 
 _WAIT_SECONDS_MAX = 30
@@ -95,6 +98,20 @@ class KafkaLog:
             ),
             listener,
         )
+
+
+class SpooledLog:
+    """A log with a spool in front of it."""
+
+    def __init__(self, log: LogUnderTest, folder: Path) -> None:
+        self._log = log
+        self._folder = folder
+
+    def publisher(self) -> SpoolingPublisher:
+        return SpoolingPublisher(self._log.publisher(), self._folder, SpoolBounds(), Metrics())
+
+    def source(self, group: str, listener: RevokeListener) -> EventSource:
+        return self._log.source(group, listener)
 
 
 class Assignments:

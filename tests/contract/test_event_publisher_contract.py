@@ -9,7 +9,17 @@ import pytest
 from redactor.ports import EventPublisher
 from schemas.errors import NotDurable
 from schemas.event import EncodedEvent
-from tests.event_logs import Assignments, EmbeddedLog, KafkaLog, LogUnderTest, MemoryLog, events, read, values
+from tests.event_logs import (
+    Assignments,
+    EmbeddedLog,
+    KafkaLog,
+    LogUnderTest,
+    MemoryLog,
+    SpooledLog,
+    events,
+    read,
+    values,
+)
 
 
 class PublisherContract:
@@ -111,6 +121,20 @@ class TestEmbedded(PublisherContract):
         embedded = EmbeddedLog(tmp_path)
         yield embedded
         await embedded.log.close()
+
+
+class TestSpooled(PublisherContract):
+    @pytest.fixture
+    def log(self, tmp_path: Path) -> SpooledLog:
+        return SpooledLog(MemoryLog(), tmp_path / "spool")
+
+
+class TestKafkaWithSpool(PublisherContract):
+    @pytest.fixture
+    async def log(self, kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> SpooledLog:
+        kafka = KafkaLog(kafka_bootstrap, topic_prefix)
+        await kafka.make_topics()
+        return SpooledLog(kafka, tmp_path / "spool")
 
 
 class TestKafka(PublisherContract):
