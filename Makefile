@@ -38,6 +38,7 @@ help:
 	@echo "make fuzz    the long runs of the tests that prove redaction; AUDITAP_REAL_SPECS=folder adds real documents"
 	@echo "make mutants put faults into the rules of redaction, one by one, and show which tests see them"
 	@echo "make bench   measure, beside baselines in the same run; results in bench/RESULTS.md"
+	@echo "make chaos   hurt one part after another under load for ten minutes, then count; SEED, MINUTES, INTO choose"
 	@echo "make setup   only set up .venv, with the tools for development"
 	@echo "make lock    lock the dependencies anew; UPGRADE=--upgrade takes the newest ones"
 	@echo "make clean   remove everything that was set up, built or cached; data stays"
@@ -67,6 +68,10 @@ fuzz: $(DEV)
 
 mutants: $(DEV)
 	@$(PYTHON) -m tests.mutants.run $(FAULTS)
+
+chaos: $(DEV)
+	@$(PYTHON) -m tests.kafka_broker
+	$(PYTHON) -m tests.faults.chaos $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),10) $(if $(INTO),--into $(INTO))
 
 bench: $(DEV)
 	@$(PYTHON) -m bench

@@ -123,6 +123,10 @@ class Process:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def ended(self) -> bool:
+        return self._process is not None and self._process.returncode is not None
+
     async def wait(self) -> int:
         assert self._process is not None
         return await self._process.wait()

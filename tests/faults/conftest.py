@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from tests.faults.faults import Inflict, ready
+from tests.faults.faults import Inflict, healed, ready
 from tests.faults.ledger import Count, settled
 from tests.faults.load import Load
 from tests.faults.system import System
 
 Weather = Callable[..., Awaitable[Count]]
 _BEFORE, _AFTER = 200, 200
+_READY_S_MAX = 15
 _counts = pytest.StashKey[list[str]]()
 
 
@@ -76,6 +77,10 @@ async def weather(system: System, report: Callable[[Count], None]) -> Weather:
 
 @pytest.fixture
 async def system(running_system: System) -> System:
-    """The system, with every part ready."""
-    await ready(running_system)
+    """The system, with every part ready; what a test before left in force is taken back."""
+    try:
+        await ready(running_system, _READY_S_MAX)
+    except AssertionError:
+        await healed(running_system)
+        await ready(running_system)
     return running_system

@@ -14,7 +14,7 @@ import asyncpg
 
 from auditap.database import administrator
 from tests.e2e.pipeline import until
-from tests.faults.system import System, signal_all
+from tests.faults.system import INGESTORS, System, signal_all
 
 Inflict = Callable[[System], AbstractAsyncContextManager[None]]
 
@@ -275,3 +275,43 @@ async def ready(system: System, within_s: float = 60) -> None:
     """Wait until every process says that it is ready."""
     for name, process in system.processes.items():
         await until(process.ready, within_s, f"{name} ready", process.log)
+
+
+async def revived(system: System) -> list[str]:
+    """Start again what ended without being told to, as a supervisor would; return what that was, and why."""
+    ended = []
+    for name, process in list(system.processes.items()):
+        if process.ended:
+            ended.append(f"{name}: {(process.log().splitlines() or ['no word'])[-1][:500]}")
+            if process is system.collector:
+                await system.pipeline.start_collector()
+            elif process is system.api:
+                await system.pipeline.start_api()
+            else:
+                system.ingestors.remove(process)
+                await system.pipeline.start_ingestor()
+    return ended
+
+
+async def healed(system: System) -> None:
+    """Take back whatever is in force, where a fault could not do so itself."""
+    system.directory.mode = "well"
+    system.proxy.silent, system.proxy.cut_after_bytes = False, None
+    for disk in (system.kafka_disk, system.postgres_disk):
+        if disk.mounted:
+            disk.empty()
+    for process in system.processes.values():
+        signal_all(process.pid, signal.SIGCONT)
+    await system.kafka.kill()
+    await system.postgres.stop()
+    await system.kafka.start()
+    await system.postgres.start()
+    async with administrator(system.postgres.dsn()) as admin:
+        await admin.execute(
+            "DROP FUNCTION IF EXISTS public.faults_conflict() CASCADE; DROP SEQUENCE IF EXISTS public.faults_turns"
+        )
+    await revived(system)
+    while len(system.ingestors) < INGESTORS:
+        await system.pipeline.start_ingestor()
+    while len(system.ingestors) > INGESTORS:
+        await system.end_ingestor(-1, signal.SIGTERM)

@@ -21,7 +21,19 @@ from tests.faults.tcp_proxy import TcpProxy
 from tests.kafka_broker import KafkaBroker
 
 INGESTORS = 2
-_POSTGRES = {"fsync": "off", "max_connections": "40", "max_wal_size": "256MB", "shared_buffers": "64MB"}
+_POSTGRES = {
+    "fsync": "off",  # servers are killed here, machines are not
+    "max_connections": "40",
+    "max_wal_size": "256MB",
+    "shared_buffers": "64MB",
+    "track_commit_timestamp": "on",  # tells when a record was stored
+}
+_STORING_MS = """
+SELECT percentile_cont(ARRAY[0.5, 0.9, 0.99, 1.0]) WITHIN GROUP (
+    ORDER BY extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000 - received_ms
+)
+FROM auditap.audit_records WHERE tap_id = $1
+"""
 # What a fault takes to be noticed; an operator's values are longer.
 _SETTINGS = {
     "AUDITAP_KAFKA__PUBLISH_DEADLINE_MS": "3000",
@@ -120,6 +132,11 @@ class System:
 
     async def end_ingestor(self, index: int, how: signal.Signals) -> int:
         return await self.ingestors.pop(index).stop(how)
+
+    async def storing_ms(self, tap: str) -> dict[str, float]:
+        """Return how long it took from accepting a capture until its record was there to be read."""
+        (row,) = await self.pipeline.fetch(_STORING_MS, tap)
+        return dict(zip(("p50", "p90", "p99", "max"), row[0], strict=True)) if row[0] else {}
 
     async def pause(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
