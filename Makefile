@@ -60,7 +60,7 @@ check: $(DEV)
 	.venv/bin/lint-imports
 
 # 10,000 examples of each property, all operations, more seeds, 200 requests of each kind to the log API's routes; prints
-# what 100 KB take.
+# what 100 KB take and holds times to be linear.
 fuzz: export HYPOTHESIS_PROFILE := fuzz
 fuzz: export AUDITAP_TEST_FUZZ_EXAMPLES := 200
 fuzz: $(DEV)

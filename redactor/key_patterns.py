@@ -118,12 +118,20 @@ class KeyPatterns:
 
     def matching(self, key: str) -> Sequence[int] | None:
         """Return which patterns a key matches, in no order; None where that is in doubt."""
-        if self._set is not None and (key.isascii() or _BEYOND.search(key) is None):
-            found: list[int] = self._set.Match(key) or []
-            if self._always in found:
-                return [index for index in found if index != self._always]
+        found = self._found(key)
+        if found is not None and not key.isascii() and _BEYOND.search(key) is not None:
+            return found if found == self._found(_BEYOND.sub(_TWO_UNITS, key)) else None
+        if found is not None:
+            return found
         said = [each.matches(key) for each in self._patterns]
         return None if None in said else [index for index, matches in enumerate(said) if matches]
+
+    def _found(self, text: str) -> list[int] | None:
+        """Return what the set finds, in the order of the patterns; None where that cannot be told."""
+        found: list[int] = [] if self._set is None else self._set.Match(text) or []
+        if len(found) > 1:
+            found.sort()
+        return found[:-1] if found and found[-1] == self._always else None
 
 
 def _options() -> re2.Options:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from redactor.url import QueryPair, encode_query, encode_segment
 _NAMES_KEPT = ("id", "uuid", "identifier", "tag")
 _FOREIGN_TO_SCALARS = frozenset(";")
 _DELIMITERS = frozenset(",|;")
+_DELIMITER = re.compile("[,|;]")
 _DELIMITER_OF_STYLE = {"form": ",", "spaceDelimited": " ", "pipeDelimited": "|"}
 
 
@@ -185,9 +187,15 @@ class ExplodedArray:
 
     def record(self, pairs: Mapping[str, Sequence[QueryPair]]) -> Iterable[str]:
         """Yield the pairs that fit, each judged by itself; one that might be read as several is left out."""
+        # A value may stand there many thousand times.
+        known: dict[str, str | None] = {}
         for value in (pair.value for pair in pairs.get(self.name, ())):
-            if value is not None and not _DELIMITERS & set(value) and fits_text(self.plan, value):
-                yield _pair(self.name, value)
+            if value is not None and value not in known:
+                fits = _DELIMITER.search(value) is None and fits_text(self.plan, value)
+                known[value] = _pair(self.name, value) if fits else None
+            text = None if value is None else known[value]
+            if text is not None:
+                yield text
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +209,8 @@ class DelimitedArray:
     def record(self, pairs: Mapping[str, Sequence[QueryPair]]) -> Iterable[str]:
         """Yield one pair with the elements that fit."""
         elements = _split(pairs.get(self.name, ()), self.delimiter)
-        kept = [encode_query(each) for each in elements if fits_text(self.plan, each)]
+        known = {each: encode_query(each) for each in set(elements) if fits_text(self.plan, each)}
+        kept = [known[each] for each in elements if each in known]
         if kept:
             yield f"{encode_query(self.name)}={encode_query(self.delimiter).join(kept)}"
 

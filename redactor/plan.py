@@ -80,7 +80,7 @@ class FreeForm:
         """Return the whole object."""
         if type(value) is not dict:
             return None if value is None else DROPPED
-        return {} if self.is_too_large(value) else value
+        return {} if value and self.is_too_large(value) else value
 
     def is_too_large(self, value: dict[str, Json]) -> bool:
         """Tell whether an object is beyond the limits."""
@@ -152,11 +152,11 @@ class Object:
         if type(value) is not dict:
             return None if value is None and self.marked else DROPPED
         kept: dict[str, Json] = {}
-        for name in self._declared_in(value):
+        for name in self._declared_in(value) if value else ():
             part = self.properties[name].keep(value[name])
             if part is not DROPPED:
                 kept[name] = part
-        if self.branches:
+        if self.branches and value:
             self._keep_entries(value, kept)
         return kept if kept or self.marked else DROPPED
 
@@ -182,7 +182,7 @@ class Object:
 
     def _keep_entries(self, value: dict[str, Json], kept: dict[str, Json]) -> None:
         for key in sorted(value.keys() - self.declared):
-            plans = self.plans_for(key)
+            plans = [plan for branch in self.branches for plan in branch.plans_for(key)]
             part = keep_by_all(plans, value[key]) if plans else DROPPED
             if part is not DROPPED:
                 kept[key] = part
@@ -200,7 +200,7 @@ class Array:
         """Return the array with what is kept of each element, or DROPPED where that is nothing."""
         if type(value) is not list:
             return None if value is None and self.marked else DROPPED
-        if self.slots:
+        if self.slots and value:
             kept = [self.plan_at(index).keep(each) for index, each in enumerate(value)]
             return closed_up(kept, len(self.slots), marked=self.marked)
         keep = self.items.keep
@@ -380,6 +380,8 @@ def canonical(scalar: Any) -> str:
     if scalar is None or kind is bool:
         return str(scalar)
     token = str(scalar)
+    if kind is JsonInteger and token[-1] != "0":
+        return token
     if len(token) > 64:
         return token
     try:

@@ -30,4 +30,6 @@ def read_text(plan: Scalar, text: str) -> Kept:
 
 def fits_text(plan: Scalar, text: str) -> bool:
     """Tell whether a text, read as any of the plan's types, is kept."""
+    if plan.only is None and str in plan.types:
+        return True
     return read_text(plan, text) is not DROPPED

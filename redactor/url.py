@@ -24,6 +24,7 @@ _FOLDED = str.maketrans(". -$", "____")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SEGMENT_SAFE = "-._~!$&'()*+,=:@"
 _QUERY_SAFE = "-._~!$'()*:@/?"
+_QUERY_PLAIN = re.compile("[A-Za-z0-9" + re.escape(_QUERY_SAFE) + "]*")
 
 
 class Url(NamedTuple):
@@ -94,7 +95,7 @@ def asks_for_method(query: str) -> bool:
     """Tell whether a query or form holds a field that frameworks take for another method, however it is spelled."""
     if "method" not in query.lower() and "%" not in query:
         return False
-    for field in re.split("[&;]", query):
+    for field in set(re.split("[&;]", query)):
         name = unquote_to_bytes(field.partition("=")[0].replace("+", " ")).decode(errors="replace")
         if names_method(name):
             return True
@@ -117,12 +118,16 @@ class QueryPair(NamedTuple):
 def split_query(query: str) -> dict[str, list[QueryPair]]:
     """Return the pairs of a query by their decoded name, in order. A name that cannot be decoded is nobody's."""
     pairs: dict[str, list[QueryPair]] = {}
-    for each in query.split("&"):
-        if each:
+    known: dict[str, tuple[list[QueryPair], QueryPair]] = {}
+    for each in filter(None, query.split("&")):
+        found = known.get(each)
+        if found is None:
             raw_name, _, raw = each.partition("=")
             name = _decode_form(raw_name)
-            if name is not None:
-                pairs.setdefault(name, []).append(QueryPair(raw, _decode_form(raw)))
+            # Of a name that nobody can have nothing is looked at, but its list is there to be filled.
+            listed = [] if name is None else pairs.setdefault(name, [])
+            found = known[each] = (listed, QueryPair(raw, _decode_form(raw)))
+        found[0].append(found[1])
     return pairs
 
 
@@ -138,4 +143,6 @@ def encode_segment(text: str) -> str:
 
 def encode_query(text: str) -> str:
     """Return text as a name or value in a query."""
+    if _QUERY_PLAIN.fullmatch(text) is not None:
+        return text
     return quote(text, safe=_QUERY_SAFE)

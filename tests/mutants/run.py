@@ -23,7 +23,7 @@ from tests.mutants.faults import FAULTS, Change, Fault
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("auditap", "gateway_tap", "redactor", "ingestor", "enricher", "log_api", "schemas")
-_SECONDS_MAX = 300
+_SECONDS_MAX = 1_200
 _PLUGIN = "mutated_tree"
 _PLUGIN_TEXT = """
 from pathlib import Path
@@ -128,6 +128,10 @@ def main(wanted: Sequence[str]) -> int:
                 found = failures(fault.tests, folder)
             except CannotBeMadeError as reason:
                 table.add_row(fault.name, f"[yellow]cannot be made: {reason}", "")
+                status = 2
+                continue
+            except subprocess.TimeoutExpired:
+                table.add_row(fault.name, f"[yellow]the tests took longer than {_SECONDS_MAX} s", "")
                 status = 2
                 continue
             finally:
