@@ -21,6 +21,7 @@ from auditap.explain_command import explain_command
 from auditap.lint_command import lint_command
 from auditap.logs import configure_logs, guard_last_resorts
 from auditap.query_command import query_command
+from auditap.retention_command import retention_command
 from auditap.settings import Settings, admin_dsn, load_settings
 from auditap.tail_command import tail_command
 from auditap.tokens_command import tokens
@@ -161,26 +162,31 @@ cli.add_command(explain_command)
 cli.add_command(query_command)
 cli.add_command(tail_command)
 cli.add_command(tokens)
+cli.add_command(retention_command)
 
 
 @cli.command("migrate")
 def migrate_command() -> None:
-    """Bring the database's schema up to date and let its two roles log in."""
-    from auditap.database import administrator, let_role_log_in, migrate  # noqa: PLC0415
+    """Bring the database's schema up to date and let its roles log in."""
+    from auditap.database import administrator, let_role_log_in, migrate, shape_log  # noqa: PLC0415
 
     settings = _settings()
     passwords = {
         "auditap_writer": settings.postgres.writer_password,
         "auditap_reader": settings.postgres.reader_password,
+        "auditap_maintainer": settings.postgres.maintainer_password,
     }
+    interval, days = settings.postgres.partition_interval, settings.ingest.bounds.retention_days
 
     async def run() -> None:
         async with administrator(admin_dsn(settings)) as connection:
             applied = await migrate(connection)
+            await shape_log(connection, interval, days)
             for role, password in passwords.items():
                 if password is not None:
                     await let_role_log_in(connection, role, password.get_secret_value())
         click.echo(f"applied: {', '.join(applied)}" if applied else "up to date")
+        click.echo(f"the log is divided by {interval} and kept for {days} days")
         for role, password in passwords.items():
             told = (
                 "may log in"

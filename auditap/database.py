@@ -20,6 +20,7 @@ from schemas.sql import migrations
 
 _LOCK_KEY = 0x61756469746170  # "auditap" in ASCII
 _SCRAM_ITERATIONS = 4096
+ROLES = ("auditap_writer", "auditap_reader", "auditap_maintainer")
 TOKEN_PREFIX = "atp_"  # noqa: S105
 
 
@@ -83,6 +84,27 @@ async def migrate(connection: Connection) -> Sequence[str]:
         await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
 
 
+async def shape_log(connection: Connection, partition_interval: str, retention_days: int) -> None:
+    """Record how the log is divided and how long it is kept.
+
+    Raises StartupError where it is divided otherwise already: partitions of two lengths would overlap.
+    """
+    async with connection.transaction():
+        recorded = await connection.fetchval("SELECT partition_interval FROM auditap.log_shape FOR UPDATE")
+        if recorded != partition_interval and await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM auditap.partitions())"
+        ):
+            raise StartupError(
+                f"The log is divided by {recorded}: set postgres.partition_interval to {recorded},"
+                " or begin with an empty database."
+            )
+        await connection.execute(
+            "UPDATE auditap.log_shape SET partition_interval = $1, retention_days = $2",
+            partition_interval,
+            retention_days,
+        )
+
+
 async def ensure_database(connection: Connection, name: str) -> None:
     """Create a database of our own cluster where it is missing. `name` is an identifier of ours, never input."""
     if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", name):
@@ -91,7 +113,7 @@ async def ensure_database(connection: Connection, name: str) -> None:
 
 async def let_role_log_in(connection: Connection, role: str, password: str) -> None:
     """Give one of our roles a password. The server receives a SCRAM verifier, so no log of it holds the password."""
-    if role not in {"auditap_writer", "auditap_reader"}:
+    if role not in ROLES:
         raise ValueError("not a role of auditap")
     await connection.execute(f"ALTER ROLE {role} LOGIN PASSWORD '{scram_verifier(password)}'")
 

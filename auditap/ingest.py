@@ -24,7 +24,9 @@ from ingestor.embedded_source import EmbeddedSource
 from ingestor.ingest import Ingestor
 from ingestor.kafka_source import KafkaSource
 from ingestor.ports import EventSource, RevokeListener
+from ingestor.postgres_maintenance import PostgresMaintenance
 from ingestor.postgres_store import PostgresStore
+from ingestor.retention import Retainer
 from redactor.event_log import EventLog
 from schemas.errors import RetryableError
 from schemas.metric_defs import Metrics
@@ -100,6 +102,7 @@ class IngestorProcess:
                 completer.run(stop),
                 watch.run(stop),
                 self._keep_partitions_ahead(store),
+                self._keep_to_retention(stop),
             )
         finally:
             await self._server.stop()
@@ -126,6 +129,20 @@ class IngestorProcess:
                 await asyncio.sleep(_AWAY_INTERVAL_S)
             else:
                 await asyncio.sleep(_PARTITIONS_INTERVAL_S)
+
+    async def _keep_to_retention(self, stop: asyncio.Event) -> None:
+        """Drop what is older than the retention, as the role that may do that and nothing else."""
+        ingest, dsn = self._settings.ingest, self._settings.postgres.maintainer_dsn
+        if dsn is None:
+            log.warning("nothing_is_dropped", setting="postgres.maintainer_dsn")
+            return
+        maintenance = PostgresMaintenance(dsn.get_secret_value(), ingest.retention.lock_wait_ms_max)
+        await Retainer(
+            maintenance=maintenance,
+            config=ingest.retention,
+            keep_days=ingest.bounds.retention_days,
+            metrics=self._metrics,
+        ).run(stop)
 
     async def _readiness(self) -> Mapping[str, bool]:
         return {"store": self._store is not None and await self._store.ready()}

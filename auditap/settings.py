@@ -28,7 +28,7 @@ from auditap.http_server import TlsFiles
 from auditap.logs import LogFormat
 from enricher.config import EnricherConfig
 from gateway_tap.intake import IntakeLimits
-from ingestor.config import CompletenessWaits, IngestorConfig
+from ingestor.config import CompletenessWaits, IngestorConfig, RetentionConfig
 from log_api.config import ProductCategory
 from redactor.config import RedactionConfig, SpoolBounds
 from schemas.errors import StartupError
@@ -138,9 +138,14 @@ class PostgresSettings(_Group):
     reader_dsn: SecretStr | None = None
     admin_dsn: SecretStr | None = None
     """Used by `migrate` and `tokens` alone."""
+    maintainer_dsn: SecretStr | None = None
+    """Drops what is older than the retention, in `ingest` and `retention`; without it `ingest` drops nothing."""
     writer_password: SecretStr | None = None
     """Given to the role `auditap_writer` by `migrate`, where it is set."""
     reader_password: SecretStr | None = None
+    maintainer_password: SecretStr | None = None
+    partition_interval: Literal["hour", "day", "month"] = "day"
+    """How the log is divided; recorded by the first `migrate`, and the same from then on."""
     connections_max: int = Field(default=6, ge=1)
     command_timeout_ms: int = Field(default=30_000, ge=1)
 
@@ -150,6 +155,7 @@ class IngestSettings(_Group):
 
     address: _IngestAddress = _IngestAddress()
     bounds: IngestorConfig = IngestorConfig()
+    retention: RetentionConfig = RetentionConfig()
     completion_interval_ms: int = Field(default=5_000, ge=1)
     """How long completing partial records rests when it has been through all of them."""
     completion_records_max: int = Field(default=5_000, ge=1)

@@ -25,12 +25,14 @@ from rich.table import Table
 
 from auditap.collect import Collector
 from auditap.database import (
+    ROLES,
     Connection,
     administrator,
     create_token,
     ensure_database,
     let_role_log_in,
     migrate,
+    shape_log,
     token_works,
 )
 from auditap.embedded_postgres import EmbeddedPostgres
@@ -112,13 +114,13 @@ async def _prepared(settings: Settings, postgres: EmbeddedPostgres) -> tuple[Set
     """Migrate the embedded database; return settings with its addresses, and a token of the log API."""
     async with administrator(postgres.dsn()) as connection:
         await ensure_database(connection, EMBEDDED_DATABASE)
-    dsns = {
-        role: postgres.dsn(role, EMBEDDED_DATABASE)
-        for role in ("postgres", "auditap_writer", "auditap_reader")
-    }
+    dsns = {role: postgres.dsn(role, EMBEDDED_DATABASE) for role in ("postgres", *ROLES)}
     async with administrator(dsns["postgres"]) as connection:
         await migrate(connection)
-        for role in ("auditap_writer", "auditap_reader"):
+        await shape_log(
+            connection, settings.postgres.partition_interval, settings.ingest.bounds.retention_days
+        )
+        for role in ROLES:
             await let_role_log_in(connection, role, postgres.password(role))
         token = await _api_token(connection, settings.data_dir / "api.token")
     addresses = settings.postgres.model_copy(
@@ -126,6 +128,7 @@ async def _prepared(settings: Settings, postgres: EmbeddedPostgres) -> tuple[Set
             "admin_dsn": SecretStr(dsns["postgres"]),
             "writer_dsn": SecretStr(dsns["auditap_writer"]),
             "reader_dsn": SecretStr(dsns["auditap_reader"]),
+            "maintainer_dsn": SecretStr(dsns["auditap_maintainer"]),
         }
     )
     return settings.model_copy(update={"postgres": addresses}), token

@@ -23,7 +23,8 @@ class IngestorConfig:
     retry_wait_ms_initial: int = 100
     retry_wait_ms_max: int = 5_000
     retention_days: int = 30
-    """Events older than this are buried as expired."""
+    """Events older than this are buried as expired, and days older than this are dropped. `auditap migrate` records it
+    in the database, which never drops earlier than recorded."""
     clock_ahead_ms_max: int = 300_000
     """How far ahead of our clock an event may be dated."""
     text_chars_max: int = 16_384
@@ -48,3 +49,17 @@ class CompletenessWaits:
     """Taps that were not heard of for so long, and their gaps, are forgotten."""
     holes_max: int = 2_000
     """Of one start of a tap; beyond it the oldest are kept as one gap with their sum."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionConfig:
+    """How what is older than `retention_days` is dropped; every one is a setting."""
+
+    interval_ms: int = 3_600_000
+    """How often it is looked for."""
+    lock_wait_ms_max: int = 200
+    """How long dropping a partition may make ingest and readers wait before it gives up, at most 5,000."""
+    retry_wait_ms: int = 10_000
+    """How soon it is tried again then."""
+    pruned_rows_max: int = 5_000
+    """Rows taken in one transaction from tables that are no partitions."""

@@ -7,7 +7,7 @@ there already. A role that may only insert is enough.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple
 from typing import Self
 from uuid import UUID
@@ -121,22 +121,28 @@ class PostgresStore:
             return StoreOutcome(0, 0, ())
         rows: list[_Row] = sorted(enumerate(records), key=lambda row: row[1].id)
         try:
-            await self.ensure_partitions(id_ms(rows[0][1].id.hex), id_ms(rows[-1][1].id.hex))
+            await self._ensure_days({id_ms(record.id.hex) // DAY_MS for record in records})
             return await self._store_or_halve(rows)
         except _CONNECTION_ERRORS as away:
             raise RetryableError(f"Postgres: {type(away).__name__}") from None
 
     async def ensure_partitions(self, from_ms: int, to_ms: int) -> None:
-        """Make the daily partitions of a span of time where this store has not seen them yet."""
-        days = set(range(from_ms // DAY_MS, to_ms // DAY_MS + 1))
-        if days <= self._days:
+        """Make the partitions of a span of time where this store has not seen them yet. Raises RetryableError."""
+        await self._ensure_days(range(from_ms // DAY_MS, to_ms // DAY_MS + 1))
+
+    async def _ensure_days(self, days: Iterable[int]) -> None:
+        """Make the partitions of whole days (since 1970), a transaction each: it locks all that it makes."""
+        missing = sorted(set(days) - self._days)
+        if not missing:
             return
         try:
             async with self._pool.acquire() as connection:
-                await connection.execute("SELECT auditap.ensure_partitions($1, $2)", from_ms, to_ms)
+                for day in missing:
+                    start_ms, end_ms = day * DAY_MS, (day + 1) * DAY_MS - 1
+                    await connection.execute("SELECT auditap.ensure_partitions($1, $2)", start_ms, end_ms)
+                    self._days.add(day)
         except _CONNECTION_ERRORS as away:
             raise RetryableError(f"Postgres: {type(away).__name__}") from None
-        self._days |= days
 
     async def _store_or_halve(self, rows: Sequence[_Row]) -> StoreOutcome:
         """Store rows; where one of them breaks the batch, find it by halving and refuse it alone."""

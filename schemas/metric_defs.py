@@ -110,6 +110,11 @@ class Metrics:
             ["state"],
             registry=registry,
         )
+        self.partitions_dropped = Counter(
+            "auditap_partitions_dropped",
+            "Partitions dropped because they are older than the retention.",
+            registry=registry,
+        )
         self.queries = Counter(
             "auditap_queries",
             "Requests to the log API by route and status.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from auditap.database import administrator, let_role_log_in, migrate
+from auditap.database import ROLES, administrator, let_role_log_in, migrate
 
 # One password per role, because roles are shared by all databases of a server and tests may overlap.
 _PASSWORD = "for-tests-only"
@@ -13,20 +13,21 @@ _PASSWORD = "for-tests-only"
 
 @dataclass(frozen=True)
 class AuditDatabase:
-    """Addresses of one migrated database: as superuser, as the ingestor, as the log API."""
+    """Addresses of one migrated database: as superuser, as the ingestor, as the log API, as who drops what is old."""
 
     admin_dsn: str
     writer_dsn: str
     reader_dsn: str
+    maintainer_dsn: str
 
 
 async def migrated(admin_dsn: str) -> AuditDatabase:
     """Migrate an empty database and let both roles log in."""
     async with administrator(admin_dsn) as connection:
         await migrate(connection)
-        for role in ("auditap_writer", "auditap_reader"):
+        for role in ROLES:
             await let_role_log_in(connection, role, _PASSWORD)
-    return AuditDatabase(admin_dsn, _as(admin_dsn, "auditap_writer"), _as(admin_dsn, "auditap_reader"))
+    return AuditDatabase(admin_dsn, *(_as(admin_dsn, role) for role in ROLES))
 
 
 def _as(dsn: str, role: str) -> str:

@@ -91,7 +91,10 @@ class System:
         await asyncio.gather(self.kafka.start(), self.postgres.start(), self.proxy.start())
         direct = await migrated(self.postgres.dsn())
         database = AuditDatabase(
-            direct.admin_dsn, self._through_proxy(direct.writer_dsn), self._through_proxy(direct.reader_dsn)
+            direct.admin_dsn,
+            self._through_proxy(direct.writer_dsn),
+            self._through_proxy(direct.reader_dsn),
+            self._through_proxy(direct.maintainer_dsn),
         )
         documents = f'[redaction]\ndocuments = [{{path = "{DOCUMENT}", envelope = "result"}}]'
         self.pipeline = _Configured(
