@@ -46,7 +46,8 @@ class Collector:
         made_data_dir(settings)
         self._own_log = own_event_log(settings, shared_log)
         self._publisher = _publisher(settings, shared_log or self._own_log, self._metrics)
-        sink = RedactingSink(redactor, self._publisher, self._metrics)
+        sink = self._sink = RedactingSink(redactor, self._publisher, self._metrics)
+        self._report_interval_ms = settings.collector.report_interval_ms
         identity_key = kept_secret(settings, "identity.key", settings.collector.identity_key)
         address = settings.collector.address
         self._socket_path = settings.collector_socket
@@ -81,7 +82,7 @@ class Collector:
             await server.start()
         log.info("collecting")
         try:
-            await run_until(stop, self._start_publisher())
+            await run_until(stop, self._publish())
         finally:
             for server in self._servers:
                 await server.stop()
@@ -91,8 +92,9 @@ class Collector:
                 await self._own_log.close()
             log.info("stopped")
 
-    async def _start_publisher(self) -> None:
+    async def _publish(self) -> None:
         await keep_starting(self._publisher.start, "log")
+        await self._sink.keep_reporting(self._report_interval_ms)
 
     async def _readiness(self) -> Mapping[str, bool]:
         return {"log": await self._publisher.ready()}

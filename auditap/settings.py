@@ -107,6 +107,8 @@ class CollectorSettings(_Group):
     spool_dir: Path | None = None
     """The spool's folder, one for all collectors of a host; by default `spool` in `data_dir`."""
     spool: SpoolBounds = SpoolBounds()
+    report_interval_ms: int = Field(default=5_000, ge=10)
+    """How often a collector says on the log that it is there; taps' leases run out by the time that this tells."""
 
 
 class KafkaSettings(_Group):

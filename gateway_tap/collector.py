@@ -1,4 +1,5 @@
-"""The collector's endpoint: `POST /v1/captures`, for taps on the same host and, with a token, beyond it.
+"""The collector's endpoints, `POST /v1/captures` and `/v1/heartbeats`, for taps on the same host and, with a token,
+beyond it.
 
 No answer, log line or metric holds anything of a capture.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -20,12 +21,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from gateway_tap.heartbeats import read_heartbeats
 from gateway_tap.identify import identify
 from gateway_tap.intake import Batch, IntakeLimits, Refusal, Unusable, UnusableBatch, inflate, read_batch
 from gateway_tap.ports import CaptureSink, IdentifiedCapture
-from schemas.capture import Capture
+from schemas.capture import TapPosition
 from schemas.errors import NotDurable, RefusalReason, RefusedCapture
 from schemas.explain import validator
+from schemas.heartbeat import Heartbeat
 from schemas.metric_defs import Metrics
 
 DROPPED_HEADER: Final = "auditap-dropped"
@@ -54,11 +57,11 @@ class TapToken(NamedTuple):
     sha256: bytes
     tap_patterns: tuple[str, ...]
 
-    def may_speak_for(self, capture: Capture) -> bool:
-        """Tell whether a capture may come in under this token."""
-        if capture.tap is None:
+    def may_speak_for(self, tap_id: str | None) -> bool:
+        """Tell whether what names this tap, or none, may come in under this token."""
+        if tap_id is None:
             return _ANY_TAP in self.tap_patterns
-        return any(fnmatchcase(capture.tap.id, pattern) for pattern in self.tap_patterns)
+        return any(fnmatchcase(tap_id, pattern) for pattern in self.tap_patterns)
 
 
 class TapTokens:
@@ -145,9 +148,17 @@ class _Collector:
     clock_ms: Callable[[], int]
     in_flight: _InFlight
 
-    async def post(self, request: Request) -> JSONResponse:
+    async def post_captures(self, request: Request) -> JSONResponse:
+        return await self._guarded(request, self._captures)
+
+    async def post_heartbeats(self, request: Request) -> JSONResponse:
+        return await self._guarded(request, self._heartbeats)
+
+    async def _guarded(
+        self, request: Request, answer: Callable[[Request], Awaitable[JSONResponse]]
+    ) -> JSONResponse:
         try:
-            return await self._post(request)
+            return await answer(request)
         except _Answer as early:
             return _refusal(request, early)
         except UnusableBatch as unusable:
@@ -158,19 +169,37 @@ class _Collector:
             _log.error("collector_failed", error=type(failure).__name__)
         return _refusal(request, _unavailable("the collector failed"))
 
-    async def _post(self, request: Request) -> JSONResponse:
+    async def _captures(self, request: Request) -> JSONResponse:
         token = self._authorize(request)
         with self.in_flight.request() as held:
-            batch = await self._read(request, held)
+            body = await self._read(request, held)
+            batch = read_batch(body, request.headers.get("content-type", ""), self.limits)
             received_ms = self.clock_ms()
             taken, refusals = self._identify(batch, token, received_ms)
-            await self._hand_over(taken, received_ms)
+            await self._hand_over(taken, received_ms, batch.refused_positions)
         for refusal in refusals:
             self.metrics.captures_refused.labels(refusal.reason.value).inc()
         # Only an answer acknowledges the count: until then the tap reports it again.
         self.metrics.captures_dropped_by_taps.inc(_dropped(request))
-        refused = [{"index": each.index, "reason": each.reason, "path": each.path} for each in refusals]
-        return JSONResponse({"accepted": len(taken), "refused": refused})
+        return _outcome(len(taken), refusals)
+
+    async def _heartbeats(self, request: Request) -> JSONResponse:
+        token = self._authorize(request)
+        with self.in_flight.request() as held:
+            body = await self._read(request, held)
+            batch = read_heartbeats(body, request.headers.get("content-type", ""), self.limits)
+            taken: list[Heartbeat] = []
+            for index, heartbeat in batch.heartbeats:
+                if token is None or token.may_speak_for(heartbeat.tap.id):
+                    taken.append(heartbeat)
+                else:
+                    batch.refusals.append(Refusal(index, RefusalReason.TAP_NOT_ALLOWED, "tap.id"))
+            try:
+                await self.sink.report(taken, self.clock_ms())
+            except NotDurable as away:
+                raise _unavailable("the heartbeats could not be made durable", away.retry_after_s) from None
+        self.metrics.heartbeats_accepted.inc(len(taken))
+        return _outcome(len(taken), sorted(batch.refusals))
 
     def _authorize(self, request: Request) -> TapToken | None:
         """Return the token presented, or None where none is needed; raises _Answer (401)."""
@@ -183,13 +212,13 @@ class _Collector:
             )
         return token
 
-    async def _read(self, request: Request, held: _Held) -> Batch:
-        """Return the batch; raises UnusableBatch, _Answer (408, 503) or ClientDisconnect."""
+    async def _read(self, request: Request, held: _Held) -> bytes:
+        """Return the inflated body; raises UnusableBatch, _Answer (408, 503) or ClientDisconnect."""
         body = await self._body(request, held)
         inflated = inflate(body, request.headers.get("content-encoding", ""), self.limits)
         if inflated is not body:
             held.add(len(inflated))
-        return read_batch(inflated, request.headers.get("content-type", ""), self.limits)
+        return inflated
 
     async def _body(self, request: Request, held: _Held) -> bytes:
         if _content_length(request) > self.limits.batch_bytes_max:
@@ -211,22 +240,29 @@ class _Collector:
     ) -> tuple[list[IdentifiedCapture], list[Refusal]]:
         taken: list[IdentifiedCapture] = []
         refusals = batch.refusals
+        if token is not None:
+            # Nobody accounts for another's numbers.
+            allowed = [each for each in batch.refused_positions if token.may_speak_for(each.id)]
+            batch.refused_positions[:] = allowed
         for index, capture in batch.captures:
-            if token is not None and not token.may_speak_for(capture):
+            if token is not None and not token.may_speak_for(capture.tap.id if capture.tap else None):
                 refusals.append(Refusal(index, RefusalReason.TAP_NOT_ALLOWED, "tap.id"))
                 continue
             try:
                 taken.append(IdentifiedCapture(identify(capture, self.identity_key, received_ms), capture))
             except RefusedCapture as refused:
                 refusals.append(Refusal(index, refused.reason, refused.path))
+                batch.refused_positions.extend([capture.tap] if capture.tap else [])
         return taken, sorted(refusals)
 
-    async def _hand_over(self, taken: list[IdentifiedCapture], received_ms: int) -> None:
+    async def _hand_over(
+        self, taken: list[IdentifiedCapture], received_ms: int, refused: list[TapPosition]
+    ) -> None:
         """Return once the sink has taken everything; raises _Answer (503) where it has not."""
-        if not taken:
+        if not taken and not refused:
             return
         try:
-            await self.sink.accept(taken, received_ms)
+            await self.sink.accept(taken, received_ms, refused)
         except NotDurable as away:
             self.metrics.captures_unavailable.inc(len(taken))
             raise _unavailable("the batch could not be made durable", away.retry_after_s) from None
@@ -245,20 +281,29 @@ def collector_app(
     metrics: Metrics,
     clock_ms: Callable[[], int],
 ) -> Starlette:
-    """Return the application with `POST /v1/captures`.
+    """Return the application with `POST /v1/captures` and `POST /v1/heartbeats`.
 
     `tokens`: None on a Unix socket that only the right users can open; on TCP the bearer tokens. `identity_key`
     derives ids and must outlive restarts. `clock_ms` gives Unix milliseconds.
 
-    Answers: 200 `{"accepted": n, "refused": [{"index", "reason", "path"}]}` once every accepted capture's event is
-    durable; 400, 408, 413 and 415 where the body as a whole is of no use; 401; 503 with Retry-After where sending
+    Answers: 200 `{"accepted": n, "refused": [{"index", "reason", "path"}]}` once every accepted capture's event, or
+    every accepted heartbeat, is durable; 400, 408, 413 and 415 where the body as a whole is of no use; 401; 503 with Retry-After where sending
     the same again may succeed. Every other answer has the body `{"error": "one sentence"}`.
     """
-    # The contract's validator is built here and not inside the first request that holds a bad line.
+    # The contracts' validators are built here and not inside the first request that holds a bad line.
     validator("capture")
+    validator("heartbeat")
     collector = _Collector(sink, identity_key, limits, tokens, metrics, clock_ms, _InFlight(limits))
-    routes: list[Any] = [Route("/v1/captures", collector.post, methods=["POST"])]
+    routes: list[Any] = [
+        Route("/v1/captures", collector.post_captures, methods=["POST"]),
+        Route("/v1/heartbeats", collector.post_heartbeats, methods=["POST"]),
+    ]
     return Starlette(routes=routes)
+
+
+def _outcome(accepted: int, refusals: Sequence[Refusal]) -> JSONResponse:
+    refused = [{"index": each.index, "reason": each.reason, "path": each.path} for each in refusals]
+    return JSONResponse({"accepted": accepted, "refused": refused})
 
 
 def _refusal(request: Request, answer: _Answer) -> JSONResponse:

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from schemas.capture import Capture, decode_capture, split_ndjson
+from schemas.capture import Capture, TapPosition, decode_capture, split_ndjson
 from schemas.errors import PermanentError, RefusalReason, RefusedCapture
 
 _NDJSON_TYPES: Final = frozenset(
@@ -91,6 +91,8 @@ class Batch:
 
     captures: list[tuple[int, Capture]] = field(default_factory=list, repr=False)
     refusals: list[Refusal] = field(default_factory=list, repr=False)
+    refused_positions: list[TapPosition] = field(default_factory=list, repr=False)
+    """Where refused lines stood in their taps' counts, as far as they tell."""
 
 
 def inflate(body: bytes, content_encoding: str, limits: IntakeLimits) -> bytes:
@@ -120,11 +122,16 @@ def read_batch(body: bytes, content_type: str, limits: IntakeLimits) -> Batch:
 
     A line or element that is no capture is refused alone. Raises UnusableBatch.
     """
+    return _Reader(limits).read(texts_of(body, content_type, limits))
+
+
+def texts_of(body: bytes, content_type: str, limits: IntakeLimits) -> Iterable[bytes]:
+    """Return the JSON texts that an inflated body holds, decided by `content_type`. Raises UnusableBatch."""
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type in _NDJSON_TYPES:
-        return _Reader(limits).read(_lines(body, limits))
+        return _lines(body, limits)
     if media_type == _JSON_TYPE:
-        return _Reader(limits).read(_elements(body, limits))
+        return _elements(body, limits)
     raise UnusableBatch(Unusable.MEDIA_TYPE)
 
 
@@ -169,6 +176,7 @@ class _Reader:
                 batch.captures.append((index, self._decode(line)))
             except RefusedCapture as refused:
                 batch.refusals.append(Refusal(index, refused.reason, refused.path))
+                batch.refused_positions.extend(_position(line, self._limits.line_bytes_max))
         return batch
 
     def _decode(self, line: bytes) -> Capture:
@@ -183,6 +191,24 @@ class _Reader:
                 self._explained_bytes_left -= len(line)
                 raise
         return _decode_unexplained(line)
+
+
+class _Numbered(msgspec.Struct, frozen=True):
+    tap: TapPosition
+
+
+_numbered_decoder = msgspec.json.Decoder(_Numbered)
+
+
+def _position(line: bytes, bytes_max: int) -> list[TapPosition]:
+    """Return where a line that is no capture stands in its tap's count, if it is short enough to look and tells."""
+    if len(line) > bytes_max:
+        return []
+    try:
+        tap = _numbered_decoder.decode(line).tap
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    return [] if tap.epoch is None or tap.seq is None else [tap]
 
 
 def _decode_unexplained(line: bytes) -> Capture:

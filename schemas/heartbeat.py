@@ -19,6 +19,8 @@ NUMBER_MAX: Final = (1 << 53) - 1
 """No tap counts further; what claims to is stored, and not counted."""
 REPORT_PREFIX: Final = b'{"report":'
 """How the value of every report on the log begins, and no event's."""
+COUNT_RANGES_MAX: Final = 10_000
+"""As many one report of a collector takes."""
 _EPOCH_MAX: Final = (1 << 63) - 1
 _MS_MAX: Final = (1 << 48) - 1
 
@@ -79,8 +81,8 @@ class CollectorCount(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     tap: TapEpoch
-    excluded: Annotated[tuple[tuple[_Number, _Number], ...], msgspec.Meta(max_length=10_000)] = ()
-    dropped: Annotated[tuple[DroppedRange, ...], msgspec.Meta(max_length=10_000)] = ()
+    excluded: Annotated[tuple[tuple[_Number, _Number], ...], msgspec.Meta(max_length=COUNT_RANGES_MAX)] = ()
+    dropped: Annotated[tuple[DroppedRange, ...], msgspec.Meta(max_length=COUNT_RANGES_MAX)] = ()
 
 
 class TapReport(msgspec.Struct, frozen=True, omit_defaults=True):

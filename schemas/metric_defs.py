@@ -31,6 +31,9 @@ class Metrics:
         self.captures_dropped_by_taps = Counter(
             "auditap_captures_dropped_by_taps", "Pairs that taps report as dropped.", registry=registry
         )
+        self.heartbeats_accepted = Counter(
+            "auditap_heartbeats_accepted", "Heartbeats of taps that are durable.", registry=registry
+        )
         self.redact_failures = Counter(
             "auditap_redact_failures", "Pairs recorded bare because redacting them failed.", registry=registry
         )

@@ -17,7 +17,7 @@ from tests.canary.fault_names import CALLBACK, ENDPOINT, REDACTOR, SINK
 
 _event = Redactor._event
 _accept = RedactingSink.accept
-_post = collector._Collector.post
+_post = collector._Collector.post_captures
 
 
 def _everything(capture: Capture) -> str:
@@ -42,13 +42,13 @@ def _failing_event(self: Redactor, capture: Capture, event_id: str) -> Any:
     return _event(self, capture, event_id)
 
 
-async def _failing_accept(self: RedactingSink, captures: Any, received_ms: int) -> None:
+async def _failing_accept(self: RedactingSink, captures: Any, received_ms: int, refused: Any = ()) -> None:
     for _, capture in captures:
         if _tap(capture) == SINK:
             _fail(_everything(capture))
         if _tap(capture) == CALLBACK:
             asyncio.get_running_loop().call_soon(_fail, _everything(capture))
-    await _accept(self, captures, received_ms)
+    await _accept(self, captures, received_ms, refused)
 
 
 async def _failing_post(self: Any, request: Any) -> Any:
@@ -60,4 +60,4 @@ async def _failing_post(self: Any, request: Any) -> Any:
 
 Redactor._event = _failing_event  # type: ignore[method-assign]
 RedactingSink.accept = _failing_accept  # type: ignore[method-assign]
-collector._Collector.post = _failing_post  # type: ignore[method-assign]
+collector._Collector.post_captures = _failing_post  # type: ignore[method-assign]

@@ -11,6 +11,8 @@ from typing import Any
 import uvicorn
 
 from gateway_tap.ports import IdentifiedCapture
+from schemas.capture import TapPosition
+from schemas.heartbeat import Heartbeat
 
 
 class _Server(uvicorn.Server):
@@ -60,6 +62,9 @@ class FakeSink:
 
     def __init__(self) -> None:
         self.batches: list[tuple[list[IdentifiedCapture], int]] = []
+        self.refused: list[TapPosition] = []
+        self.heartbeats: list[Heartbeat] = []
+        self.heartbeat_failures: list[Exception] = []
         self.failures: list[Exception] = []
         self.entered = asyncio.Event()
         self.gate = asyncio.Event()
@@ -69,9 +74,21 @@ class FakeSink:
     def taken(self) -> list[IdentifiedCapture]:
         return [taken for batch, _ in self.batches for taken in batch]
 
-    async def accept(self, captures: Sequence[IdentifiedCapture], received_ms: int) -> None:
+    async def accept(
+        self,
+        captures: Sequence[IdentifiedCapture],
+        received_ms: int,
+        refused: Sequence[TapPosition] = (),
+    ) -> None:
         self.entered.set()
         await self.gate.wait()
         if self.failures:
             raise self.failures.pop(0)
-        self.batches.append((list(captures), received_ms))
+        if captures:
+            self.batches.append((list(captures), received_ms))
+        self.refused += refused
+
+    async def report(self, heartbeats: Sequence[Heartbeat], received_ms: int) -> None:
+        if self.heartbeat_failures:
+            raise self.heartbeat_failures.pop(0)
+        self.heartbeats += heartbeats

@@ -301,6 +301,85 @@ async def test_no_answer_tells_anything_of_a_capture(client: httpx.AsyncClient) 
             assert CANARY not in answer.text + str(answer.headers)
 
 
+HEARTBEAT: dict[str, Any] = {
+    "tap": {"id": "gw-1", "epoch": 7},
+    "beat": 1,
+    "at_ms": 5,
+    "started_ms": 4,
+    "highest": 3,
+    "pending_from": 4,
+    "pending_since_ms": 5,
+    "lease_ms": 30_000,
+}
+
+
+async def test_heartbeats_are_taken_and_bad_ones_named(
+    client: httpx.AsyncClient, sink: FakeSink, metrics: Metrics
+) -> None:
+    killed = {**HEARTBEAT, "state": "killed", "beat": 0}
+    unordered = {**HEARTBEAT, "pending_from": 5}
+    answer = await client.post(
+        "/v1/heartbeats",
+        content=lines(HEARTBEAT, {**HEARTBEAT, "tap": CANARY}, unordered, killed),
+        headers=NDJSON,
+    )
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "accepted": 2,
+        "refused": [
+            {"index": 1, "reason": "invalid", "path": "tap: type"},
+            {"index": 2, "reason": "invalid", "path": "numbers: order"},
+        ],
+    }
+    assert [(each.tap.id, each.state) for each in sink.heartbeats] == [("gw-1", "alive"), ("gw-1", "killed")]
+    assert count(metrics, "heartbeats_accepted") == 2
+
+
+async def test_heartbeats_that_are_not_durable_are_answered_503(
+    client: httpx.AsyncClient, sink: FakeSink
+) -> None:
+    sink.heartbeat_failures = [NotDurable("away", 3)]
+    answer = await client.post("/v1/heartbeats", json=HEARTBEAT)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
+    assert (await client.post("/v1/heartbeats", json=HEARTBEAT)).json()["accepted"] == 1
+
+
+async def test_too_many_heartbeats_and_too_long_ones_are_refused(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/heartbeats", content=lines(*[HEARTBEAT] * 101), headers=NDJSON)
+    assert answer.status_code == 413
+    padded = json.dumps({**HEARTBEAT, "more": "x" * 300_000})
+    assert (await client.post("/v1/heartbeats", content=padded, headers=NDJSON)).json()["refused"] == [
+        {"index": 0, "reason": "too_large", "path": ""}
+    ]
+
+
+async def test_nobody_speaks_for_anothers_numbers(sink: FakeSink, metrics: Metrics) -> None:
+    app = make_app(sink, metrics, tokens=TapTokens([token("s", "gw-1")]))
+    numbered = [
+        {"tap": {"id": name, "epoch": 7, "seq": 5}, "request": {}, "response": {}}
+        for name in ("gw-1", "gw-2")
+    ]
+    async with client_of(app) as client:
+        client.headers["authorization"] = "Bearer s"
+        assert (await post(client, lines(*numbered))).status_code == 200
+        other = {**HEARTBEAT, "tap": {"id": "gw-2", "epoch": 7}}
+        answer = await client.post("/v1/heartbeats", content=lines(other, HEARTBEAT), headers=NDJSON)
+    assert [each.id for each in sink.refused] == ["gw-1"]
+    assert answer.json() == {
+        "accepted": 1,
+        "refused": [{"index": 0, "reason": "tap_not_allowed", "path": "tap.id"}],
+    }
+
+
+async def test_where_refused_lines_stood_goes_on(client: httpx.AsyncClient, sink: FakeSink) -> None:
+    position = {"tap": {"id": "gw-1", "epoch": 7, "seq": 5}}
+    bad_id = {**GOOD, "tap": {"id": "gw-1", "epoch": 7, "seq": 6}, "id": "x" * 32}
+    await post(
+        client, lines(GOOD, {**position, "request": CANARY}, bad_id, {"tap": {"id": "gw-1", "seq": 7}})
+    )
+    assert [(each.id, each.epoch, each.seq) for each in sink.refused] == [("gw-1", 7, 5), ("gw-1", 7, 6)]
+
+
 async def test_only_post_is_served(client: httpx.AsyncClient) -> None:
     assert (await client.get("/v1/captures")).status_code == 405
 

@@ -746,9 +746,9 @@ async def test_a_batch_not_taken_is_sent_again_with_the_same_ids(collector: Coll
     offered: list[list[str]] = []
     accept = collector.sink.accept
 
-    async def watching(captures: Any, received_ms: int) -> None:
+    async def watching(captures: Any, received_ms: int, refused: Any = ()) -> None:
         offered.append([taken.id for taken in captures])
-        await accept(captures, received_ms)
+        await accept(captures, received_ms, refused)
 
     collector.sink.accept = watching  # type: ignore[method-assign]
     collector.sink.failures = [NotDurable("away"), ValueError("bug")]
