@@ -16,6 +16,7 @@ from auditap.settings import Settings, kept_secret, made_data_dir
 from auditap.waiting import clock_ms, keep_starting, run_until
 from gateway_tap.collector import TapToken, TapTokens, collector_app
 from gateway_tap.unix_socket import bind_unix_socket
+from redactor.cutting_publisher import CuttingPublisher
 from redactor.embedded_publisher import EmbeddedPublisher
 from redactor.event_log import EventLog
 from redactor.ports import EventPublisher
@@ -107,7 +108,7 @@ class Collector:
 def _publisher(settings: Settings, log: EventLog | None, metrics: Metrics) -> EventPublisher:
     if log is not None:
         return EmbeddedPublisher(log)
-    kafka = KafkaPublisher(publisher_settings(settings.kafka))
+    kafka = CuttingPublisher(KafkaPublisher(publisher_settings(settings.kafka)), metrics)
     if settings.collector.durability == "kafka":
         return kafka
     return SpoolingPublisher(kafka, settings.spool_dir, settings.collector.spool, metrics)

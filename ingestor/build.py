@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from uuid import UUID
 
 import msgspec
@@ -14,17 +15,23 @@ from schemas.event import AuditEvent, decode_event, event_digest
 from schemas.identity import id_ms, parse_id
 from schemas.record import EnrichmentState, Record
 
+_DIGEST = re.compile("[0-9a-f]{32}")
 _BIGINT_MAX = (1 << 63) - 1
 _encode_json = msgspec.json.Encoder().encode
 
 
-def build_record(source: SourceEvent, config: IngestorConfig, now_ms: int) -> Record:
-    """Return the record of an event, its `enrichment` still `partial`.
+def build_record(
+    source: SourceEvent, config: IngestorConfig, now_ms: int, *, cut_too: bool = False
+) -> Record:
+    """Return the record of an event, its `enrichment` still `partial`. `cut_too`: also of one without its bodies.
 
-    Raises BuriedEvent: `malformed` where it is no audit event, `expired` or `clock_ahead` by the time in its id.
+    Raises BuriedEvent: `malformed` where it is no audit event, `expired` or `clock_ahead` by the time in its id,
+    `too_large` where it was cut.
     """
     event = decode_event(source.value)
     _check(event, config, now_ms)
+    if event.cut is not None and not cut_too:
+        raise BuriedEvent(DeadLetterReason.TOO_LARGE)
     text = _TextBound(config.text_chars_max)
     name = _IdBound(config.id_chars_max)
     action, actor, raw, resource = event.action, event.actor, event.raw, event.resource
@@ -61,7 +68,7 @@ def build_record(source: SourceEvent, config: IngestorConfig, now_ms: int) -> Re
         tap_epoch=event.tap.epoch,
         tap_seq=event.tap.seq,
         received_ms=source.received_ms,
-        event_digest=event_digest(source.value),
+        event_digest=_digest(event, source.value),
         enrichment=EnrichmentState.PARTIAL,
     )
 
@@ -78,11 +85,20 @@ def _check(event: AuditEvent, config: IngestorConfig, now_ms: int) -> None:
     for count in (event.tap.epoch, event.tap.seq):
         if count is not None and not 0 <= count <= _BIGINT_MAX:
             raise BuriedEvent(DeadLetterReason.MALFORMED, "tap: maximum")
+    if event.cut is not None and not _DIGEST.fullmatch(event.cut.digest):
+        raise BuriedEvent(DeadLetterReason.MALFORMED, "cut.digest: pattern")
     at_ms = id_ms(event.id)
     if at_ms < now_ms - config.retention_days * DAY_MS:
         raise BuriedEvent(DeadLetterReason.EXPIRED)
     if at_ms > now_ms + config.clock_ahead_ms_max:
         raise BuriedEvent(DeadLetterReason.CLOCK_AHEAD)
+
+
+def _digest(event: AuditEvent, value: bytes) -> bytes:
+    """Return the digest of the event as it was before it was cut, so that the whole one is a repeat of it."""
+    if event.cut is None:
+        return event_digest(value)
+    return bytes.fromhex(event.cut.digest)
 
 
 class _TextBound:

@@ -19,8 +19,8 @@ class EventPublisher(Protocol):
 
         Raises NotDurable, within a bounded time, where that is not certain: none may then be called accepted,
         and publishing all of them again is right (they may end up in the log twice, with the same id). Raises
-        PermanentError, before anything is sent, for an event that the log could never take: settings are checked
-        so that the redactor makes none.
+        EventsTooLarge, which names them, where there are events that the log will never take; whether the others are
+        durable is not certain then, and publishing those again is right.
         """
 
     async def ready(self) -> bool:

@@ -2,6 +2,9 @@
 
 Each producer is used until the first batch that fails or is late, then given up for a fresh one: after a failed batch
 the broker refuses the partition's next ones as out of sequence, and a late one is retried inside aiokafka for ever.
+
+What a topic takes is learned from what it refuses: a batch that is too large makes the next ones smaller, and an event
+that is too large by itself is refused from then on without being sent. What else was under way is sent again.
 """
 
 from __future__ import annotations
@@ -9,16 +12,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
+from aiokafka.errors import (
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
 
-from schemas.errors import NotDurable, PermanentError, RetryableError, StartupError
+from schemas.errors import EventsTooLarge, NotDurable, RetryableError, StartupError
 from schemas.event import EncodedEvent
 
 log = structlog.get_logger("publisher")
@@ -61,13 +70,14 @@ class KafkaPublisher:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._queue: deque[_Call] = deque()
-        self._calls: set[_Call] = set()
+        self._calls: dict[_Call, None] = {}
         self._bytes = 0
         self._queued = asyncio.Event()
         self._given_up = asyncio.Event()
         self._producer: AIOKafkaProducer | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._discarding: set[asyncio.Task[None]] = set()
+        self._sizes = _Sizes(settings.batch_bytes_max)
 
     async def start(self) -> None:
         """Connect. Raises RetryableError while Kafka is away, StartupError where waiting cannot help."""
@@ -78,8 +88,8 @@ class KafkaPublisher:
     async def publish(self, events: Sequence[EncodedEvent]) -> None:
         """Return once every event is acknowledged by all in-sync replicas.
 
-        Raises NotDurable within `publish_deadline_ms`; PermanentError, with nothing sent, where an event is larger
-        than `event_bytes_max`.
+        Raises NotDurable within `publish_deadline_ms`; EventsTooLarge where events are larger than `event_bytes_max` or
+        than the topic takes.
         """
         if not events:
             return
@@ -91,7 +101,7 @@ class KafkaPublisher:
             self._give_up(call.producer)
             raise NotDurable("Kafka did not acknowledge in time") from None
         finally:
-            self._calls.discard(call)
+            self._calls.pop(call, None)
             self._bytes -= call.size
 
     async def ready(self) -> bool:
@@ -119,21 +129,22 @@ class KafkaPublisher:
             await asyncio.wait(self._discarding)
 
     def _admit(self, events: Sequence[EncodedEvent]) -> _Call:
-        if max(len(event.value) for event in events) > self._settings.event_bytes_max:
-            raise PermanentError("an event is larger than event_bytes_max")
+        too_large = [event.id for event in events if len(event.value) > self._settings.event_bytes_max]
+        if too_large:
+            raise EventsTooLarge(frozenset(too_large))
         if self._producer is None:
             raise NotDurable("Kafka is away")
         call = _Call(events, self._producer, asyncio.get_running_loop().create_future())
         if self._calls and self._bytes + call.size > self._settings.queue_bytes_max:
             raise NotDurable("too much is waiting for Kafka")
         self._bytes += call.size
-        self._calls.add(call)
+        self._calls[call] = None
         self._queue.append(call)
         self._queued.set()
         return call
 
-    def _give_up(self, producer: AIOKafkaProducer) -> None:
-        if producer is self._producer:
+    def _give_up(self, producer: AIOKafkaProducer | None) -> None:
+        if producer is not None and producer is self._producer:
             self._given_up.set()
 
     async def _supervise(self) -> None:
@@ -141,6 +152,7 @@ class KafkaPublisher:
         while True:
             if self._producer is None:
                 self._producer = await self._reconnect()
+                self._deliver_again(self._producer)
             delivery = asyncio.create_task(self._deliver(self._producer), name="kafka-delivery")
             given_up = asyncio.create_task(self._given_up.wait(), name="kafka-given-up")
             try:
@@ -149,17 +161,28 @@ class KafkaPublisher:
                 await _end(given_up)
                 fault = await _end(delivery)
             log.warning("producer_given_up", waiting=len(self._calls), fault=fault and type(fault).__name__)
-            self._abandon()
+            self._abandon(keep_calls=self._sizes.learned())
 
-    def _abandon(self) -> None:
-        """Let the producer go in the background and refuse all that was under way."""
+    def _abandon(self, *, keep_calls: bool = False) -> None:
+        """Let the producer go in the background and refuse all that was under way, unless it is to be sent again."""
         producer, self._producer = self._producer, None
         self._given_up.clear()
         self._queue.clear()
         for call in self._calls:
-            call.refuse("Kafka is away")
+            if keep_calls:
+                call.begin_again(None)
+            else:
+                call.refuse(NotDurable("Kafka is away"))
         if producer is not None:
             self._in_background(_discard(producer, 2 * self._settings.request_timeout_ms / 1000))
+
+    def _deliver_again(self, producer: AIOKafkaProducer) -> None:
+        """Queue what the producer before this one left."""
+        for call in self._calls:
+            if call.producer is None and not call.durable.done():
+                call.begin_again(producer)
+                self._queue.append(call)
+                self._queued.set()
 
     def _in_background(self, letting_go: Any) -> None:
         task = asyncio.create_task(letting_go, name="kafka-producer-discard")
@@ -181,7 +204,7 @@ class KafkaPublisher:
                 return producer
 
     async def _connect(self) -> AIOKafkaProducer:
-        producer = _new_producer(self._settings)
+        producer = _new_producer(self._settings, self._sizes.batch_bytes_max)
         starting = asyncio.create_task(_start(producer, self._settings), name="kafka-producer-start")
         try:
             # Cancelled in the middle, aiokafka's start would leave a connection open.
@@ -207,26 +230,35 @@ class KafkaPublisher:
             if sum(call.size for call in self._queue) < self._settings.batch_bytes_max:
                 await asyncio.sleep(self._settings.linger_ms / 1000)
             self._queued.clear()
-            for builder, sharers in _pack(producer, self._queue):
-                partition = spread.next(_partitions(producer, self._settings.topic), builder.size())
+            self._refuse_too_large(producer)
+            for batch in _pack(producer, self._queue):
+                partition = spread.next(_partitions(producer, self._settings.topic), batch.builder.size())
                 try:
-                    sent = await producer.send_batch(builder, self._settings.topic, partition=partition)
+                    sent = await producer.send_batch(batch.builder, self._settings.topic, partition=partition)
                 except KafkaError as error:
                     self._fail(producer, error)
                     return
-                sent.add_done_callback(lambda done, sharers=sharers: self._settle(producer, done, sharers))
+                sent.add_done_callback(lambda done, batch=batch: self._settle(producer, done, batch))
 
-    def _settle(
-        self, producer: AIOKafkaProducer, done: asyncio.Future[Any], sharers: Iterable[_Call]
-    ) -> None:
+    def _refuse_too_large(self, producer: AIOKafkaProducer) -> None:
+        for call in self._queue:
+            too_large = [event.id for event in call.events if self._sizes.too_large(producer, event)]
+            if too_large:
+                call.refuse(EventsTooLarge(frozenset(too_large)))
+
+    def _settle(self, producer: AIOKafkaProducer, done: asyncio.Future[Any], batch: _Batch) -> None:
         if done.cancelled():
             return
         error = done.exception()
         if error is not None:
+            if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
+                self._sizes.learn(batch.builder, batch.bytes_before_compression)
             self._fail(producer, error)
             return
-        for call in sharers:
-            call.done_one()
+        for call in batch.sharers:
+            # One that is being sent again waits for its new batches alone.
+            if call.producer is producer:
+                call.done_one()
 
     def _fail(self, producer: AIOKafkaProducer, error: BaseException) -> None:
         log.warning("batch_failed", cause=type(error).__name__)
@@ -242,9 +274,14 @@ class _Call:
         self, events: Sequence[EncodedEvent], producer: AIOKafkaProducer, durable: asyncio.Future[None]
     ) -> None:
         self.events = events
-        self.producer = producer
+        self.producer: AIOKafkaProducer | None = producer
         self.durable = durable
         self.size = sum(len(event.value) for event in events)
+        self._outstanding = 0
+
+    def begin_again(self, producer: AIOKafkaProducer | None) -> None:
+        """Wait for nothing of what was sent so far, but for what this producer is going to send."""
+        self.producer = producer
         self._outstanding = 0
 
     def wait_for_one(self) -> None:
@@ -255,11 +292,53 @@ class _Call:
         if self._outstanding == 0 and not self.durable.done():
             self.durable.set_result(None)
 
-    def refuse(self, message: str) -> None:
+    def refuse(self, refusal: NotDurable | EventsTooLarge) -> None:
         if not self.durable.done():
-            self.durable.set_exception(NotDurable(message))
+            self.durable.set_exception(refusal)
             # Its caller may have been cancelled in this very moment and not look.
             self.durable.exception()
+
+
+class _Batch(NamedTuple):
+    """A batch and the calls that wait for it."""
+
+    builder: Any
+    sharers: Sequence[_Call]
+    bytes_before_compression: int
+
+
+class _Sizes:
+    """What the topic takes, as far as its refusals have shown."""
+
+    def __init__(self, batch_bytes_max: int) -> None:
+        self.batch_bytes_max = batch_bytes_max
+        self._alone_bytes_max: int | None = None
+        self._learned = False
+
+    def learn(self, builder: Any, bytes_before_compression: int) -> None:
+        """Note that a batch was refused."""
+        self._learned = True
+        if builder.record_count() == 1:
+            self._alone_bytes_max = min(self._alone_bytes_max or builder.size(), builder.size() - 1)
+        else:
+            refused_bytes = min(self.batch_bytes_max, bytes_before_compression)
+            self.batch_bytes_max = max(1, refused_bytes // 4)
+        log.warning("batch_too_large", events=builder.record_count(), batch_bytes=builder.size())
+
+    def learned(self) -> bool:
+        """Return whether something was learned since the last call."""
+        learned, self._learned = self._learned, False
+        return learned
+
+    def too_large(self, producer: AIOKafkaProducer, event: EncodedEvent) -> bool:
+        """Return whether an event is certain to be refused even alone."""
+        if self._alone_bytes_max is None or len(event.value) <= self._alone_bytes_max // 2:
+            return False
+        builder = producer.create_batch()
+        builder.append(timestamp=event.received_ms, key=None, value=event.value)
+        # Only building it shows what compression makes of it.
+        builder._build()  # noqa: SLF001
+        return bool(builder.size() > self._alone_bytes_max)
 
 
 class _Spread:
@@ -276,8 +355,8 @@ class _Spread:
         return partition
 
 
-def _pack(producer: AIOKafkaProducer, queue: deque[_Call]) -> Iterator[tuple[Any, list[_Call]]]:
-    """Empty the queue into batches and yield each with the calls that wait for it.
+def _pack(producer: AIOKafkaProducer, queue: deque[_Call]) -> Iterator[_Batch]:
+    """Empty the queue into batches.
 
     A call waits for its own packing too, so that a batch acknowledged early does not make it look complete. Callers
     that went away are left out.
@@ -292,14 +371,14 @@ def _pack(producer: AIOKafkaProducer, queue: deque[_Call]) -> Iterator[tuple[Any
         call.wait_for_one()
         for event in call.events:
             if builder.append(timestamp=event.received_ms, key=None, value=event.value) is None:
-                yield builder, sharers
+                yield _Batch(builder, sharers, builder.size())
                 builder, sharers = producer.create_batch(), [call]
                 call.wait_for_one()
                 builder.append(timestamp=event.received_ms, key=None, value=event.value)
         call.done_one()
     if sharers:
         builder.close()
-        yield builder, sharers
+        yield _Batch(builder, sharers, builder.size())
 
 
 def _partitions(producer: AIOKafkaProducer, topic: str) -> AbstractSet[int]:
@@ -310,14 +389,14 @@ def _partitions(producer: AIOKafkaProducer, topic: str) -> AbstractSet[int]:
     return known
 
 
-def _new_producer(settings: KafkaSettings) -> AIOKafkaProducer:
+def _new_producer(settings: KafkaSettings, batch_bytes_max: int) -> AIOKafkaProducer:
     return AIOKafkaProducer(
         bootstrap_servers=settings.bootstrap_servers,
         client_id=settings.client_id,
         enable_idempotence=True,
         acks="all",
         compression_type=settings.compression,
-        max_batch_size=settings.batch_bytes_max,
+        max_batch_size=batch_bytes_max,
         request_timeout_ms=settings.request_timeout_ms,
         **settings.security,
     )

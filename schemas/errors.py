@@ -3,6 +3,7 @@
 AuditapError
 ├── StartupError          a wrong setting, document or database: ends the process with its one sentence
 ├── PermanentError        the same input fails again: refused or buried, never retried
+│   ├── EventsTooLarge    events that the log will not take in any batch
 │   ├── RefusedCapture    a line a tap sent that is not a capture
 │   └── BuriedEvent       an event that can never become a record
 └── RetryableError        the same input may succeed later: back off in place
@@ -50,10 +51,20 @@ class DeadLetterReason(StrEnum):
     """Dated further in the future than the bound for clocks allows."""
     UNSTORABLE = "unstorable"
     """The database refuses the row by itself, whatever the batch."""
+    TOO_LARGE = "too_large"
+    """The log did not take the event whole: the bodies are not in it."""
 
 
 class PermanentError(AuditapError):
     """The same input would fail again."""
+
+
+class EventsTooLarge(PermanentError):
+    """The log will not take the events with these ids, however they are sent; nothing is said of the others."""
+
+    def __init__(self, ids: frozenset[str]) -> None:
+        super().__init__(f"{len(ids)} events are larger than the log takes")
+        self.ids = ids
 
 
 class RefusedCapture(PermanentError):

@@ -134,6 +134,13 @@ class Tap(msgspec.Struct, frozen=True, omit_defaults=True):
     seq: int | None = None
 
 
+class Cut(msgspec.Struct, frozen=True):
+    """What the event was before it was cut: its size, and the hex of its `event_digest`."""
+
+    size_bytes: int
+    digest: str
+
+
 class AuditEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     """One redacted event. `id` is a UUIDv7 of 32 hex digits whose milliseconds are `action.time`."""
 
@@ -146,6 +153,8 @@ class AuditEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     zone: Zone = Zone()
     receipt: Receipt = Receipt()
     tap: Tap = Tap()
+    cut: Cut | None = None
+    """Set where the log did not take the event whole and this is what it took of it."""
     v: int = EVENT_VERSION
     """The contract's version; left out while it is 1."""
 
@@ -179,6 +188,39 @@ def decode_event(value: bytes) -> AuditEvent:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     raise BuriedEvent(DeadLetterReason.MALFORMED, schema_path_of_first_error("audit_event", value))
+
+
+def cut_event(value: bytes) -> bytes | None:
+    """Return an event without its bodies, or, where that is no smaller, with nothing but what identifies it.
+
+    None where nothing can be left out, or it is no event.
+    """
+    try:
+        event = _decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    cut = event.cut or Cut(len(value), event_digest(value).hex())
+    action = msgspec.structs.replace(event.action, description=None)
+    smaller = (
+        _encoder.encode(_without_bodies(event, cut)),
+        _encoder.encode(AuditEvent(event.id, action, tap=event.tap, cut=cut)),
+    )
+    return next((each for each in smaller if len(each) < len(value)), None)
+
+
+def _without_bodies(event: AuditEvent, cut: Cut) -> AuditEvent:
+    left_out = BodyReceipt(reason=BodyReason.TOO_LARGE)
+    resource, receipt = event.resource, event.receipt
+    return msgspec.structs.replace(
+        event,
+        resource=msgspec.structs.replace(resource, request=msgspec.UNSET, response=msgspec.UNSET),
+        receipt=msgspec.structs.replace(
+            receipt,
+            request=receipt.request if isinstance(resource.request, msgspec.UnsetType) else left_out,
+            response=receipt.response if isinstance(resource.response, msgspec.UnsetType) else left_out,
+        ),
+        cut=cut,
+    )
 
 
 def event_digest(value: bytes) -> bytes:

@@ -40,6 +40,11 @@ class Metrics:
         self.publish_seconds = Histogram(
             "auditap_publish_seconds", "Time until a batch of events is durable.", registry=registry
         )
+        self.events_cut = Counter(
+            "auditap_events_cut",
+            "Events published without their bodies, to be buried, because the log does not take them whole.",
+            registry=registry,
+        )
         self.spool_written = Counter(
             "auditap_spool_written", "Events spooled because Kafka was away.", registry=registry
         )

@@ -14,7 +14,7 @@ import pytest
 
 from redactor.publisher import KafkaPublisher, KafkaSettings
 from redactor.topics import TopicSettings, ensure_topics
-from schemas.errors import NotDurable, PermanentError, RetryableError, StartupError
+from schemas.errors import EventsTooLarge, NotDurable, RetryableError, StartupError
 from schemas.event import EncodedEvent
 from tests.event_logs import Assignments, KafkaLog, events, read, values
 from tests.kafka_broker import KafkaBroker
@@ -167,7 +167,7 @@ async def test_more_than_the_queue_takes_is_refused_at_once(kafka: KafkaLog) -> 
 async def test_an_event_above_the_bound_is_refused_for_good(kafka: KafkaLog) -> None:
     settings = replace(kafka.publisher()._settings, event_bytes_max=100)
     async with started(KafkaPublisher(settings)) as publisher:
-        with pytest.raises(PermanentError):
+        with pytest.raises(EventsTooLarge):
             await publisher.publish([*events(0, 1), EncodedEvent("0" * 32, b"x" * 101, 1)])
         await publisher.publish(events(1, 1))
 
@@ -184,9 +184,9 @@ async def test_an_incompressible_event_of_several_megabytes_goes_through(kafka: 
     assert large.value in await stored(kafka, {large.value})
 
 
-async def test_a_batch_that_the_broker_refuses_does_not_stop_the_others(
-    kafka_bootstrap: str, topic_prefix: str
-) -> None:
+@pytest.fixture
+async def narrow(kafka_bootstrap: str, topic_prefix: str) -> KafkaLog:
+    """A log whose topic takes no batch above 10,000 bytes."""
     log = KafkaLog(kafka_bootstrap, topic_prefix)
     await ensure_topics(
         TopicSettings(
@@ -199,12 +199,47 @@ async def test_a_batch_that_the_broker_refuses_does_not_stop_the_others(
             message_bytes_max=10_000,
         )
     )
-    async with started(log.publisher()) as publisher:
-        with pytest.raises(NotDurable):
-            await publisher.publish([EncodedEvent("0" * 32, os.urandom(20_000), 1)])
-        await until_durable(publisher, events(0, 10))
+    return log
 
-    await stored(log, {event.value for event in events(0, 10)})
+
+def incompressible(number: int, size: int) -> EncodedEvent:
+    return EncodedEvent(f"{number:032x}", os.urandom(size), 1_700_000_000_000)
+
+
+async def test_an_event_that_the_topic_does_not_take_is_named_and_stops_no_other(narrow: KafkaLog) -> None:
+    async with started(narrow.publisher()) as publisher:
+        outcomes = await asyncio.gather(
+            publisher.publish(events(0, 10)),
+            publisher.publish([*events(10, 5), incompressible(999, 20_000)]),
+            publisher.publish(events(20, 10)),
+            return_exceptions=True,
+        )
+        assert [type(outcome) for outcome in outcomes] == [type(None), EventsTooLarge, type(None)]
+        assert outcomes[1].ids == {f"{999:032x}"}  # type: ignore[union-attr]
+
+    await stored(narrow, {event.value for event in [*events(0, 10), *events(20, 10)]})
+
+
+async def test_what_is_known_not_to_fit_is_not_sent_again(narrow: KafkaLog) -> None:
+    async with started(narrow.publisher()) as publisher:
+        with pytest.raises(EventsTooLarge):
+            await publisher.publish([incompressible(1, 20_000)])
+        await until_durable(publisher, events(0, 1))
+        producer = publisher._producer
+        with pytest.raises(EventsTooLarge) as refused:
+            await publisher.publish([incompressible(2, 30_000), *events(1, 1), incompressible(3, 40_000)])
+        assert refused.value.ids == {f"{2:032x}", f"{3:032x}"}
+        # Compressed it fits, whatever it is before.
+        await publisher.publish([EncodedEvent("0" * 32, b"x" * 40_000, 1_700_000_000_000)])
+        assert publisher._producer is producer
+
+
+async def test_a_batch_that_the_topic_does_not_take_is_sent_in_smaller_ones(narrow: KafkaLog) -> None:
+    sent = [incompressible(number, 2_000) for number in range(100)]
+    async with started(narrow.publisher()) as publisher:
+        await asyncio.gather(*[publisher.publish(sent[first : first + 10]) for first in range(0, 100, 10)])
+
+    await stored(narrow, {event.value for event in sent})
 
 
 async def test_one_call_larger_than_a_batch_is_durable_as_a_whole(kafka: KafkaLog) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -9,7 +10,19 @@ from ingestor.build import build_record
 from ingestor.config import DAY_MS, IngestorConfig
 from ingestor.ports import SourceEvent
 from schemas.errors import BuriedEvent, DeadLetterReason
-from schemas.event import Account, Action, Actor, AuditEvent, RawRequest, Resource, Tap, Zone, encode_event
+from schemas.event import (
+    Account,
+    Action,
+    Actor,
+    AuditEvent,
+    Cut,
+    RawRequest,
+    Resource,
+    Tap,
+    Zone,
+    cut_event,
+    encode_event,
+)
 from schemas.identity import new_id
 from tests.records import event
 
@@ -142,3 +155,22 @@ def test_the_digest_tells_events_apart() -> None:
     first, again = built(event(NOW, id=event_id)), built(event(NOW, id=event_id))
     other = built(event(NOW, id=event_id, raw=RawRequest(method="GET")))
     assert first.event_digest == again.event_digest != other.event_digest
+
+
+def test_an_event_that_was_cut_is_buried_unless_it_is_asked_for() -> None:
+    whole = encode_event(event(NOW, resource=Resource("1", request=msgspec.Raw(b'"%s"' % (b"x" * 9_000)))))
+    cut = cut_event(whole)
+    assert cut is not None
+    assert refusal(cut).reason is DeadLetterReason.TOO_LARGE
+
+    record = build_record(SourceEvent(1, NOW, cut), CONFIG, NOW, cut_too=True)
+
+    assert (record.resource_id, record.resource_request) == ("1", None)
+    assert json.loads(record.receipt)["request"] == {"reason": "too_large"}
+    # Should the whole one come after all, it is a repeat and no conflict.
+    assert record.event_digest == built(whole).event_digest
+
+
+def test_a_cut_event_names_a_digest() -> None:
+    why = refusal(event(NOW, cut=Cut(1, "no digest")))
+    assert (why.reason, why.path) == (DeadLetterReason.MALFORMED, "cut.digest: pattern")

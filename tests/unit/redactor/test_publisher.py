@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -23,6 +24,9 @@ class Builder:
 
     def close(self) -> None: ...
 
+    def size(self) -> int:
+        return sum(map(len, self.values))
+
 
 class Producer:
     def create_batch(self) -> Builder:
@@ -34,14 +38,14 @@ def call(*values: bytes) -> _Call:
     return _Call(events, Producer(), asyncio.get_running_loop().create_future())
 
 
-def packed(*calls: _Call) -> list[tuple[Any, list[_Call]]]:
-    return list(_pack(Producer(), deque(calls)))
+def packed(*calls: _Call) -> list[tuple[Any, Sequence[_Call]]]:
+    return [(batch.builder, batch.sharers) for batch in _pack(Producer(), deque(calls))]
 
 
 async def test_a_call_is_durable_only_when_all_its_batches_are() -> None:
     large = call(*[b"%d" % number for number in range(7)])
     batches = []
-    for builder, sharers in _pack(Producer(), deque([large])):
+    for builder, sharers, _ in _pack(Producer(), deque([large])):
         # Acknowledged at once, before the next batch is even packed.
         batches.append(builder.values)
         assert not large.durable.done()
@@ -81,7 +85,7 @@ async def test_a_caller_that_went_away_is_left_out() -> None:
 async def test_a_refused_call_stays_refused() -> None:
     refused = call(b"a")
     refused.wait_for_one()
-    refused.refuse("away")
+    refused.refuse(NotDurable("away"))
     refused.done_one()
 
     with pytest.raises(NotDurable):
