@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import structlog
 
@@ -36,7 +36,8 @@ _REFUSED = "refused"
 class RedactingSink:
     """`CaptureSink`: only redacted events, and numbers, go on from here."""
 
-    def __init__(self, redactor: Redactor, publisher: EventPublisher, metrics: Metrics) -> None:
+    def __init__(self, redactor: Callable[[], Redactor], publisher: EventPublisher, metrics: Metrics) -> None:
+        """`redactor` returns the one that decides now; a batch is redacted by one of them."""
         self._redactor = redactor
         self._publisher = publisher
         self._metrics = metrics
@@ -50,8 +51,9 @@ class RedactingSink:
         """See `CaptureSink.accept`."""
         events = []
         excluded: list[TapPosition] = []
+        redactor = self._redactor()
         for event_id, capture in captures:
-            value = self._redactor.redact(capture, event_id)
+            value = redactor.redact(capture, event_id)
             if value is None:
                 self._metrics.captures_excluded.inc()
                 if capture.tap is not None:

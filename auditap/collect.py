@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from auditap.accept import RedactingSink
+from auditap.current_documents import CurrentDocuments
 from auditap.event_log import own_event_log
 from auditap.http_server import HttpServer, bind_tcp_socket
 from auditap.kafka import publisher_settings
@@ -21,7 +22,6 @@ from redactor.embedded_publisher import EmbeddedPublisher
 from redactor.event_log import EventLog
 from redactor.ports import EventPublisher
 from redactor.publisher import KafkaPublisher
-from redactor.redact import Redactor
 from redactor.spool import SpoolingPublisher
 from schemas.errors import StartupError
 from schemas.metric_defs import Metrics
@@ -43,11 +43,12 @@ class Collector:
                 " a request but that it happened."
             )
         self._metrics = Metrics()
-        redactor = Redactor.from_config(settings.redaction, self._metrics.redact_failures.inc)
+        self._documents = CurrentDocuments(settings.redaction, self._metrics)
+        self._reload_interval_ms = settings.collector.reload_interval_ms
         made_data_dir(settings)
         self._own_log = own_event_log(settings, shared_log)
         self._publisher = _publisher(settings, shared_log or self._own_log, self._metrics)
-        sink = self._sink = RedactingSink(redactor, self._publisher, self._metrics)
+        sink = self._sink = RedactingSink(lambda: self._documents.redactor, self._publisher, self._metrics)
         self._report_interval_ms = settings.collector.report_interval_ms
         identity_key = kept_secret(settings, "identity.key", settings.collector.identity_key)
         address = settings.collector.address
@@ -83,7 +84,7 @@ class Collector:
             await server.start()
         log.info("collecting")
         try:
-            await run_until(stop, self._publish())
+            await run_until(stop, self._publish(), self._documents.watch(self._reload_interval_ms))
         finally:
             for server in self._servers:
                 await server.stop()
@@ -102,7 +103,7 @@ class Collector:
 
     def _degraded(self) -> Sequence[str]:
         spooling = isinstance(self._publisher, SpoolingPublisher) and self._publisher.spooling
-        return ["spooling"] if spooling else []
+        return [*(["spooling"] if spooling else []), *(["stale_documents"] if self._documents.stale else [])]
 
 
 def _publisher(settings: Settings, log: EventLog | None, metrics: Metrics) -> EventPublisher:

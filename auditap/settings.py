@@ -109,6 +109,8 @@ class CollectorSettings(_Group):
     spool: SpoolBounds = SpoolBounds()
     report_interval_ms: int = Field(default=5_000, ge=10)
     """How often a collector says on the log that it is there; taps' leases run out by the time that this tells."""
+    reload_interval_ms: int = Field(default=5_000, ge=0)
+    """How often changed documents are looked for; one is taken up when it has kept still for as long. 0: never."""
 
 
 class KafkaSettings(_Group):

@@ -13,11 +13,11 @@ from redactor.config import RedactionConfig
 from redactor.document import LoadedDocument, load_document
 from redactor.governing import Governing
 from redactor.headers import Fields, HeaderReader, media_type, overrides_method
-from redactor.operations import Operation
+from redactor.operations import Operation, operations_of
 from redactor.routes import Match, Route, Routes
 from redactor.url import asks_for_method, read_host, split_path, split_query, split_url
 from schemas.capture import Capture, decode_capture
-from schemas.errors import RefusalReason, RefusedCapture
+from schemas.errors import RefusalReason, RefusedCapture, StartupError
 from schemas.event import AuditEvent, UnmatchedReason, encode_event
 from schemas.identity import MS_MAX, derive_id, new_id, parse_id, parse_rfc3339_ms
 
@@ -45,8 +45,13 @@ class Redactor:
 
     @classmethod
     def from_config(cls, config: RedactionConfig, on_failure: Callable[[], None] | None = None) -> Redactor:
-        """Load the configured documents. Raises StartupError, one sentence, for one that cannot be read."""
-        return cls([load_document(each) for each in config.documents], config, on_failure)
+        """Load the configured documents.
+
+        Raises StartupError, one sentence, for one that cannot be read, or a setting that names no operation of theirs.
+        """
+        documents = [load_document(each) for each in config.documents]
+        _check_operations(documents, config)
+        return cls(documents, config, on_failure)
 
     @property
     def documents(self) -> tuple[LoadedDocument, ...]:
@@ -145,6 +150,24 @@ class Redactor:
         media = governing.response(capture.response.status, media_type(fields))
         content = Content(capture.response, fields, self._config.limits.body_bytes_max)
         return redact_body(content, media, self._config.limits)
+
+
+def _check_operations(documents: Sequence[LoadedDocument], config: RedactionConfig) -> None:
+    """Raise StartupError where a setting names an operation that there is not: it would silently do nothing."""
+    if not (config.get_responses_kept or config.excluded_operations):
+        return
+    declared = [operation for document in documents for operation in operations_of(document)]
+    excludable = {each.id for each in declared}
+    readable = {each.id for each in declared if each.has_own_id and each.method == "GET"}
+    for setting, what, named, known in (
+        ("excluded_operations", "an operation", config.excluded_operations, excludable),
+        ("get_responses_kept", "the id of a GET operation", config.get_responses_kept, readable),
+    ):
+        unknown = sorted(named - known)
+        if unknown:
+            raise StartupError(
+                f"redaction.{setting} names {', '.join(unknown[:5])}, which is not {what} of the documents: correct it or remove it."
+            )
 
 
 def redact_lines(

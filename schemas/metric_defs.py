@@ -37,6 +37,16 @@ class Metrics:
         self.redact_failures = Counter(
             "auditap_redact_failures", "Pairs recorded bare because redacting them failed.", registry=registry
         )
+        self.documents_reloaded = Counter(
+            "auditap_documents_reloaded",
+            "Changed OpenAPI documents taken up while running.",
+            registry=registry,
+        )
+        self.documents_refused = Counter(
+            "auditap_documents_refused",
+            "Changed OpenAPI documents not taken up: one cannot be used, those before it go on.",
+            registry=registry,
+        )
         self.publish_seconds = Histogram(
             "auditap_publish_seconds", "Time until a batch of events is durable.", registry=registry
         )

@@ -32,7 +32,8 @@ async def collector(log: MemoryEventLog) -> AsyncIterator[httpx.AsyncClient]:
     publisher = MemoryPublisher(log)
     await publisher.start()
     metrics = Metrics()
-    sink = RedactingSink(redactor(), publisher, metrics)
+    one = redactor()
+    sink = RedactingSink(lambda: one, publisher, metrics)
     app = collector_app(
         sink,
         identity_key=b"k" * 32,
