@@ -33,7 +33,7 @@ def captured(method: str, seq: int | None) -> IdentifiedCapture:
 
 def sink_to(publisher: Any) -> RedactingSink:
     redactor: Any = ExcludesDeletes()
-    return RedactingSink(redactor, publisher, Metrics())
+    return RedactingSink(lambda: redactor, publisher, Metrics())
 
 
 async def test_numbers_without_an_event_are_told_beside_the_events() -> None:
