@@ -175,6 +175,7 @@ def migrate_command() -> None:
         "auditap_writer": settings.postgres.writer_password,
         "auditap_reader": settings.postgres.reader_password,
         "auditap_maintainer": settings.postgres.maintainer_password,
+        "auditap_watcher": settings.postgres.watcher_password,
     }
     interval, days = settings.postgres.partition_interval, settings.ingest.bounds.retention_days
 

@@ -20,8 +20,9 @@ from schemas.sql import migrations
 
 _LOCK_KEY = 0x61756469746170  # "auditap" in ASCII
 _SCRAM_ITERATIONS = 4096
-ROLES = ("auditap_writer", "auditap_reader", "auditap_maintainer")
 TOKEN_PREFIX = "atp_"  # noqa: S105
+ROLES = ("auditap_writer", "auditap_reader", "auditap_maintainer", "auditap_watcher")
+"""Whom the processes log in as: ingest, serve, retention, watch."""
 
 
 Connection = asyncpg.Connection

@@ -141,13 +141,18 @@ class PostgresSettings(_Group):
     writer_dsn: SecretStr | None = None
     reader_dsn: SecretStr | None = None
     admin_dsn: SecretStr | None = None
-    """Used by `migrate` and `tokens` alone."""
+    """Used by `migrate`, `tokens` and `alerts` alone."""
     maintainer_dsn: SecretStr | None = None
     """Drops what is older than the retention, in `ingest` and `retention`; without it `ingest` drops nothing."""
+    watcher_dsn: SecretStr | None = None
     writer_password: SecretStr | None = None
     """Given to the role `auditap_writer` by `migrate`, where it is set."""
     reader_password: SecretStr | None = None
+    """Given to the role `auditap_reader` by `migrate`, where it is set."""
     maintainer_password: SecretStr | None = None
+    """Given to the role `auditap_maintainer` by `migrate`, where it is set."""
+    watcher_password: SecretStr | None = None
+    """Given to the role `auditap_watcher` by `migrate`, where it is set."""
     partition_interval: Literal["hour", "day", "month"] = "day"
     """How the log is divided; recorded by the first `migrate`, and the same from then on."""
     connections_max: int = Field(default=6, ge=1)
@@ -395,7 +400,9 @@ def made_data_dir(settings: Settings) -> Path:
     )
 
 
-def required_dsn(settings: Settings, name: Literal["writer_dsn", "reader_dsn", "admin_dsn"]) -> str:
+def required_dsn(
+    settings: Settings, name: Literal["writer_dsn", "reader_dsn", "watcher_dsn", "admin_dsn"]
+) -> str:
     """Return a DSN that a process cannot do without. Raises StartupError where it is not set."""
     dsn: SecretStr | None = getattr(settings.postgres, name)
     if dsn is None:

@@ -129,6 +129,7 @@ async def _prepared(settings: Settings, postgres: EmbeddedPostgres) -> tuple[Set
             "writer_dsn": SecretStr(dsns["auditap_writer"]),
             "reader_dsn": SecretStr(dsns["auditap_reader"]),
             "maintainer_dsn": SecretStr(dsns["auditap_maintainer"]),
+            "watcher_dsn": SecretStr(dsns["auditap_watcher"]),
         }
     )
     return settings.model_copy(update={"postgres": addresses}), token

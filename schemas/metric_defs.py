@@ -142,3 +142,42 @@ class Metrics:
         self.query_seconds = Histogram(
             "auditap_query_seconds", "Time to answer a request to the log API.", ["route"], registry=registry
         )
+        self.watch_events = Counter(
+            "auditap_watch_events", "Events that the watcher has judged.", registry=registry
+        )
+        self.watch_passed_over = Counter(
+            "auditap_watch_passed_over",
+            "Events of which there is no record to judge, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.watch_late = Counter(
+            "auditap_watch_late", "Times a record was too late to count in a window.", registry=registry
+        )
+        self.watch_behind_seconds = Gauge(
+            "auditap_watch_behind_seconds", "Age of the newest event that is judged.", registry=registry
+        )
+        self.watch_lag_events = Gauge(
+            "auditap_watch_lag_events", "Events of the log that are not judged yet.", registry=registry
+        )
+        self.rules_loaded = Counter(
+            "auditap_rules_loaded",
+            "Times the file of rules was read: taken or refused.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.alerts_raised = Counter(
+            "auditap_alerts_raised", "Alerts that are new, by severity.", ["severity"], registry=registry
+        )
+        self.alert_seconds = Histogram(
+            "auditap_alert_seconds",
+            "Time from an action to its alert.",
+            registry=registry,
+            buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
+        )
+        self.alert_deliveries = Counter(
+            "auditap_alert_deliveries",
+            "Deliveries of alerts by how they went: delivered, retried, dead.",
+            ["outcome"],
+            registry=registry,
+        )

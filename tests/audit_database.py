@@ -13,16 +13,17 @@ _PASSWORD = "for-tests-only"
 
 @dataclass(frozen=True)
 class AuditDatabase:
-    """Addresses of one migrated database: as superuser, as the ingestor, as the log API, as who drops what is old."""
+    """Addresses of one migrated database: as superuser, as the ingestor, the log API, who drops what is old, the watcher."""
 
     admin_dsn: str
     writer_dsn: str
     reader_dsn: str
     maintainer_dsn: str
+    watcher_dsn: str
 
 
 async def migrated(admin_dsn: str) -> AuditDatabase:
-    """Migrate an empty database and let both roles log in."""
+    """Migrate an empty database and let all roles log in."""
     async with administrator(admin_dsn) as connection:
         await migrate(connection)
         for role in ROLES:

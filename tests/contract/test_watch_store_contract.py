@@ -1,0 +1,132 @@
+"""One suite for every `WatchStore`: what is kept is kept once, and with the position or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+
+import pytest
+
+from schemas.errors import RetryableError
+from schemas.record import Record
+from tests.audit_database import migrated
+from tests.watching import AT_MS, action, raised, rules
+from watcher.engine import Alert, judge, needed, sightings
+from watcher.memory_store import MemoryWatchStore
+from watcher.ports import Advance, Lane, Overtaken, Trend, WatchStore, Work
+from watcher.postgres_store import PostgresWatchStore
+from watcher.rules import RuleSet
+
+LANE = Lane("events", 0)
+MINUTE_MS = 60_000
+BEGIN_MS = AT_MS - AT_MS % (10 * MINUTE_MS)
+HELD = rules(
+    {
+        "name": "failures",
+        "when": {"action.result": "failure"},
+        "key": ["actor.id"],
+        "threshold": 5,
+        "window": {"size": "10m", "hop": "1m"},
+    },
+    {
+        "name": "networks",
+        "when": {"actor.ip_address": {"absent": False}},
+        "key": ["actor.id", "actor.ip_address"],
+        "memory": {"raise": "new", "value": "actor.ip_address", "key": ["actor.id"]},
+    },
+    {"name": "deletions", "when": {"action.type": "delete"}, "key": ["resource.id"]},
+)
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def store(request: pytest.FixtureRequest, database: str) -> AsyncIterator[WatchStore]:
+    if request.param == "memory":
+        yield MemoryWatchStore()
+        return
+    prepared = await migrated(database)
+    opened = await connected(prepared.watcher_dsn)
+    yield opened
+    await opened.close()
+
+
+async def connected(dsn: str) -> PostgresWatchStore:
+    return await PostgresWatchStore.connect(dsn, "test", connections_max=4, command_timeout_ms=10_000)
+
+
+def failures(*minutes: float) -> list[Record]:
+    return [action(BEGIN_MS + int(minute * MINUTE_MS), action_result="failure") for minute in minutes]
+
+
+def work(held: RuleSet, records: Sequence[Record], **more: dict) -> Work:  # type: ignore[type-arg]
+    found = [one for record in records for one in sightings(held, record)]
+    return Work(needed(found), partial(judge, found), **more)
+
+
+def names(found: Sequence[Alert]) -> list[str]:
+    return sorted(alert.rule for alert in found)
+
+
+async def test_windows_are_counted_over_works(store: WatchStore) -> None:
+    assert await raised(HELD, failures(0, 1, 2, 3), store) == []
+    [alert] = await raised(HELD, failures(4, 5, 6), store)
+    assert alert.records == 5
+    assert await raised(HELD, failures(7, 8), store) == []
+
+
+async def test_one_work_holds_many(store: WatchStore) -> None:
+    records = [*failures(0, 1, 2, 3, 4, 5), action(action_type="delete", resource_id="r")]
+    assert names(await store.settle(work(HELD, records))) == ["deletions", "failures"]
+    assert names(await store.settle(work(HELD, records))) == []
+
+
+async def test_memories_are_kept(store: WatchStore) -> None:
+    first, second = action(actor_ip_address="203.0.113.9"), action(actor_ip_address="198.51.100.7")
+    assert await raised(HELD, [first, first], store) == []
+    assert names(await raised(HELD, [second], store)) == ["networks"]
+    assert await raised(HELD, [first, second], store) == []
+
+
+async def test_positions_move_with_the_work(store: WatchStore) -> None:
+    trend = Trend(0, "a", None, "p", "delete", "success")
+    assert await store.positions([LANE]) == {}
+    moved = {LANE: Advance(7, 10)}
+    await store.settle(work(HELD, [], advances=moved, trends={trend: 2}))
+    assert await store.positions([LANE, Lane("other", 0)]) == {LANE: 10}
+    deletion = [action(action_type="delete", resource_id="r")]
+    with pytest.raises(Overtaken):
+        await store.settle(work(HELD, deletion, advances=moved, trends={trend: 2}))
+    assert await store.positions([LANE]) == {LANE: 10}
+    # Of the work that was overtaken nothing was kept.
+    assert names(await store.settle(work(HELD, deletion, advances={LANE: Advance(10, 11)}))) == ["deletions"]
+
+
+async def test_a_value_of_any_length_and_letter_is_a_key(store: WatchStore) -> None:
+    odd = ["x" * 10_000, "x" * 9_999, 'a"b', "ü\N{SNOWMAN}", "", None]
+    records = [action(action_type="delete", resource_id=each) for each in odd]
+    assert len(await raised(HELD, records, store)) == 5  # what differs beyond the bound of a key is one
+
+
+async def test_two_watchers_at_once_count_together_and_tell_once(database: str) -> None:
+    prepared = await migrated(database)
+    stores = [await connected(prepared.watcher_dsn) for _ in range(2)]
+    try:
+        for burst in range(10):
+            at = burst * 60
+            records = failures(*(at + minute / 2 for minute in range(8)))
+            halves = [records[::2], [*records[1::2], records[0]]]
+            found = await asyncio.gather(
+                *(raised(HELD, half, store) for half, store in zip(halves, stores, strict=True))
+            )
+            assert len([*found[0], *found[1]]) == 1
+    finally:
+        for each in stores:
+            await each.close()
+
+
+async def test_a_database_that_is_away_is_waited_for(database: str) -> None:
+    prepared = await migrated(database)
+    store = await connected(prepared.watcher_dsn)
+    await store.close()
+    with pytest.raises(RetryableError):
+        await store.settle(work(HELD, failures(0)))

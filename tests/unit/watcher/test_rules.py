@@ -1,0 +1,89 @@
+"""A file of rules is taken whole or refused with its line and the reason."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from watcher.rules import RulesRefused, read_rules
+
+
+def text(body: str) -> bytes:
+    return textwrap.dedent(body).lstrip("\n").encode()
+
+
+GOOD = """
+channels:
+  ops: {type: webhook, url: "https://alerts.example.com/in", secret_file: ops.key}
+rules:
+  - name: failures
+    title: Failures
+    severity: medium
+    when: {action.result: failure}
+    key: [actor.id]
+    threshold: 5
+    window: {size: 10m, hop: 1m}
+"""
+
+
+def test_a_good_file_is_taken() -> None:
+    held = read_rules(text(GOOD), "rules.yaml")
+    [rule] = held.rules
+    assert (rule.threshold, rule.window.size_ms, rule.window.hop_ms) == (5, 600_000, 60_000)
+    assert rule.channels == ("ops",)  # all of the file's, where it names none
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "reason"),
+    [
+        (("severity: medium", "severity: loud"), 6, "high, medium, low, info, drop"),
+        (("action.result: failure", "action.outcome: failure"), 7, "no field action.outcome"),
+        (("threshold: 5", "treshold: 5"), 9, "treshold is not known"),
+        (("threshold: 5", "threshold: 0"), 9, "threshold"),
+        (("title: Failures", "channels: []"), 4, "'title' is missing"),
+        (("hop: 1m", "hop: 7m"), 10, "multiple of its hop"),
+        (("hop: 1m", "hop: 1s"), 10, "multiple of its hop"),
+        (("size: 10m", "size: ten"), 10, "window"),
+        (("size: 10m, hop: 1m", "size: 10d"), 10, "at most 7d"),
+        (("threshold: 5\n", "channels: [chat]\n"), 9, "no channel chat"),
+        (("threshold: 5\n", "\n"), 10, "threshold above 1"),
+        (("key: [actor.id]", "key: [actor.ident]"), 8, "no field actor.ident"),
+        (("secret_file: ops.key", "colour: red"), 2, ""),
+        (("https://alerts.example.com/in", "ftp://example.com"), 2, "url"),
+        (("name: failures\n", "name: failures\n    name: other\n"), 5, "stands here twice"),
+        (("rules:", "rules: ["), 4, "not YAML"),
+        (("key: [actor.id]", "memory: {raise: new, value: actor.id}"), 8, "no threshold"),
+        (("key: [actor.id]", "memory: {raise: known, value: actor.id}"), 8, ""),
+    ],
+)
+def test_a_wrong_file_is_refused_with_line_and_reason(
+    change: tuple[str, str], line: int, reason: str
+) -> None:
+    with pytest.raises(RulesRefused) as refused:
+        read_rules(text(GOOD.replace(*change)), "rules.yaml")
+    assert refused.value.line == line
+    assert str(refused.value).startswith(f"rules.yaml, line {line}: ")
+    assert reason in str(refused.value)
+    assert str(refused.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"\xff", b"rules: 4", b"rules: [4]", b"a: &a [*a]", b"- &x {y: *x}"]
+)
+def test_what_is_no_file_of_rules_is_refused(body: bytes) -> None:
+    with pytest.raises(RulesRefused):
+        read_rules(body, "rules.yaml")
+
+
+def test_two_rules_of_one_name_are_refused() -> None:
+    twice = text(GOOD) + text(GOOD).split(b"rules:\n")[1]
+    with pytest.raises(RulesRefused, match=r"line 11: there are two rules named failures"):
+        read_rules(twice, "rules.yaml")
+
+
+def test_a_drop_rule_says_nothing_else() -> None:
+    with pytest.raises(RulesRefused, match="line 4"):
+        read_rules(
+            b"rules:\n  - name: a\n    severity: drop\n    title: x\n    when: {action.type: view}\n", "r"
+        )
