@@ -18,8 +18,8 @@ class AuditDatabase:
     admin_dsn: str
     writer_dsn: str
     reader_dsn: str
-    maintainer_dsn: str
-    watcher_dsn: str
+    maintainer_dsn: str = ""
+    watcher_dsn: str = ""
 
 
 async def migrated(admin_dsn: str) -> AuditDatabase:

@@ -13,6 +13,7 @@ import structlog
 from cachetools import TTLCache
 
 from schemas.errors import BuriedEvent, RetryableError
+from schemas.heartbeat import REPORT_PREFIX
 from schemas.metric_defs import Metrics
 from schemas.record import Record
 from watcher.engine import Alert, Sighting, judge, needed, sightings
@@ -136,6 +137,8 @@ class Watcher:
         records = []
         passed_over: Counter[str] = Counter()
         for event in (event for found in events.values() for event in found):
+            if event.value.startswith(REPORT_PREFIX):
+                continue
             try:
                 records.append(self._build(event.value, event.received_ms))
             except BuriedEvent as buried:
