@@ -233,8 +233,11 @@ class Ingestor:
             with attempt:
                 if attempt.num > 1:
                     self._metrics.store_retries.inc()
-                    log.warning("retrying", part=part, attempt=attempt.num)
-                return await step()
+                try:
+                    return await step()
+                except RetryableError as away:
+                    log.warning("retrying", part=part, attempt=attempt.num, cause=str(away))
+                    raise
         raise AssertionError("unreachable: retried without end")
 
 

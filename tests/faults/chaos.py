@@ -64,6 +64,8 @@ class Run:
     seed: int
     minutes: float
     rate_per_s: int
+    durability: str
+    """The collector's: kafka or spool."""
     happened: list[Happened] = field(default_factory=list)
     ended_by_themselves: list[str] = field(default_factory=list)
     count: Count | None = None
@@ -111,7 +113,7 @@ async def wreak(system: System, load: Load, watch: Watch, run: Run, faults: tupl
 
 async def chaos(run: Run, folder: Path) -> tuple[Watch, Load]:
     """Run it; the system is started in `folder` and gone at the end."""
-    system = System(folder)
+    system = System(folder, {"AUDITAP_COLLECTOR__DURABILITY": run.durability})
     try:
         await system.start()
         disks = system.kafka_disk.mounted and system.postgres_disk.mounted
@@ -154,7 +156,10 @@ def main(run: Run, into: Path) -> int:
     into.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="auditap-chaos-"))
     began_s = time.monotonic()
-    click.echo(f"seed {run.seed}, {run.minutes:g} minutes, {run.rate_per_s} captures/s, data in {folder}")
+    click.echo(
+        f"seed {run.seed}, {run.minutes:g} minutes, {run.rate_per_s} captures/s, durability {run.durability},"
+        f" data in {folder}"
+    )
     try:
         watch, load = asyncio.run(_bounded(run, folder))
         path = into / f"seed-{run.seed}.md"
@@ -182,6 +187,12 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--rate", type=int, default=500, help="captures a second")
     parser.add_argument("--into", type=Path, default=Path(".cache/chaos"), help="folder of the report")
+    parser.add_argument(
+        "--durability",
+        choices=("kafka", "spool"),
+        help="the collector's; by default kafka for even seeds, spool for odd",
+    )
     chosen = parser.parse_args()
+    durability = chosen.durability or ("spool" if chosen.seed % 2 else "kafka")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main(Run(chosen.seed, chosen.minutes, chosen.rate), chosen.into))
+    sys.exit(main(Run(chosen.seed, chosen.minutes, chosen.rate, durability), chosen.into))

@@ -30,8 +30,8 @@ def _head(run: Run, load: Load) -> Iterator[str]:
     yield f"# Chaos, seed {run.seed}"
     yield ""
     yield (
-        f"{run.minutes:g} minutes, {run.rate_per_s} captures a second in batches, {len(run.happened)} faults one after"
-        f" another; {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.system()}, Python"
+        f"{run.minutes:g} minutes, {run.rate_per_s} captures a second in batches, `collector.durability` {run.durability},"
+        f" {len(run.happened)} faults one after another; {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.system()}, Python"
         f" {platform.python_version()}. `python -m tests.faults.chaos --seed {run.seed} --minutes {run.minutes:g}`"
         " runs it again."
     )
@@ -55,6 +55,7 @@ def _count(run: Run, load: Load) -> Iterator[str]:
         yield f"| dead letters | {count.dead_letters}{f' ({reasons})' if reasons else ''} |"
         yield f"| duplicates | {count.duplicates} |"
         yield f"| lost | {count.lost} |"
+        yield f"| missing by the log's own account of numbers | {count.gaps} |"
         yield f"| stored and never sent | {count.strangers} |"
     yield f"| listed by the log API | {run.listed} |"
     yield ""

@@ -104,6 +104,16 @@ async def kafka_killed(system: System) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def kafka_and_collector_killed(system: System) -> AsyncIterator[None]:
+    """The collector ends while Kafka is away, with whatever it has accepted by then."""
+    await system.kafka.kill()
+    yield
+    await system.collector.stop(signal.SIGKILL)
+    await system.kafka.start()
+    await system.pipeline.start_collector()
+
+
+@asynccontextmanager
 async def kafka_disk_full(system: System) -> AsyncIterator[None]:
     """The broker gives up a log folder that it cannot write, and with its only one itself; it is started again."""
     system.kafka_disk.fill()
@@ -255,6 +265,7 @@ FAULTS = (
     Fault("log API killed", api_killed, 0, 5),
     Fault("Kafka frozen", kafka_frozen, 1, 20),
     Fault("Kafka killed", kafka_killed, 0, 15),
+    Fault("Kafka killed, then the collector", kafka_and_collector_killed, 1, 10),
     Fault("Kafka's disk full", kafka_disk_full, 2, 15, needs_disk=True),
     Fault("Postgres killed", postgres_killed, 0, 10),
     Fault("Postgres stopped", postgres_stopped, 5, 60),

@@ -15,6 +15,7 @@ _STORED = """
 SELECT tap_seq, count(*), bool_or(resource_id IS DISTINCT FROM lpad(to_hex(tap_seq), 32, '0')) AS mixed
 FROM auditap.audit_records WHERE tap_id = $1 GROUP BY tap_seq
 """
+_NOTED = "SELECT lower(run) AS first, upper(run) AS until FROM auditap.tap_epochs, unnest(seen) AS run WHERE tap_id = $1"
 _BURIED = "SELECT event, reason FROM auditap.dead_letters WHERE position($1::bytea IN event) > 0"
 
 
@@ -34,19 +35,24 @@ class Count:
     """Stored, and never offered; or with another capture's resource."""
     unanswered: int
     """Stored or buried, although the sender went away before it heard so."""
+    gaps: int
+    """Accepted, and missing by the log's own account of what taps numbered."""
     reasons: Counter[str]
     """Of the dead letters."""
 
     @property
     def balanced(self) -> bool:
         return self.accepted + self.unanswered == self.records + self.dead_letters and not (
-            self.duplicates or self.lost or self.strangers
+            self.duplicates or self.lost or self.strangers or self.gaps
         )
 
     def __str__(self) -> str:
         kept = f"accepted {self.accepted} = records {self.records} + dead letters {self.dead_letters}"
         more = f" - unanswered {self.unanswered}" if self.unanswered else ""
-        return f"{kept}{more}, duplicates {self.duplicates}, lost {self.lost}, strangers {self.strangers}"
+        wrong = (
+            f"duplicates {self.duplicates}, lost {self.lost}, strangers {self.strangers}, gaps {self.gaps}"
+        )
+        return f"{kept}{more}, {wrong}"
 
 
 class _Tap(msgspec.Struct):
@@ -70,6 +76,9 @@ async def count(system: System, load: Load) -> Count:
         tap = _event_decoder.decode(row["event"]).tap
         if tap.id == load.tap and tap.seq is not None:
             buried[tap.seq] = row["reason"]
+    noted: set[int] = set()
+    for row in await system.pipeline.fetch(_NOTED, load.tap):
+        noted.update(range(row["first"], row["until"]))
     kept = stored.keys() | buried.keys()
     return Count(
         offered=load.offered,
@@ -78,7 +87,8 @@ async def count(system: System, load: Load) -> Count:
         dead_letters=len(buried),
         duplicates=sum(times > 1 for times in stored.values()) + len(stored.keys() & buried.keys()),
         lost=len(load.accepted - kept),
-        strangers=sum(row["mixed"] for row in rows) + sum(number >= load.offered for number in kept),
+        strangers=sum(row["mixed"] for row in rows) + sum(not 0 < number <= load.offered for number in kept),
+        gaps=len(load.accepted - noted),
         unanswered=len(kept - load.accepted),
         reasons=Counter(buried.values()),
     )

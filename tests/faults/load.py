@@ -109,7 +109,7 @@ class Load:
         return f"{self._digest}{number // _CAPTURES_PER_ACCOUNT:020x}"
 
     def accounts(self) -> list[str]:
-        return sorted({self.account(number) for number in range(self.offered)})
+        return sorted({self.account(number) for number in range(1, self.offered + 1)})
 
     def describe(self) -> str:
         return f"offered {self.offered}, accepted {len(self.accepted)}, answers {dict(self.answers)}"
@@ -123,9 +123,10 @@ class Load:
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
 
     def _next_batch(self) -> _Batch:
-        first, self.offered = self.offered, self.offered + self._batch
+        # Taps count from 1.
+        first, self.offered = self.offered + 1, self.offered + self._batch
         now_ms = time.time_ns() // 1_000_000 + self.clock_ahead_ms
-        lines = [self.capture(number, now_ms) for number in range(first, self.offered)]
+        lines = [self.capture(number, now_ms) for number in range(first, self.offered + 1)]
         return _Batch(first, self._batch, "\n".join(lines).encode(), time.monotonic())
 
     def capture(self, number: int, at_ms: int) -> str:

@@ -76,8 +76,12 @@ async def test_events_that_the_log_no_longer_has_do_not_stop_an_ingestor(
     assert after.balanced, after
     assert found.records == stored
     assert found.lost <= gone
-    assert found.lost == found.accepted - stored > 0
+    assert found.lost == found.gaps == found.accepted - stored > 0
     assert not found.duplicates
+    gaps = await system.pipeline.fetch(
+        "SELECT sum(count) FROM auditap.completeness_gaps WHERE cause = 'offsets_expired'"
+    )
+    assert gaps[0][0] == gone
 
 
 async def _delete_from_log(system: System) -> int:

@@ -147,3 +147,23 @@ async def test_a_collector_ended_while_kafka_is_down_goes_on_where_it_was(
 
     await balanced(load)
     await drained(system, system.collector)
+
+
+async def test_a_full_spool_refuses_and_keeps_what_it_took(system: System, balanced: Balanced) -> None:
+    await system.collector.stop()
+    await system.pipeline.start_collector(AUDITAP_COLLECTOR__SPOOL__BYTES_MAX="500000")
+    load = system.load()
+    await load.start()
+    await load.accepts(100)
+    await system.kafka.kill()
+
+    async def refused() -> bool:
+        return load.answers["503"] > 3
+
+    await until(refused, 60, "a full spool", load.describe)
+    assert not (await readiness(system.collector))["ready"]
+    await system.kafka.start()
+    await load.finish()
+    await balanced(load)
+    await system.collector.stop()
+    await system.pipeline.start_collector()
