@@ -66,7 +66,8 @@ class KafkaSourceSettings:
 class KafkaSource:
     """`EventSource` on Kafka. Every assignment, even of the same partitions, is a new generation.
 
-    An offset that is no longer there is followed to the earliest one that is. A consumer that fails is replaced.
+    An offset that is no longer there is followed to the earliest one that is, and the batch says so. A consumer that
+    fails is replaced.
     """
 
     def __init__(self, settings: KafkaSourceSettings, listener: RevokeListener) -> None:
@@ -86,7 +87,7 @@ class KafkaSource:
         """Join the group. Raises RetryableError while Kafka is away, StartupError where waiting cannot help."""
         _quiet_library()
         consumer = _new_consumer(self._settings)
-        consumer.subscribe([self._settings.topic], listener=_Rebalance(self))
+        consumer.subscribe([self._settings.topic], listener=_Rebalance(self, consumer))
         starting = asyncio.create_task(consumer.start(), name="kafka-consumer-start")
         try:
             # Cancelled in the middle, aiokafka's start would leave a connection open.
@@ -168,13 +169,21 @@ class KafkaSource:
         self._assigned.clear()
         self._expected.clear()
 
-    async def assigned(self, partitions: set[TopicPartition]) -> None:
+    async def assigned(self, consumer: AIOKafkaConsumer, partitions: set[TopicPartition]) -> None:
         """Begin a new generation of these partitions. aiokafka calls this at each rebalance."""
         self._generation += 1
         self._assigned = set(partitions)
+        await self._bounded(self._expect(consumer, partitions), "committed")
         generations = {Partition(*partition): self._generation for partition in sorted(partitions)}
         await self._bounded(self._listener.on_assigned(generations), "on_assigned")
         self._rebalancing = False
+
+    async def _expect(self, consumer: AIOKafkaConsumer, partitions: set[TopicPartition]) -> None:
+        """Learn where reading is to go on: only so does it show that the log no longer holds what comes next."""
+        for partition in partitions:
+            committed = await consumer.committed(partition)
+            if committed is not None:
+                self._expected[partition] = committed
 
     async def _bounded(self, telling: Awaitable[None], what: str) -> None:
         try:
@@ -201,11 +210,12 @@ class KafkaSource:
 
     def _batch(self, partition: TopicPartition, records: Sequence[Any]) -> Batch:
         events = [SourceEvent(record.offset, record.timestamp, record.value) for record in records]
-        expected = self._expected.get(partition)
+        expected, lost_from = self._expected.get(partition), None
         if expected is not None and events[0].offset > expected:
-            log.warning("offsets_skipped", partition=partition.partition, count=events[0].offset - expected)
+            lost_from = expected
+            log.error("offsets_lost", partition=partition.partition, count=events[0].offset - expected)
         self._expected[partition] = events[-1].offset + 1
-        return Batch(Partition(*partition), self._generation, events)
+        return Batch(Partition(*partition), self._generation, events, lost_from)
 
     async def _rejoin(self, consumer: AIOKafkaConsumer) -> None:
         """Keep a call of `getmany` open until partitions are assigned: aiokafka rejoins only while one was made
@@ -280,14 +290,15 @@ class KafkaSource:
 class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
     """aiokafka's view of the source."""
 
-    def __init__(self, source: KafkaSource) -> None:
+    def __init__(self, source: KafkaSource, consumer: AIOKafkaConsumer) -> None:
         self._source = source
+        self._consumer = consumer
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         await self._source.revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        await self._source.assigned(assigned)
+        await self._source.assigned(self._consumer, assigned)
 
 
 def _new_consumer(settings: KafkaSourceSettings) -> AIOKafkaConsumer:

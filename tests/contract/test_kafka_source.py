@@ -199,7 +199,8 @@ async def test_offsets_that_are_gone_are_followed_to_the_earliest(kafka: KafkaLo
     reader = kafka.source("readers", Assignments())
     await reader.start()
     batches = await read(reader, 200)
-    await reader.commit({batch.partition: batch.events[0].offset + 1 for batch in batches})
+    kept = {batch.partition: batch.events[0].offset + 1 for batch in batches}
+    await reader.commit(kept)
     await reader.stop()
     doomed = {
         TopicPartition(*partition): RecordsToDelete(before_offset=end - 5)
@@ -219,6 +220,21 @@ async def test_offsets_that_are_gone_are_followed_to_the_earliest(kafka: KafkaLo
 
     assert len(values(found)) == 5 * len(doomed)
     assert ends(found) == ends(batches)
+    assert {batch.partition: batch.lost_from for batch in found if batch.lost_from is not None} == kept
+
+
+async def test_nothing_is_called_lost_that_was_committed_or_never_there(kafka: KafkaLog) -> None:
+    await publish(kafka, 0, 100)
+    found: list[Batch] = []
+    for _ in range(2):
+        reader = kafka.source("readers", Assignments())
+        await reader.start()
+        batches = await read(reader, 100)
+        await reader.commit(ends(batches))
+        await reader.stop()
+        found += batches
+        await publish(kafka, 100, 100)
+    assert [batch.lost_from for batch in found if batch.lost_from is not None] == []
 
 
 async def test_reading_goes_on_after_the_broker_was_killed(own_kafka: KafkaBroker, own_log: KafkaLog) -> None:
