@@ -47,7 +47,10 @@ class Example:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._tapped = AuditTapMiddleware(
-            example_app(), collector=f"unix:{settings.collector_socket.absolute()}", tap_id="example-api"
+            example_app(),
+            collector=f"unix:{settings.collector_socket.absolute()}",
+            tap_id="example-api",
+            state_dir=settings.data_dir.absolute() / "taps",
         )
         self._api = HttpServer(self._tapped, [bind_tcp_socket("127.0.0.1", settings.up.example_port)])
         self._directory = HttpServer(

@@ -33,8 +33,10 @@ class AuditedReads(NamedTuple):
     close: Callable[[], None]
 
 
-def with_read_audit(app: ASGIApp, settings: ReadAuditSettings) -> AuditedReads:
-    """Return `app` with every request captured; as it is where no collector is configured. Raises StartupError."""
+def with_read_audit(app: ASGIApp, settings: ReadAuditSettings, state_dir: Path) -> AuditedReads:
+    """Return `app` with every request captured; as it is where no collector is configured. `state_dir`: where the tap
+    keeps its count. Raises StartupError.
+    """
     if not settings.collector:
         return AuditedReads(app, lambda: None)
     try:
@@ -44,6 +46,7 @@ def with_read_audit(app: ASGIApp, settings: ReadAuditSettings) -> AuditedReads:
             tap_id=settings.tap_id,
             token=_token(settings.token_file),
             queue_bytes_max=settings.queue_bytes_max,
+            state_dir=state_dir,
             exclude_paths=("/healthz", "/readyz", "/metrics"),
         )
     except ValueError as error:

@@ -44,13 +44,15 @@ class LogApiProcess:
     def __init__(self, settings: Settings) -> None:
         """Take the address. Raises StartupError."""
         api = settings.api
-        made_data_dir(settings)
+        data_dir = made_data_dir(settings)
         config = log_api_config(api, kept_secret(settings, "cursor.key", api.cursor_key))
         metrics = Metrics()
         self._stopping = False
         self._database = PostgresLogDatabase(required_dsn(settings, "reader_dsn"), config)
         app = log_api_app(self._database, config, metrics, clock_ms, lambda: self._stopping)
-        self._audited = with_read_audit(with_operations(app, metrics, self._readiness), api.read_audit)
+        self._audited = with_read_audit(
+            with_operations(app, metrics, self._readiness), api.read_audit, data_dir.absolute() / "taps"
+        )
         self._server = HttpServer(
             self._audited.app,
             [bind_tcp_socket(api.address.host, api.address.port)],

@@ -4,6 +4,9 @@ Runs inside other people's services, so it needs the standard library alone, and
 notices it: nothing is awaited besides the application's own calls, every buffer is bounded, what cannot be taken is
 dropped and counted, and a failure of its own is swallowed and counted. Nothing of a pair is ever logged.
 
+Every request gets a number when it begins. Heartbeats tell the collector how far has been counted, what is on its way
+and what was dropped; a small file keeps the count, so that the next start can say how far one had come that was killed.
+
     app = AuditTapMiddleware(app, collector="unix:/run/auditap/collector.sock", tap_id="orders-api")
 """
 
@@ -12,23 +15,28 @@ from __future__ import annotations
 import asyncio
 import atexit
 import base64
+import fcntl
 import gzip
 import http.client
 import ipaddress
 import itertools
 import json
 import logging
+import math
+import mmap
 import os
 import random
 import re
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -53,7 +61,10 @@ REQUEST_HEADERS: Final = (
 RESPONSE_HEADERS: Final = ("x-actor-*", "x-account-id", "content-type", "content-encoding")
 METHODS_WITHOUT_BODIES: Final = ("GET", "HEAD", "OPTIONS", "TRACE", "CONNECT")
 
+DEFAULT_STATE_DIR: Final = "~/.local/state/auditap"
+
 _PATH: Final = "/v1/captures"
+_HEARTBEATS_PATH: Final = "/v1/heartbeats"
 _DROPPED_HEADER: Final = "Auditap-Dropped"
 # The redactor keeps nothing of these, and streams among them never end.
 _MEDIA_NEVER_KEPT: Final = (b"text/event-stream", b"image/", b"audio/", b"video/", b"font/")
@@ -68,7 +79,26 @@ _RETRY_DELAY_S: Final = 0.05
 _RETRY_DELAY_S_MAX: Final = 5.0
 _RETRIED_STATUS: Final = frozenset({401, 403, 408, 425, 429})
 _CLIENT_CLOSED: Final = 499
-_EPOCH_RANDOM_BITS: Final = 10
+_EPOCH_RANDOM_BITS: Final = 20
+_LEASE_MS_MIN: Final = 100
+_LEASE_MS_MAX: Final = 86_400_000
+_RANGES_MAX: Final = 4_096  # of dropped numbers, in memory
+_RANGES_SENT_MAX: Final = 1_000  # in one heartbeat
+_CLOCK_STEP_MS_MAX: Final = 5_000
+_FORMER_MAX: Final = 64  # starts that were cut off, reported by one start
+_BOOT_ID_FILE: Final = "/proc/sys/kernel/random/boot_id"
+_MAGIC: Final = b"auditap1"
+_STATE: Final = struct.Struct(
+    "<8s36s4xQQQ"
+)  # magic, the machine's start, when the epoch began, the lease, the count
+_COUNT: Final = struct.Struct("<Q")
+_COUNT_AT: Final = _STATE.size - _COUNT.size
+_BUFFER_FULL: Final = "buffer_full"
+_COLLECTOR_AWAY: Final = "collector_away"
+_REJECTED: Final = "rejected"
+_REFUSED: Final = "refused"
+_FAILED: Final = "failed"
+_CLOSING: Final = "closing"
 _UNKNOWN_HOST: Final = "unknown.invalid"
 _TAP_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:\-]{0,63}")
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._\-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
@@ -99,6 +129,9 @@ class _Settings:
     linger_s: float
     retry_s_max: float
     close_s_max: float
+    heartbeat_s: float
+    lease_ms: int
+    state_dir: Path | None
     compress: bool
     request_headers: _HeaderChoice
     response_headers: _HeaderChoice
@@ -115,6 +148,9 @@ class AuditTapMiddleware:
     - `batch_pairs_max`, `batch_bytes_max`, `linger_ms`: when a batch is full, and how long it waits to be.
     - `timeout_ms`: for one answer of the collector; `retry_ms_max`: how long one batch is tried again;
       `close_ms_max`: how long `close` may take to send what is left.
+    - `heartbeat_ms`: how often the tap says how far it has counted; `lease_ms`: after how long without that it counts as
+      gone. `state_dir`: the folder, on a local disk, where the count of each start is kept, in a file of a hundred bytes;
+      None, or a folder that cannot be used: in memory alone.
     - `exclude_paths`: these paths, and all below them, are not tapped.
     - `request_headers`, `response_headers`: names besides REQUEST_HEADERS and RESPONSE_HEADERS to copy, `x-tenant-*`
       for all with that beginning. Any other header, cookies and authorization among them, is never copied.
@@ -140,6 +176,9 @@ class AuditTapMiddleware:
         timeout_ms: int = 5_000,
         retry_ms_max: int = 300_000,
         close_ms_max: int = 2_000,
+        heartbeat_ms: int = 5_000,
+        lease_ms: int = 30_000,
+        state_dir: str | os.PathLike[str] | None = DEFAULT_STATE_DIR,
         compress: bool = False,
         exclude_paths: Iterable[str] = (),
         request_headers: Iterable[str] = (),
@@ -150,6 +189,8 @@ class AuditTapMiddleware:
             raise ValueError(
                 "tap_id must be 1 to 64 letters, digits and _ . : - and begin with one of the first two"
             )
+        if not 0 < heartbeat_ms < lease_ms <= _LEASE_MS_MAX or lease_ms < _LEASE_MS_MIN:
+            raise ValueError("lease_ms must be 100 to 86400000, and heartbeat_ms less than it")
         self._app = app
         self._settings = _Settings(
             collector=_collector(collector, ssl_context, timeout_ms / 1000),
@@ -162,6 +203,9 @@ class AuditTapMiddleware:
             linger_s=linger_ms / 1000,
             retry_s_max=retry_ms_max / 1000,
             close_s_max=close_ms_max / 1000,
+            heartbeat_s=heartbeat_ms / 1000,
+            lease_ms=lease_ms,
+            state_dir=None if state_dir is None else Path(state_dir),
             compress=compress,
             request_headers=_HeaderChoice((*REQUEST_HEADERS, *request_headers)),
             response_headers=_HeaderChoice((*RESPONSE_HEADERS, *response_headers)),
@@ -227,6 +271,8 @@ class AuditTapMiddleware:
         tap = self._tap
         # Threads do not survive a fork, and two processes must not count in one epoch.
         if tap is None or tap.closed or tap.pid != os.getpid():
+            if tap is not None and tap.pid != os.getpid():
+                tap.leave_to_parent()
             tap = self._tap = _Tap(self._settings)
             atexit.unregister(self.close)
             atexit.register(self.close)
@@ -333,10 +379,10 @@ class _Pair:
         "status",
     )
 
-    def __init__(self, scope: Scope, headers: RawHeaders, seq: int) -> None:
-        self.at_ms = time.time_ns() // 1_000_000
-        self.id = _uuid7(self.at_ms)
-        self.seq = seq
+    def __init__(self, scope: Scope, headers: RawHeaders) -> None:
+        self.at_ms = 0
+        self.id = ""
+        self.seq = 0
         self.client = scope.get("client")
         self.server = scope.get("server")
         self.scheme: str = scope.get("scheme") or "http"
@@ -355,6 +401,11 @@ class _Pair:
 
     def __repr__(self) -> str:
         return "<pair>"
+
+    def begin(self, numbers: _Numbers) -> None:
+        """Take number, time and id."""
+        self.seq, self.at_ms = numbers.take()
+        self.id = _uuid7(self.at_ms)
 
     def size_besides_bodies(self) -> int:
         headers = itertools.chain(self.request_headers, self.response_headers)
@@ -390,7 +441,7 @@ class _Exchange:
         settings = tap.settings
         headers = settings.request_headers.of(scope["headers"])
         self._started_s = time.perf_counter()
-        self._pair = pair = _Pair(scope, headers, tap.next_seq())
+        self._pair = pair = _Pair(scope, headers)
         wanted = pair.method not in settings.methods_without_bodies
         pair.request_body = _Body(tap.queue, settings.body_bytes_max, wanted=wanted)
         pair.response_body = _Body(tap.queue, settings.body_bytes_max, wanted=wanted)
@@ -400,6 +451,8 @@ class _Exchange:
         self._disconnected = False
         self._trailers = False
         self._handed_over = False
+        # Last, because a number that was taken must be accounted for.
+        pair.begin(tap.numbers)
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -472,9 +525,11 @@ class _Exchange:
                 pair.status = _CLIENT_CLOSED if self._disconnected else 500
             if not self._request_ended:
                 pair.request_body.give_up()
-            self._tap.queue.put(pair)
+            if not self._tap.queue.put(pair):
+                self._tap.numbers.drop((pair.seq,), _CLOSING if self._tap.closed else _BUFFER_FULL)
         except Exception:  # noqa: BLE001  # the user must not notice
             self._tap.queue.count_failed()
+            self._tap.numbers.drop((self._pair.seq,), _FAILED)
 
 
 def _has_no_body(scope: Scope) -> bool:
@@ -518,13 +573,14 @@ class _Queue:
         with self._lock:
             self._bytes -= size_bytes
 
-    def put(self, pair: _Pair) -> None:
-        """Take the pair, or drop and count it; never waits."""
+    def put(self, pair: _Pair) -> bool:
+        """Take the pair, or drop and count it, and return whether it was taken; never waits."""
         bodies_bytes = len(pair.request_body.data) + len(pair.response_body.data)
         own_bytes = pair.size_besides_bodies()
         with self._lock:
             self._captured += 1
-            if self._closed or self._bytes + own_bytes > self._bytes_max:
+            taken = not self._closed and self._bytes + own_bytes <= self._bytes_max
+            if not taken:
                 self._bytes -= bodies_bytes
                 self._dropped += 1
             else:
@@ -533,6 +589,7 @@ class _Queue:
                 self._pairs.append(pair)
         if not self.filled.is_set():
             self.filled.set()
+        return taken
 
     def get(self) -> _Pair | None:
         return self._pairs.popleft() if self._pairs else None
@@ -567,8 +624,238 @@ class _Queue:
             return TapStats(self._captured, self._accepted, self._refused, self._dropped, self._failed)
 
 
+class _Numbers:
+    """The numbers of one start: how far it has counted, which are on their way, which were dropped.
+
+    A number is on its way from the beginning of its request until a collector has acknowledged it or it is dropped.
+    Numbers rise with time, unless the clock goes back far.
+    """
+
+    def __init__(self) -> None:
+        # Held for a few instructions at a time, never while anything else is waited for.
+        self._lock = threading.Lock()
+        self._highest = 0
+        self._latest_ms = 0
+        self._pending: dict[int, int] = {}
+        self._kept: bytearray | mmap.mmap = bytearray(_STATE.size)
+        self._drops: dict[str, _Ranges] = {}
+        self._telling: list[dict[str, Any]] = []
+        self._unordered = False
+        self.stepped = False
+        """Whether the clock went back far since the last heartbeat."""
+
+    def take(self) -> tuple[int, int]:
+        """Return the next number and the time (Unix ms)."""
+        now_ms = time.time_ns() // 1_000_000
+        with self._lock:
+            if now_ms < self._latest_ms:
+                now_ms = self._after_step(now_ms)
+            self._latest_ms = now_ms
+            self._highest = number = self._highest + 1
+            self._pending[number] = now_ms
+            _COUNT.pack_into(self._kept, _COUNT_AT, number)
+        return number, now_ms
+
+    def _after_step(self, now_ms: int) -> int:
+        """Return the time to go on with: a small step back is not followed, of a large one heartbeats tell."""
+        if self._latest_ms - now_ms <= _CLOCK_STEP_MS_MAX:
+            return self._latest_ms
+        self._unordered = self.stepped = True
+        return now_ms
+
+    def done(self, numbers: Iterable[int]) -> None:
+        """Note numbers as acknowledged."""
+        with self._lock:
+            for number in numbers:
+                self._pending.pop(number, None)
+
+    def drop(self, numbers: Iterable[int], cause: str) -> None:
+        """Note numbers as dropped, those that are on their way still."""
+        with self._lock:
+            for number in numbers:
+                at_ms = self._pending.pop(number, None)
+                if at_ms is not None:
+                    self._drops.setdefault(cause, _Ranges()).add(number, at_ms)
+
+    def drop_all(self, cause: str) -> None:
+        """Note all numbers that are on their way as dropped."""
+        with self._lock:
+            pending = list(self._pending)
+        self.drop(pending, cause)
+
+    def keep_in(self, kept: mmap.mmap) -> None:
+        """Keep the count in this memory from here on."""
+        with self._lock:
+            _COUNT.pack_into(kept, _COUNT_AT, self._highest)
+            self._kept = kept
+
+    def let_go(self) -> None:
+        """Keep the count in this process alone. Takes no lock, which a fork may have left taken."""
+        self._kept = bytearray(_STATE.size)
+
+    def tell(self) -> dict[str, Any]:
+        """Return a heartbeat's fields. What was dropped is told again until `told` is called."""
+        with self._lock:
+            now_ms = time.time_ns() // 1_000_000
+            if now_ms < self._latest_ms:
+                now_ms = self._after_step(now_ms)
+            self._latest_ms = now_ms
+            self.stepped = False
+            pending = self._pending
+            first = next(iter(pending), self._highest + 1)
+            since_ms = pending.get(first, now_ms)
+            if self._unordered:
+                since_ms = min(now_ms, *pending.values()) if pending else now_ms
+            for cause, drops in self._drops.items():
+                self._telling += drops.take(cause, _RANGES_SENT_MAX - len(self._telling))
+            return {
+                "at_ms": now_ms,
+                "highest": self._highest,
+                "pending_from": first,
+                "pending_since_ms": since_ms,
+                "dropped": list(self._telling),
+            }
+
+    def told(self, ranges: int) -> None:
+        """Forget the first ranges that were told: the collector has them."""
+        with self._lock:
+            del self._telling[:ranges]
+
+
+class _Ranges:
+    """Numbers without order as ranges, each with the times of its first and last request. Bounded: what would need more
+    ranges is left out, and missing without a cause.
+    """
+
+    __slots__ = ("_by_first", "_by_last")
+
+    def __init__(self) -> None:
+        self._by_first: dict[int, list[int]] = {}
+        self._by_last: dict[int, list[int]] = {}
+
+    def add(self, number: int, at_ms: int) -> None:
+        before, after = self._by_last.pop(number - 1, None), self._by_first.pop(number + 1, None)
+        if before is None and after is None and len(self._by_first) >= _RANGES_MAX:
+            return
+        first, last, from_ms, to_ms = number, number, at_ms, at_ms
+        if before is not None:
+            first, from_ms, to_ms = before[0], min(from_ms, before[2]), max(to_ms, before[3])
+        if after is not None:
+            last, from_ms, to_ms = after[1], min(from_ms, after[2]), max(to_ms, after[3])
+            del self._by_last[last]
+        self._by_first[first] = self._by_last[last] = [first, last, from_ms, to_ms]
+
+    def take(self, cause: str, ranges_max: int) -> list[dict[str, Any]]:
+        """Remove and return so many ranges as heartbeats tell them."""
+        taken = sorted(self._by_first.values())[: max(ranges_max, 0)]
+        for first, last, _, _ in taken:
+            del self._by_first[first], self._by_last[last]
+        return [
+            {"first": first, "last": last, "cause": cause, "from_ms": from_ms, "to_ms": to_ms}
+            for first, last, from_ms, to_ms in taken
+        ]
+
+
+class _Former(NamedTuple):
+    """A start that was cut off: what its file says, and the descriptor that keeps the file ours."""
+
+    path: Path
+    descriptor: int
+    epoch: int
+    started_ms: int
+    lease_ms: int
+    highest: int
+    same_boot: bool
+
+
+class _StateFiles:
+    """The files in which starts of one tap keep their counts: `<tap id>.<epoch>`, locked as long as their process lives."""
+
+    def __init__(self, folder: Path, tap_id: str) -> None:
+        self._folder = folder
+        self._tap_id = tap_id
+        self._boot_id = _boot_id()
+        self._path: Path | None = None
+        self._descriptor: int | None = None
+
+    def make(self, epoch: int, started_ms: int, lease_ms: int) -> mmap.mmap | None:
+        """Return the memory of a new file; None where the epoch is taken. Raises OSError where there can be no file."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{self._tap_id}.{epoch}"
+        unnamed = self._folder / f".{path.name}.{os.getpid()}"
+        descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            # Locked before it has its name: whoever sees it and is not refused knows that its process has ended.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(descriptor, _STATE.pack(_MAGIC, self._boot_id, started_ms, lease_ms, 0))
+            # A page that has no place on the disk would end the process when it is written to.
+            os.posix_fallocate(descriptor, 0, mmap.PAGESIZE)
+            memory = mmap.mmap(descriptor, mmap.PAGESIZE)
+            os.link(unnamed, path)
+        except FileExistsError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        finally:
+            unnamed.unlink(missing_ok=True)
+        self._path, self._descriptor = path, descriptor
+        return memory
+
+    def former(self) -> list[_Former]:
+        """Return starts of this tap whose processes have ended without saying so."""
+        found: list[_Former] = []
+        prefix = f"{self._tap_id}."
+        with os.scandir(self._folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.startswith(prefix))
+        for name in names:
+            epoch = name.removeprefix(prefix)
+            if len(found) == _FORMER_MAX:
+                break
+            if epoch.isascii() and epoch.isdecimal() and self._folder / name != self._path:
+                found += self._opened(self._folder / name, int(epoch))
+        return found
+
+    def _opened(self, path: Path, epoch: int) -> list[_Former]:
+        descriptor = -1
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            magic, boot_id, started_ms, lease_ms, highest = _STATE.unpack(
+                os.pread(descriptor, _STATE.size, 0)
+            )
+            if magic == _MAGIC:
+                same = boot_id == self._boot_id
+                return [_Former(path, descriptor, epoch, started_ms, lease_ms, highest, same)]
+        except (OSError, struct.error):
+            pass
+        if descriptor >= 0:
+            os.close(descriptor)
+        return []
+
+    def remove(self) -> None:
+        """Remove the file of this start: nobody need speak for it."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Leave the file to whoever comes next."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._path = self._descriptor = None
+
+
+def _boot_id() -> bytes:
+    try:
+        return Path(_BOOT_ID_FILE).read_bytes().strip()[:36]
+    except OSError:
+        return b""
+
+
 class _Tap:
-    """One start of the tap in one process: its epoch, its count, its queue, and the thread that sends.
+    """One start of the tap in one process: its epoch, its numbers, its queue, and the thread that sends.
 
     A thread and not a task: encoding and a slow collector stay off the user's event loop, whichever loop it is.
     """
@@ -577,10 +864,13 @@ class _Tap:
         self.settings = settings
         self.pid = os.getpid()
         self.queue = _Queue(settings.queue_bytes_max)
-        # Worker processes with the same tap id may start in the same millisecond, containers even with the same pid.
-        drawn = int.from_bytes(os.urandom(2), "big") >> (16 - _EPOCH_RANDOM_BITS)
-        self.epoch = time.time_ns() // 1_000_000 << _EPOCH_RANDOM_BITS | drawn
-        self._seqs = itertools.count(1)
+        self.numbers = _Numbers()
+        self._started_ms = time.time_ns() // 1_000_000
+        self.epoch = _new_epoch(self._started_ms)
+        self._files: _StateFiles | None = None
+        self._formers: list[_Former] = []
+        self._beats = 0
+        self._next_beat_s = 0.0
         self._closing = threading.Event()
         self._give_up_s: float | None = None
         self._connection: http.client.HTTPConnection | None = None
@@ -592,8 +882,11 @@ class _Tap:
     def closed(self) -> bool:
         return self._closing.is_set()
 
-    def next_seq(self) -> int:
-        return next(self._seqs)
+    def leave_to_parent(self) -> None:
+        """In a forked process: this start is the parent's, and its file is locked by the parent alone."""
+        self.numbers.let_go()
+        if self._files is not None:
+            self._files.close()
 
     def close(self) -> None:
         if not self._closing.is_set():
@@ -603,34 +896,107 @@ class _Tap:
         self._thread.join(self.settings.close_s_max)
 
     def _run(self) -> None:
+        self._guarded(self._keep_count)
         while not self._closing.is_set():
-            self.queue.filled.wait()
-            self._closing.wait(self.settings.linger_s)
-            self.queue.filled.clear()
-            self._send_all_guarded()
-        self._send_all_guarded()
+            self._guarded(self._beat_when_due)
+            if self.queue.filled.wait(self._until_beat_s()):
+                self._closing.wait(self.settings.linger_s)
+                self.queue.filled.clear()
+                self._guarded(self._send_all)
+        self._guarded(self._send_all)
         self.queue.close()
+        self.numbers.drop_all(_CLOSING)
+        self._guarded(self._end_count)
         self._disconnect()
 
-    def _send_all_guarded(self) -> None:
+    def _guarded(self, step: Callable[[], None]) -> None:
         try:
-            self._send_all()
+            step()
         except Exception:  # noqa: BLE001  # the thread must live on
             self.queue.count_failed()
 
+    def _keep_count(self) -> None:
+        """Keep the count in a file, and find those of starts that were cut off."""
+        folder = self.settings.state_dir
+        if folder is None:
+            return
+        try:
+            files = _StateFiles(folder.expanduser(), self.settings.tap_id)
+            while (memory := files.make(self.epoch, self._started_ms, self.settings.lease_ms)) is None:
+                # Nothing was sent under it yet.
+                self.epoch = _new_epoch(self._started_ms)
+            self.numbers.keep_in(memory)
+            self._files = files
+            self._formers = files.former()
+        except (OSError, RuntimeError) as failure:
+            _log.warning(
+                "the audit tap keeps its count in memory alone: its state folder cannot be used (%s)",
+                type(failure).__name__,
+            )
+
+    def _until_beat_s(self) -> float | None:
+        return None if self._next_beat_s == math.inf else max(self._next_beat_s - time.monotonic(), 0.0)
+
+    def _beat_when_due(self) -> None:
+        if time.monotonic() < self._next_beat_s and not self.numbers.stepped:
+            return
+        self._next_beat_s = time.monotonic() + self.settings.heartbeat_s
+        self._beat("alive")
+
+    def _beat(self, state: str) -> bool:
+        """Send a heartbeat, with those for starts that were cut off; return whether the collector has it."""
+        self._beats += 1
+        told = self.numbers.tell()
+        own = {
+            "tap": {"id": self.settings.tap_id, "epoch": self.epoch},
+            "beat": self._beats,
+            "started_ms": min(self._started_ms, told["pending_since_ms"]),
+            "lease_ms": self.settings.lease_ms,
+            "state": state,
+            **told,
+        }
+        beats = [own, *(_former_beat(each, self.settings.tap_id) for each in self._formers)]
+        body = b"".join(json.dumps(each, separators=(",", ":")).encode() + b"\n" for each in beats)
+        status, _, answer = self._post(_HEARTBEATS_PATH, self._packed(body), 0)
+        if status == 404:
+            # A collector from before there were heartbeats.
+            self._next_beat_s = math.inf
+        # What is refused now will be refused again: saying it for ever would help nobody.
+        if status == 0 or _may_succeed_later(status):
+            return False
+        self.numbers.told(len(told["dropped"]))
+        for former in self._formers:
+            former.path.unlink(missing_ok=True)
+            os.close(former.descriptor)
+        self._formers = []
+        return 200 <= status < 300 and not _refused(answer)
+
+    def _end_count(self) -> None:
+        """Say that this start is over; where nobody hears it, the next one says how far it came."""
+        ended = self._beat("ended")
+        if self._files is None:
+            return
+        self.numbers.let_go()
+        if ended:
+            self._files.remove()
+        else:
+            self._files.close()
+
     def _send_all(self) -> None:
         while self._give_up_s is None or time.monotonic() < self._give_up_s:
-            lines, size_bytes = self._next_batch()
+            lines, numbers, size_bytes = self._next_batch()
             if not lines and not self.queue.drops_to_report():
                 return
-            delivered = self._deliver(lines)
+            delivered = self._deliver(lines, numbers)
             self.queue.give(size_bytes)
             if not delivered and not lines:
                 return
+            self._beat_when_due()
 
-    def _next_batch(self) -> tuple[list[bytes], int]:
-        """Return the lines of a batch, and how much the queue held for them."""
+    def _next_batch(self) -> tuple[list[bytes], list[int], int]:
+        """Return the lines of a batch, their numbers, and how much the queue held for them."""
         lines: list[bytes] = []
+        numbers: list[int] = []
         held_bytes = encoded_bytes = 0
         while len(lines) < self.settings.batch_pairs_max and encoded_bytes < self.settings.batch_bytes_max:
             pair = self.queue.get()
@@ -639,32 +1005,36 @@ class _Tap:
             held_bytes += pair.size_bytes
             try:
                 lines.append(_encode(pair, self.settings.tap_id, self.epoch))
+                numbers.append(pair.seq)
                 encoded_bytes += len(lines[-1])
             except Exception:  # noqa: BLE001  # one pair that cannot be written must not cost the others
                 self.queue.count_failed()
                 self.queue.count_dropped(1)
-        return lines, held_bytes
+                self.numbers.drop((pair.seq,), _FAILED)
+        return lines, numbers, held_bytes
 
-    def _deliver(self, lines: list[bytes]) -> bool:
+    def _deliver(self, lines: list[bytes], numbers: list[int]) -> bool:
         """Send one batch until it is taken, or refused as a whole, or its time is up; return whether it was taken."""
-        body = b"".join(lines)
-        if self.settings.compress:
-            body = gzip.compress(body, compresslevel=1)
+        body = self._packed(b"".join(lines))
         dropped = self.queue.drops_to_report()
         give_up_s = time.monotonic() + self.settings.retry_s_max
         delay_s = _RETRY_DELAY_S
         while True:
-            status, retry_after_s, answer = self._post(body, dropped)
+            status, retry_after_s, answer = self._post(_PATH, body, dropped)
             if 200 <= status < 300:
-                refused = _count_refused(answer)
-                self.queue.count_sent(len(lines) - refused, refused, dropped)
+                refused = _refused(answer)
+                self.queue.count_sent(len(lines) - len(refused), len(refused), dropped)
+                self.numbers.drop((numbers[place] for place in refused if place < len(numbers)), _REFUSED)
+                self.numbers.done(numbers)
                 return True
             pause_s = min(max(delay_s * random.uniform(0.5, 1.5), retry_after_s), _RETRY_DELAY_S_MAX)  # noqa: S311
             until_s = min(give_up_s, self._give_up_s or give_up_s)
             if not _may_succeed_later(status) or time.monotonic() + pause_s > until_s:
                 self.queue.count_dropped(len(lines))
+                self.numbers.drop(numbers, _COLLECTOR_AWAY if _may_succeed_later(status) else _REJECTED)
                 return False
             self._pause(pause_s)
+            self._beat_when_due()
             delay_s *= 2
 
     def _pause(self, pause_s: float) -> None:
@@ -673,7 +1043,10 @@ class _Tap:
         else:
             self._closing.wait(pause_s)
 
-    def _post(self, body: bytes, dropped: int) -> tuple[int, float, bytes]:
+    def _packed(self, body: bytes) -> bytes:
+        return gzip.compress(body, compresslevel=1) if self.settings.compress else body
+
+    def _post(self, path: str, body: bytes, dropped: int) -> tuple[int, float, bytes]:
         """Return status, Retry-After in seconds and answer; status 0 where the collector cannot be reached."""
         headers = dict(self.settings.headers)
         if dropped:
@@ -681,7 +1054,7 @@ class _Tap:
         try:
             if self._connection is None:
                 self._connection = self.settings.collector.connect()
-            self._connection.request("POST", _PATH, body, headers)
+            self._connection.request("POST", path, body, headers)
             response = self._connection.getresponse()
             answer = response.read(_ANSWER_BYTES_MAX)
             retry_after = response.headers.get("Retry-After", "")
@@ -712,11 +1085,37 @@ def _may_succeed_later(status: int) -> bool:
     return status == 0 or status >= 500 or status in _RETRIED_STATUS
 
 
-def _count_refused(answer: bytes) -> int:
+def _refused(answer: bytes) -> list[int]:
+    """Return the places of refused lines."""
     try:
-        return len(json.loads(answer)["refused"])
+        return [int(each["index"]) for each in json.loads(answer)["refused"]]
     except (ValueError, TypeError, KeyError, RecursionError):
-        return 0
+        return []
+
+
+def _new_epoch(started_ms: int) -> int:
+    """Return a number for a start: seconds and a drawn number, below 2**53 for clients whose numbers are floats.
+
+    Worker processes with the same tap id start in the same moment, containers even with the same process id.
+    """
+    drawn = int.from_bytes(os.urandom(4), "big") >> (32 - _EPOCH_RANDOM_BITS)
+    return started_ms // 1000 << _EPOCH_RANDOM_BITS | drawn
+
+
+def _former_beat(former: _Former, tap_id: str) -> dict[str, Any]:
+    """Return the heartbeat that speaks for a start that was cut off."""
+    return {
+        "tap": {"id": tap_id, "epoch": former.epoch},
+        "beat": 0,
+        "at_ms": time.time_ns() // 1_000_000,
+        "started_ms": former.started_ms,
+        "highest": former.highest,
+        "pending_from": former.highest + 1,
+        "pending_since_ms": former.started_ms,
+        "lease_ms": former.lease_ms,
+        # What a machine took with it includes the last changes of its files.
+        "state": "killed" if former.same_boot else "lost",
+    }
 
 
 @dataclass(frozen=True)
