@@ -16,7 +16,7 @@ from auditap.settings import Settings, required_dsn
 from auditap.waiting import clock_ms, run_until
 from enricher.cache import LookUpCache
 from enricher.enrich import Enricher
-from enricher.http_lookup import HttpLookUp
+from enricher.look_ups import LookUps
 from ingestor.completeness import CompletenessWatch
 from ingestor.completion import Completed, Completer, Incomplete
 from ingestor.config import DAY_MS
@@ -65,10 +65,8 @@ class IngestorProcess:
             connections_max=settings.postgres.connections_max,
             command_timeout_ms=settings.postgres.command_timeout_ms,
         )
-        look_ups = HttpLookUp(settings.enrich.look_ups)
-        cache = LookUpCache(
-            look_ups, {each.kind: each.cache for each in settings.enrich.look_ups}, self._metrics
-        )
+        look_ups = LookUps(settings.enrich, self._metrics)
+        cache = LookUpCache(look_ups, look_ups.caches, self._metrics, key_checks=look_ups.key_checks)
         enricher = Enricher(cache, settings.enrich.batch_budget_ms)
         ingestor = Ingestor(
             connect=self._connect,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.parse import quote
 
 import httpx
 
 from enricher.answer import compile_answer
-from enricher.config import LookUpConfig, compile_syntax
-from enricher.ports import Absent, Found, Kind, may_be_asked
+from enricher.breaker import Breaker
+from enricher.config import LookUpConfig
+from enricher.keys import compile_keys
+from enricher.ports import Absent, Found, Kind
 from schemas.errors import RetryableError
 
 _ABSENT = Absent()
@@ -23,9 +25,13 @@ _UNKNOWN_TO_THE_SERVICE = frozenset({404, 410})
 class HttpLookUp:
     """`LookUp` by HTTP, each kind at its own service. To be used by one event loop, and stopped at the end."""
 
-    def __init__(self, configs: Iterable[LookUpConfig]) -> None:
+    def __init__(
+        self,
+        configs: Iterable[LookUpConfig],
+        breakers: Callable[[str, LookUpConfig], Breaker] = lambda who, config: Breaker(who, config.breaker),
+    ) -> None:
         tls = httpx.create_ssl_context()
-        self._services = {config.kind: _Service(config, tls) for config in configs}
+        self._services = {config.kind: _Service(config, tls, breakers) for config in configs}
 
     async def look_up(self, kind: Kind, key: str) -> Found | Absent:
         """See `LookUp`. `kind` is one of those configured."""
@@ -40,15 +46,20 @@ class HttpLookUp:
 class _Service:
     """One kind's service."""
 
-    def __init__(self, config: LookUpConfig, tls: ssl.SSLContext) -> None:
+    def __init__(
+        self, config: LookUpConfig, tls: ssl.SSLContext, breakers: Callable[[str, LookUpConfig], Breaker]
+    ) -> None:
         self._who = f"the {config.kind} service"
         self._before, self._after = config.url.split("{key}")
-        self._syntax = compile_syntax(f"the {config.kind} look-up", config.key_syntax)
+        self._is_key = compile_keys(f"the {config.kind} look-up", config.key_syntax, config.key_chars_max)
+        self._breaker = breakers(self._who, config)
         # An encoding would let a small answer unfold into a large one.
         self._headers = {"accept": "application/json", "accept-encoding": "identity"} | {
             name.lower(): value for name, value in config.headers.items()
         }
-        self._read_answer = compile_answer(self._who, config.pointers, config.value_chars_max)
+        self._read_answer = compile_answer(
+            self._who, config.pointers, config.value_chars_max, config.id_pointer
+        )
         self._answer_bytes_max = config.answer_bytes_max
         self._timeout_s = config.timeout_ms / 1000
         self._turns = asyncio.Semaphore(config.concurrency_max)
@@ -63,16 +74,13 @@ class _Service:
         )
 
     async def look_up(self, key: str) -> Found | Absent:
-        if not self._is_in_syntax(key):
+        if not self._is_key(key):
             return _ABSENT
+        self._breaker.check()
         url = f"{self._before}{quote(key, safe='')}{self._after}"
         async with self._turns:
-            body = await self._exchange(url)
-        return _ABSENT if body is None else self._read_answer(body)
-
-    def _is_in_syntax(self, key: str) -> bool:
-        # A key of dots alone would be resolved as a step within the path.
-        return may_be_asked(key) and key.strip(".") != "" and self._syntax.fullmatch(key) is not None
+            body = await self._breaker.call(lambda: self._exchange(url))
+        return _ABSENT if body is None else self._read_answer(body, key)
 
     async def _exchange(self, url: str) -> bytes | None:
         """Return the body of the answer, None where the service does not know the key. Raises RetryableError."""

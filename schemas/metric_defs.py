@@ -107,8 +107,14 @@ class Metrics:
         )
         self.lookups = Counter(
             "auditap_lookups",
-            "Look-ups by kind and outcome: hit, negative_hit, found, absent, failed.",
+            "Look-ups by kind and outcome: hit, negative_hit, refresh, limited, found, absent, failed.",
             ["kind", "outcome"],
+            registry=registry,
+        )
+        self.lookup_breaker_open = Gauge(
+            "auditap_lookup_breaker_open",
+            "1 while a kind's service is left alone because it does not answer.",
+            ["kind"],
             registry=registry,
         )
         self.records_completed = Counter(

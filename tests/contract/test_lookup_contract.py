@@ -1,23 +1,32 @@
-"""The contract of `LookUp`, held by the fake, by HTTP against a real server, and by the cache in front of either."""
+"""The contract of `LookUp`, held by the fake, by HTTP against a real server, by a query in a real database, and by the
+cache in front of each.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any, Protocol
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
+import asyncpg
+import msgspec
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
+from enricher.breaker import Breaker
 from enricher.cache import LookUpCache
-from enricher.config import CacheConfig, LookUpConfig
+from enricher.config import CacheConfig, LookUpConfig, QueryConfig
 from enricher.http_lookup import HttpLookUp
-from enricher.ports import KEY_CHARS_MAX, Absent, Found, Kind, LookUp
+from enricher.ports import FIELDS, KEY_CHARS_MAX, Absent, Found, Kind, LookUp
+from enricher.postgres_lookup import PostgresLookUp
 from schemas.errors import RetryableError
 from schemas.metric_defs import Metrics
 from tests.fakes.lookup import FakeLookUp, NameService, running
 
+T = TypeVar("T")
 ACCOUNT = Found(name="Example, Inc. 例")
 ZONE = Found(name="example.com", account_id="4bb334f7c94c4a29a045f03944f072e5", account_name="Example, Inc.")
 USER = Found(email="alice@example.com")
@@ -46,8 +55,8 @@ class Side(Protocol):
 
     look_up: LookUp
 
-    def break_service(self) -> None: ...
-    def mend_service(self) -> None: ...
+    async def break_service(self) -> None: ...
+    async def mend_service(self) -> None: ...
     def asked(self) -> int: ...
 
 
@@ -57,10 +66,10 @@ class FakeSide:
         self.fake.answers.update(KNOWN)
         self.look_up: LookUp = self.fake
 
-    def break_service(self) -> None:
+    async def break_service(self) -> None:
         self.fake.failing.update(Kind)
 
-    def mend_service(self) -> None:
+    async def mend_service(self) -> None:
         self.fake.failing.clear()
 
     def asked(self) -> int:
@@ -77,34 +86,72 @@ class HttpSide:
         )
         self.look_up: LookUp = self.http
 
-    def break_service(self) -> None:
+    async def break_service(self) -> None:
         async def fail(_request: Request) -> Response:
             return Response("down for maintenance", 503)
 
         self.service.behaviour = fail
 
-    def mend_service(self) -> None:
+    async def mend_service(self) -> None:
         self.service.behaviour = None
 
     def asked(self) -> int:
         return len(self.service.requests)
 
 
+class CountingBreaker(Breaker):
+    calls = 0
+
+    async def call(self, work: Callable[[], Awaitable[T]]) -> T:
+        CountingBreaker.calls += 1
+        return await super().call(work)
+
+
+class QuerySide:
+    """A table of names in a real database."""
+
+    def __init__(self, connection: asyncpg.Connection, dsn: str) -> None:
+        CountingBreaker.calls = 0
+        self.connection = connection
+        self.query = PostgresLookUp(
+            [
+                QueryConfig(
+                    kind=kind,
+                    dsn=dsn,
+                    query=f"SELECT id AS key, * FROM names WHERE kind = '{kind}' AND id = ANY($1)",
+                    columns={field: field for field in FIELDS[kind]},
+                )
+                for kind in Kind
+            ],
+            lambda who, config: CountingBreaker(who, config.breaker),
+        )
+        self.look_up: LookUp = self.query
+
+    async def break_service(self) -> None:
+        await self.connection.execute("ALTER TABLE names RENAME TO away")
+
+    async def mend_service(self) -> None:
+        await self.connection.execute("ALTER TABLE away RENAME TO names")
+
+    def asked(self) -> int:
+        return CountingBreaker.calls
+
+
 class CachedSide:
     """The cache before another side; what it remembers of failures is let go at once by its own clock."""
 
-    def __init__(self, inner: FakeSide | HttpSide) -> None:
+    def __init__(self, inner: FakeSide | HttpSide | QuerySide) -> None:
         self.inner = inner
         self.now_s = 0.0
         configs = dict.fromkeys(Kind, CacheConfig())
         self.cache = LookUpCache(inner.look_up, configs, Metrics(), clock=lambda: self.now_s)
         self.look_up: LookUp = self.cache
 
-    def break_service(self) -> None:
-        self.inner.break_service()
+    async def break_service(self) -> None:
+        await self.inner.break_service()
 
-    def mend_service(self) -> None:
-        self.inner.mend_service()
+    async def mend_service(self) -> None:
+        await self.inner.mend_service()
         self.now_s += CacheConfig().failure_ttl_ms / 1000
 
     def asked(self) -> int:
@@ -117,18 +164,47 @@ async def service() -> AsyncIterator[NameService]:
         yield service
 
 
-@pytest.fixture(params=["fake", "http", "cached fake", "cached http"])
-async def side(request: pytest.FixtureRequest, service: NameService) -> AsyncIterator[Side]:
+@pytest.fixture(scope="module")
+async def directory(postgres: str) -> AsyncIterator[asyncpg.Connection]:
+    """A database of names, which is everybody's in this module."""
+    server = await asyncpg.connect(postgres)
+    name = f"names_{uuid.uuid4().hex}"
+    await server.execute(f"CREATE DATABASE {name}")
+    connection = await asyncpg.connect(urlsplit(postgres)._replace(path=f"/{name}").geturl())
+    await connection.execute(
+        "CREATE TABLE names (kind text, id text, name text, account_id text, account_name text, email text)"
+    )
+    await connection.executemany(
+        "INSERT INTO names VALUES ($1, $2, $3, $4, $5, $6)",
+        [(str(kind), key, *msgspec.structs.astuple(found)) for (kind, key), found in KNOWN.items()],
+    )
+    yield connection
+    await connection.close()
+    await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await server.close()
+
+
+@pytest.fixture(params=["fake", "http", "query", "cached fake", "cached http", "cached query"])
+async def side(
+    request: pytest.FixtureRequest, service: NameService, postgres: str, directory: asyncpg.Connection
+) -> AsyncIterator[Side]:
     service.requests.clear()
     service.behaviour = None
     name = str(request.param)
-    inner = HttpSide(service) if name.endswith("http") else FakeSide()
+    inner: FakeSide | HttpSide | QuerySide = FakeSide()
+    if name.endswith("http"):
+        inner = HttpSide(service)
+    elif name.endswith("query"):
+        database = await directory.fetchval("SELECT current_database()")
+        inner = QuerySide(directory, urlsplit(postgres)._replace(path=f"/{database}").geturl())
     cached = CachedSide(inner) if name.startswith("cached") else None
     yield cached or inner
     if cached:
         await cached.cache.stop()
     if isinstance(inner, HttpSide):
         await inner.http.stop()
+    if isinstance(inner, QuerySide):
+        await inner.query.stop()
 
 
 @pytest.mark.parametrize(("kind", "key"), KNOWN)
@@ -149,11 +225,11 @@ async def test_what_can_be_no_id_is_absent_and_never_sent(side: Side, key: str) 
 
 
 async def test_a_service_that_is_down_is_retryable_and_tells_nothing_of_the_key(side: Side) -> None:
-    side.break_service()
+    await side.break_service()
     with pytest.raises(RetryableError) as caught:
         await side.look_up.look_up(Kind.ZONE, "zone:1")
     assert "zone:1" not in _everything_told_by(caught.value)
-    side.mend_service()
+    await side.mend_service()
     assert await side.look_up.look_up(Kind.ZONE, "zone:1") == ZONE
 
 

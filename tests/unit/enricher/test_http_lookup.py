@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
-from enricher.config import LookUpConfig
+from enricher.config import BreakerConfig, LookUpConfig
 from enricher.http_lookup import HttpLookUp
 from enricher.ports import Absent, Found, Kind
 from schemas.errors import RetryableError
@@ -233,7 +233,8 @@ async def test_after_time_limits_and_cancelled_calls_the_connections_are_free_ag
     service: NameService,
 ) -> None:
     service.behaviour = _hang
-    async with _http(service, concurrency_max=2, timeout_ms=250) as look_up:
+    patient = BreakerConfig(failures_max=100)
+    async with _http(service, concurrency_max=2, timeout_ms=250, breaker=patient) as look_up:
         calls = [asyncio.create_task(look_up.look_up(Kind.ACCOUNT, f"{n}")) for n in range(6)]
         await asyncio.sleep(0.02)
         calls[0].cancel()
@@ -242,3 +243,58 @@ async def test_after_time_limits_and_cancelled_calls_the_connections_are_free_ag
         service.behaviour = None
         service.answers[Kind.ACCOUNT, KEY] = NAMED
         assert await asyncio.gather(*(look_up.look_up(Kind.ACCOUNT, KEY) for _ in range(4))) == [NAMED] * 4
+
+
+async def test_a_service_that_fails_is_left_alone_after_some_failures(service: NameService) -> None:
+    service.behaviour = _answering(Response("down", 503))
+    async with _http(service, breaker=BreakerConfig(failures_max=3)) as look_up:
+        for n in range(10):
+            with pytest.raises(RetryableError):
+                await look_up.look_up(Kind.ACCOUNT, f"{n}")
+    assert len(service.requests) == 3
+
+
+async def test_those_who_wait_for_a_turn_are_spared_once_it_is_left_alone(service: NameService) -> None:
+    service.behaviour = _hang
+    alone = BreakerConfig(failures_max=2)
+    async with _http(service, concurrency_max=2, timeout_ms=100, breaker=alone) as look_up:
+        calls = (look_up.look_up(Kind.ACCOUNT, f"{n}") for n in range(40))
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {RetryableError}
+    assert len(service.requests) <= 4
+
+
+async def test_ids_that_nobody_knows_and_answers_in_another_shape_leave_it_closed(
+    service: NameService,
+) -> None:
+    alone = BreakerConfig(failures_max=2)
+    async with _http(service, breaker=alone) as look_up:
+        for n in range(10):
+            assert await look_up.look_up(Kind.ACCOUNT, f"{n}") == Absent()
+        service.behaviour = _answering(JSONResponse({"result": {"name": ["a list"]}}))
+        for n in range(10):
+            with pytest.raises(RetryableError, match="another shape"):
+                await look_up.look_up(Kind.ACCOUNT, f"{n}")
+    assert len(service.requests) == 20
+
+
+@pytest.mark.parametrize(
+    ("said", "is_believed"), [(KEY, True), ("another", False), (None, False), (1, False), ({}, False)]
+)
+async def test_an_answer_about_another_id_is_not_believed(
+    service: NameService, said: object, is_believed: bool
+) -> None:
+    service.behaviour = _answering(JSONResponse({"result": {"id": said, "name": "Example"}}))
+    async with _http(service, id_pointer="/result/id") as look_up:
+        if is_believed:
+            assert await look_up.look_up(Kind.ACCOUNT, KEY) == NAMED
+            return
+        with pytest.raises(RetryableError, match="not asked") as caught:
+            await look_up.look_up(Kind.ACCOUNT, KEY)
+    assert KEY not in str(caught.value)
+
+
+async def test_a_number_is_the_id_that_it_reads_as(service: NameService) -> None:
+    service.behaviour = _answering(JSONResponse({"id": 4711, "name": "Example"}))
+    async with _http(service, id_pointer="/id", pointers={"name": "/name"}) as look_up:
+        assert await look_up.look_up(Kind.ACCOUNT, "4711") == NAMED
