@@ -46,16 +46,22 @@ _CLOCK = Path(__file__).parent / "clock"
 class System:
     """Collector, two ingestors and log API around a Kafka, a Postgres (behind a proxy) and a directory.
 
-    Both servers keep their data on small disks, where this user may mount them.
+    Both servers keep their data on small disks, where this user may mount them and `small_disks` asks for it; else
+    Postgres writes through to a real one.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, str] | None = None, *, small_disks: bool = True
+    ) -> None:
         self._settings = {**_SETTINGS, **(settings or {})}
         self._folder = folder
+        self._small_disks = small_disks
         self.kafka_disk = SmallDisk(_made(folder / "kafka"))
         self.postgres_disk = SmallDisk(_made(folder / "postgres"))
         self.kafka = KafkaBroker(self.kafka_disk.path)
-        self.postgres = EmbeddedPostgres(self.postgres_disk.path / "server", settings=_POSTGRES)
+        self.postgres = EmbeddedPostgres(
+            self.postgres_disk.path / "server", settings=_POSTGRES | ({} if small_disks else {"fsync": "on"})
+        )
         self.proxy = TcpProxy(lambda: self.postgres.port)
         self.directory = FaultyDirectory()
         self.pipeline: Pipeline
@@ -86,8 +92,9 @@ class System:
         return {"collector": self.collector, **ingestors, "log API": self.api}
 
     async def start(self) -> None:
-        self.kafka_disk.mount()
-        self.postgres_disk.mount()
+        if self._small_disks:
+            self.kafka_disk.mount()
+            self.postgres_disk.mount()
         await asyncio.gather(self.kafka.start(), self.postgres.start(), self.proxy.start())
         direct = await migrated(self.postgres.dsn())
         database = AuditDatabase(
@@ -121,11 +128,11 @@ class System:
         for folder in ("kafka", "postgres"):
             shutil.rmtree(self._folder / folder, ignore_errors=True)
 
-    def load(self, *, rate_per_s: int = 300, clock_ahead_ms: int = 0) -> Load:
+    def load(self, *, rate_per_s: int = 300, batch: int = 50, clock_ahead_ms: int = 0) -> Load:
         """A load of its own tap, not yet started."""
         self._loads += 1
         tap = f"tap-{self._loads:04d}"
-        return Load(self.socket, tap=tap, rate_per_s=rate_per_s, clock_ahead_ms=clock_ahead_ms)
+        return Load(self.socket, tap=tap, rate_per_s=rate_per_s, batch=batch, clock_ahead_ms=clock_ahead_ms)
 
     async def replace_ingestor(self, index: int, how: signal.Signals) -> int:
         """End one ingestor and start another in its place; return the exit code of the first."""

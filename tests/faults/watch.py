@@ -13,7 +13,6 @@ import asyncpg
 from tests.faults.load import Load
 from tests.faults.system import System
 
-_INTERVAL_S = 1.0
 _ANSWER_S = 2.0
 _MB = 1024 * 1024
 
@@ -44,10 +43,13 @@ class Memory:
 
 @dataclass
 class Watch:
-    """Looks every second, from `start` to `stop`. `memory` is by part and process id."""
+    """Looks every `interval_s`, from `start` to `stop`. `memory` is by part and process id; what is taken out of it
+    begins anew.
+    """
 
     system: System
     load: Load
+    interval_s: float = 1.0
     began_s: float = field(default_factory=time.monotonic)
     samples: list[Sample] = field(default_factory=list)
     memory: dict[tuple[str, int], Memory] = field(default_factory=dict)
@@ -85,7 +87,7 @@ class Watch:
             self._weigh()
             stored = await self._stored()
             self.samples.append(Sample(self.now_s, len(self.load.accepted), stored))
-            await asyncio.sleep(max(0.0, _INTERVAL_S - (time.monotonic() - began)))
+            await asyncio.sleep(max(0.0, self.interval_s - (time.monotonic() - began)))
 
     def _weigh(self) -> None:
         for name, process in self.system.processes.items():
