@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import quote_plus
@@ -21,6 +22,7 @@ from tests.property.documents import (
     Dressing,
     Node,
     Shape,
+    choices,
     mutations,
     secrets,
     shapes,
@@ -70,6 +72,7 @@ class Example:
     document: Node
     pair: Capture
     mutant: Capture
+    is_composed: bool
 
 
 def write(media_type: str, fields: list[Field]) -> Sent:
@@ -116,7 +119,7 @@ def forms(draw: Draw, media_type: str, properties: dict[str, Declared]) -> tuple
     mutants: list[Field] = []
     for name, declared in properties.items():
         value = None if declared.shape is None else draw(values(declared.shape))
-        is_given = name == "kept" or draw(st.booleans())
+        is_given = name in ("kept", "dropped") or draw(st.booleans())
         texts = (
             [] if not is_given else [json.dumps(value)] if declared.shape else draw(FITTING[declared.kind])
         )
@@ -137,6 +140,11 @@ def examples(draw: Draw) -> Example:
     dressing = Dressing(draw)
     names = st.sampled_from(["a", "b", "c", "id", "é"])
     properties = draw(st.dictionaries(names, declarations(), min_size=1, max_size=4))
+    if draw(st.integers(0, 9)) < 3:
+        base = Shape("object", parts={"a": Shape("string", marked=True), "b": Shape("string")})
+        shape = draw(choices(base))
+        properties["either"] = Declared("object", not shape.is_silent(), shape)
+    properties["dropped"] = Declared(draw(st.sampled_from(["text", "number", "flag"])), marked=False)
     properties["kept"] = Declared(draw(st.sampled_from(list(FIELDS))), marked=True)
     media_type = draw(st.sampled_from(FORMS))
     schema = {
@@ -151,15 +159,25 @@ def examples(draw: Draw) -> Example:
         a_document(version, schema, {}, dressing.components, media_type),
         draw(pairs(form, answer)),
         draw(pairs(mutant, answer)),
+        dressing.chosen > 0,
     )
 
 
 @pytest.mark.timeout(3600)
-@settings(suppress_health_check=list(HealthCheck))
-@given(examples())
-def test_fields_that_are_not_allowed_change_no_byte(example: Example) -> None:
-    output, mutated = redacted(example.document, example.pair, example.mutant)
-    assert decode_event(output).receipt.request.kept
-    assert output == mutated
-    assert CANARY not in output.decode()
-    assert "xyz" not in output.decode()
+def test_fields_that_are_not_allowed_change_no_byte() -> None:
+    tally: Counter[str] = Counter()
+
+    @settings(suppress_health_check=list(HealthCheck))
+    @given(examples())
+    def holds(example: Example) -> None:
+        tally.update(all=1, choice=example.is_composed)
+        output, mutated = redacted(example.document, example.pair, example.mutant)
+        # Every form holds the field `dropped`, which no event does.
+        assert decode_event(output).receipt.request.kept
+        assert b'"dropped"' not in output
+        assert output == mutated
+        assert CANARY not in output.decode()
+        assert "xyz" not in output.decode()
+
+    holds()
+    assert tally["choice"] > 0.3 * tally["all"]

@@ -37,6 +37,14 @@ class Example:
     mutant: Capture
     kinds: tuple[str, ...]
     """What it is an example of."""
+    values: tuple[int, int]
+    """How many values request and response hold."""
+
+
+def count_values(body: Any) -> int:
+    """Return how many scalars and empty containers a body holds."""
+    parts = list(body.values()) if isinstance(body, dict) else body if isinstance(body, list) else []
+    return sum(map(count_values, parts)) or 1
 
 
 @st.composite
@@ -66,16 +74,16 @@ def examples(draw: Draw) -> Example:
     request, response = (dressing.schema(shape) for shape in shapes)
     version = draw(st.sampled_from(["3.0.3", "3.1.0"]))
     in_lines = draw(st.integers(0, 3)) == 0
-    if in_lines:
-        sent: list[Sent] = [as_lines(draw, each) for each in draw(line_bodies(shapes[0]))]
-    else:
-        sent = [as_json(draw, each) for each in draw(bodies(shapes[0]))]
-    answers = [as_json(draw, each) for each in draw(bodies(shapes[1]))]
+    asked = draw(line_bodies(shapes[0])) if in_lines else draw(bodies(shapes[0]))
+    sent: list[Sent] = [as_lines(draw, each) if in_lines else as_json(draw, each) for each in asked]
+    answered = draw(bodies(shapes[1]))
+    answers = [as_json(draw, each) for each in answered]
     return Example(
         a_document(version, request, response, dressing.components, sent[0].media_type),
         draw(pairs(sent[0], answers[0])),
         draw(pairs(sent[1], answers[1])),
         ("choice",) * bool(dressing.chosen) + ("lines",) * in_lines + ("tags",) * bool(dressing.told_apart),
+        (count_values(asked[0]), count_values(answered[0])),
     )
 
 
@@ -89,13 +97,15 @@ def test_what_is_not_allowed_changes_no_byte() -> None:
         tally.update(["all", *example.kinds])
         output, mutated = redacted(example.document, example.pair, example.mutant)
         receipt = decode_event(output).receipt
-        assert receipt.request.kept
-        assert receipt.response.kept
+        for body, count in zip((receipt.request, receipt.response), example.values, strict=True):
+            assert body.kept, "every example keeps something"
+            tally["dropped"] += body.kept < count
         assert output == mutated
         assert CANARY not in output.decode()
         assert "xyz" not in output.decode()
 
     holds()
+    assert tally["dropped"] == 2 * tally["all"]
     assert tally["choice"] > 0.3 * tally["all"]
     assert tally["lines"] > 0.1 * tally["all"]
     assert tally["tags"] > 0.1 * tally["all"]
