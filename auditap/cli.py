@@ -98,6 +98,14 @@ def serve() -> None:
 
 
 @cli.command()
+def watch() -> None:
+    """Watch the stream by rules, store alerts and tell them."""
+    from auditap.watch import WatchProcess  # noqa: PLC0415
+
+    _run_process(lambda settings: WatchProcess(settings).run)
+
+
+@cli.command()
 @click.option("--spec", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--envelope", help="The property of responses that is recorded in their place, such as result.")
 @click.argument("captures", type=click.File("rb"), default="-")

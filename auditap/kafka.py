@@ -34,6 +34,11 @@ def source_settings(kafka: KafkaSettings) -> KafkaSourceSettings:
     )
 
 
+def security_of(kafka: KafkaSettings) -> Mapping[str, Any]:
+    """Return how to log in, in the client library's names. Raises StartupError where the TLS files cannot be used."""
+    return _security(kafka)
+
+
 def topic_settings(kafka: KafkaSettings) -> TopicSettings:
     """Return what the topics are to be. Raises StartupError where the TLS files cannot be used."""
     return TopicSettings(

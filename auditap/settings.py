@@ -32,6 +32,8 @@ from ingestor.config import CompletenessWaits, IngestorConfig, RetentionConfig
 from log_api.config import ProductCategory
 from redactor.config import RedactionConfig, SpoolBounds
 from schemas.errors import StartupError
+from watcher.deliver import DeliveryLimits
+from watcher.watch import WatchLimits
 
 CONFIG_FILE_VARIABLE = "AUDITAP_CONFIG"
 EMBEDDED_DATABASE = "auditap"
@@ -177,6 +179,29 @@ class IngestSettings(_Group):
     """How often gaps are counted and what is known of old taps is forgotten."""
 
 
+class _WatchAddress(Address):
+    port: int = Field(default=8405, ge=0, le=65_535)
+
+
+class WatchSettings(_Group):
+    """The watcher: rules, alerts, and whom it tells."""
+
+    address: _WatchAddress = _WatchAddress()
+    rules: Path | None = None
+    """The file of rules; without one the shipped rules are in force."""
+    rules_poll_ms: int = Field(default=2_000, ge=1)
+    """How often the file is looked at."""
+    group: str = "auditap-watch"
+    """The consumer group, and the name that positions are kept under."""
+    limits: WatchLimits = WatchLimits()
+    delivery: DeliveryLimits = DeliveryLimits()
+    connections_max: int = Field(default=4, ge=1)
+    marks_days: int = Field(default=35, ge=31)
+    """How long it is known which records a window counted; longer than any rule looks back."""
+    memories_days: int = Field(default=90, ge=1)
+    """After so many days that nothing asked for it, what a rule remembers is forgotten."""
+
+
 class ReadAuditSettings(_Group):
     """How reading the log becomes records of the log: captures of the log API's own requests."""
 
@@ -245,6 +270,8 @@ class UpSettings(_Group):
     directory_port: int = Field(default=8404, ge=1, le=65_535)
     """The example's directory, which the enricher asks for names."""
     traffic_per_s: float = Field(default=4, gt=0, le=1_000)
+    watch: bool = True
+    """Whether the watcher runs beside the pipeline."""
 
 
 class Settings(BaseSettings):
@@ -264,6 +291,7 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     enrich: EnricherConfig = EnricherConfig()
     api: ApiSettings = ApiSettings()
+    watch: WatchSettings = WatchSettings()
     up: UpSettings = UpSettings()
 
     @classmethod
@@ -374,6 +402,7 @@ def _check_together(settings: Settings) -> None:
         ("collector", settings.collector.address),
         ("ingest", settings.ingest.address),
         ("api", settings.api.address),
+        ("watch", settings.watch.address),
     ):
         if not address.is_loopback and address.tls is None:
             raise StartupError(

@@ -26,6 +26,7 @@ SCHEMA = "alert_rules"
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DEFAULT_WINDOW_MS = 600_000
 _WINDOW_MS_MAX = 7 * 86_400_000
+_HORIZON_MS_MAX = 30 * 86_400_000
 _HOPS_MAX = 120
 _PRINTED_KEY = re.compile(r"'([^']*)'")
 _Path = tuple[str | int, ...]
@@ -296,6 +297,8 @@ def _check_rule(rule: Rule, channels: tuple[str, ...]) -> None:
         raise UnfitCondition(("channels",), f"there is no channel {unknown[0]}")
     if rule.memory is not None and rule.counts:
         raise UnfitCondition(("memory",), "a memory goes with no threshold and nothing usual")
+    if rule.usual is not None and (rule.usual.windows + 1) * rule.window.size_ms > _HORIZON_MS_MAX:
+        raise UnfitCondition(("usual", "windows"), "a rule looks back at most 30d")
     if rule.window.hop_ms != rule.window.size_ms and not rule.counts:
         raise UnfitCondition(("window",), "windows that hop need a threshold above 1")
 

@@ -119,7 +119,8 @@ class Watcher:
             # What was no news to other rules may be to these.
             self._familiar.clear()
             self._familiar_of = rules.digest
-        records = self._records(events)
+        # By time: what a rule remembers comes before what it raises, as far as one batch reaches.
+        records = sorted(self._records(events), key=lambda record: record.id)
         found = [one for record in records for one in self._sightings(rules, record)]
         advances = {
             lane: Advance(positions.get(lane, found_[0].offset), found_[-1].offset + 1)

@@ -1,0 +1,103 @@
+"""`auditap watch` on a real Kafka and a real Postgres: every planted incident is told once, whatever becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from auditap.kafka import publisher_settings
+from auditap.settings import KafkaSettings
+from redactor.publisher import KafkaPublisher
+from tests.audit_database import migrated
+from tests.e2e.pipeline import Pipeline, Process, free_port, until
+from tests.e2e.watched import PlantedStream, encoded
+
+pytestmark = pytest.mark.timeout(400)
+EVENTS = int(os.environ.get("AUDITAP_TEST_WATCHED_EVENTS", "50000"))
+CHUNK = 500
+
+
+@pytest.fixture
+async def pipeline(
+    tmp_path: Path, database: str, kafka_bootstrap: str, topic_prefix: str
+) -> AsyncIterator[Pipeline]:
+    held = Pipeline(
+        tmp_path, await migrated(database), bootstrap=kafka_bootstrap, topic=topic_prefix, documents=""
+    )
+    await held.directory.start()
+    topics = held.process("topics")
+    await topics.start(None)
+    assert await topics.wait() == 0, topics.log()
+    yield held
+    await held.stop()
+
+
+@pytest.fixture
+async def publisher(kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[KafkaPublisher]:
+    settings = KafkaSettings(bootstrap_servers=kafka_bootstrap, topic=f"{topic_prefix}events")
+    held = KafkaPublisher(publisher_settings(settings))
+    await held.start()
+    yield held
+    await held.stop()
+
+
+async def started(pipeline: Pipeline, topic_prefix: str) -> Process:
+    port = free_port()
+    watcher = pipeline.process(
+        "watch",
+        AUDITAP_POSTGRES__WATCHER_DSN=pipeline.database.watcher_dsn,
+        AUDITAP_WATCH__ADDRESS__PORT=str(port),
+        AUDITAP_WATCH__GROUP=f"{topic_prefix}watch",
+    )
+    await watcher.start(port)
+    return watcher
+
+
+async def watched(pipeline: Pipeline) -> int:
+    rows = await pipeline.fetch("SELECT coalesce(sum(next_offset), 0) FROM auditap.watch_positions")
+    return int(rows[0][0])
+
+
+async def raised(pipeline: Pipeline) -> Counter[str]:
+    return Counter(row["rule"] for row in await pipeline.fetch("SELECT rule FROM auditap.alerts"))
+
+
+async def reaches(pipeline: Pipeline, events: int, watcher: Process) -> None:
+    async def there() -> bool:
+        return await watched(pipeline) >= events
+
+    await until(there, 120, f"{events} events watched", watcher.log)
+
+
+async def test_every_incident_is_told_once_though_the_watcher_is_killed_twice(
+    pipeline: Pipeline, publisher: KafkaPublisher, topic_prefix: str
+) -> None:
+    stream = PlantedStream(EVENTS, int(time.time() * 1000) - 3_700_000)
+
+    async def publish() -> None:
+        for first in range(0, EVENTS, CHUNK):
+            await publisher.publish([encoded(one) for one in stream.events[first : first + CHUNK]])
+
+    publishing = asyncio.create_task(publish())
+    watcher = await started(pipeline, topic_prefix)
+    for share in (0.3, 0.6):
+        await reaches(pipeline, int(EVENTS * share), watcher)
+        await watcher.stop(signal.SIGKILL)
+        watcher = await started(pipeline, topic_prefix)
+    await publishing
+    await reaches(pipeline, EVENTS, watcher)
+    assert await watched(pipeline) == EVENTS
+    assert await raised(pipeline) == stream.expected
+    assert stream.expected.total() == 40
+    counted = await pipeline.fetch("SELECT sum(events) FROM auditap.trends")
+    assert counted[0][0] == EVENTS
+    delivered = await pipeline.fetch("SELECT count(*) FROM auditap.alert_deliveries")
+    assert delivered[0][0] == 40
+    assert await watcher.stop() == 0
