@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from auditap.dead_letters_command import dead_letters
 from auditap.explain_command import explain_command
 from auditap.lint_command import lint_command
 from auditap.logs import configure_logs, guard_last_resorts
@@ -170,6 +171,7 @@ cli.add_command(explain_command)
 cli.add_command(query_command)
 cli.add_command(tail_command)
 cli.add_command(tokens)
+cli.add_command(dead_letters)
 cli.add_command(retention_command)
 
 
@@ -184,6 +186,7 @@ def migrate_command() -> None:
         "auditap_reader": settings.postgres.reader_password,
         "auditap_maintainer": settings.postgres.maintainer_password,
         "auditap_watcher": settings.postgres.watcher_password,
+        "auditap_operator": settings.postgres.operator_password,
     }
     interval, days = settings.postgres.partition_interval, settings.ingest.bounds.retention_days
 

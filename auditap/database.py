@@ -21,8 +21,8 @@ from schemas.sql import migrations
 _LOCK_KEY = 0x61756469746170  # "auditap" in ASCII
 _SCRAM_ITERATIONS = 4096
 TOKEN_PREFIX = "atp_"  # noqa: S105
-ROLES = ("auditap_writer", "auditap_reader", "auditap_maintainer", "auditap_watcher")
-"""Whom the processes log in as: ingest, serve, retention, watch."""
+ROLES = ("auditap_writer", "auditap_reader", "auditap_maintainer", "auditap_watcher", "auditap_operator")
+"""Whom the processes log in as: ingest, serve, retention, watch, dead-letters."""
 
 
 Connection = asyncpg.Connection

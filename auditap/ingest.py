@@ -10,10 +10,10 @@ import structlog
 
 from auditap.event_log import own_event_log
 from auditap.http_server import HttpServer, bind_tcp_socket
-from auditap.kafka import source_settings
+from auditap.kafka import letter_settings, source_settings
 from auditap.operations import with_operations
 from auditap.settings import Settings, required_dsn
-from auditap.waiting import clock_ms, run_until
+from auditap.waiting import clock_ms, keep_starting, run_until
 from enricher.cache import LookUpCache
 from enricher.enrich import Enricher
 from enricher.look_ups import LookUps
@@ -23,11 +23,13 @@ from ingestor.config import DAY_MS
 from ingestor.embedded_source import EmbeddedSource
 from ingestor.ingest import Ingestor
 from ingestor.kafka_source import KafkaSource
+from ingestor.letter_topic import PublishedLetters
 from ingestor.ports import EventSource, RevokeListener
 from ingestor.postgres_maintenance import PostgresMaintenance
 from ingestor.postgres_store import PostgresStore
 from ingestor.retention import Retainer
 from redactor.event_log import EventLog
+from redactor.publisher import KafkaPublisher
 from schemas.errors import RetryableError
 from schemas.metric_defs import Metrics
 
@@ -56,6 +58,10 @@ class IngestorProcess:
         self._own_log = own_event_log(settings, shared_log)
         self._log = shared_log or self._own_log
         self._store: PostgresStore | None = None
+        kafka = settings.kafka
+        self._letters = (
+            KafkaPublisher(letter_settings(kafka)) if self._log is None and kafka.dead_letter_topic else None
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ingest until `stop` is set, then drain within the bound."""
@@ -72,7 +78,7 @@ class IngestorProcess:
             connect=self._connect,
             enrichment=enricher,
             store=store,
-            dead_letters=store,
+            dead_letters=store if self._letters is None else PublishedLetters(store, self._letters, clock_ms),
             completeness=store,
             config=settings.ingest.bounds,
             metrics=self._metrics,
@@ -101,11 +107,14 @@ class IngestorProcess:
                 watch.run(stop),
                 self._keep_partitions_ahead(store),
                 self._keep_to_retention(stop),
+                self._start_letters(),
             )
         finally:
             await self._server.stop()
             await cache.stop()
             await look_ups.stop()
+            if self._letters is not None:
+                await self._letters.stop()
             await store.close()
             if self._own_log is not None:
                 await self._own_log.close()
@@ -115,6 +124,11 @@ class IngestorProcess:
         if self._log is None:
             return KafkaSource(source_settings(self._settings.kafka), listener)
         return EmbeddedSource(self._log, self._settings.kafka.group, listener)
+
+    async def _start_letters(self) -> None:
+        """Connect to the dead letters' topic; until it is there, what is to be buried waits."""
+        if self._letters is not None:
+            await keep_starting(self._letters.start, "dead-letters topic")
 
     async def _keep_partitions_ahead(self, store: PostgresStore) -> None:
         """Make the coming days' partitions before they are needed; ingest makes what is missing on demand."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from auditap.settings import EVENT_BYTES_MAX, KafkaSettings
@@ -22,6 +23,11 @@ def publisher_settings(kafka: KafkaSettings) -> KafkaPublisherSettings:
         event_bytes_max=EVENT_BYTES_MAX,
         security=_security(kafka),
     )
+
+
+def letter_settings(kafka: KafkaSettings) -> KafkaPublisherSettings:
+    """Return the part of who publishes dead letters. Raises StartupError where the TLS files cannot be used."""
+    return replace(publisher_settings(kafka), topic=kafka.dead_letter_topic, client_id="auditap-dead-letters")
 
 
 def source_settings(kafka: KafkaSettings) -> KafkaSourceSettings:

@@ -122,6 +122,7 @@ class KafkaSettings(_Group):
     """Empty: the embedded log."""
     topic: str = "auditap.events"
     dead_letter_topic: str = "auditap.dead-letters"
+    """Where the ingestor publishes what it buries, beside the database. Empty: nowhere."""
     group: str = "auditap-ingest"
     partitions: int = Field(default=8, ge=1)
     replication_factor: int = Field(default=3, ge=1)
@@ -147,6 +148,8 @@ class PostgresSettings(_Group):
     maintainer_dsn: SecretStr | None = None
     """Drops what is older than the retention, in `ingest` and `retention`; without it `ingest` drops nothing."""
     watcher_dsn: SecretStr | None = None
+    operator_dsn: SecretStr | None = None
+    """Looks at dead letters, tries them again and lets them go, in `dead-letters`; without it `admin_dsn` does."""
     writer_password: SecretStr | None = None
     """Given to the role `auditap_writer` by `migrate`, where it is set."""
     reader_password: SecretStr | None = None
@@ -155,6 +158,7 @@ class PostgresSettings(_Group):
     """Given to the role `auditap_maintainer` by `migrate`, where it is set."""
     watcher_password: SecretStr | None = None
     """Given to the role `auditap_watcher` by `migrate`, where it is set."""
+    operator_password: SecretStr | None = None
     partition_interval: Literal["hour", "day", "month"] = "day"
     """How the log is divided; recorded by the first `migrate`, and the same from then on."""
     connections_max: int = Field(default=6, ge=1)

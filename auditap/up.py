@@ -130,6 +130,7 @@ async def _prepared(settings: Settings, postgres: EmbeddedPostgres) -> tuple[Set
             "reader_dsn": SecretStr(dsns["auditap_reader"]),
             "maintainer_dsn": SecretStr(dsns["auditap_maintainer"]),
             "watcher_dsn": SecretStr(dsns["auditap_watcher"]),
+            "operator_dsn": SecretStr(dsns["auditap_operator"]),
         }
     )
     return settings.model_copy(update={"postgres": addresses}), token

@@ -22,7 +22,8 @@ from ingestor.ledger import lock_order, note_at_once, note_seen
 from ingestor.numbers import seen_in_letters, seen_in_records
 from ingestor.ports import DeadLetter, LostOffsets, ReceivedReport, StoreOutcome
 from schemas.errors import BuriedEvent, DeadLetterReason, RetryableError, StartupError
-from schemas.identity import id_ms, parse_id
+from schemas.event import event_id
+from schemas.identity import id_ms
 from schemas.record import COLUMNS, EnrichmentState, Record
 from schemas.sql import query
 
@@ -286,23 +287,7 @@ def _letter_row(letter: DeadLetter) -> tuple[object, ...]:
         letter.offset,
         str(letter.reason.reason),
         letter.reason.path,
-        _event_id(letter.value),
+        UUID(found) if (found := event_id(letter.value)) else None,
         letter.value,
         letter.received_ms,
     )
-
-
-class _Identified(msgspec.Struct):
-    id: str
-
-
-_id_decoder = msgspec.json.Decoder(_Identified)
-
-
-def _event_id(value: bytes) -> UUID | None:
-    """Return the id in an event's bytes, if there is a valid one."""
-    try:
-        found = parse_id(_id_decoder.decode(value).id)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return UUID(found) if found else None

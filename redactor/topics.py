@@ -31,6 +31,7 @@ class TopicSettings:
     bootstrap_servers: str
     events_topic: str
     dead_letters_topic: str
+    """Empty: there is none."""
     client_id: str = "auditap-topics"
     security: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """aiokafka's `security_protocol`, `ssl_context`, `sasl_mechanism`, `sasl_plain_username`, `sasl_plain_password`."""
@@ -83,10 +84,7 @@ async def ensure_topics(settings: TopicSettings) -> TopicReport:
         await admin.start()
         created = await _create_missing(admin, settings)
         return TopicReport(
-            [
-                await _examine(admin, settings, name, created=name in created)
-                for name in (settings.events_topic, settings.dead_letters_topic)
-            ]
+            [await _examine(admin, settings, name, created=name in created) for name in _wanted(settings)]
         )
     except TopicAuthorizationFailedError:
         raise StartupError("Kafka forbids this user to make or describe the topics") from None
@@ -96,8 +94,12 @@ async def ensure_topics(settings: TopicSettings) -> TopicReport:
         await admin.close()
 
 
+def _wanted(settings: TopicSettings) -> Sequence[str]:
+    return [name for name in (settings.events_topic, settings.dead_letters_topic) if name]
+
+
 async def _create_missing(admin: AIOKafkaAdminClient, settings: TopicSettings) -> set[str]:
-    wanted = [settings.events_topic, settings.dead_letters_topic]
+    wanted = _wanted(settings)
     existing = set(await admin.list_topics())
     missing = [name for name in wanted if name not in existing]
     if not missing:

@@ -14,6 +14,7 @@ import msgspec
 
 from schemas.errors import BuriedEvent, DeadLetterReason
 from schemas.explain import schema_path_of_first_error
+from schemas.identity import parse_id
 
 EVENT_VERSION = 1
 
@@ -226,3 +227,18 @@ def _without_bodies(event: AuditEvent, cut: Cut) -> AuditEvent:
 def event_digest(value: bytes) -> bytes:
     """Return the 16 bytes that tell two events with the same id apart."""
     return hashlib.blake2b(value, digest_size=16).digest()
+
+
+class _Identified(msgspec.Struct):
+    id: str
+
+
+_id_decoder = msgspec.json.Decoder(_Identified)
+
+
+def event_id(value: bytes) -> str | None:
+    """Return the id in an event's bytes, if there is a valid one, whatever else is wrong with it."""
+    try:
+        return parse_id(_id_decoder.decode(value).id)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

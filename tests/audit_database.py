@@ -13,13 +13,15 @@ _PASSWORD = "for-tests-only"
 
 @dataclass(frozen=True)
 class AuditDatabase:
-    """Addresses of one migrated database: as superuser, as the ingestor, the log API, who drops what is old, the watcher."""
+    """Addresses of one migrated database: as superuser, as the ingestor, the log API, who drops what is old,
+    the watcher, who decides on dead letters."""
 
     admin_dsn: str
     writer_dsn: str
     reader_dsn: str
     maintainer_dsn: str = ""
     watcher_dsn: str = ""
+    operator_dsn: str = ""
 
 
 async def migrated(admin_dsn: str) -> AuditDatabase:

@@ -37,6 +37,7 @@ from schemas.heartbeat import (
     encode_report,
     ranges,
 )
+from schemas.letter import Letter
 from schemas.record import COLUMNS, EnrichmentState
 from schemas.sql import migrations, query
 from tests.records import event
@@ -57,6 +58,7 @@ def test_every_contract_is_a_schema(name: str) -> None:
     [
         (Capture, "capture"),
         (AuditEvent, "audit_event"),
+        (Letter, "dead_letter"),
         (Heartbeat, "heartbeat"),
         (TapReport, "tap_report"),
         (CollectorCount, "tap_report/count"),

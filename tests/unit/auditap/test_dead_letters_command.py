@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+from click.testing import CliRunner, Result
+
+from auditap.cli import cli
+from ingestor.config import DAY_MS
+from ingestor.ports import DeadLetter, Partition
+from ingestor.postgres_store import PostgresStore
+from schemas.errors import BuriedEvent, DeadLetterReason, StartupError
+from schemas.event import Resource, encode_event
+from tests.audit_database import AuditDatabase, migrated
+from tests.records import event
+
+Run = Callable[..., Awaitable[Result]]
+NOW_MS = time.time_ns() // 1_000_000
+
+
+@pytest.fixture
+async def audit(database: str) -> AuditDatabase:
+    return await migrated(database)
+
+
+@pytest.fixture
+async def run(audit: AuditDatabase, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("AUDITAP_POSTGRES__OPERATOR_DSN", audit.operator_dsn)
+
+    async def run(*arguments: str, **more: Any) -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, cli, ["dead-letters", *arguments], **more)
+
+    return run
+
+
+@pytest.fixture
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("auditap.dead_letters_command.for_people", lambda *, as_json: not as_json)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+async def bury(audit: AuditDatabase) -> Any:
+    """Bury three: one that can be stored now, one that never can, and one that is no JSON."""
+    store = await PostgresStore.connect(audit.writer_dsn, connections_max=1, command_timeout_ms=20_000)
+    values = [
+        (encode_event(event(NOW_MS, resource=Resource(id="\x1b[31mred"))), DeadLetterReason.CLOCK_AHEAD),
+        (encode_event(event(NOW_MS - 90 * DAY_MS)), DeadLetterReason.EXPIRED),
+        (b"no\x1b[2J json", DeadLetterReason.MALFORMED),
+    ]
+    await store.bury(
+        [
+            DeadLetter(Partition("log", 0), at, NOW_MS, value, BuriedEvent(why))
+            for at, (value, why) in enumerate(values)
+        ]
+    )
+    await store.close()
+    return values
+
+
+async def records(audit: AuditDatabase) -> int:
+    connection = await asyncpg.connect(audit.admin_dsn)
+    try:
+        return int(await connection.fetchval("SELECT count(*) FROM auditap.audit_records"))
+    finally:
+        await connection.close()
+
+
+def lines(result: Result) -> list[dict[str, Any]]:
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+async def test_ndjson_has_every_letter_with_its_event(run: Run, bury: Any) -> None:
+    found = lines(await run("list"))
+
+    assert [each["reason"] for each in found] == ["clock_ahead", "expired", "malformed"]
+    assert found[0]["event"] == json.loads(bury[0][0])
+    assert found[0]["source"] == {"log": "log", "partition": 0, "offset": 0}
+    assert found[0]["state"] == "open"
+    assert "event" not in found[2]
+    assert found[2]["event_base64"]
+
+
+async def test_the_list_is_chosen_by_reason_time_number_and_id(run: Run, bury: Any) -> None:
+    async def reasons(*arguments: str) -> list[str]:
+        return [each["reason"] for each in lines(await run("list", "--json", *arguments))]
+
+    assert await reasons("--reason", "expired", "--reason", "malformed") == ["expired", "malformed"]
+    assert await reasons("--since", "1h") == ["clock_ahead", "expired", "malformed"]
+    assert await reasons("--before", "1h") == []
+    assert await reasons("2") == ["expired"]
+    assert await reasons("--id", json.loads(bury[0][0])["id"]) == ["clock_ahead"]
+    assert await reasons("--state", "stored") == []
+    wrong = await run("list", "--since", "yesterday")
+    assert wrong.exit_code == 2
+
+
+async def test_people_see_a_table(run: Run, bury: Any, at_a_terminal: None) -> None:
+    shown = (await run("list", "--limit", "2")).output
+    assert "clock_ahead" in shown
+    assert "malformed" not in shown
+    assert "2 of 3" in shown
+
+
+async def test_show_tells_reason_place_and_event_and_obeys_nothing_in_it(
+    run: Run, bury: Any, at_a_terminal: None
+) -> None:
+    event_shown = (await run("show", "1")).output
+    assert "clock_ahead" in event_shown
+    assert '"offset": 0' in event_shown
+    assert "[31mred" in event_shown
+    no_json = (await run("show", "3")).output
+    assert "not JSON" in no_json
+    assert "\x1b[2J" not in no_json + event_shown
+    assert "\x1b[31m" not in event_shown
+    missing = await run("show", "99")
+    assert isinstance(missing.exception, StartupError)
+
+
+async def test_retry_stores_what_can_be_stored_once_and_says_why_not(
+    run: Run, bury: Any, audit: AuditDatabase
+) -> None:
+    first = await run("retry", "--all")
+    assert first.exit_code == 1
+    assert lines(first) == [
+        {"number": 1, "state": "stored"},
+        {"number": 2, "state": "open", "reason": "expired", "path": ""},
+        {"number": 3, "state": "open", "reason": "malformed", "path": ""},
+    ]
+    again = await run("retry", "1")
+    assert (again.exit_code, again.stdout) == (0, "")
+    assert await records(audit) == 1
+    assert [each["retries"] for each in lines(await run("list", "--state", "all"))] == [1, 1, 1]
+
+
+async def test_discard_asks_and_keeps_who_did_it(run: Run, bury: Any, audit: AuditDatabase) -> None:
+    refused = await run("discard", "--reason", "expired", input="n\n")
+    assert isinstance(refused.exception, SystemExit)
+    assert len(lines(await run("list"))) == 3
+
+    assert (await run("discard", "--reason", "expired", input="y\n")).stdout.endswith("1 discarded\n")
+    assert (await run("discard", "--all", "--yes")).stdout == "2 discarded\n"
+    assert (await run("discard", "--all", "--yes")).stdout == "0 discarded\n"
+
+    kept = lines(await run("list", "--state", "discarded"))
+    assert len(kept) == 3
+    assert {each["discarded_by"] for each in kept} == {"auditap_operator"}
+    assert all(each["discarded_at"] for each in kept)
+
+
+@pytest.mark.parametrize("command", ["retry", "discard"])
+async def test_nothing_is_meant_by_accident(run: Run, bury: Any, command: str) -> None:
+    assert (await run(command)).exit_code == 2
+    assert (await run(command, "--all", "1")).exit_code == 2
+
+
+async def test_a_login_that_may_not_is_told_so(
+    run: Run, audit: AuditDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUDITAP_POSTGRES__OPERATOR_DSN", audit.reader_dsn)
+    refused = await run("list")
+    assert isinstance(refused.exception, StartupError)
+    assert "operator_dsn" in str(refused.exception)
