@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _RUNNING_KAFKA = "AUDITAP_TEST_KAFKA"
 _RUNNING_POSTGRES = "AUDITAP_TEST_POSTGRES"
 _REAL_SPECS = "AUDITAP_REAL_SPECS"
-_OWN_BROKER_FIXTURES = {"own_kafka", "running_system"}
+_OWN_BROKER_FIXTURES = {"own_kafka", "running_system", "spooling_system"}
 _BROKER_FIXTURES = _OWN_BROKER_FIXTURES | {"kafka_bootstrap"}
 
 _kafka_skips = pytest.StashKey[str]()

@@ -232,6 +232,24 @@ async def postgres_conflicts(system: System) -> AsyncIterator[None]:
         )
 
 
+@asynccontextmanager
+async def postgres_locked(system: System) -> AsyncIterator[None]:
+    """Somebody holds a lock on the table: what is staged by COPY waits to be inserted."""
+    async with administrator(system.postgres.dsn()) as admin, admin.transaction():
+        await admin.execute("LOCK TABLE auditap.audit_records IN SHARE ROW EXCLUSIVE MODE")
+        yield
+
+
+@asynccontextmanager
+async def revoked_in_the_middle(system: System) -> AsyncIterator[None]:
+    """Partitions are taken away while their batches wait inside the database."""
+    async with postgres_locked(system):
+        await asyncio.sleep(0.5)
+        await system.pipeline.start_ingestor()
+        yield
+    assert await system.end_ingestor(-1, signal.SIGTERM) == 0
+
+
 def enrichment(mode: str) -> Inflict:
     @asynccontextmanager
     async def inflict(system: System) -> AsyncIterator[None]:
@@ -275,6 +293,8 @@ FAULTS = (
     Fault("Postgres out of connections", postgres_out_of_connections, 2, 15),
     Fault("Postgres' disk full", postgres_disk_full, 2, 15, needs_disk=True),
     Fault("deadlocks and serialization failures", postgres_conflicts, 2, 15),
+    Fault("the table locked", postgres_locked, 2, 20),
+    Fault("partitions taken away in the middle of a batch", revoked_in_the_middle, 1, 15),
     Fault("enrichment hung", enrichment("hung"), 2, 15),
     Fault("enrichment failing", enrichment("failing"), 2, 15),
     Fault("enrichment slow", enrichment("slow"), 2, 15),

@@ -23,8 +23,6 @@ _SETTINGS = {
 }
 Balanced = Callable[[Load], Awaitable[None]]
 
-pytestmark = pytest.mark.kafka
-
 
 @pytest.fixture(scope="module")
 async def spooling_system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:

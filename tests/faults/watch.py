@@ -92,7 +92,7 @@ class Watch:
     def _weigh(self) -> None:
         for name, process in self.system.processes.items():
             part = name.rstrip(" 0123456789")
-            resident = _resident_bytes(process.pid)
+            resident = resident_bytes(process.pid)
             if resident is None:
                 continue
             memory = self.memory.setdefault((part, process.pid), Memory(resident, resident))
@@ -116,7 +116,8 @@ class Watch:
         return int(found)
 
 
-def _resident_bytes(pid: int) -> int | None:
+def resident_bytes(pid: int) -> int | None:
+    """Return the memory that a process holds; None where it has ended."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
