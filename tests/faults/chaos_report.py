@@ -32,8 +32,8 @@ def _head(run: Run, load: Load) -> Iterator[str]:
     yield (
         f"{run.minutes:g} minutes, {run.rate_per_s} captures a second in batches, `collector.durability` {run.durability},"
         f" {len(run.happened)} faults one after another; {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.system()}, Python"
-        f" {platform.python_version()}. `python -m tests.faults.chaos --seed {run.seed} --minutes {run.minutes:g}`"
-        " runs it again."
+        f" {platform.python_version()}. `python -m tests.faults.chaos --seed {run.seed} --minutes {run.minutes:g} --rate"
+        f" {run.rate_per_s}` runs it again."
     )
     if run.left_out:
         yield f"\nLeft out: {run.left_out}."
