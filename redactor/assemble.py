@@ -59,7 +59,7 @@ def bare_event(capture: Capture, event_id: str) -> AuditEvent:
         action=_action(capture, event_id, action_type_of(_method(capture)), None),
         raw=RawRequest(method=_method(capture), status_code=capture.response.status),
         receipt=Receipt(unmatched=UnmatchedReason.NO_PATH, request=_NO_OPERATION, response=_NO_OPERATION),
-        tap=_tap(capture),
+        tap=tap_of(capture),
     )
 
 
@@ -75,14 +75,14 @@ def unmatched_event(capture: Capture, event_id: str, match: Match, known: Known)
         id=event_id,
         action=_action(capture, event_id, action_type_of(_method(capture)), None),
         account=Account(id=known.account_id),
-        actor=_actor(capture, known),
+        actor=actor_of(capture, known),
         raw=_raw(capture, known, match.known_path + _ELIDED),
         receipt=Receipt(
             unmatched=match.unmatched,
             request=receipt(absent=is_absent(capture.request)),
             response=receipt(absent=is_absent(capture.response)),
         ),
-        tap=_tap(capture),
+        tap=tap_of(capture),
     )
 
 
@@ -94,7 +94,7 @@ def matched_event(capture: Capture, event_id: str, matched: Matched, known: Know
         id=event_id,
         action=_action(capture, event_id, facts.action_type, facts.description),
         account=Account(id=governing.account_id(path) or known.account_id),
-        actor=_actor(capture, known),
+        actor=actor_of(capture, known),
         raw=_raw(capture, known, uri),
         resource=Resource(
             id=_resource_id(governing, path, request, response),
@@ -111,7 +111,7 @@ def matched_event(capture: Capture, event_id: str, matched: Matched, known: Know
             request=request.receipt,
             response=response.receipt,
         ),
-        tap=_tap(capture),
+        tap=tap_of(capture),
     )
 
 
@@ -141,7 +141,8 @@ def _action(capture: Capture, event_id: str, action_type: str, description: str 
     )
 
 
-def _actor(capture: Capture, known: Known) -> Actor:
+def actor_of(capture: Capture, known: Known) -> Actor:
+    """Return who acted, as far as headers and address tell."""
     return Actor(
         id=known.actor_id,
         context=known.actor_context,
@@ -176,5 +177,6 @@ def _raw_json(kept: Kept) -> msgspec.Raw | msgspec.UnsetType:
     return msgspec.UNSET if kept is DROPPED else msgspec.Raw(encode_json(kept))
 
 
-def _tap(capture: Capture) -> Tap:
+def tap_of(capture: Capture) -> Tap:
+    """Return where the pair stood in its tap's count."""
     return Tap() if capture.tap is None else Tap(capture.tap.id, capture.tap.epoch, capture.tap.seq)

@@ -42,6 +42,32 @@ class Governing:
         self._zone = _agreed([each.ids.zone for each in operations])
         self._resource = _agreed([each.ids.resource for each in operations])
 
+    @property
+    def base_length(self) -> int:
+        """How many segments the base path has, of the first that governs."""
+        return self._bases[0]
+
+    @property
+    def positions(self) -> tuple[int | None, int | None, int | None]:
+        """At which segments behind the base path account, zone and resource stand."""
+        return self._account, self._zone, self._resource
+
+    def path_texts(self, *, strict: bool) -> tuple[str | None, ...] | None:
+        """Return what each segment of a path is recorded as, if nothing in it needs encoding; None: as it stands.
+
+        None for all of it where that depends on the path.
+        """
+        if len(self._operations) != 1:
+            return None
+        segments = self._operations[0].path(strict=strict)
+        if all(map(_is_recorded_alike, segments)):
+            return tuple(None if each.rank == LITERAL or _keeps_all(each) else each.text for each in segments)
+        return None
+
+    def records_query(self, *, strict: bool) -> bool:
+        """Tell whether anything of a query may be recorded."""
+        return not self.is_opted_out and all(each.query(strict=strict) for each in self._operations)
+
     def path(self, segments: Sequence[str], *, strict: bool) -> RecordedPath:
         """Return what is recorded of the path with these decoded segments."""
         recorded = [operation.path(strict=strict) for operation in self._operations]
@@ -53,9 +79,12 @@ class Governing:
 
     def uri(self, path: RecordedPath, pairs: Mapping[str, Sequence[QueryPair]], *, strict: bool) -> str:
         """Return the recorded path and, as far as it fits, the recorded query."""
-        uri = path.text
-        if len(uri) > self._uri_bytes_max:
+        if len(path.text) > self._uri_bytes_max:
             return path.template
+        return self.with_query(path.text, pairs, strict=strict)
+
+    def with_query(self, uri: str, pairs: Mapping[str, Sequence[QueryPair]], *, strict: bool) -> str:
+        """Return a recorded path with the recorded query behind it, as far as it fits."""
         joint = "?"
         for text in self._query(pairs, strict=strict):
             if len(uri) + 1 + len(text) <= self._uri_bytes_max:
@@ -107,6 +136,20 @@ class Governing:
         return Media(
             Every(tuple(each.plan for each in media)), _agreed([each.envelope for each in media]), fields
         )
+
+
+def _is_recorded_alike(segment: PathSegment) -> bool:
+    """Tell whether all values of a segment are recorded, or none."""
+    if segment.rank == LITERAL:
+        return "%" not in segment.text
+    return segment.rank == TEMPLATED and (segment.plan is None or _keeps_all(segment))
+
+
+def _keeps_all(segment: PathSegment) -> bool:
+    """Tell whether whatever stands in a segment is kept: any text is a string."""
+    return segment.by_name or (
+        segment.plan is not None and segment.plan.only is None and str in segment.plan.types
+    )
 
 
 _T = TypeVar("_T")

@@ -69,18 +69,28 @@ class Known(NamedTuple):
     user_agent: str | None
     request_id: str | None
 
+    @property
+    def of_actor(self) -> tuple[str | None, ...]:
+        """All that says who it was."""
+        return self[:6]
+
+
+def header_names(names: HeaderNames) -> tuple[frozenset[str], frozenset[str]]:
+    """Return which headers may be read of a request and of a response, in lower case."""
+    framing = {"content-type", "content-encoding"}
+    request = {names.user_agent, *names.request_ids, "host"}
+    actor = {names.actor_id, names.actor_email, names.actor_type, names.actor_context}
+    token = {names.actor_token_id, names.actor_token_name, names.account_id}
+    of_response = actor | token | set(names.request_ids) | framing
+    return frozenset(request | framing) - {""}, frozenset(of_response) - {""}
+
 
 class HeaderReader:
     """Reads the configured headers of a pair."""
 
     def __init__(self, names: HeaderNames) -> None:
         self._names = names
-        framing = {"content-type", "content-encoding"}
-        request = {names.user_agent, *names.request_ids, "host"}
-        actor = {names.actor_id, names.actor_email, names.actor_type, names.actor_context}
-        token = {names.actor_token_id, names.actor_token_name, names.account_id}
-        self._of_request = frozenset(request | framing) - {""}
-        self._of_response = frozenset(actor | token | set(names.request_ids) | framing) - {""}
+        self._of_request, self._of_response = header_names(names)
 
     def of_request(self, headers: Headers) -> Fields:
         """Return what may matter of a request's headers."""
@@ -101,17 +111,30 @@ class HeaderReader:
             actor_token_id=_fitting(_IDENTIFIER, response.once(names.actor_token_id)),
             actor_token_name=_fitting(_PLAIN_NAME, response.once(names.actor_token_name)),
             account_id=_fitting(_REQUEST_ID, response.once(names.account_id)),
-            user_agent=_fitting(_PLAIN_TEXT, request.once(names.user_agent)),
+            user_agent=kept_user_agent(request.once(names.user_agent)),
             request_id=self._request_id(request, response),
         )
 
     def _request_id(self, request: Fields, response: Fields) -> str | None:
         for fields in (request, response):
             for name in self._names.request_ids:
-                value = _fitting(_REQUEST_ID, fields.once(name))
+                value = kept_request_id(fields.once(name))
                 if value is not None:
                     return value
         return None
+
+
+def kept_user_agent(value: str | None) -> str | None:
+    """Return a user agent as it is kept, None where it is not."""
+    return _fitting(_PLAIN_TEXT, None if value is None else value.strip(" \t"))
+
+
+def kept_request_id(value: str | None) -> str | None:
+    """Return a request's id as it is kept, None where it is not: ASCII without anything to escape."""
+    if value is None:
+        return None
+    # A value that fits as it stands has no spaces around it.
+    return value if _REQUEST_ID.fullmatch(value) is not None else _fitting(_REQUEST_ID, value.strip(" \t"))
 
 
 def overrides_method(headers: Headers) -> bool:

@@ -34,28 +34,30 @@ class Match(NamedTuple):
     """For what did not match: the longest literal prefix that the table has, in the table's own text."""
 
 
-class _Node:
+class Node:
+    """A place in the trie of segments."""
+
     __slots__ = ("is_base", "literals", "partials", "routes", "templated", "text")
 
     def __init__(self, text: str = "") -> None:
         self.text = text
         self.is_base = False
-        self.literals: dict[str, _Node] = {}
-        self.partials: dict[str, tuple[Pattern, _Node]] = {}
-        self.templated: _Node | None = None
+        self.literals: dict[str, Node] = {}
+        self.partials: dict[str, tuple[Pattern, Node]] = {}
+        self.templated: Node | None = None
         self.routes: dict[str, list[Route]] = {}
 
-    def descend(self, segment: Segment) -> _Node:
+    def descend(self, segment: Segment) -> Node:
         """Return the child for a template's segment, made if need be."""
         if segment.rank == LITERAL:
-            return self.literals.setdefault(segment.literal, _Node(segment.text))
+            return self.literals.setdefault(segment.literal, Node(segment.text))
         if segment.rank == TEMPLATED:
-            self.templated = self.templated or _Node()
+            self.templated = self.templated or Node()
             return self.templated
         assert segment.pattern is not None  # noqa: S101  every partly literal segment has one
-        return self.partials.setdefault(segment.text, (segment.pattern, _Node()))[1]
+        return self.partials.setdefault(segment.text, (segment.pattern, Node()))[1]
 
-    def children(self, segment: str) -> Iterator[_Node]:
+    def children(self, segment: str) -> Iterator[Node]:
         """Yield every child that a path's segment may lead to."""
         literal = self.literals.get(segment)
         if literal is not None:
@@ -68,14 +70,15 @@ class _Node:
                 yield self.templated
 
 
-class _Table:
+class Table:
     """The routes of one host."""
 
     def __init__(self) -> None:
-        self._root = _Node()
+        self.root = Node()
 
     def add(self, operation: Operation, server: Server) -> None:
-        node = self._root
+        """Add an operation below a server's base path."""
+        node = self.root
         for segment in server.base:
             node = node.descend(segment)
         node.is_base = True
@@ -88,13 +91,14 @@ class _Table:
 
     def ends(self, segments: Sequence[str]) -> list[dict[str, list[Route]]]:
         """Return the routes by method of every template that matches all of the path."""
-        level = [self._root]
+        level = [self.root]
         for segment in segments:
             level = [child for node in level for child in node.children(segment)]
         return [node.routes for node in level if node.routes]
 
     def known_path(self, segments: Iterable[str]) -> str:
-        node: _Node | None = self._root
+        """Return the longest literal prefix of a path that the table has, in its own text."""
+        node: Node | None = self.root
         texts: list[str] = []
         for segment in segments:
             node = node.literals.get(segment) if node is not None else None
@@ -109,9 +113,9 @@ class Routes:
 
     def __init__(self, documents: Sequence[LoadedDocument], *, trailing_slash_allowed: bool) -> None:
         self._trailing_slash_allowed = trailing_slash_allowed
-        self._by_host: dict[str, _Table] = {}
-        self._by_pattern: dict[str, tuple[Pattern, _Table]] = {}
-        self._any_host = _Table()
+        self._by_host: dict[str, Table] = {}
+        self._by_pattern: dict[str, tuple[Pattern, Table]] = {}
+        self._any_host = Table()
         self._serves_any_host = False
         for document in documents:
             for operation in operations_of(document):
@@ -122,15 +126,25 @@ class Routes:
         for server in operation.servers:
             if hosts:
                 for host in hosts:
-                    self._by_host.setdefault(host.lower(), _Table()).add(operation, server)
+                    self._by_host.setdefault(host.lower(), Table()).add(operation, server)
             elif alone or (server.host is None and server.host_pattern is None):
                 self._serves_any_host = True
                 self._any_host.add(operation, server)
             elif server.host is not None:
-                self._by_host.setdefault(server.host, _Table()).add(operation, server)
+                self._by_host.setdefault(server.host, Table()).add(operation, server)
             elif server.host_pattern is not None:
                 key = str(getattr(server.host_pattern, "pattern", ""))
-                self._by_pattern.setdefault(key, (server.host_pattern, _Table()))[1].add(operation, server)
+                self._by_pattern.setdefault(key, (server.host_pattern, Table()))[1].add(operation, server)
+
+    @property
+    def depend_on_host(self) -> bool:
+        """Tell whether some document is bound to a host."""
+        return bool(self._by_host or self._by_pattern)
+
+    def only_table(self, host: str | None) -> Table | None:
+        """Return the one table that serves a host; None where there is none, or several."""
+        tables = self._tables(host)
+        return tables[0] if len(tables) == 1 else None
 
     def known_path(self, url: Url, host: str | None, segments: Segments) -> str:
         """Return the longest literal prefix of the path that the table has, in the table's own text."""
@@ -146,7 +160,7 @@ class Routes:
         if not tables:
             return Match((), UnmatchedReason.NO_DOCUMENT, "")
         ends = self._ends(tables, segments) if segments.are_all else []
-        routes = _most_literal([route for by_method in ends for route in by_method.get(method, ())])
+        routes = most_literal([route for by_method in ends for route in by_method.get(method, ())])
         if routes:
             return Match(routes, None, "")
         known_path = self.known_path(url, host, segments)
@@ -155,7 +169,7 @@ class Routes:
         invalid = not segments.are_all or segments.decoded[-1:] == ("",)
         return Match((), UnmatchedReason.INVALID_PATH if invalid else UnmatchedReason.NO_PATH, known_path)
 
-    def _tables(self, host: str | None) -> list[_Table]:
+    def _tables(self, host: str | None) -> list[Table]:
         tables = []
         if host == "" and (self._by_host or self._by_pattern):
             return []  # a host stands there and cannot be told: it may be one that a document is bound to
@@ -167,7 +181,7 @@ class Routes:
             ]
         return tables or ([self._any_host] if self._serves_any_host else [])
 
-    def _ends(self, tables: Sequence[_Table], segments: Segments) -> list[dict[str, list[Route]]]:
+    def _ends(self, tables: Sequence[Table], segments: Segments) -> list[dict[str, list[Route]]]:
         decoded = segments.decoded
         ends = [end for table in tables for end in table.ends(decoded)]
         if not ends and self._trailing_slash_allowed and len(decoded) > 1 and decoded[-1] == "":
@@ -175,7 +189,7 @@ class Routes:
         return ends
 
 
-def _most_literal(routes: Sequence[Route]) -> tuple[Route, ...]:
+def most_literal(routes: Sequence[Route]) -> tuple[Route, ...]:
     """Return the routes that no other is more literal than, leftmost literal first."""
     if len(routes) < 2:
         return tuple(routes)

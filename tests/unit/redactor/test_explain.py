@@ -18,11 +18,11 @@ from redactor.decisions import Verdict
 from redactor.document import LoadedDocument, load_document
 from redactor.explain import Explanation, Part, explain_capture, explain_operation, find_operation
 from redactor.explain_tree import Node as Shown
-from redactor.redact import Redactor
 from redactor.schema_tree import Position
 from redactor.surface import OperationSurface, Side, Surface
 from schemas.capture import Capture
 from schemas.event import AuditEvent, BodyReason, UnmatchedReason, decode_event
+from tests.agreeing import AgreeingRedactor as Redactor
 from tests.unit.redactor.instances import LINES, Tokens, instance, leaves_in, pair_for
 from tests.unit.redactor.pairs import (
     EVENT_ID,

