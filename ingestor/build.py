@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from uuid import UUID
 
 import msgspec
@@ -17,6 +18,20 @@ from schemas.record import EnrichmentState, Record
 
 _DIGEST = re.compile("[0-9a-f]{32}")
 _BIGINT_MAX = (1 << 63) - 1
+_ADDRESSES_MAX = 8_192
+_TEXTS = (
+    *("account_name", "action_description", "actor_id", "actor_context", "actor_email", "actor_token_id"),
+    *("actor_token_name", "actor_type", "raw_cf_ray_id", "raw_method", "raw_uri", "raw_user_agent"),
+    *(
+        "resource_id",
+        "resource_product",
+        "resource_scope",
+        "resource_type",
+        "zone_name",
+        "operation_id",
+        "tap_id",
+    ),
+)
 _encode_json = msgspec.json.Encoder().encode
 
 
@@ -32,45 +47,61 @@ def build_record(
     _check(event, config, now_ms)
     if event.cut is not None and not cut_too:
         raise BuriedEvent(DeadLetterReason.TOO_LARGE)
-    text = _TextBound(config.text_chars_max)
-    name = _IdBound(config.id_chars_max)
     action, actor, raw, resource = event.action, event.actor, event.raw, event.resource
-    return Record(
+    record = Record(
         id=UUID(event.id),
-        account_id=name(event.account.id),
-        account_name=text(event.account.name),
-        action_description=text(action.description),
+        account_id=event.account.id,
+        account_name=event.account.name,
+        action_description=action.description,
         action_result=action.result,
         action_type=action.type,
-        actor_id=text(actor.id),
-        actor_context=text(actor.context),
-        actor_email=text(actor.email),
+        actor_id=actor.id,
+        actor_context=actor.context,
+        actor_email=actor.email,
         actor_ip_address=_address(actor.ip_address),
-        actor_token_id=text(actor.token_id),
-        actor_token_name=text(actor.token_name),
-        actor_type=text(actor.type),
-        raw_cf_ray_id=text(raw.cf_ray_id),
-        raw_method=text(raw.method),
+        actor_token_id=actor.token_id,
+        actor_token_name=actor.token_name,
+        actor_type=actor.type,
+        raw_cf_ray_id=raw.cf_ray_id,
+        raw_method=raw.method,
         raw_status_code=raw.status_code,
-        raw_uri=text(raw.uri),
-        raw_user_agent=text(raw.user_agent),
-        resource_id=text(resource.id),
-        resource_product=text(resource.product),
+        raw_uri=raw.uri,
+        raw_user_agent=raw.user_agent,
+        resource_id=resource.id,
+        resource_product=resource.product,
         resource_request=_json_text(resource.request),
         resource_response=_json_text(resource.response),
-        resource_scope=text(resource.scope),
-        resource_type=text(resource.type),
-        zone_id=name(event.zone.id),
-        zone_name=text(event.zone.name),
+        resource_scope=resource.scope,
+        resource_type=resource.type,
+        zone_id=event.zone.id,
+        zone_name=event.zone.name,
         receipt=_encode_json(event.receipt).decode(),
-        operation_id=text(event.receipt.operation),
-        tap_id=text(event.tap.id),
+        operation_id=event.receipt.operation,
+        tap_id=event.tap.id,
         tap_epoch=event.tap.epoch,
         tap_seq=event.tap.seq,
         received_ms=source.received_ms,
         event_digest=_digest(event, source.value),
         enrichment=EnrichmentState.PARTIAL,
     )
+    _make_storable(record, source.value, config)
+    return record
+
+
+def _make_storable(record: Record, value: bytes, config: IngestorConfig) -> None:
+    """Make any text storable: Postgres takes no NUL, lengths are bounded, and what cannot be an id is left out."""
+    for name in ("account_id", "zone_id"):
+        found = getattr(record, name)
+        # It would be indexed, and a cut id could be another's.
+        if found is not None and (len(found) > config.id_chars_max or "\0" in found):
+            setattr(record, name, None)
+    # No text can be longer than the event, nor hold what is not escaped in it.
+    if len(value) <= config.text_chars_max and b"\\u0000" not in value:
+        return
+    for name in _TEXTS:
+        found = getattr(record, name)
+        if found is not None:
+            setattr(record, name, found.replace("\0", "\N{REPLACEMENT CHARACTER}")[: config.text_chars_max])
 
 
 def _check(event: AuditEvent, config: IngestorConfig, now_ms: int) -> None:
@@ -101,34 +132,7 @@ def _digest(event: AuditEvent, value: bytes) -> bytes:
     return bytes.fromhex(event.cut.digest)
 
 
-class _TextBound:
-    """Makes any text storable: Postgres takes no NUL, and length is bounded."""
-
-    __slots__ = ("_chars_max",)
-
-    def __init__(self, chars_max: int) -> None:
-        self._chars_max = chars_max
-
-    def __call__(self, text: str | None) -> str | None:
-        if text is None:
-            return None
-        if "\0" in text:
-            text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-        return text if len(text) <= self._chars_max else text[: self._chars_max]
-
-
-class _IdBound:
-    """Leaves out what cannot be an id: it would be indexed, and a cut id could be another's."""
-
-    __slots__ = ("_chars_max",)
-
-    def __init__(self, chars_max: int) -> None:
-        self._chars_max = chars_max
-
-    def __call__(self, text: str | None) -> str | None:
-        return None if text is None or "\0" in text or len(text) > self._chars_max else text
-
-
+@lru_cache(_ADDRESSES_MAX)
 def _address(text: str | None) -> str | None:
     if text is None:
         return None
