@@ -29,7 +29,7 @@ install() { \
 }; install
 endef
 
-.PHONY: help setup up test check fuzz mutants bench lock clean
+.PHONY: help setup up test check fuzz mutants chaos bench lock clean
 
 help:
 	@echo "make up      run the whole pipeline with an example API; data in ./auditap-data, Ctrl-C stops it"
