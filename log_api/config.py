@@ -39,6 +39,8 @@ class LogApiConfig:
     statement_timeout_ms: int = 10_000
     """How long a page is looked for that holds nothing yet, and any other statement takes."""
     connections_max: int = 10
+    partitions_read_max: int = 32
+    """Partitions that one statement may touch: it locks each with its indexes, and the server's table of locks is finite."""
     connect_timeout_ms: int = 5_000
     acquire_timeout_ms: int = 2_000
     """How long a request waits for a free connection."""

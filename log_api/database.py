@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -13,14 +15,16 @@ from log_api.config import LogApiConfig
 from log_api.listing import ListQuery, Statement, SummaryQuery, summary_statement
 from log_api.ports import Count, Token
 from log_api.records import AuditRecord, Page, Row, audit_record, body_bytes
-from log_api.walk import TimeLimits, find_ids
+from log_api.walk import TimeLimits, find_ids, spans
 from schemas.errors import RetryableError, StartupError
+from schemas.identity import first_id_at, id_ms
 from schemas.sql import query as sql_file
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _T = TypeVar("_T")
+_INTERVALS_MS = {"hour": 3_600_000, "day": 86_400_000, "month": 31 * 86_400_000}
 _SMALL_BATCH_BYTES = 1 << 20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _REFUSALS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
@@ -51,7 +55,7 @@ class PostgresLogDatabase:
     def __init__(self, dsn: str, config: LogApiConfig) -> None:
         self._dsn = dsn
         self._config = config
-        self._limits = TimeLimits(config.page_time_ms / 1000, config.statement_timeout_ms / 1000)
+        self._span_ms: int | None = None
         self._pool: asyncpg.Pool | None = None
 
     async def start(self) -> None:
@@ -100,7 +104,7 @@ class PostgresLogDatabase:
         """Return one page; see the port."""
 
         async def read(connection: PoolConnectionProxy) -> Page:
-            found = await find_ids(_Statements(connection), query, self._limits)
+            found = await find_ids(_Statements(connection), query, await self._limits_on(connection))
             records, cut = await self._whole(connection, query.accounts, found.ids)
             return Page(records, UUID(records[-1].id) if cut else found.after)
 
@@ -110,7 +114,7 @@ class PostgresLogDatabase:
         """Return the ids of one page; see the port."""
 
         async def read(connection: PoolConnectionProxy) -> Sequence[UUID]:
-            return (await find_ids(_Statements(connection), query, self._limits)).ids
+            return (await find_ids(_Statements(connection), query, await self._limits_on(connection))).ids
 
         return await self._read(read)
 
@@ -126,8 +130,15 @@ class PostgresLogDatabase:
         """Return a summary; see the port."""
 
         async def read(connection: PoolConnectionProxy) -> Sequence[Count]:
-            rows = await _Statements(connection).rows(summary_statement(query), self._limits.empty_s)
-            return [Count(row["bucket"] - 1, row["value"], row["count"]) for row in rows]
+            limits = await self._limits_on(connection)
+            until_s = time.monotonic() + limits.empty_s
+            counts: Counter[tuple[int, str | None]] = Counter()
+            low, high = first_id_at(query.bounds_ms[0]), first_id_at(query.bounds_ms[-1])
+            for window in spans(low, high, limits.span_ms, ascending=True):
+                left_s = max(until_s - time.monotonic(), 0.001)
+                for row in await _Statements(connection).rows(summary_statement(query, window), left_s):
+                    counts[row["bucket"] - 1, row["value"]] += row["count"]
+            return [Count(bucket, value, count) for (bucket, value), count in counts.items()]
 
         return await self._read(read)
 
@@ -155,7 +166,11 @@ class PostgresLogDatabase:
         """Return whether the server answers and is migrated."""
 
         async def read(connection: PoolConnectionProxy) -> None:
-            await connection.fetchval("SELECT FROM auditap.audit_log LIMIT 0")
+            # By an id that nothing has, which opens no partition: all of them would fill the server's table of locks.
+            await connection.fetchval(
+                "SELECT FROM auditap.audit_log WHERE id = '00000000-0000-0000-0000-000000000000'"
+            )
+            await self._limits_on(connection)
             await connection.fetchval("SELECT requests_per_s FROM auditap.api_tokens LIMIT 0")
 
         try:
@@ -163,6 +178,14 @@ class PostgresLogDatabase:
         except RetryableError:
             return False
         return True
+
+    async def _limits_on(self, connection: PoolConnectionProxy) -> TimeLimits:
+        """Return the limits of a walk, by how the log is divided: a statement touches a bounded number of partitions."""
+        if self._span_ms is None:
+            interval = await connection.fetchval("SELECT partition_interval FROM auditap.log_shape")
+            self._span_ms = self._config.partitions_read_max * _INTERVALS_MS[interval]
+        found_ms, empty_ms = self._config.page_time_ms, self._config.statement_timeout_ms
+        return TimeLimits(found_ms / 1000, empty_ms / 1000, self._span_ms)
 
     async def _whole(
         self, connection: PoolConnectionProxy, accounts: Sequence[str] | None, ids: Sequence[UUID]
@@ -172,8 +195,9 @@ class PostgresLogDatabase:
         size_bytes = done = 0
         step = self._config.fetch_records_max
         scope = None if accounts is None else list(accounts)
+        span_ms = (await self._limits_on(connection)).span_ms
         while done < len(ids):
-            wanted = ids[done : done + step]
+            wanted = _near(ids[done : done + step], span_ms)
             rows = await connection.fetch(sql_file("records_by_id"), wanted, min(wanted), max(wanted), scope)
             before_bytes = size_bytes
             for row in rows:
@@ -208,6 +232,12 @@ class PostgresLogDatabase:
             raise RetryableError("the log API's database is not open")
         async with self._pool.acquire(timeout=self._config.acquire_timeout_ms / 1000) as connection:
             return await work(connection)
+
+
+def _near(ids: Sequence[UUID], span_ms: int) -> Sequence[UUID]:
+    """Return the first of sorted ids, as many as lie within a span of time."""
+    first_ms = id_ms(ids[0].hex)
+    return [each for each in ids if abs(id_ms(each.hex) - first_ms) < span_ms]
 
 
 class _Statements:

@@ -265,8 +265,8 @@ def walk_statement(
     return Statement(text, tuple(arguments))
 
 
-def summary_statement(query: SummaryQuery) -> Statement:
-    """Return the statement that counts; its rows are bucket (from 1), value, count."""
+def summary_statement(query: SummaryQuery, window: tuple[UUID, UUID]) -> Statement:
+    """Return the statement that counts in a window of ids; its rows are bucket (from 1), value, count."""
     bounds = [first_id_at(at_ms) for at_ms in query.bounds_ms]
     text = sql_file("count_records").format(
         value=f"r.{query.field}",
@@ -274,7 +274,7 @@ def summary_statement(query: SummaryQuery) -> Statement:
         late_join=_late_join(query.conditions),
     )
     values = (list(one.values) for one in query.conditions)
-    return Statement(text, (list(query.accounts), bounds[0], bounds[-1], bounds, *values))
+    return Statement(text, (list(query.accounts), *window, bounds, *values))
 
 
 def _conditions(conditions: Sequence[Condition], first: int) -> str:

@@ -9,7 +9,7 @@ read. A window is also what the planner has to think about: not every day that t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 from uuid import UUID
@@ -57,10 +57,27 @@ class Ids(NamedTuple):
 
 
 class TimeLimits(NamedTuple):
-    """How long a page is looked for (seconds): `found_s` once it holds something, `empty_s` until then."""
+    """How long a page is looked for (seconds): `found_s` once it holds something, `empty_s` until then. And the span of
+    the log that one statement may touch: it opens and locks every partition there.
+    """
 
     found_s: float
     empty_s: float
+    span_ms: int = 32 * _DAY_MS
+
+
+def spans(low: UUID, high: UUID, span_ms: int, *, ascending: bool) -> Iterator[tuple[UUID, UUID]]:
+    """Return ranges of ids, near end first, that together are the range from `low` to `high`."""
+    width = span_ms << _ID_RANDOM_BITS
+    while low < high:
+        if ascending:
+            middle = UUID(int=min(low.int + width, high.int))
+            yield low, middle
+            low = middle
+        else:
+            middle = UUID(int=max(high.int - width, low.int))
+            yield middle, high
+            high = middle
 
 
 async def find_ids(
@@ -83,8 +100,9 @@ class _Walk:
         self._began_s = timer()
         self._ascending = query.direction is Direction.ASC
         self._wanted = query.skip + query.limit + 1
-        self._first_records = max(_FIRST_RECORDS, 2 * self._wanted)
+        self._records = max(_FIRST_RECORDS, 2 * self._wanted)
         self._found: list[UUID] = []
+        self._start = query.id_range()[0 if self._ascending else 1]
         self._index = best_index(query)
         self._hashes: Sequence[int] | None = None
 
@@ -94,17 +112,26 @@ class _Walk:
             return Ids([], None)
         if self._index is not None and self._index.name == EXACT:
             with suppress(TimeoutError):
-                await self._read((low, high), self._index, self._limits.found_s)
+                await self._read_spans(low, high, self._index)
                 return self._page(self._found, None)
+            self._found = []
         return await self._in_windows(low, high)
 
+    async def _read_spans(self, low: UUID, high: UUID, index: Index) -> None:
+        """Add the ids of a range, or as many as are wanted. Raises TimeoutError."""
+        until_s = self._timer() + self._limits.found_s
+        for span in spans(low, high, self._limits.span_ms, ascending=self._ascending):
+            await self._read(span, index, max(until_s - self._timer(), 0.001))
+            if len(self._found) >= self._wanted:
+                return
+
     async def _in_windows(self, low: UUID, high: UUID) -> Ids:
-        place, end = (low, high) if self._ascending else (high, low)
-        begin, edge = await self._first_window(low, high)
+        end = high if self._ascending else low
+        place, begin, edge = await self._first_window(low, high)
         first_width = edge.int - begin.int
         index: Index | None = None
         while True:
-            edge = min(edge, end) if self._ascending else max(edge, end)
+            edge = self._bounded(place, edge, end)
             began_s, had = self._timer(), len(self._found)
             try:
                 await self._read((min(place, edge), max(place, edge)), index, self._left_s())
@@ -119,21 +146,39 @@ class _Walk:
             growth = _WINDOW_S / max(self._timer() - began_s, _WINDOW_S / _GROWTH_MAX)
             edge = UUID(int=min(max(place.int + int(width * growth), 0), _ID_MAX))
             # An index on ranges of pages leads to all of them where a value is frequent.
-            read = self._first_records * width / first_width
+            read = self._records * width / first_width
             index = None if len(self._found) - had >= _FREQUENT * read else self._index
 
-    async def _first_window(self, low: UUID, high: UUID) -> tuple[UUID, UUID]:
-        """Return where the first window begins to hold records, and where it ends: with all of what is asked for by id,
+    async def _first_window(self, low: UUID, high: UUID) -> tuple[UUID, UUID, UUID]:
+        """Return where the first window begins, where it begins to hold records, and where it ends: with all of what is asked for by id,
         with a day where there is no filter, else with a few records of each account.
         """
         start, end = (low, high) if self._ascending else (high, low)
         if self._by_id():
-            return start, end
-        if not self._query.conditions:
-            at_ms = low.int >> _ID_RANDOM_BITS if self._ascending else (high.int - 1) >> _ID_RANDOM_BITS
-            return start, first_id_at((at_ms // _DAY_MS + self._ascending) * _DAY_MS)
+            return start, start, end
+        if self._query.conditions:
+            return await self._first_records(low, high)
+        at_ms = low.int >> _ID_RANDOM_BITS if self._ascending else (high.int - 1) >> _ID_RANDOM_BITS
+        return start, start, first_id_at((at_ms // _DAY_MS + self._ascending) * _DAY_MS)
+
+    async def _first_records(self, low: UUID, high: UUID) -> tuple[UUID, UUID, UUID]:
+        """Return the window of the first span that holds records; where the time is up before, the end of what holds none."""
+        empty_to = low if self._ascending else high
+        for span in spans(low, high, self._limits.span_ms, ascending=self._ascending):
+            window = await self._first_records_in(*span)
+            if window is not None:
+                self._start = empty_to
+                return empty_to, *window
+            empty_to = span[1] if self._ascending else span[0]
+            if self._left_s() <= 0:
+                break
+        return empty_to, empty_to, high if self._ascending else low
+
+    async def _first_records_in(self, low: UUID, high: UUID) -> tuple[UUID, UUID] | None:
+        """Return the window of a span with a few records of each account; None where the span holds none."""
+        start, end = (low, high) if self._ascending else (high, low)
         accounts = self._query.accounts
-        records = self._first_records
+        records = self._records
         if accounts is not None:
             records = max(_FIRST_RECORDS_EACH_MIN, records // max(len(accounts), 1))
         firsts: list[UUID] = []
@@ -143,11 +188,20 @@ class _Walk:
             for row in await self._reader.rows(statement, self._limits.empty_s):
                 firsts.append(row["first_id"])
                 bounds += [] if row["bound_id"] is None else [row["bound_id"]]
+        if not firsts:
+            return None
         nearest = min if self._ascending else max
         edge = nearest(bounds, default=end)
-        begin = nearest(firsts, default=start)
+        begin = nearest(firsts)
         # Accounts differ: one may have its few where another has nothing yet.
         return (start if begin == edge else begin), edge
+
+    def _bounded(self, place: UUID, edge: UUID, end: UUID) -> UUID:
+        """Return the edge of a window that begins at `place`, within the range and the span of a statement."""
+        span = self._limits.span_ms << _ID_RANDOM_BITS
+        if self._ascending:
+            return UUID(int=min(edge.int, end.int, place.int + span))
+        return UUID(int=max(edge.int, end.int, place.int - span))
 
     async def _read(self, window: tuple[UUID, UUID], index: Index | None, time_s: float) -> None:
         """Add the ids of a window. Raises TimeoutError, and has then added none."""
@@ -202,8 +256,7 @@ class _Walk:
 
     def _stopped(self, place: UUID) -> Ids:
         """Return what was found when the time was up; `place` is the end of the last window."""
-        start = self._query.id_range()[0 if self._ascending else 1]
-        if self._query.whole or (place == start and not self._found):
+        if self._query.whole or (place == self._start and not self._found):
             raise RetryableError("the log is not read in time")
         # A page goes on beyond its last id: in rising order that is the one before the next window.
         after = UUID(int=max(place.int - 1, 0)) if self._ascending else place
