@@ -23,6 +23,7 @@ from redactor.event_log import EventLog
 from redactor.ports import EventPublisher
 from redactor.publisher import KafkaPublisher
 from redactor.spool import SpoolingPublisher
+from redactor.spool_file import has_files
 from schemas.errors import StartupError
 from schemas.metric_defs import Metrics
 
@@ -110,9 +111,13 @@ def _publisher(settings: Settings, log: EventLog | None, metrics: Metrics) -> Ev
     if log is not None:
         return EmbeddedPublisher(log)
     kafka = CuttingPublisher(KafkaPublisher(publisher_settings(settings.kafka)), metrics)
-    if settings.collector.durability == "kafka":
+    # What was accepted while the setting was another is not forgotten.
+    drain_only = settings.collector.durability == "kafka"
+    if drain_only and not has_files(settings.spool_dir):
         return kafka
-    return SpoolingPublisher(kafka, settings.spool_dir, settings.collector.spool, metrics)
+    return SpoolingPublisher(
+        kafka, settings.spool_dir, settings.collector.spool, metrics, drain_only=drain_only
+    )
 
 
 def _tokens(settings: Settings) -> TapTokens:

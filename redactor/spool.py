@@ -35,9 +35,20 @@ class SpoolingPublisher:
     batch waits for Kafka.
     """
 
-    def __init__(self, kafka: EventPublisher, folder: Path, bounds: SpoolBounds, metrics: Metrics) -> None:
-        """`folder` is shared by all collectors of a host and made 0700 where it is missing."""
+    def __init__(
+        self,
+        kafka: EventPublisher,
+        folder: Path,
+        bounds: SpoolBounds,
+        metrics: Metrics,
+        *,
+        drain_only: bool = False,
+    ) -> None:
+        """`folder` is shared by all collectors of a host and made 0700 where it is missing. `drain_only`: Kafka alone
+        makes durable, and what others left in the spool is drained.
+        """
         self._kafka = kafka
+        self._drain_only = drain_only
         self._folder = folder
         self._bounds = bounds
         self._metrics = metrics
@@ -70,16 +81,21 @@ class SpoolingPublisher:
         Raises RetryableError while Kafka is away, StartupError where waiting cannot help.
         """
         if not self._tasks:
-            try:
-                self._own = await self._created()
-            except RetryableError as failed:
-                # Kafka may be there, and the disk be back when it is not.
-                log.warning("spool_not_opened", cause=str(failed))
+            if not self._drain_only:
+                await self._open_early()
             self._tasks = (
                 asyncio.create_task(self._keep_draining(), name="spool-drain"),
                 asyncio.create_task(self._keep_adopting(), name="spool-adopt"),
             )
         await self._kafka.start()
+
+    async def _open_early(self) -> None:
+        """Find out at the start whether the folder can be used. Raises StartupError."""
+        try:
+            self._own = await self._created()
+        except RetryableError as failed:
+            # Kafka may be there, and the disk be back when it is not.
+            log.warning("spool_not_opened", cause=str(failed))
 
     async def publish(self, events: Sequence[EncodedEvent]) -> None:
         """Return once Kafka has acknowledged every event or every one is on disk.
@@ -105,7 +121,7 @@ class SpoolingPublisher:
             return False
         if not self._backlogged and await self._kafka.ready():
             return True
-        return self._has_room(0) and (self._own is None or self._own.has_room)
+        return not self._drain_only and self._has_room(0) and (self._own is None or self._own.has_room)
 
     async def stop(self) -> None:
         """Drain for at most `stop_wait_ms`, then let go. What is left stays on disk for whoever comes next."""
@@ -130,7 +146,7 @@ class SpoolingPublisher:
         try:
             await self._kafka.publish(events)
         except NotDurable as away:
-            if not self._tasks:
+            if not self._tasks or self._drain_only:
                 raise
             if not self._backlogged:
                 log.warning("spooling", cause=str(away))

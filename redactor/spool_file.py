@@ -145,6 +145,11 @@ class SpoolFile:
         os.close(self._lock)
 
 
+def has_files(folder: Path) -> bool:
+    """Return whether there is a folder with spool files in it."""
+    return folder.is_dir() and any(path.suffix == SUFFIX for path in folder.iterdir())
+
+
 def _parts(path: Path) -> tuple[Path, Path, Path]:
     """Return the paths of the file, of its write-ahead log and of that one's index."""
     return path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")

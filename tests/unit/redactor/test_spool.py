@@ -16,7 +16,7 @@ import pytest
 from ingestor.ports import Partition
 from redactor.config import SpoolBounds
 from redactor.spool import SpoolingPublisher
-from redactor.spool_file import SpoolFile
+from redactor.spool_file import SpoolFile, has_files
 from schemas.errors import NotDurable, RetryableError, StartupError
 from schemas.event import EncodedEvent
 from schemas.metric_defs import Metrics
@@ -327,13 +327,11 @@ async def test_an_abandoned_file_is_adopted_drained_and_removed(log: MemoryEvent
 async def test_a_broken_file_is_set_aside_and_stops_nothing(
     log: MemoryEventLog, folder: Path, garbage: bytes
 ) -> None:
-    os.makedirs(folder)  # noqa: PTH103
-    (folder / "0broken.spool").write_bytes(garbage)
     log.away = True
     async with running(log, folder) as killed:
         await killed.publisher.publish(events(0, 5))
-        left = abandoned(folder) if not files(folder, ".damaged") else folder
-        (left / "0broken.spool").write_bytes(garbage)
+        left = abandoned(folder)
+    (left / "0broken.spool").write_bytes(garbage)
     async with running(log, left) as heir:
         await until(lambda: heir.metric("auditap_spool_damaged_total") == 1)
         log.away = False
@@ -430,4 +428,27 @@ async def test_a_caller_that_goes_away_leaves_the_spool_right(log: MemoryEventLo
         await until(lambda: not collector.publisher.spooling)
 
     assert {10, 11} <= set(numbers(log))
+    assert left_in(folder) == []
+
+
+async def test_a_collector_that_does_not_spool_drains_what_is_left(log: MemoryEventLog, folder: Path) -> None:
+    assert not has_files(folder)
+    log.away = True
+    async with running(log, folder) as left:
+        await left.publisher.publish(events(0, 5))
+    assert has_files(folder)
+
+    log.away = False
+    metrics = Metrics()
+    publisher = SpoolingPublisher(MemoryPublisher(log), folder, BOUNDS, metrics, drain_only=True)
+    await publisher.start()
+    await until(lambda: not has_files(folder))
+    await publisher.publish(events(5, 5))
+    log.away = True
+    assert not await publisher.ready()
+    with pytest.raises(NotDurable):
+        await publisher.publish(events(10, 5))
+    await publisher.stop()
+
+    assert numbers(log) == list(range(10))
     assert left_in(folder) == []
