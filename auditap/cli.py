@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from auditap.completeness_command import completeness_command
 from auditap.dead_letters_command import dead_letters
 from auditap.explain_command import explain_command
 from auditap.lint_command import lint_command
@@ -170,6 +171,7 @@ cli.add_command(lint_command)
 cli.add_command(explain_command)
 cli.add_command(query_command)
 cli.add_command(tail_command)
+cli.add_command(completeness_command)
 cli.add_command(tokens)
 cli.add_command(dead_letters)
 cli.add_command(retention_command)

@@ -17,9 +17,10 @@ from starlette.responses import Response, StreamingResponse
 from log_api import export, v1
 from log_api.access_log import TOKEN
 from log_api.access_requests import access_request
+from log_api.completeness import CompleteBefore, completeness_info, shown_gap
 from log_api.config import LogApiConfig
 from log_api.contract import CheckedRequest, Contract, Operation
-from log_api.cursors import Cursors
+from log_api.cursors import Cursors, Position
 from log_api.documentation import documentation_page, documentation_policy
 from log_api.failures import ApiFailure, bad_parameter, not_found, too_many_requests
 from log_api.listing import ListQuery
@@ -34,6 +35,8 @@ from schemas.errors import RetryableError
 from schemas.identity import id_ms, rfc3339_ms
 
 _JSON = "application/json"
+_GAPS_MAX = 1_000
+_COMPLETE_KEPT_MS = 1_000
 
 
 class Asked(NamedTuple):
@@ -80,6 +83,7 @@ class Answers:
         self._tokens = TokenCheck(database, clock_ms, config.token_cache_ms, config.tokens_cached_max)
         self._rates = RateLimits(config.requests_burst, config.tokens_cached_max, time.monotonic)
         self._exporter = export.Exporter(database, config.export_retries, config.retry_after_s)
+        self._complete_before = CompleteBefore(database, _COMPLETE_KEPT_MS)
         self._streams = 0
 
     def by_operation(self) -> Mapping[str, Answer]:
@@ -97,6 +101,7 @@ class Answers:
             "listAuditLogsV1": self._v1,
             "listUserAuditLogsV1": self._v1_of_user,
             "listAccessRequests": self._access_requests,
+            "showCompleteness": self._completeness,
             "verifyToken": self._verify_token,
         }
         pages = {
@@ -164,8 +169,16 @@ class Answers:
 
     async def _list(self, asked: Asked) -> Response:
         query = self._requests.listing(asked.accounts, asked.parameters)
+        complete_ms = await self._complete_before_ms(asked, query)
         page = await self._database.page(query)
-        return _page(self._shown(asked, page), page_info(len(page.records), self._cursor(query, page)))
+        info = page_info(len(page.records), self._cursor(query, page, complete_ms), complete_ms)
+        return _page(self._shown(asked, page), info)
+
+    async def _complete_before_ms(self, asked: Asked, query: ListQuery) -> int | None:
+        """Return what was complete before the first page of the walk was read: of that, no page lacks anything."""
+        if "cursor" in asked.parameters:
+            return query.complete_before_ms
+        return await self._complete_before.at_ms()
 
     async def _get(self, asked: Asked) -> Response:
         return _result(await self._source(asked))
@@ -174,11 +187,13 @@ class Answers:
         self._requests.check_history(asked.parameters)
         source = await self._source(asked)
         if source.resource.id is None:
-            return _page([], {**page_info(0, None), "history_status": "unavailable"})
+            nothing = page_info(0, None, await self._complete_before.at_ms())
+            return _page([], {**nothing, "history_status": "unavailable"})
         query = self._requests.history(asked.accounts, asked.parameters, source)
+        complete_ms = await self._complete_before_ms(asked, query)
         page = await self._database.page(query)
         exact = source.resource.product is not None and source.resource.type is not None
-        info = page_info(len(page.records), self._cursor(query, page))
+        info = page_info(len(page.records), self._cursor(query, page, complete_ms), complete_ms)
         status = "exact" if exact else "approximate"
         return _page(self._shown(asked, page), {**info, "history_status": status})
 
@@ -195,8 +210,15 @@ class Answers:
             return list(page.records)
         return [organization_record(one, organization) for one in page.records]
 
-    def _cursor(self, query: ListQuery, page: Page) -> str | None:
-        return None if page.after is None else self._cursors.after(query, page.after)
+    def _cursor(self, query: ListQuery, page: Page, complete_ms: int | None) -> str | None:
+        return None if page.after is None else self._cursors.after(query, Position(page.after, complete_ms))
+
+    async def _completeness(self, asked: Asked) -> Response:
+        since_ms, before_ms = self._requests.span_ms(asked.parameters)
+        complete_ms = await self._complete_before.at_ms()
+        found = await self._database.gaps(since_ms, before_ms, _GAPS_MAX)
+        info = completeness_info(found, await self._database.taps(), complete_ms)
+        return _result([shown_gap(each) for each in found.gaps], result_info=info)
 
     async def _product_categories(self, _asked: Asked) -> Response:
         return _result(

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
+from log_api.completeness import Gap, Gaps, TapCounts
 from log_api.config import LogApiConfig
 from log_api.listing import ListQuery, Statement, SummaryQuery, summary_statement
 from log_api.ports import Count, Token
@@ -44,6 +45,7 @@ _PASSING = (
     asyncpg.TransactionRollbackError,
     asyncpg.UndefinedTableError,  # not migrated yet
     asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
     asyncpg.InvalidSchemaNameError,
     *_REFUSALS,
 )
@@ -142,6 +144,36 @@ class PostgresLogDatabase:
 
         return await self._read(read)
 
+    async def complete_before_ms(self) -> int | None:
+        """Return before when everything is there; see the port."""
+
+        async def read(connection: PoolConnectionProxy) -> int | None:
+            at_ms: int | None = await connection.fetchval("SELECT auditap.complete_before()")
+            return at_ms
+
+        return await self._read(read)
+
+    async def gaps(self, since_ms: int, before_ms: int, gaps_max: int) -> Gaps:
+        """Return the gaps of a range of time; see the port."""
+
+        async def read(connection: PoolConnectionProxy) -> Sequence[asyncpg.Record]:
+            return await connection.fetch(sql_file("completeness_gaps"), since_ms, before_ms, gaps_max)
+
+        rows = await self._read(read)
+        found = [Gap(*(row[name] for name in Gap._fields)) for row in rows]
+        return Gaps(found, rows[0]["total"] if rows else 0, rows[0]["missing"] if rows else 0)
+
+    async def taps(self) -> TapCounts:
+        """Return how many taps there are; see the port."""
+
+        async def read(connection: PoolConnectionProxy) -> asyncpg.Record | None:
+            return await connection.fetchrow(
+                "SELECT taps_alive, taps_expired, taps_unnumbered FROM auditap.completeness_counts"
+            )
+
+        row = await self._read(read)
+        return TapCounts(0, 0, 0) if row is None else TapCounts(*row)
+
     async def token(self, sha256: bytes) -> Token | None:
         """Return a token; see the port."""
 
@@ -172,6 +204,7 @@ class PostgresLogDatabase:
             )
             await self._limits_on(connection)
             await connection.fetchval("SELECT requests_per_s FROM auditap.api_tokens LIMIT 0")
+            await connection.fetchval("SELECT FROM auditap.completeness_gaps LIMIT 0")
 
         try:
             await self._read(read)

@@ -105,7 +105,8 @@ class ListQuery:
     every condition.
 
     At most `limit` of them, in the `direction` of ids, from beyond the id `after` on, without the first `skip`.
-    `whole`: a part of the page is no answer; without it a page may end early.
+    `whole`: a part of the page is no answer; without it a page may end early. `complete_before_ms`: for a page that goes
+    on, what was complete when the first one was read.
     """
 
     accounts: tuple[str, ...] | None
@@ -117,6 +118,7 @@ class ListQuery:
     after: UUID | None = None
     skip: int = 0
     whole: bool = False
+    complete_before_ms: int | None = None
 
     def id_range(self) -> tuple[UUID, UUID]:
         """Return the ids from which (included) and to which (excluded) the page reads."""

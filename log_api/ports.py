@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from log_api.completeness import Gaps, TapCounts
 from log_api.listing import ListQuery, SummaryQuery
 from log_api.records import AuditRecord, Page
 
@@ -65,6 +66,17 @@ class LogDatabase(Protocol):
 
     async def counts(self, query: SummaryQuery) -> Sequence[Count]:
         """Return how many records fall into each bucket, by value, in no order; what would be 0 is left out."""
+
+    async def complete_before_ms(self) -> int | None:
+        """Return the time (Unix ms) before which everything that numbering taps captured is there or a gap; None where
+        there is no such tap. A page that is asked for afterwards holds all of that.
+        """
+
+    async def gaps(self, since_ms: int, before_ms: int, gaps_max: int) -> Gaps:
+        """Return the gaps that touch a range of time (Unix ms), earliest first, at most `gaps_max`."""
+
+    async def taps(self) -> TapCounts:
+        """Return how many taps there are, by what is known of them."""
 
     async def token(self, sha256: bytes) -> Token | None:
         """Return the token with this SHA-256, unless there is none or it was revoked."""

@@ -159,9 +159,11 @@ def body_bytes(record: AuditRecord) -> int:
     return sum(len(part) for part in parts if isinstance(part, msgspec.Raw))
 
 
-def page_info(count: int, cursor: str | None) -> dict[str, Any]:
-    """Return the `result_info` of a page. `cursor` None: the last one."""
+def page_info(count: int, cursor: str | None, complete_before_ms: int | None) -> dict[str, Any]:
+    """Return the `result_info` of a page. `cursor` None: the last one. `complete_before_ms`: None where unknown."""
+    complete_before = None if complete_before_ms is None else rfc3339_ms(complete_before_ms)
+    info = {"count": count, "complete_before": complete_before}
     if cursor is None:
-        return {"count": count}
+        return info
     # Clients follow one of the two, and stop after a page where theirs is missing.
-    return {"count": count, "cursor": cursor, "cursors": {"after": cursor}}
+    return {**info, "cursor": cursor, "cursors": {"after": cursor}}

@@ -111,6 +111,10 @@ class Requests:
         after = parameters.get("after")
         return asked if after is None else replace(asked, after=_uuid("after", after))
 
+    def span_ms(self, parameters: Parameters) -> tuple[int, int]:
+        """Return the range of time (Unix ms) that is asked about."""
+        return _moment_ms("since", parameters), _moment_ms("before", parameters)
+
     def tail_since_ms(self, parameters: Parameters) -> int | None:
         """Return from when on (Unix ms) records are followed, None for now."""
         return _moment_ms("since", parameters) if "since" in parameters else None
@@ -201,7 +205,7 @@ class Requests:
         position = self._cursors.position(asked, cursor)
         if position is None:
             raise UnfitParameter("cursor")
-        return replace(asked, after=position)
+        return replace(asked, after=position.last_id, complete_before_ms=position.complete_before_ms)
 
     def _numbered(
         self,

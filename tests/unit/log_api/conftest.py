@@ -42,7 +42,8 @@ async def audit_database(postgres: str) -> AsyncIterator[AuditDatabase]:
 async def stored_log(audit_database: AuditDatabase) -> AsyncIterator[StoredLog]:
     async with administrator(audit_database.admin_dsn) as connection:
         await connection.execute(
-            "TRUNCATE auditap.audit_records, auditap.audit_enrichments, auditap.api_tokens"
+            "TRUNCATE auditap.audit_records, auditap.audit_enrichments, auditap.api_tokens, auditap.lost_offsets,"
+            " auditap.tap_epochs CASCADE"
         )
         yield StoredLog(connection)
 

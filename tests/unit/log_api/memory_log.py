@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from log_api.completeness import Gap, Gaps, TapCounts
 from log_api.listing import EMAIL_PATTERN, LOGINS, Condition, Direction, ListQuery, SummaryQuery
 from log_api.ports import Count, Token
 from log_api.records import AuditRecord, Page, audit_record, body_bytes
@@ -30,6 +31,8 @@ class MemoryLog:
         self.rows: dict[UUID, dict[str, Any]] = {}
         self.tokens: dict[bytes, Token] = {}
         self.token_lookups = 0
+        self.complete_ms: int | None = None
+        self.gap_list: list[Gap] = []
         self.away = False
         self.page_times_out = False
         self._page_bytes_max = page_bytes_max
@@ -94,6 +97,25 @@ class MemoryLog:
             and all(_meets(row, condition) for condition in query.conditions)
         ]
         return sorted(found, key=lambda row: row["id"].int, reverse=query.direction is Direction.DESC)
+
+    async def complete_before_ms(self) -> int | None:
+        self._check()
+        return self.complete_ms
+
+    async def gaps(self, since_ms: int, before_ms: int, gaps_max: int) -> Gaps:
+        self._check()
+        found = [
+            each
+            for each in self.gap_list
+            if each.from_ms < before_ms and (each.to_ms is None or each.to_ms >= since_ms)
+        ]
+        found.sort(key=lambda each: (each.from_ms, each.tap_id or "", each.epoch or 0, each.first))
+        missing = sum(each.numbers or 0 for each in found if each.cause != "offsets_expired")
+        return Gaps(found[:gaps_max], len(found), missing)
+
+    async def taps(self) -> TapCounts:
+        self._check()
+        return TapCounts(1, 2, 3)
 
     async def token(self, sha256: bytes) -> Token | None:
         self._check()

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from log_api.cursors import Cursors
+from log_api.cursors import Cursors, Position
 from log_api.listing import Condition, Direction, ListQuery
 from schemas.identity import new_id
 
@@ -16,18 +16,24 @@ QUERY = ListQuery(
     2000,
     conditions=(Condition("actor_id", False, ("x", "y")), Condition("raw_method", True, ("GET",))),
 )
-LAST = UUID(new_id(1500))
+PLACE = Position(UUID(new_id(1500)), 1_769_192_714_749)
 
 
 def test_a_cursor_leads_back_to_its_place() -> None:
     cursors = Cursors(b"k" * 32)
-    assert cursors.position(QUERY, cursors.after(QUERY, LAST)) == LAST
+    assert cursors.position(QUERY, cursors.after(QUERY, PLACE)) == PLACE
+
+
+def test_what_was_complete_travels_with_it_also_where_nothing_was() -> None:
+    cursors = Cursors(b"k" * 32)
+    unknown = PLACE._replace(complete_before_ms=None)
+    assert cursors.position(QUERY, cursors.after(QUERY, unknown)) == unknown
 
 
 def test_the_place_and_the_limit_of_the_asking_page_do_not_matter() -> None:
     cursors = Cursors(b"k" * 32)
     moved = replace(QUERY, limit=7, after=UUID(new_id(1600)))
-    assert cursors.position(moved, cursors.after(QUERY, LAST)) == LAST
+    assert cursors.position(moved, cursors.after(QUERY, PLACE)) == PLACE
 
 
 def test_the_order_of_filters_and_values_does_not_matter() -> None:
@@ -36,7 +42,7 @@ def test_the_order_of_filters_and_values_does_not_matter() -> None:
         QUERY,
         conditions=(Condition("raw_method", True, ("GET",)), Condition("actor_id", False, ("y", "x", "x"))),
     )
-    assert cursors.position(turned, cursors.after(QUERY, LAST)) == LAST
+    assert cursors.position(turned, cursors.after(QUERY, PLACE)) == PLACE
 
 
 @pytest.mark.parametrize(
@@ -55,16 +61,16 @@ def test_the_order_of_filters_and_values_does_not_matter() -> None:
 )
 def test_another_query_cannot_use_it(other: ListQuery) -> None:
     cursors = Cursors(b"k" * 32)
-    assert cursors.position(other, cursors.after(QUERY, LAST)) is None
+    assert cursors.position(other, cursors.after(QUERY, PLACE)) is None
 
 
 def test_another_key_cannot_read_it() -> None:
-    assert Cursors(b"l" * 32).position(QUERY, Cursors(b"k" * 32).after(QUERY, LAST)) is None
+    assert Cursors(b"l" * 32).position(QUERY, Cursors(b"k" * 32).after(QUERY, PLACE)) is None
 
 
 def test_no_bit_of_it_can_be_changed() -> None:
     cursors = Cursors(b"k" * 32)
-    raw = base64.urlsafe_b64decode(cursors.after(QUERY, LAST))
+    raw = base64.urlsafe_b64decode(cursors.after(QUERY, PLACE))
     for bit in range(len(raw) * 8):
         changed = bytearray(raw)
         changed[bit // 8] ^= 1 << bit % 8
@@ -74,9 +80,9 @@ def test_no_bit_of_it_can_be_changed() -> None:
 @pytest.mark.parametrize("change", ["{}=", "{}\n", " {}", "{}AAAA", "!{}", "é{}"])
 def test_nothing_may_be_added_to_it(change: str) -> None:
     cursors = Cursors(b"k" * 32)
-    assert cursors.position(QUERY, change.format(cursors.after(QUERY, LAST))) is None
+    assert cursors.position(QUERY, change.format(cursors.after(QUERY, PLACE))) is None
 
 
 def test_it_does_not_show_what_was_asked() -> None:
-    cursor = base64.urlsafe_b64decode(Cursors(b"k" * 32).after(replace(QUERY, accounts=("acme",)), LAST))
+    cursor = base64.urlsafe_b64decode(Cursors(b"k" * 32).after(replace(QUERY, accounts=("acme",)), PLACE))
     assert b"acme" not in cursor

@@ -294,7 +294,7 @@ async def test_the_range_in_every_spelling(
 async def test_outside_the_range(api: ApiClient, memory_log: MemoryLog, since: str, before: str) -> None:
     await memory_log.add([record(NOW_MS, account_id=A)])
     body = (await api.list(f"since={since}&before={before}")).json()
-    assert (body["result"], body["result_info"]) == ([], {"count": 0})
+    assert (body["result"], body["result_info"]) == ([], {"count": 0, "complete_before": None})
 
 
 # What is answered
@@ -394,7 +394,7 @@ async def test_pages_by_either_cursor(api: ApiClient, memory_log: MemoryLog, dir
         info = body["result_info"]
         counts.append(info["count"])
         if "cursor" not in info:
-            assert info == {"count": 10}
+            assert info == {"count": 10, "complete_before": None}
             break
         assert info["cursors"] == {"after": info["cursor"]}
         query["cursor"] = info["cursor"]

@@ -14,12 +14,13 @@ import httpx
 import pytest
 
 from log_api.app import log_api_app
+from log_api.completeness import Gap
 from log_api.config import LogApiConfig, ProductCategory
 from log_api.listing import ListQuery
 from log_api.ports import Permission
 from log_api.records import Page
 from schemas.errors import RetryableError
-from schemas.identity import new_id
+from schemas.identity import new_id, rfc3339_ms
 from schemas.metric_defs import Metrics
 from schemas.record import Record
 from tests.records import record
@@ -112,7 +113,7 @@ async def test_the_history_of_a_resource(api: ApiClient, memory_log: MemoryLog) 
     await fill(memory_log, 3, **{**of_policy, "account_id": B})
     response = await api.get(f"{LIST}/{records[2].id.hex}/history", TIMES, BEARER)
     assert ids(response) == hexes(records)[::-1]
-    assert response.json()["result_info"] == {"count": 5, "history_status": "exact"}
+    assert response.json()["result_info"] == {"count": 5, "complete_before": None, "history_status": "exact"}
     paged = await api.get(f"{LIST}/{records[2].id.hex}/history", {**TIMES, "limit": "3"}, BEARER)
     cursor = paged.json()["result_info"]["cursor"]
     rest = await api.get(f"{LIST}/{records[0].id.hex}/history", {**TIMES, "cursor": cursor}, BEARER)
@@ -132,7 +133,11 @@ async def test_a_resource_that_is_not_told_exactly(
 ) -> None:
     [one] = await fill(memory_log, 1, **columns)
     response = await api.get(f"{LIST}/{one.id.hex}/history", TIMES, BEARER)
-    assert response.json()["result_info"] == {"count": count, "history_status": status}
+    assert response.json()["result_info"] == {
+        "count": count,
+        "complete_before": None,
+        "history_status": status,
+    }
 
 
 @pytest.mark.parametrize("missing", ["action_time", "since", "before"])
@@ -603,3 +608,94 @@ async def test_the_document_and_its_page_need_no_token(api: ApiClient) -> None:
 
 async def test_a_public_route_takes_no_other_method(api: ApiClient) -> None:
     assert (await api.get("/docs", method="POST")).status_code == 405
+
+
+COMPLETE_MS = NOW_MS - 20_000
+
+
+async def test_all_pages_of_a_walk_say_what_was_complete_when_it_began(
+    api: ApiClient, memory_log: MemoryLog
+) -> None:
+    await memory_log.add([record(NOW_MS - number, account_id=A) for number in range(5)])
+    memory_log.complete_ms = COMPLETE_MS
+    infos = [(await api.list({**RANGE, "limit": "2"})).json()["result_info"]]
+    # Meanwhile more has become complete: of the pages read before that, it says nothing.
+    memory_log.complete_ms = NOW_MS
+    while "cursor" in infos[-1]:
+        page = await api.list({**RANGE, "limit": "2", "cursor": infos[-1]["cursor"]})
+        infos.append(page.json()["result_info"])
+    assert [info["complete_before"] for info in infos] == ["2026-01-23T18:24:54.749Z"] * 3
+
+
+async def test_what_was_complete_is_read_before_the_page(api: ApiClient, memory_log: MemoryLog) -> None:
+    memory_log.complete_ms = COMPLETE_MS
+    read = memory_log.page
+
+    async def later(query: ListQuery) -> Page:
+        memory_log.complete_ms = NOW_MS
+        return await read(query)
+
+    memory_log.page = later  # type: ignore[method-assign]
+    assert (await api.list(RANGE)).json()["result_info"]["complete_before"] == "2026-01-23T18:24:54.749Z"
+
+
+async def test_gaps_of_a_range(api: ApiClient, memory_log: MemoryLog) -> None:
+    memory_log.complete_ms = COMPLETE_MS
+    memory_log.gap_list = [
+        Gap("gw-1", 7, None, None, 11, 147, 137, NOW_MS - 5_000, NOW_MS - 4_000, "dropped:buffer_full"),
+        Gap("gw-1", 7, None, None, 148, None, None, NOW_MS - 3_000, None, "unknown"),
+        Gap(None, None, "events", 3, 100, 149, 50, 0, NOW_MS, "offsets_expired"),
+        Gap("gw-1", 6, None, None, 1, 1, 1, NOW_MS - 10, NOW_MS - 5, "missing"),
+    ]
+    until = rfc3339_ms(NOW_MS - 3_000)
+    body = (await api.get(f"{LIST}/completeness", f"since=2026-01-23&before={until}", BEARER)).json()
+    assert body["result_info"] == {
+        "count": 2,
+        "complete": True,
+        "gaps": 2,
+        "missing": 137,
+        "complete_before": "2026-01-23T18:24:54.749Z",
+        "taps": {"alive": 1, "expired": 2, "unnumbered": 3},
+    }
+    assert body["result"] == [
+        {
+            "cause": "offsets_expired",
+            "tap": None,
+            "log": {"name": "events", "partition": 3},
+            "first": 100,
+            "last": 149,
+            "count": 50,
+            "from": None,
+            "to": "2026-01-23T18:25:14.749Z",
+        },
+        {
+            "cause": "dropped:buffer_full",
+            "tap": {"id": "gw-1", "epoch": 7},
+            "log": None,
+            "first": 11,
+            "last": 147,
+            "count": 137,
+            "from": "2026-01-23T18:25:09.749Z",
+            "to": "2026-01-23T18:25:10.749Z",
+        },
+    ]
+    whole = (await api.get(f"{LIST}/completeness", "since=2026-01-24&before=2026-01-25", BEARER)).json()
+    assert [
+        (each["cause"], each["first"], each["last"], each["count"], each["to"]) for each in whole["result"]
+    ] == [("unknown", 148, None, None, None)]
+
+
+async def test_more_gaps_than_an_answer_holds(api: ApiClient, memory_log: MemoryLog) -> None:
+    memory_log.gap_list = [
+        Gap("t", 1, None, None, 2 * n + 1, 2 * n + 1, 1, NOW_MS, NOW_MS, "missing") for n in range(1001)
+    ]
+    body = (await api.get(f"{LIST}/completeness", "since=2026-01-23&before=2026-01-25", BEARER)).json()
+    info = body["result_info"]
+    assert (info["count"], info["complete"], info["gaps"], info["missing"]) == (1000, False, 1001, 1001)
+    assert info["complete_before"] is None
+
+
+async def test_gaps_need_a_token_for_the_account(api: ApiClient, memory_log: MemoryLog) -> None:
+    path = f"/accounts/{B}/logs/audit/completeness"
+    assert (await api.get(path, RANGE, BEARER)).status_code == 403
+    assert (await api.get(f"{LIST}/completeness", RANGE)).status_code == 401

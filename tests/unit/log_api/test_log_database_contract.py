@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_interface
 from typing import Any, NamedTuple
 
+import asyncpg
 import msgspec
 import pytest
 
 from auditap.child_process import free_port
 from auditap.database import create_token, revoke_token
+from log_api.completeness import Gap
 from log_api.config import LogApiConfig
 from log_api.database import PostgresLogDatabase
 from log_api.listing import (
@@ -33,6 +35,7 @@ from schemas.record import Record
 from tests.audit_database import AuditDatabase
 from tests.records import record
 from tests.unit.log_api.conftest import PAGE_BYTES_MAX
+from tests.unit.log_api.memory_log import MemoryLog
 from tests.unit.log_api.stored_log import StoredLog
 
 DAY_MS = 86_400_000
@@ -514,3 +517,54 @@ async def test_the_reader_cannot_write(postgres_log: PostgresLogDatabase) -> Non
     async with postgres_log._pool.acquire() as connection:
         assert await connection.fetchval("SHOW default_transaction_read_only") == "on"
         assert await connection.fetchval("SHOW statement_timeout") == "10s"
+
+
+async def heard(connection: asyncpg.Connection, epoch: int, dropped: tuple[int, int], at_ms: int) -> None:
+    first, last = dropped
+    await connection.execute(
+        "SELECT auditap.note_heartbeat('t-1', $1, 1, $2::bigint, $2, $4::bigint, $4 + 1, $2, 60000, 'alive', $2,"
+        " ARRAY[$3::bigint], ARRAY[$4], ARRAY['buffer_full'], ARRAY[$2 - 1], ARRAY[$2])",
+        epoch,
+        at_ms,
+        first,
+        last,
+    )
+
+
+async def test_gaps_of_a_range_earliest_first_and_how_many_there_are(
+    postgres_log: PostgresLogDatabase, memory_log: MemoryLog, stored_log: StoredLog
+) -> None:
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)
+    assert await postgres_log.complete_before_ms() is None
+    assert await postgres_log.gaps(0, now_ms, 10) == ([], 0, 0)
+    for epoch in range(3):
+        at_ms = now_ms - 1_000 + 100 * epoch
+        await heard(stored_log.connection, epoch, (1, 137 + epoch), at_ms)
+        ours = (
+            "t-1",
+            epoch,
+            None,
+            None,
+            1,
+            137 + epoch,
+            137 + epoch,
+            at_ms - 1,
+            at_ms,
+            "dropped:buffer_full",
+        )
+        memory_log.gap_list.append(Gap(*ours))
+    await stored_log.connection.execute(
+        "SELECT auditap.note_lost_offsets('events', 3, 100, 149, NULL, $1)", now_ms
+    )
+    memory_log.gap_list.append(Gap(None, None, "events", 3, 100, 149, 50, 0, now_ms, "offsets_expired"))
+    for since_ms, before_ms, gaps_max in [
+        (0, now_ms, 10),
+        (0, now_ms, 2),
+        (now_ms - 950, now_ms - 850, 10),
+        (now_ms - 900, now_ms - 899, 10),
+        (now_ms + 1, now_ms + 2, 10),
+    ]:
+        found = await postgres_log.gaps(since_ms, before_ms, gaps_max)
+        assert found == await memory_log.gaps(since_ms, before_ms, gaps_max)
+    assert await postgres_log.complete_before_ms() is not None
+    assert (await postgres_log.taps())[:2] == (3, 0)
