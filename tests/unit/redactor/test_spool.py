@@ -331,7 +331,7 @@ async def test_a_broken_file_is_set_aside_and_stops_nothing(
     async with running(log, folder) as killed:
         await killed.publisher.publish(events(0, 5))
         left = abandoned(folder)
-    (left / "0broken.spool").write_bytes(garbage)
+    (left / "-broken.spool").write_bytes(garbage)
     async with running(log, left) as heir:
         await until(lambda: heir.metric("auditap_spool_damaged_total") == 1)
         log.away = False
