@@ -177,6 +177,7 @@ async def measure(audit: AuditDatabase, asked: argparse.Namespace) -> tuple[Wind
         enrichment=enricher,
         store=store,
         dead_letters=store,
+        completeness=store,
         config=IngestorConfig(),
         metrics=metrics,
         clock_ms=lambda: time.time_ns() // 1_000_000,
@@ -259,11 +260,13 @@ async def run(asked: argparse.Namespace) -> None:
     configure_logs("warning", "console")
     async with EmbeddedPostgres(asked.dir, settings={"max_wal_size": "4GB"}) as server:
         async with administrator(server.dsn()) as connection:
-            await connection.execute(f"DROP DATABASE IF EXISTS {_DATABASE} WITH (FORCE)")
+            if not asked.go_on:
+                await connection.execute(f"DROP DATABASE IF EXISTS {_DATABASE} WITH (FORCE)")
             await ensure_database(connection, _DATABASE)
         audit = await migrated(server.dsn(database=_DATABASE))
-        print(f"storing {asked.records} partial records")
-        await fill(audit, asked.records)
+        if not asked.go_on:
+            print(f"storing {asked.records} partial records")
+            await fill(audit, asked.records)
         first = UUID(new_id(time.time_ns() // 1_000_000))
         load = f"{os.getloadavg()[0]:.1f} before"
         windows, completed = await measure(audit, asked)
@@ -282,6 +285,7 @@ def main() -> None:
     options.add_argument("--share", type=float, default=0.5)
     options.add_argument("--on-s", type=float, default=30)
     options.add_argument("--off-s", type=float, default=10)
+    options.add_argument("--go-on", action="store_true", help="With what an earlier run left to be done.")
     options.add_argument("--dry", action="store_true", help="Write no results.")
     with contextlib.suppress(KeyboardInterrupt):
         asked = options.parse_args()

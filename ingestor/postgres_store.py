@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple
 from functools import lru_cache
+from itertools import groupby
 from typing import Self
 from uuid import UUID
 
@@ -279,8 +280,10 @@ async def _complete_next(
     if not rows:
         return None
     ids = _within_span([row["id"] for row in rows])
-    found = await connection.fetch(query("incomplete_records"), ids, ids[0], ids[-1])
-    incomplete = [Incomplete(**dict(row)) for row in found]
+    incomplete: list[Incomplete] = []
+    for day in _by_day(ids):
+        found = await connection.fetch(query("incomplete_records"), day, day[0], day[-1])
+        incomplete += [Incomplete(**dict(row)) for row in found]
     completed = [each for each in await resolve(incomplete) if each.state != EnrichmentState.PARTIAL]
     # Notes of records that need nothing are there after a repeat, and go as well.
     done = set(ids) - {each.id for each in incomplete} | {each.id for each in completed}
@@ -294,6 +297,12 @@ def _within_span(ids: Sequence[UUID]) -> Sequence[UUID]:
     """Return the first of sorted ids, as far as they lie so close that they touch few partitions."""
     end_ms = id_ms(ids[0].hex) + _SPAN_MS_MAX
     return [each for each in ids if id_ms(each.hex) < end_ms]
+
+
+def _by_day(ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
+    """Return sorted ids day by day: a statement for each touches that day's partitions alone."""
+    for _, day in groupby(ids, key=lambda each: id_ms(each.hex) // DAY_MS):
+        yield list(day)
 
 
 async def _note(
@@ -321,8 +330,10 @@ async def _note(
 async def _conflicts(connection: _Connection, rows: Sequence[_Row]) -> list[int]:
     """Return the indexes of rows whose id belongs to another event."""
     ids = [record.id for _, record in rows]
-    found = await connection.fetch(query("stored_digests"), ids, ids[0], ids[-1])
-    digests = {row["id"]: row["event_digest"] for row in found}
+    digests: dict[UUID, bytes] = {}
+    for day in _by_day(ids):
+        found = await connection.fetch(query("stored_digests"), day, day[0], day[-1])
+        digests |= {row["id"]: row["event_digest"] for row in found}
     return [index for index, record in rows if digests[record.id] != record.event_digest]
 
 

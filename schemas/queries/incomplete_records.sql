@@ -1,12 +1,23 @@
--- Of the records with these ids those that still wait for enrichment, with the ids that look-ups need. The range lets the
--- planner pass over other days.
+-- Of the records with these ids those that still wait for enrichment, with the ids that look-ups need. The range keeps it in
+-- the records' day; OFFSET 0 keeps each look-up one in the primary key: for many ids at once the planner takes the index on
+-- ranges of pages, and reads millions of rows.
 SELECT
     r.id, r.account_id, r.account_name, r.zone_id, r.zone_name,
     r.actor_id, r.actor_type, r.actor_email, r.actor_token_id, r.actor_token_name
-FROM auditap.audit_records AS r
-WHERE r.id = ANY($1::uuid[]) AND r.id >= $2::uuid AND r.id <= $3::uuid
-    AND r.enrichment = 'partial'
+FROM unnest($1::uuid[]) AS wanted (id)
+CROSS JOIN LATERAL (
+    SELECT
+        stored.id, stored.account_id, stored.account_name, stored.zone_id, stored.zone_name,
+        stored.actor_id, stored.actor_type, stored.actor_email, stored.actor_token_id, stored.actor_token_name,
+        stored.enrichment
+    FROM auditap.audit_records AS stored
+    WHERE stored.id = wanted.id AND stored.id >= $2::uuid AND stored.id <= $3::uuid
+    OFFSET 0
+) AS r
+WHERE r.enrichment = 'partial'
     AND NOT EXISTS (
-        SELECT FROM auditap.audit_enrichments AS e WHERE e.id = r.id AND e.id >= $2::uuid AND e.id <= $3::uuid
+        SELECT FROM auditap.audit_enrichments AS e
+        WHERE e.id = wanted.id AND e.id >= $2::uuid AND e.id <= $3::uuid
+        OFFSET 0
     )
 ORDER BY r.id

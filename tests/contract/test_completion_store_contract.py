@@ -17,6 +17,7 @@ from ingestor.config import DAY_MS
 from ingestor.postgres_store import PostgresStore
 from schemas.errors import RetryableError
 from schemas.record import EnrichmentState, Record
+from schemas.sql import query
 from tests.audit_database import AuditDatabase, migrated
 from tests.fakes.record_store import MemoryRecordStore
 from tests.records import record
@@ -175,3 +176,24 @@ async def test_a_store_that_is_away_is_retryable(postgres_store: PostgresStore) 
     with pytest.raises(RetryableError):
         await away.complete_next(FIRST, 1, Resolving())
     await away.close()
+
+
+@pytest.mark.parametrize("name", ["incomplete_records", "stored_digests"])
+async def test_many_ids_are_looked_up_by_the_key_and_not_through_ranges_of_pages(
+    audit_database: AuditDatabase, postgres_store: PostgresStore, name: str
+) -> None:
+    # Among millions of records the index on ranges of pages took longer than the statement's time limit.
+    records = some_records(3_000)
+    await postgres_store.store(records)
+    ids = [each.id for each in records]
+    connection = await asyncpg.connect(audit_database.admin_dsn)
+    try:
+        await connection.execute("VACUUM ANALYZE auditap.audit_records")
+        await connection.execute("SET enable_seqscan = off")
+        plan = await connection.fetch(f"EXPLAIN {query(name)}", ids, ids[0], ids[-1])
+    finally:
+        await connection.close()
+    text = "\n".join(row[0] for row in plan)
+    assert "_pkey on audit_records_" in text
+    assert "(id = wanted.id)" in text
+    assert "ANY" not in text
