@@ -21,6 +21,7 @@ from redactor.inert import Heard, inert_marks
 from redactor.lint_checks import Finding, Level
 from redactor.lint_ignore import IgnoreEntry
 from redactor.marks import Census, census, sites_of
+from redactor.misspelt import misspelt_keywords
 from redactor.schema_tree import Position
 from redactor.secret_names import format_secrecy, looks_secret, may_hold_secret
 from redactor.surface import BODY_SIDES, Side, Surface
@@ -92,6 +93,7 @@ def lint(
         *_unaudited(operations),
         *_collisions(collisions),
         *_unreachable(surface, operations),
+        *misspelt_keywords(document),
         *_untrusted(document),
     ]
     left, ignored = _apply(ignore, list(dict.fromkeys(islice(found, FINDINGS_MAX))))

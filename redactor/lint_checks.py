@@ -76,6 +76,12 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
             Level.NOTE,
             "The mark is in no body that is read: of GET alone, of a media type not read, or unused.",
         ),
+        "mark_misspelt": Check(
+            Level.WARNING, "A keyword that is nearly x-auditable means nothing: the field is not recorded."
+        ),
+        "denial_misspelt": Check(
+            Level.ERROR, "A keyword that is nearly x-sensitive means nothing: it denies nothing."
+        ),
         "value_denies": Check(Level.WARNING, "x-auditable with a value that is no boolean denies."),
         "nothing_audited": Check(Level.NOTE, "Of this body nothing is recorded."),
         "route_twins": Check(

@@ -94,7 +94,7 @@ _PARTS: Mapping[Thing, tuple[_Part, ...]] = {
 
 
 class Site(NamedTuple):
-    """A node that has a mark or a denial written on it."""
+    """A node of which it is known what it is, such as one that has a mark or a denial written on it."""
 
     place: Place
     thing: Thing
@@ -116,12 +116,17 @@ class _Waiting(NamedTuple):
 def sites_of(document: LoadedDocument) -> list[Site]:
     """Return every node with `x-auditable` or `x-sensitive` written on it, in document order."""
     visited: set[int] = set()
-    known = list(_walk(document, visited))
-    strays = {id(node) for node in _mappings(document.root) if _is_written_on(node)} - visited
+    known = [each for each in _walk(document, visited) if _is_written_on(each.place.node)]
+    strays = {id(node) for node in mappings_of(document.root) if _is_written_on(node)} - visited
     if not strays:
         return known
     places = [place for place in _everything(document) if id(place.node) in strays]
     return known + [Site(place, Thing.OTHER, in_query=False) for place in places]
+
+
+def nodes_of(document: LoadedDocument) -> Iterator[Site]:
+    """Yield every node whose keys are keywords, and not names, in document order."""
+    return _walk(document, set())
 
 
 def _walk(document: LoadedDocument, visited: set[int]) -> Iterator[Site]:
@@ -133,8 +138,7 @@ def _walk(document: LoadedDocument, visited: set[int]) -> Iterator[Site]:
         visited.add(id(place.node))
         if thing is Thing.PARAMETER:
             in_query = place.node.get("in") == "query"
-        if _is_written_on(place.node):
-            yield Site(place, thing, in_query)
+        yield Site(place, thing, in_query)
         present = [each for each in _PARTS.get(thing, ()) if each.keyword in place.node]
         parts = [part for each in present for part in _parts(place, each, visited)]
         if thing is Thing.CALLBACK:
@@ -157,7 +161,7 @@ def _parts(place: Place, part: _Part, visited: set[int]) -> Iterator[tuple[Place
                 yield listed.child(name), part.thing
 
 
-def _mappings(root: Any) -> Iterator[Mapping[str, Any]]:
+def mappings_of(root: Any) -> Iterator[Mapping[str, Any]]:
     """Yield what `_everything` does, without its pointers: a large document seldom needs them."""
     seen: set[int] = set()
     waiting = [root]
@@ -309,7 +313,7 @@ def _recursive(document: LoadedDocument) -> set[str]:
 
 
 def _names_referred(schema: Any) -> set[str]:
-    references = [node.get("$ref") for node in _mappings(schema)]
+    references = [node.get("$ref") for node in mappings_of(schema)]
     prefix = "#/components/schemas/"
     return {
         each.removeprefix(prefix).replace("~1", "/").replace("~0", "~")

@@ -185,7 +185,7 @@ FAULTS = (
         "redactor/forms.py",
         "    if part.has_file_name or not part.is_text:\n        return None\n",
         "",
-        _rule("09_media_types"),
+        _rule("09_forms"),
     ),
     _fault(
         "a content coding is undone without a bound",

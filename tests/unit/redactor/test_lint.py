@@ -90,6 +90,12 @@ def test_nothing_is_found_in_a_clean_document() -> None:
         ("inert_type", an_object(name=MARKED, a={"type": "object", "additionalProperties": MARKED}), "/properties/a/additionalProperties"),
         ("inert_composition", an_object(name=MARKED, a={"oneOf": [an_object(b=MARKED), an_object(b=TEXT)]}), "/properties/a/oneOf/0/properties/b"),
         ("value_denies", an_object(name=MARKED, a={"type": "string", "x-auditable": "true"}), "/properties/a"),
+        ("mark_misspelt", an_object(name=MARKED, a=TEXT | {"x-auditible": True}), "/properties/a/x-auditible"),
+        ("mark_misspelt", an_object(name=MARKED, a=TEXT | {"x_auditable": True}), "/properties/a/x_auditable"),
+        ("mark_misspelt", an_object(name=MARKED, a=TEXT | {"X-Auditable": "true"}), "/properties/a/X-Auditable"),
+        ("mark_misspelt", an_object(name=MARKED, a=TEXT | {"auditable": True}), "/properties/a/auditable"),
+        ("denial_misspelt", an_object(name=MARKED | {"x-sensitve": True}), "/properties/name/x-sensitve"),
+        ("denial_misspelt", an_object(name=MARKED | {"x_sensitive": True}), "/properties/name/x_sensitive"),
         ("untrusted", an_object(name=MARKED, a={"$ref": "#/components/schemas/Missing"}), "/properties/a"),
     ],
 )  # fmt: skip
@@ -97,6 +103,16 @@ def test_a_check_finds_its_schema(code: str, schema: Node, below: str) -> None:
     report = report_of(things(schema, components={"schemas": {"T": TEXT}}))
     assert found_in(report) == {(code, SCHEMA + below)}
     assert report.worst() == CHECKS[code].level
+
+
+def test_names_that_resemble_a_mark_are_none() -> None:
+    properties = {"auditable": MARKED, "x_auditable": MARKED, "X-Sensitive": MARKED}
+    schema = an_object(**properties) | {
+        "x-audit-type": "t",
+        "x-auditor-s": 1,
+        "example": {"x-auditible": True},
+    }
+    assert found_in(report_of(things(schema))) == set()
 
 
 @pytest.mark.parametrize(
