@@ -426,6 +426,10 @@ def _element_branches(branch: Branch, slot: int | None) -> Iterator[Branch]:
         yield branch.part("prefixItems", slot)
     elif "items" in node:
         yield branch.part("items")
+        # They describe nothing beside `items`, but a denial is heard wherever it stands.
+        yield from (
+            branch.part(each).denying() for each in ("unevaluatedItems", "additionalItems") if each in node
+        )
     elif "unevaluatedItems" in node:
         yield branch.part("unevaluatedItems", grants=False)
     if "contains" in node:

@@ -145,6 +145,7 @@ def _extensions(document: LoadedDocument) -> dict[int, list[Place]]:
 def _bases(document: LoadedDocument, schema: Any) -> Iterator[Any]:
     """Yield what a schema refers to and composes: itself, or in branches within branches."""
     waiting = [schema]
+    seen: set[int] = set()
     for _ in range(_BASES_MAX):
         node = waiting.pop() if waiting else None
         if not isinstance(node, dict):
@@ -152,8 +153,11 @@ def _bases(document: LoadedDocument, schema: Any) -> Iterator[Any]:
                 return
             continue
         base = document.resolve(node["$ref"]) if "$ref" in node else None
-        if base is not None:
+        if base is not None and id(base.node) not in seen:
+            seen.add(id(base.node))
             yield base.node
+            # What has no name of its own may refer on.
+            waiting += [base.node] if isinstance(base.node, dict) and "$ref" in base.node else []
         listed = (node.get(keyword) for keyword in ("allOf", "oneOf", "anyOf"))
         waiting += [branch for branches in listed if isinstance(branches, list) for branch in branches]
 

@@ -359,6 +359,10 @@ DENIED_NAME = {"properties": {"name": {"x-sensitive": True}}}
             "Cat": {"$ref": "#/components/schemas/Base", **DENIED_NAME},
         },
         {"Cat": {"anyOf": [PET_REFERENCE, {"type": "string"}], **DENIED_NAME}},
+        {
+            "Owner": an_object(pet=PET_REFERENCE),
+            "Cat": {"allOf": [{"$ref": "#/components/schemas/Owner/properties/pet"}, DENIED_NAME]},
+        },
     ],
 )
 def test_a_denial_in_an_extension_by_any_way_is_heard(others: Node) -> None:
@@ -486,3 +490,10 @@ def test_a_requests_body_is_decoded_once(monkeypatch: pytest.MonkeyPatch, media_
     pair = Capture(CapturedRequest("POST", "/x", headers, body_base64=body), CapturedResponse(200))
     super(Redactor, redactor(one)).redact(pair, EVENT_ID)
     assert decoded == [["gzip"]]
+
+
+@pytest.mark.parametrize("keyword", ["unevaluatedItems", "additionalItems"])
+def test_a_denial_on_further_elements_is_heard_beside_items(keyword: str) -> None:
+    elements = {"type": "array", "items": M}
+    assert kept({**elements, keyword: D}, ["SECRET"]) is None
+    assert kept({**elements, keyword: False}, ["k"]) == kept({**elements, keyword: S}, ["k"]) == ["k"]
