@@ -274,8 +274,8 @@ FAULTS = (
         (
             Change(
                 "redactor/headers.py",
-                "self._of_request = frozenset(request | framing)",
-                "self._of_request = frozenset(request | framing | actor)",
+                'return frozenset(request | framing) - {""}, frozenset(of_response)',
+                'return frozenset(request | framing | actor) - {""}, frozenset(of_response)',
             ),
             Change(
                 "redactor/headers.py",
