@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from auditap.alerts_command import alerts
 from auditap.completeness_command import completeness_command
 from auditap.dead_letters_command import dead_letters
 from auditap.explain_command import explain_command
@@ -24,6 +25,7 @@ from auditap.lint_command import lint_command
 from auditap.logs import configure_logs, guard_last_resorts
 from auditap.query_command import query_command
 from auditap.retention_command import retention_command
+from auditap.rules_command import rules
 from auditap.settings import Settings, admin_dsn, load_settings
 from auditap.tail_command import tail_command
 from auditap.tokens_command import tokens
@@ -174,6 +176,8 @@ cli.add_command(tail_command)
 cli.add_command(completeness_command)
 cli.add_command(tokens)
 cli.add_command(dead_letters)
+cli.add_command(alerts)
+cli.add_command(rules)
 cli.add_command(retention_command)
 
 

@@ -7,16 +7,19 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
 
 from schemas.errors import RetryableError, StartupError
-from schemas.sql import migrations
+from schemas.identity import first_id_at
+from schemas.record import Record
+from schemas.sql import migrations, query
 
 _LOCK_KEY = 0x61756469746170  # "auditap" in ASCII
 _SCRAM_ITERATIONS = 4096
@@ -188,3 +191,42 @@ async def revoke_token(connection: Connection, token_id: UUID) -> bool:
         token_id,
     )
     return found is not None
+
+
+async def list_alerts(
+    connection: Connection, account: str | None, since_ms: int, alerts_max: int, *, open_only: bool
+) -> Sequence[Mapping[str, Any]]:
+    """Return alerts of windows that begin from `since_ms` on (Unix ms), newest first. `account` None: of all."""
+    return [
+        dict(row)
+        for row in await connection.fetch(query("list_alerts"), account, since_ms, alerts_max, open_only)
+    ]
+
+
+async def acknowledge_alert(connection: Connection, alert_id: UUID, who: str, note: str | None) -> bool:
+    """Note that somebody has seen an alert; the first one stays. Return whether there is such an alert."""
+    found = await connection.fetchval(
+        "UPDATE auditap.alerts SET acknowledged_at = coalesce(acknowledged_at, now()),"
+        " acknowledged_by = coalesce(acknowledged_by, $2), note = coalesce(note, $3) WHERE id = $1 RETURNING true",
+        alert_id,
+        who,
+        note,
+    )
+    return bool(found)
+
+
+async def records_between(
+    connection: Connection, account: str | None, since_ms: int, before_ms: int
+) -> AsyncIterator[Record]:
+    """Yield the stored records of a time (Unix ms) as they are known now, in the order of their ids.
+
+    `account` None: of all. What only the store knows (the digest) is left empty.
+    """
+    low, high = first_id_at(since_ms), first_id_at(before_ms)
+    async with connection.transaction(readonly=True):
+        async for row in connection.cursor(query("rehearse_records"), low, high, account, prefetch=1_000):
+            address = row["actor_ip_address"]
+            yield Record(
+                **dict(row)
+                | {"actor_ip_address": None if address is None else str(address), "event_digest": b""}
+            )

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
 from uuid import UUID
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from auditap.logs import configure_logs
-from auditap.settings import admin_dsn, load_settings
+from auditap.administer import as_administrator
 from log_api.ports import Permission
 from schemas.errors import StartupError
 
-_T = TypeVar("_T")
 _PERMISSIONS = [str(one) for one in Permission]
 
 
@@ -63,7 +58,7 @@ def tokens_create(
     if bool(accounts) == all_accounts:
         raise click.UsageError("Give either --account or --all-accounts.")
     expires_at = datetime.now(UTC) + timedelta(days=days)
-    token_id, token = _as_administrator(
+    token_id, token = as_administrator(
         lambda connection: create_token(
             connection,
             name,
@@ -84,7 +79,7 @@ def tokens_list(as_json: bool) -> None:
     """List the tokens, newest first."""
     from auditap.database import list_tokens  # noqa: PLC0415
 
-    rows = _as_administrator(list_tokens)
+    rows = as_administrator(list_tokens)
     if as_json:
         for row in rows:
             click.echo(json.dumps(dict(row), default=str))
@@ -116,19 +111,6 @@ def tokens_revoke(token_id: UUID) -> None:
     """Revoke a token; it stops working within seconds."""
     from auditap.database import revoke_token  # noqa: PLC0415
 
-    if not _as_administrator(lambda connection: revoke_token(connection, token_id)):
+    if not as_administrator(lambda connection: revoke_token(connection, token_id)):
         raise StartupError("There is no such token that still works: see `auditap tokens list`.")
     click.echo("revoked")
-
-
-def _as_administrator(act: Callable[[Any], Awaitable[_T]]) -> _T:
-    from auditap.database import administrator  # noqa: PLC0415
-
-    settings = load_settings()
-    configure_logs(settings.log_level, settings.log_format)
-
-    async def run() -> _T:
-        async with administrator(admin_dsn(settings)) as connection:
-            return await act(connection)
-
-    return asyncio.run(run())

@@ -11,7 +11,7 @@ import json
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import cycle
@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import structlog
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from auditap.collect import Collector
 from auditap.database import (
@@ -43,11 +45,16 @@ from auditap.example_api.document import base_path
 from auditap.example_api.traffic import capture_example
 from auditap.http_server import bind_tcp_socket
 from auditap.ingest import IngestorProcess
+from auditap.plain_text import plain_line
 from auditap.serve import LogApiProcess
 from auditap.settings import EMBEDDED_DATABASE, Address, Settings, TapToken, made_data_dir
+from auditap.watch import WatchProcess
+from redactor.event_log import EventLog
 from schemas.errors import StartupError
 from schemas.identity import rfc3339_ms
 
+logger = structlog.get_logger("up")
+_WATCH_AGAIN_S = 5
 _TOKEN_DAYS = 365
 _TOKEN_DAYS_LEFT_MIN = 1
 _Run = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
@@ -73,6 +80,12 @@ async def up(settings: Settings, stop: asyncio.Event, console: Console) -> None:
             IngestorProcess(settings, log).run,
             Collector(settings, log).run,
         ]
+        if settings.up.watch:
+            runs.append(_watch_beside(settings, log, console))
+        else:
+            # Nothing of the log is kept for a watcher that does not come.
+            await log.open()
+            await log.forget(settings.watch.group)
         if has_example:
             runs.append(Example(settings).run)
         tasks = [await stack.enter_async_context(_running(run)) for run in runs]
@@ -82,6 +95,37 @@ async def up(settings: Settings, stop: asyncio.Event, console: Console) -> None:
         await _until(stop, tasks)
         console.print("Stopping …")
     console.print(f"Stopped. What was accepted is in {data_dir}; the next start goes on from there.")
+
+
+def _watch_beside(settings: Settings, log: EventLog, console: Console) -> _Run:
+    """Return the watcher, which is started again when it fails: nothing of the path depends on it.
+
+    Raises StartupError where the rules cannot be used.
+    """
+
+    def show(document: Mapping[str, Any]) -> None:
+        line = Text("ALERT ", style="bold red" if document["severity"] == "high" else "bold yellow")
+        actor = document["record"].get("actor", {})
+        who = actor.get("email") or actor.get("id") or actor.get("type") or "unknown"
+        line.append(f"{document['severity']}: {document['title']}", style="default")
+        line.append(f" ({plain_line(who)}; auditap alerts list)", style="dim")
+        console.print(line, soft_wrap=True)
+
+    first = WatchProcess(settings, log, show)
+
+    async def run(stop: asyncio.Event) -> None:
+        process = first
+        while True:
+            try:
+                await process.run(stop)
+            except Exception as fault:  # noqa: BLE001  whatever it is, the path goes on
+                logger.error("watch_failed", fault=type(fault).__name__)
+                await asyncio.wait({asyncio.create_task(stop.wait())}, timeout=_WATCH_AGAIN_S)
+            if stop.is_set():
+                return
+            process = WatchProcess(settings, log, show)
+
+    return run
 
 
 def _refuse_addresses(settings: Settings) -> None:
@@ -99,6 +143,8 @@ def _check_ports(settings: Settings, *, has_example: bool) -> None:
         "api.address.port": settings.api.address,
         "ingest.address.port": settings.ingest.address,
     }
+    if settings.up.watch:
+        wanted["watch.address.port"] = settings.watch.address
     if has_example:
         wanted["up.example_port"] = Address(port=settings.up.example_port)
         wanted["up.directory_port"] = Address(port=settings.up.directory_port)
@@ -142,7 +188,9 @@ async def _api_token(connection: Connection, path: Path) -> str:
     if kept is not None and await token_works(connection, kept, _TOKEN_DAYS_LEFT_MIN):
         return kept
     expires_at = datetime.now(UTC) + timedelta(days=_TOKEN_DAYS)
-    _, token = await create_token(connection, "auditap up", None, ["audit_logs:read"], expires_at)
+    _, token = await create_token(
+        connection, "auditap up", None, ["audit_logs:read", "alerts:read", "alerts:acknowledge"], expires_at
+    )
     _write_private(path, token)
     return token
 
@@ -205,6 +253,8 @@ class _Greeting:
         table.add_row("collector", f"{_url(settings.collector.address)}/v1/captures")
         table.add_row("", str(settings.collector_socket))
         table.add_row("log API", f"{_url(settings.api.address)}{settings.api.prefix}")
+        if settings.up.watch:
+            table.add_row("watcher", f"{_url(settings.watch.address)}/metrics, auditap alerts list")
         table.add_row("ingestor", f"{_url(settings.ingest.address)}/metrics")
         if self._has_example:
             table.add_row("example API", f"http://127.0.0.1:{settings.up.example_port}{base_path()}")

@@ -102,6 +102,8 @@ class Answers:
             "listUserAuditLogsV1": self._v1_of_user,
             "listAccessRequests": self._access_requests,
             "showCompleteness": self._completeness,
+            "listAlerts": self._alerts,
+            "acknowledgeAlert": self._acknowledge_alert,
             "verifyToken": self._verify_token,
         }
         pages = {
@@ -273,6 +275,24 @@ class Answers:
             "counted_since": rfc3339_ms(max(found.counted_since_ms, 0)),
         }
         return _result(found.buckets, result_info=info)
+
+    async def _alerts(self, asked: Asked) -> Response:
+        [account] = asked.one_scope()
+        query = self._requests.alerts(account, asked.parameters)
+        found = await self._database.alerts(query)
+        shown = found[: query.limit - 1]
+        info: dict[str, Any] = {"count": len(shown)}
+        if len(found) > len(shown):
+            info["after"] = shown[-1]["id"]
+        return _result(shown, result_info=info)
+
+    async def _acknowledge_alert(self, asked: Asked) -> Response:
+        [account] = asked.one_scope()
+        alert_id = UUID(asked.request.path_params["alert_id"])
+        alert = await self._database.acknowledge(account, alert_id, asked.token.email or asked.token.name)
+        if alert is None:
+            raise not_found()
+        return _result(alert)
 
     async def _v1(self, asked: Asked) -> Response:
         return await self._v1_page(asked, self._requests.v1(asked.accounts, asked.parameters))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -14,9 +14,10 @@ import asyncpg
 from log_api.completeness import Gap, Gaps, TapCounts
 from log_api.config import LogApiConfig
 from log_api.listing import ListQuery, Statement, SummaryQuery, summary_statement
-from log_api.ports import Count, Token
+from log_api.ports import AlertQuery, Count, Token
 from log_api.records import AuditRecord, Page, Row, audit_record, body_bytes
 from log_api.walk import TimeLimits, find_ids, spans
+from schemas.alert import alert_document
 from schemas.errors import RetryableError, StartupError
 from schemas.identity import first_id_at, id_ms
 from schemas.sql import query as sql_file
@@ -173,6 +174,31 @@ class PostgresLogDatabase:
 
         row = await self._read(read)
         return TapCounts(0, 0, 0) if row is None else TapCounts(*row)
+
+    async def alerts(self, query: AlertQuery) -> Sequence[Mapping[str, Any]]:
+        """Return alerts; see the port."""
+
+        async def read(connection: PoolConnectionProxy) -> Sequence[Mapping[str, Any]]:
+            rows = await connection.fetch(sql_file("page_alerts"), *query)
+            return [alert_document(dict(row)) for row in rows]
+
+        return await self._read(read)
+
+    async def acknowledge(self, account: str, alert_id: UUID, who: str) -> Mapping[str, Any] | None:
+        """Acknowledge an alert; see the port."""
+
+        async def write(connection: PoolConnectionProxy) -> bool:
+            async with connection.transaction():
+                # The one thing that this role may write, and only by this function.
+                await connection.execute("SET TRANSACTION READ WRITE")
+                statement = "SELECT auditap.acknowledge_alert($1, $2, $3, NULL)"
+                return bool(await connection.fetchval(statement, alert_id, account, who))
+
+        if not await self._read(write):
+            return None
+        after = UUID(int=min(alert_id.int + 1, (1 << 128) - 1))
+        [alert] = await self.alerts(AlertQuery(account, alert_id, after, None, None, None, 1))
+        return alert
 
     async def token(self, sha256: bytes) -> Token | None:
         """Return a token; see the port."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from log_api.completeness import Gaps, TapCounts
@@ -17,6 +17,8 @@ class Permission(StrEnum):
 
     AUDIT_LOGS = "audit_logs:read"
     ACCESS_LOGS = "access_logs:read"
+    ALERTS = "alerts:read"
+    ACKNOWLEDGE_ALERTS = "alerts:acknowledge"
 
 
 class Token(NamedTuple):
@@ -40,6 +42,18 @@ class Count(NamedTuple):
     bucket: int
     value: str | None
     records: int
+
+
+class AlertQuery(NamedTuple):
+    """Alerts of an account, newest first. `since`, `before`: ids that bound them; None: whichever."""
+
+    account: str
+    since: UUID
+    before: UUID
+    severities: tuple[str, ...] | None
+    rules: tuple[str, ...] | None
+    acknowledged: bool | None
+    limit: int
 
 
 class LogDatabase(Protocol):
@@ -77,6 +91,15 @@ class LogDatabase(Protocol):
 
     async def taps(self) -> TapCounts:
         """Return how many taps there are, by what is known of them."""
+
+    async def alerts(self, query: AlertQuery) -> Sequence[Mapping[str, Any]]:
+        """Return at most `query.limit` alerts as they are shown, newest first."""
+
+    async def acknowledge(self, account: str, alert_id: UUID, who: str) -> Mapping[str, Any] | None:
+        """Note durably that somebody saw an alert of the account, and return it; None where there is none.
+
+        Who was first stays.
+        """
 
     async def token(self, sha256: bytes) -> Token | None:
         """Return the token with this SHA-256, unless there is none or it was revoked."""

@@ -27,7 +27,9 @@ from log_api.listing import (
     SummaryQuery,
 )
 from log_api.moments import moment_ms
+from log_api.ports import AlertQuery
 from log_api.records import AuditRecord
+from schemas.identity import first_id_at
 
 Parameters = ImmutableMultiDict[str, str]
 
@@ -130,6 +132,24 @@ class Requests:
         bounds = (since_ms, *inner, before_ms) if since_ms < before_ms else (since_ms, since_ms)
         field = Field(parameters.get("by", Field.ACTION_TYPE))
         return SummaryQuery(accounts, bounds, field, self.conditions(parameters))
+
+    def alerts(self, account: str, parameters: Parameters) -> AlertQuery:
+        """Return what a list of alerts asks for: one more than a page holds."""
+        since_ms = _moment_ms("since", parameters) if "since" in parameters else 0
+        before_ms = _moment_ms("before", parameters) if "before" in parameters else self.end_ms()
+        before = first_id_at(before_ms)
+        if "after" in parameters:
+            before = min(before, _uuid("after", parameters["after"]))
+        acknowledged = {"true": True, "false": False}.get(parameters.get("acknowledged", ""))
+        return AlertQuery(
+            account,
+            first_id_at(since_ms),
+            before,
+            tuple(parameters.getlist("severity")) or None,
+            tuple(parameters.getlist("rule")) or None,
+            acknowledged,
+            _whole("limit", parameters, self._limit) + 1,
+        )
 
     def v1(self, accounts: tuple[str, ...] | None, parameters: Parameters) -> Numbered:
         """Return what a list of v1 asks for."""

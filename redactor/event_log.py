@@ -205,6 +205,11 @@ class EventLog:
         store = self._opened(self._writer)
         return await self._run(store, lambda: store.position(consumer))
 
+    async def forget(self, consumer: str) -> None:
+        """Drop a consumer that will not come back: nothing is kept for it any more. Raises RetryableError."""
+        store = self._opened(self._writer)
+        await self._run(store, lambda: store.forget(consumer))
+
     async def backlog(self, offset: int) -> Backlog:
         """Return what is there from `offset` on. Raises RetryableError."""
         store = self._opened(self._reader)
@@ -443,6 +448,10 @@ class _Store:
             db.execute("INSERT INTO positions VALUES (?, ?) ON CONFLICT DO NOTHING", (consumer, start))
             found = db.execute("SELECT next_offset FROM positions WHERE consumer = ?", (consumer,)).fetchone()
         return int(found[0])
+
+    def forget(self, consumer: str) -> None:
+        with self._transaction() as db:
+            db.execute("DELETE FROM positions WHERE consumer = ?", (consumer,))
 
     def commit(self, consumer: str, position: int) -> bool:
         """Store the position; return whether enough may have been passed for a trim to be worth it."""

@@ -83,12 +83,13 @@ def processes_of(folder: Path) -> list[str]:
 
 
 async def test_up_shows_records_stops_without_a_trace_and_goes_on(tmp_path: Path) -> None:
-    if any(is_taken(port) for port in (8400, 8401, 8402, 8403, 8404)):
+    if any(is_taken(port) for port in (8400, 8401, 8402, 8403, 8404, 8405)):
         pytest.skip("the default ports are taken on this machine")
     up = Up(tmp_path)
     try:
         await up.start()
         await up.shows("First record")
+        await up.shows("ALERT ")
         send, read = up.curl_lines()
         assert '{"accepted":1,"refused":[]}' in curl(send, tmp_path)
 

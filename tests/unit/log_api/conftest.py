@@ -43,7 +43,7 @@ async def stored_log(audit_database: AuditDatabase) -> AsyncIterator[StoredLog]:
     async with administrator(audit_database.admin_dsn) as connection:
         await connection.execute(
             "TRUNCATE auditap.audit_records, auditap.audit_enrichments, auditap.api_tokens, auditap.lost_offsets,"
-            " auditap.tap_epochs CASCADE"
+            " auditap.tap_epochs, auditap.alerts CASCADE"
         )
         yield StoredLog(connection)
 

@@ -7,6 +7,7 @@ import re
 from bisect import bisect
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,8 +15,9 @@ import msgspec
 
 from log_api.completeness import Gap, Gaps, TapCounts
 from log_api.listing import EMAIL_PATTERN, LOGINS, Condition, Direction, ListQuery, SummaryQuery
-from log_api.ports import Count, Token
+from log_api.ports import AlertQuery, Count, Token
 from log_api.records import AuditRecord, Page, audit_record, body_bytes
+from schemas.alert import alert_document
 from schemas.errors import RetryableError
 from schemas.identity import id_ms
 from schemas.record import Record
@@ -30,6 +32,7 @@ class MemoryLog:
     def __init__(self, page_bytes_max: int = 1 << 20) -> None:
         self.rows: dict[UUID, dict[str, Any]] = {}
         self.tokens: dict[bytes, Token] = {}
+        self.raised: dict[UUID, dict[str, Any]] = {}
         self.token_lookups = 0
         self.complete_ms: int | None = None
         self.gap_list: list[Gap] = []
@@ -86,6 +89,29 @@ class MemoryLog:
             ):
                 counted[bucket, row[query.field]] += 1
         return [Count(bucket, value, count) for (bucket, value), count in counted.items()]
+
+    async def alerts(self, query: AlertQuery) -> Sequence[dict[str, Any]]:
+        self._check()
+        found = [
+            row
+            for row in self.raised.values()
+            if row["account_id"] == query.account
+            and query.since <= row["id"] < query.before
+            and (query.severities is None or row["severity"] in query.severities)
+            and (query.rules is None or row["rule"] in query.rules)
+            and query.acknowledged in {None, row["acknowledged_at"] is not None}
+        ]
+        found.sort(key=lambda row: row["id"].int, reverse=True)
+        return [alert_document(row) for row in found[: query.limit]]
+
+    async def acknowledge(self, account: str, alert_id: UUID, who: str) -> dict[str, Any] | None:
+        self._check()
+        row = self.raised.get(alert_id)
+        if row is None or row["account_id"] != account:
+            return None
+        if row["acknowledged_at"] is None:
+            row |= {"acknowledged_at": datetime.now(UTC), "acknowledged_by": who}
+        return alert_document(row)
 
     def _found(self, query: ListQuery) -> list[dict[str, Any]]:
         low, high = query.id_range()

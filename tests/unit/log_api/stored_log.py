@@ -38,3 +38,24 @@ class StoredLog:
             record_id,
             *found.values(),
         )
+
+    async def add_alert(self, alert_id: UUID, account: str | None, **changes: object) -> None:
+        row = {"id": alert_id, "account_id": account, **ALERT, **changes, "key_digest": alert_id.bytes}
+        columns = ", ".join(row)
+        places = ", ".join(f"${number + 1}" for number in range(len(row)))
+        await self.connection.execute(
+            f"INSERT INTO auditap.alerts ({columns}) VALUES ({places})", *row.values()
+        )
+
+
+ALERT: dict[str, object] = {
+    "rule": "broad-token",
+    "severity": "high",
+    "title": "A token with broad scopes was made",
+    "key": '{"actor.id":"ana"}',
+    "window_start_ms": 1_769_192_400_000,
+    "window_ms": 600_000,
+    "records": 1,
+    "record_id": UUID("019be973-000d-7000-8000-000000000001"),
+    "record": '{"id":"019be973000d70008000000000000001","action":{"type":"create","result":"success"}}',
+}

@@ -1,0 +1,115 @@
+"""Alerts: listed by account, page by page, and acknowledged by a token that may."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from log_api.app import log_api_app
+from log_api.config import LogApiConfig
+from log_api.database import PostgresLogDatabase
+from log_api.ports import AlertQuery, Permission
+from schemas.identity import new_id
+from schemas.metric_defs import Metrics
+from tests.unit.log_api.api_client import NOW_MS, A, ApiClient, add_token
+from tests.unit.log_api.memory_log import MemoryLog
+from tests.unit.log_api.stored_log import ALERT, StoredLog
+
+PATH = f"/accounts/{A}/logs/audit/alerts"
+READER, KEEPER = "atp_reader", "atp_keeper"
+
+
+def alert_id(before_ms: int = 0) -> UUID:
+    return UUID(new_id(NOW_MS - before_ms))
+
+
+def add(log: MemoryLog, one: UUID, account: str = A, **changes: Any) -> None:
+    unseen = {"acknowledged_at": None, "acknowledged_by": None, "note": None}
+    row = {**ALERT, **unseen, "id": one, "account_id": account, "raised_at": datetime.now(UTC)}
+    log.raised[one] = {**row, **changes}
+
+
+@pytest.fixture
+async def api(memory_log: MemoryLog, settings: LogApiConfig) -> AsyncIterator[ApiClient]:
+    add_token(memory_log, READER, {A}, Permission.ALERTS)
+    add_token(
+        memory_log, KEEPER, {A}, Permission.ALERTS, Permission.ACKNOWLEDGE_ALERTS, email="k@example.com"
+    )
+    add_token(memory_log, "atp_other", {A})
+    client = ApiClient(log_api_app(memory_log, settings, Metrics(), lambda: NOW_MS), settings, READER)
+    yield client
+    await client.close()
+
+
+async def ids(api: ApiClient, **query: str) -> list[str]:
+    answer = await api.get(PATH, query, api.headers)
+    assert answer.status_code == 200
+    return [one["id"] for one in answer.json()["result"]]
+
+
+async def test_alerts_are_listed_newest_first_page_by_page(api: ApiClient, memory_log: MemoryLog) -> None:
+    held = [alert_id(number * 60_000) for number in range(5)]
+    for one in held:
+        add(memory_log, one)
+    add(memory_log, alert_id(), "another account")
+    found: list[str] = []
+    after: dict[str, str] = {}
+    for _ in range(3):
+        answer = (await api.get(PATH, {"limit": "2", **after}, api.headers)).json()
+        found += [one["id"] for one in answer["result"]]
+        after = {"after": answer["result_info"].get("after", "")}
+    assert found == [one.hex for one in held]
+    assert after == {"after": ""}
+
+
+async def test_filters(api: ApiClient, memory_log: MemoryLog) -> None:
+    high, low = alert_id(0), alert_id(1)
+    add(memory_log, high)
+    add(memory_log, low, severity="low", rule="other", acknowledged_at=datetime.now(UTC), acknowledged_by="x")
+    assert await ids(api, severity="high") == [high.hex]
+    assert await ids(api, rule="other") == [low.hex]
+    assert await ids(api, acknowledged="true") == [low.hex]
+    assert await ids(api, acknowledged="false") == [high.hex]
+    assert await ids(api, before="2026-01-01") == []
+    assert (await api.get(PATH, {"severity": "loud"}, api.headers)).status_code == 400
+
+
+async def test_only_a_token_that_may_acknowledges(api: ApiClient, memory_log: MemoryLog) -> None:
+    one = alert_id()
+    add(memory_log, one)
+    path = f"{PATH}/{one.hex}/acknowledge"
+    keeper = {"authorization": f"Bearer {KEEPER}"}
+    assert (await api.get(path, "", api.headers, "POST")).status_code == 403
+    assert (await api.get(PATH, "", {"authorization": "Bearer atp_other"})).status_code == 403
+    answer = await api.get(path, "", keeper, "POST")
+    assert answer.json()["result"]["acknowledged"]["by"] == "k@example.com"
+    assert (await api.get(f"{PATH}/{alert_id().hex}/acknowledge", "", keeper, "POST")).status_code == 404
+    assert (await api.get(path, "", keeper)).status_code == 405
+
+
+async def test_the_database_pages_filters_and_acknowledges_once(
+    postgres_log: PostgresLogDatabase, stored_log: StoredLog
+) -> None:
+    held = [alert_id(number) for number in range(4)]
+    for number, one in enumerate(held):
+        await stored_log.add_alert(one, A, severity="high" if number % 2 else "low")
+    await stored_log.add_alert(alert_id(), "b")
+    whole = AlertQuery(A, UUID(int=0), UUID(int=(1 << 128) - 1), None, None, None, 10)
+    assert [one["id"] for one in await postgres_log.alerts(whole)] == [one.hex for one in held]
+    assert len(await postgres_log.alerts(whole._replace(severities=("high",)))) == 2
+    assert len(await postgres_log.alerts(whole._replace(rules=("none",)))) == 0
+    assert [one["id"] for one in await postgres_log.alerts(whole._replace(before=held[1], limit=1))] == [
+        held[2].hex
+    ]
+    assert await postgres_log.acknowledge("b", held[0], "x") is None
+    first = await postgres_log.acknowledge(A, held[0], "ana")
+    second = await postgres_log.acknowledge(A, held[0], "bob")
+    assert first is not None
+    assert first == second
+    assert first["acknowledged"]["by"] == "ana"
+    assert len(await postgres_log.alerts(whole._replace(acknowledged=True))) == 1
+    assert len(await postgres_log.alerts(whole._replace(acknowledged=False))) == 3
