@@ -108,12 +108,13 @@ async def test_while_a_probe_is_under_way_nothing_else_is_asked() -> None:
         await gate.wait()
         return "answer"
 
+    setting.service.away = False
     probe = asyncio.create_task(setting.breaker.call(slowly))
     await asyncio.sleep(0)
     assert not await setting.ask()
+    assert setting.service.calls == 3
     gate.set()
     assert await probe == "answer"
-    setting.service.away = False
     assert await setting.ask()
 
 
