@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ from tests.faults.faults import FAULTS, Fault, healed, ready, revived
 from tests.faults.ledger import Count, settled
 from tests.faults.load import Load
 from tests.faults.reading import listed
-from tests.faults.system import System
+from tests.faults.system import System, cancelled_by_signal
 from tests.faults.watch import Watch
 
 _QUIET_S = (2.0, 6.0)
@@ -147,6 +146,7 @@ def say(watch: Watch, what: str) -> None:
 
 
 async def _bounded(run: Run, folder: Path) -> tuple[Watch, Load]:
+    cancelled_by_signal()
     async with asyncio.timeout(run.minutes * 60 + _EXTRA_S):
         return await chaos(run, folder)
 
@@ -165,7 +165,7 @@ def main(run: Run, into: Path) -> int:
         path = into / f"seed-{run.seed}.md"
         path.write_text(report(run, watch, load))
         click.echo(f"{run.count}\n{path}, {time.monotonic() - began_s:.0f} s altogether")
-    except (AssertionError, OSError, TimeoutError) as trouble:
+    except (AssertionError, OSError, TimeoutError, asyncio.CancelledError) as trouble:
         click.echo(f"the run broke off: {str(trouble) or type(trouble).__name__}")
     finally:
         if not run.good:
@@ -194,5 +194,4 @@ if __name__ == "__main__":
     )
     chosen = parser.parse_args()
     durability = chosen.durability or ("spool" if chosen.seed % 2 else "kafka")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(Run(chosen.seed, chosen.minutes, chosen.rate, durability), chosen.into))

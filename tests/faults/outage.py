@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from pathlib import Path
 import click
 
 from tests.faults.ledger import Count, settled
-from tests.faults.system import System
+from tests.faults.system import System, cancelled_by_signal
 from tests.faults.watch import Memory, Sample, Watch
 
 _CAUGHT_UP_S_MAX = 300.0
@@ -117,6 +116,7 @@ def say(seen: Outage) -> None:
 
 
 async def _run(chosen: argparse.Namespace, folder: Path) -> Outage:
+    cancelled_by_signal()
     system = System(folder, small_disks=False)
     try:
         await system.start()
@@ -131,7 +131,6 @@ def main() -> int:
     parser.add_argument("--warm-up", type=float, default=20, help="seconds")
     parser.add_argument("--away", type=float, default=60, help="seconds")
     chosen = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="auditap-outage-"))
     try:
         seen = asyncio.run(_run(chosen, folder))

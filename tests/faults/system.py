@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -116,17 +117,17 @@ class System:
         await self.pipeline.start(INGESTORS)
 
     async def stop(self) -> None:
-        self.directory.mode = "well"
-        if hasattr(self, "pipeline"):
-            await self.pipeline.stop_processes(signal.SIGKILL)
-            await self.pipeline.stop()
-        await self.proxy.stop()
-        await self.postgres.stop()
-        await self.kafka.kill()
-        self.kafka_disk.unmount()
-        self.postgres_disk.unmount()
-        for folder in ("kafka", "postgres"):
-            shutil.rmtree(self._folder / folder, ignore_errors=True)
+        """End everything, at once, however far the start came, and whatever else fails to end."""
+        async with contextlib.AsyncExitStack() as ending:
+            for disk in (self.kafka_disk, self.postgres_disk):
+                ending.callback(shutil.rmtree, disk.path, ignore_errors=True)
+                ending.callback(disk.unmount)
+            for server in (self.kafka.kill, self.postgres.stop, self.proxy.stop):
+                ending.push_async_callback(server)
+            self.directory.mode = "well"
+            if hasattr(self, "pipeline"):
+                ending.push_async_callback(self.pipeline.stop)
+                await self.pipeline.stop_processes(signal.SIGKILL)
 
     def load(self, *, rate_per_s: int = 300, batch: int = 50, clock_ahead_ms: int = 0) -> Load:
         """A load of its own tap, not yet started."""
@@ -169,6 +170,13 @@ class _Configured(Pipeline):
 def wrong_clock(ahead_s: int) -> dict[str, str]:
     """Return the environment of a process whose clock is so many seconds ahead."""
     return {"PYTHONPATH": str(_CLOCK), "AUDITAP_TEST_CLOCK_AHEAD_S": str(ahead_s)}
+
+
+def cancelled_by_signal() -> None:
+    """Let SIGTERM cancel the running task, which then ends what it has started."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 def processes_of(pid: int) -> list[int]:
