@@ -433,6 +433,8 @@ async def _discard(producer: AIOKafkaProducer, wait_s: float) -> None:
             connection.close()
         await asyncio.wait({sender.sender_task}, timeout=wait_s)
     for batches in accumulator._batches.values():  # noqa: SLF001
+        # One that was put back to be tried again takes itself out of the pending ones, where it is no longer.
+        accumulator._pending_batches.update(batches)  # noqa: SLF001
         for batch in batches:
             batch.future.cancel()
     for batch in list(accumulator._pending_batches):  # noqa: SLF001

@@ -131,6 +131,30 @@ async def test_it_stops_while_the_broker_hangs(own_kafka: KafkaBroker, own_log: 
             await under_way
 
 
+async def test_giving_up_what_is_being_tried_again_tells_operators_of_no_fault(
+    own_kafka: KafkaBroker, own_log: KafkaLog
+) -> None:
+    """aiokafka trips over a batch that it has put back into its queue and that is then dropped."""
+    faults: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: faults.append(context.get("exception")))
+    try:
+        async with started(own_log.publisher(publish_deadline_ms=1_500)) as publisher:
+            assert own_kafka.pid is not None
+            os.kill(own_kafka.pid, signal.SIGSTOP)
+            sending = [asyncio.create_task(publisher.publish(events(10 * number, 10))) for number in range(9)]
+            await asyncio.sleep(0.5)
+            await own_kafka.kill()
+            assert {type(each) for each in await asyncio.gather(*sending, return_exceptions=True)} == {
+                NotDurable
+            }
+            await own_kafka.start()
+            await until_durable(publisher, events(200, 10))
+    finally:
+        loop.set_exception_handler(None)
+    assert faults == []
+
+
 async def test_a_broker_that_is_away_at_start_can_be_waited_for(topic_prefix: str, unused_port: int) -> None:
     publisher = KafkaPublisher(KafkaSettings(f"127.0.0.1:{unused_port}", topic_prefix + "events"))
 

@@ -111,7 +111,7 @@ class Watch:
                     )
                 finally:
                     connection.terminate()
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except Exception:  # noqa: BLE001  # whatever is wrong with the database, looking goes on
             return None
         return int(found)
 
