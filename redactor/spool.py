@@ -59,6 +59,7 @@ class SpoolingPublisher:
         self._appending = 0
         self._appended = asyncio.Event()
         self._emptied = asyncio.Event()
+        self._emptied.set()
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -126,7 +127,6 @@ class SpoolingPublisher:
     async def stop(self) -> None:
         """Drain for at most `stop_wait_ms`, then let go. What is left stays on disk for whoever comes next."""
         if self._backlogged and self._tasks and await self._kafka.ready():
-            self._emptied.clear()
             await _within(self._bounds.stop_wait_ms, self._emptied)
         for task in self._tasks:
             task.cancel()
@@ -158,6 +158,7 @@ class SpoolingPublisher:
         if not self._has_room(size):
             raise NotDurable("the spool is full", _FULL_RETRY_AFTER_S)
         self._backlogged = True
+        self._emptied.clear()
         self._appending += 1
         try:
             file = await self._own_file()

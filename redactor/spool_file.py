@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import uuid
@@ -61,9 +60,7 @@ class SpoolFile:
         lock = _hold(path)
         if lock is None:
             return None
-        if not await asyncio.to_thread(path.exists):
-            _lock_path(path).unlink(missing_ok=True)
-            os.close(lock)
+        if _is_gone(path, lock):
             return None
         return await cls._opened(path, lock, settings)
 
@@ -157,6 +154,18 @@ def _parts(path: Path) -> tuple[Path, Path, Path]:
 
 def _lock_path(path: Path) -> Path:
     return path.with_suffix(".lock")
+
+
+def _is_gone(path: Path, lock: int) -> bool:
+    """Tell whether there is a lock without a file, as looking for it may have left one; if so, remove it.
+
+    Without a pause: a caller that is cancelled leaves none behind.
+    """
+    if path.exists():
+        return False
+    _lock_path(path).unlink(missing_ok=True)
+    os.close(lock)
+    return True
 
 
 def _hold(path: Path) -> int | None:
