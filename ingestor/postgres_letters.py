@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
-from typing import TypeVar
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -20,12 +21,13 @@ class PostgresLetterBox:
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
+        self._in_turn = asyncio.Lock()
 
     async def letters(
         self, wanted: Wanted, after: int, letters_max: int, *, with_events: bool
     ) -> Sequence[BuriedLetter]:
         """See `LetterBox.letters`."""
-        rows = await _answered(
+        rows = await self._answered(
             self._connection.fetch(
                 query("select_letters"), *_arguments(wanted), after, letters_max, with_events
             )
@@ -34,18 +36,36 @@ class PostgresLetterBox:
 
     async def count(self, wanted: Wanted) -> tuple[int, int]:
         """See `LetterBox.count`."""
-        row = await _answered(self._connection.fetchrow(query("count_letters"), *_arguments(wanted)))
+        row = await self._answered(self._connection.fetchrow(query("count_letters"), *_arguments(wanted)))
         return (row["letters"], row["last"] or 0) if row is not None else (0, 0)
 
     async def mark(self, retried: Sequence[Retried]) -> None:
         """See `LetterBox.mark`."""
         rows = [(number, why is None, why and str(why.reason), why and why.path) for number, why in retried]
-        await _answered(self._connection.executemany(query("mark_letter"), rows))
+        await self._answered(self._connection.executemany(query("mark_letter"), rows))
 
     async def discard(self, wanted: Wanted) -> int:
         """See `LetterBox.discard`."""
-        status: str = await _answered(self._connection.execute(query("discard_letters"), *_arguments(wanted)))
+        status: str = await self._answered(
+            self._connection.execute(query("discard_letters"), *_arguments(wanted))
+        )
         return int(status.rpartition(" ")[2])
+
+    async def _answered(self, asked: Coroutine[Any, Any, _T]) -> _T:
+        try:
+            # A connection answers one caller at a time.
+            async with self._in_turn:
+                return await asked
+        except asyncpg.InsufficientPrivilegeError:
+            raise StartupError(
+                "This login may not handle dead letters: set postgres.operator_dsn, or an administrator's."
+            ) from None
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
+            raise StartupError(
+                "The database has no tables of ours, or older ones: run `auditap migrate`."
+            ) from None
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as away:
+            raise RetryableError(f"Postgres: {type(away).__name__}") from None
 
 
 def _arguments(wanted: Wanted) -> tuple[object, ...]:
@@ -78,18 +98,3 @@ def _letter(row: asyncpg.Record) -> BuriedLetter:
         discarded_by=row["discarded_by"],
         value=row["event"],
     )
-
-
-async def _answered(asked: Awaitable[_T]) -> _T:
-    try:
-        return await asked
-    except asyncpg.InsufficientPrivilegeError:
-        raise StartupError(
-            "This login may not handle dead letters: set postgres.operator_dsn, or an administrator's."
-        ) from None
-    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
-        raise StartupError(
-            "The database has no tables of ours, or older ones: run `auditap migrate`."
-        ) from None
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as away:
-        raise RetryableError(f"Postgres: {type(away).__name__}") from None
