@@ -22,7 +22,7 @@ import click
 
 from tests.faults.chaos_report import report
 from tests.faults.faults import FAULTS, Fault, healed, ready, revived
-from tests.faults.ledger import Count, settled
+from tests.faults.ledger import Count, count, settled
 from tests.faults.load import Load
 from tests.faults.reading import listed
 from tests.faults.system import System, cancelled_by_signal
@@ -32,6 +32,7 @@ _QUIET_S = (2.0, 6.0)
 _STEP_S_MAX = 150.0
 _FINISH_S_MAX = 60.0
 _SETTLE_S_MAX = 60.0
+_GAPS_TOLD_S = 6.0
 _EXTRA_S = 170.0
 
 
@@ -128,7 +129,10 @@ async def chaos(run: Run, folder: Path) -> tuple[Watch, Load]:
             run.ended_by_themselves += await revived(system)
             say(watch, "no more faults, waiting for what is under way")
             await load.finish(_FINISH_S_MAX)
-            run.count = await settled(system, load, _SETTLE_S_MAX)
+            await settled(system, load, _SETTLE_S_MAX)
+            # By now the log would tell of what it misses.
+            await asyncio.sleep(_GAPS_TOLD_S)
+            run.count = await count(system, load)
             run.latency_ms = await system.storing_ms(load.tap)
             run.listed = len(await listed(system, load))
         finally:

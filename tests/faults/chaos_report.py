@@ -56,6 +56,7 @@ def _count(run: Run, load: Load) -> Iterator[str]:
         yield f"| duplicates | {count.duplicates} |"
         yield f"| lost | {count.lost} |"
         yield f"| missing by the log's own account of numbers | {count.gaps} |"
+        yield f"| in gaps that the log tells of | {count.reported} |"
         yield f"| stored and never sent | {count.strangers} |"
     yield f"| listed by the log API | {run.listed} |"
     yield ""

@@ -16,6 +16,7 @@ SELECT tap_seq, count(*), bool_or(resource_id IS DISTINCT FROM lpad(to_hex(tap_s
 FROM auditap.audit_records WHERE tap_id = $1 GROUP BY tap_seq
 """
 _NOTED = "SELECT lower(run) AS first, upper(run) AS until FROM auditap.tap_epochs, unnest(seen) AS run WHERE tap_id = $1"
+_REPORTED = "SELECT coalesce(sum(count), 0) FROM auditap.completeness_gaps WHERE tap_id = $1"
 _BURIED = "SELECT event, reason FROM auditap.dead_letters WHERE position($1::bytea IN event) > 0"
 
 
@@ -37,21 +38,21 @@ class Count:
     """Stored or buried, although the sender went away before it heard so."""
     gaps: int
     """Accepted, and missing by the log's own account of what taps numbered."""
+    reported: int
+    """Missing by what the log tells its users."""
     reasons: Counter[str]
     """Of the dead letters."""
 
     @property
     def balanced(self) -> bool:
         return self.accepted + self.unanswered == self.records + self.dead_letters and not (
-            self.duplicates or self.lost or self.strangers or self.gaps
+            self.duplicates or self.lost or self.strangers or self.gaps or self.reported
         )
 
     def __str__(self) -> str:
         kept = f"accepted {self.accepted} = records {self.records} + dead letters {self.dead_letters}"
         more = f" - unanswered {self.unanswered}" if self.unanswered else ""
-        wrong = (
-            f"duplicates {self.duplicates}, lost {self.lost}, strangers {self.strangers}, gaps {self.gaps}"
-        )
+        wrong = f"duplicates {self.duplicates}, lost {self.lost}, strangers {self.strangers}, gaps {max(self.gaps, self.reported)}"
         return f"{kept}{more}, {wrong}"
 
 
@@ -88,6 +89,7 @@ async def count(system: System, load: Load) -> Count:
         duplicates=sum(times > 1 for times in stored.values()) + len(stored.keys() & buried.keys()),
         lost=len(load.accepted - kept),
         strangers=sum(row["mixed"] for row in rows) + sum(not 0 < number <= load.offered for number in kept),
+        reported=int((await system.pipeline.fetch(_REPORTED, load.tap))[0][0]),
         gaps=len(load.accepted - noted),
         unanswered=len(kept - load.accepted),
         reasons=Counter(buried.values()),

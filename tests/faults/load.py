@@ -6,15 +6,18 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from schemas.identity import new_id, rfc3339_ms
 
 _RETRY_WAIT_S = 0.1
+_HEARTBEAT_S = 1.0
+_LEASE_MS = 30_000
 _BACKLOG_BATCHES_MAX = 20_000
 _CAPTURES_PER_ACCOUNT = 2_000
 _CAPTURES_PER_USER = 100
@@ -43,7 +46,8 @@ class Load:
     """Offers captures at a steady rate over the collector's socket; each batch is sent again until it is accepted.
 
     A capture's number is its tap sequence number and in its resource's id. Every second one has an id of its own;
-    the others leave that to the collector. `clock_ahead_ms`: how wrong the tap's clock is.
+    the others leave that to the collector. Heartbeats say how far it counts and what was accepted. `clock_ahead_ms`: how
+    wrong the tap's clock is.
     """
 
     def __init__(
@@ -71,12 +75,17 @@ class Load:
         self._batch = batch
         self._queue: asyncio.Queue[_Batch] = asyncio.Queue(_BACKLOG_BATCHES_MAX)
         self._tasks: list[asyncio.Task[None]] = []
+        self._pending: deque[tuple[int, int]] = deque()
+        """First number and time of each batch that is not accepted yet, and of some that are."""
+        self._done_below = 1
+        self._beats = 0
         self._senders = senders
         self._offering: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         self._offering = asyncio.create_task(self._offer(), name="load-offer")
         self._tasks = [asyncio.create_task(self._send(), name="load-send") for _ in range(self._senders)]
+        self._tasks.append(asyncio.create_task(self._keep_beating(), name="load-beat"))
 
     async def finish(self, within_s: float = 60) -> None:
         """Offer no more, and wait until everything offered was accepted."""
@@ -84,6 +93,7 @@ class Load:
             async with asyncio.timeout(within_s):
                 await _end(self._offering)
                 await self._queue.join()
+                await self._say_goodbye()
         except TimeoutError:
             raise AssertionError(f"not accepted within {within_s} s: {self.describe()}") from None
         finally:
@@ -125,7 +135,8 @@ class Load:
     def _next_batch(self) -> _Batch:
         # Taps count from 1.
         first, self.offered = self.offered + 1, self.offered + self._batch
-        now_ms = time.time_ns() // 1_000_000 + self.clock_ahead_ms
+        now_ms = self._clock_ms()
+        self._pending.append((first, now_ms))
         lines = [self.capture(number, now_ms) for number in range(first, self.offered + 1)]
         return _Batch(first, self._batch, "\n".join(lines).encode(), time.monotonic())
 
@@ -142,9 +153,52 @@ class Load:
             resource=f"{number:032x}",
         )
 
-    async def _send(self) -> None:
+    async def _keep_beating(self) -> None:
+        async with self._client() as client:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    await client.post("/v1/heartbeats", json=self._heartbeat("alive"))
+                await asyncio.sleep(_HEARTBEAT_S)
+
+    async def _say_goodbye(self) -> None:
+        """Tell that the last number was given, until a collector has it."""
+        async with self._client() as client:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    if (
+                        await client.post("/v1/heartbeats", json=self._heartbeat("ended"))
+                    ).status_code == 200:
+                        return
+                await asyncio.sleep(_RETRY_WAIT_S)
+
+    def _heartbeat(self, state: str) -> dict[str, Any]:
+        now_ms = self._clock_ms()
+        while self._done_below in self.accepted:
+            self._done_below += 1
+        while self._pending and self._pending[0][0] + self._batch <= self._done_below:
+            self._pending.popleft()
+        self._beats += 1
+        return {
+            "tap": {"id": self.tap, "epoch": self.epoch},
+            "beat": self._beats,
+            "at_ms": now_ms,
+            "started_ms": self.began_ms + self.clock_ahead_ms,
+            "highest": self.offered,
+            "pending_from": self._done_below,
+            "pending_since_ms": self._pending[0][1] if self._pending else now_ms,
+            "lease_ms": _LEASE_MS,
+            "state": state,
+        }
+
+    def _clock_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self.clock_ahead_ms
+
+    def _client(self) -> httpx.AsyncClient:
         transport = httpx.AsyncHTTPTransport(uds=str(self._socket))
-        async with httpx.AsyncClient(transport=transport, base_url="http://collector", timeout=20) as client:
+        return httpx.AsyncClient(transport=transport, base_url="http://collector", timeout=20)
+
+    async def _send(self) -> None:
+        async with self._client() as client:
             while True:
                 batch = await self._queue.get()
                 while not await self._accepted(client, batch):
