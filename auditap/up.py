@@ -227,7 +227,10 @@ def _first_record(console: Console, settings: Settings, token: str, began: float
             for account in cycle(accounts()):
                 if stop.is_set():
                     return
-                answer = await client.get(_list_url(settings, account.id), params=span)
+                try:
+                    answer = await client.get(_list_url(settings, account.id), params=span)
+                except httpx.HTTPError:
+                    continue  # a busy machine: the next answer may come in time
                 if answer.status_code == 200 and answer.json()["result"]:
                     console.print(f"[green]First record[/green] {time.time() - began:.1f} s after the start:")
                     console.print_json(json.dumps(answer.json()["result"][0]))

@@ -108,6 +108,7 @@ class EventLog:
         self._waiting: list[_Append] = []
         self._bytes = 0
         self._full = False
+        self._opening = asyncio.Lock()
         self._writing: asyncio.Task[None] | None = None
         self._trimming: asyncio.Task[None] | None = None
         self._appended = asyncio.Event()
@@ -126,8 +127,12 @@ class EventLog:
 
     async def open(self) -> None:
         """Open the file, making it if need be; no-op when open. Raises StartupError (DamagedLog), RetryableError."""
-        if self._writer is not None:
-            return
+        # Whoever comes while it is being opened waits until all of it is.
+        async with self._opening:
+            if self._writer is None:
+                await self._open()
+
+    async def _open(self) -> None:
         path = self._settings.path
         try:
             await asyncio.to_thread(_prepare, path)
