@@ -1,0 +1,303 @@
+"""(c) The whole way: captures over the Unix socket in batches of 100 until they are rows. `python -m bench.pipeline`.
+
+Real processes: collector, ingestors, Kafka, Postgres and what sends, all on this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import asyncpg
+
+from auditap.database import administrator
+from auditap.logs import configure_logs
+from bench.results import BENCH, table, write_section
+from bench.servers import Servers, cpu_s, peak_mb, servers
+from bench.workload import EXAMPLE_DOCUMENT, example_lines, now_ms
+from tests.e2e.pipeline import Pipeline
+
+_BATCH = 100
+_CONNECTIONS = 6
+_TAIL_CHARS = 35  # `"<32 hex digits>"}`: a line ends with its id
+_SAMPLED = 200  # of so many pairs one is waited for
+_POLL_S = 0.05
+_SETTLE_S_MAX = 120
+
+
+class Lines:
+    """Batches of captures with ids of now, cheap to make: only the ids at the lines' ends are new."""
+
+    def __init__(self, seed: int) -> None:
+        self._heads = [line[:-_TAIL_CHARS] for line in example_lines(5_000, seed)]
+        assert all(head.endswith(b'"id":') for head in self._heads)
+        self._at = 0
+        self._drawn = Random(seed).getrandbits(48) << 13
+        self.sampled: dict[str, int] = {}
+
+    def batch(self) -> bytes:
+        """Return the next 100 lines, and remember the ids of some."""
+        at_ms = now_ms()
+        lines = []
+        for _ in range(_BATCH):
+            self._drawn += 1
+            event_id = f"{at_ms:012x}7000{0x8000000000000000 | self._drawn:016x}"
+            lines.append(self._heads[self._at % len(self._heads)] + f'"{event_id}"}}'.encode())
+            if self._at % _SAMPLED == 0:
+                self.sampled[event_id] = at_ms
+            self._at += 1
+        return b"\n".join(lines)
+
+
+@dataclass
+class Run:
+    """What one run measured."""
+
+    sent: int = 0
+    stored: int = 0
+    refused: int = 0
+    sending_s: float = 0.0
+    storing_s: float = 0.0
+    latencies_ms: list[float] = field(default_factory=list)
+    cpu_s: dict[str, float] = field(default_factory=dict)
+    peak_mb: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> float:
+        return self.stored / self.storing_s
+
+    def latency(self, share: float) -> str:
+        ordered = sorted(self.latencies_ms)
+        return f"{ordered[min(int(len(ordered) * share), len(ordered) - 1)]:,.0f}" if ordered else "-"
+
+
+class Sender:
+    """Sends batches over connections of its own, each waiting for its answer."""
+
+    def __init__(self, socket: Path, lines: Lines, run: Run) -> None:
+        self._socket = socket
+        self._lines = lines
+        self._run = run
+
+    async def send(self, until: float, batches_per_s: float | None) -> None:
+        """Send until a time of `time.monotonic`, as fast as it is taken or at a pace."""
+        began = time.monotonic()
+        turns = self._paced(began, batches_per_s) if batches_per_s else self._unpaced()
+        await asyncio.gather(*(self._connection(until, turns) for _ in range(_CONNECTIONS)))
+        self._run.sending_s = time.monotonic() - began
+
+    def _unpaced(self) -> Iterator[float]:
+        while True:
+            yield 0.0
+
+    def _paced(self, began: float, batches_per_s: float) -> Iterator[float]:
+        number = 0
+        while True:
+            yield began + number / batches_per_s
+            number += 1
+
+    async def _connection(self, until: float, turns: Iterator[float]) -> None:
+        reader, writer = await asyncio.open_unix_connection(str(self._socket))
+        while time.monotonic() < until:
+            await asyncio.sleep(max(0.0, next(turns) - time.monotonic()))
+            body = self._lines.batch()
+            head = f"POST /v1/captures HTTP/1.1\r\nhost: c\r\ncontent-type: application/x-ndjson\r\ncontent-length: {len(body)}\r\n\r\n"
+            while not await self._accepted(reader, writer, head.encode() + body):
+                self._run.refused += 1
+                await asyncio.sleep(0.2)
+            self._run.sent += _BATCH
+        writer.close()
+        await writer.wait_closed()
+
+    async def _accepted(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
+    ) -> bool:
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(
+            int(line.partition(b":")[2])
+            for line in head.lower().split(b"\r\n")
+            if line.startswith(b"content-length:")
+        )
+        answer = await reader.readexactly(length)
+        if head.startswith(b"HTTP/1.1 200"):
+            assert b'"refused":[]' in answer, answer
+            return True
+        assert head.startswith(b"HTTP/1.1 503"), head
+        return False
+
+
+async def watch(connection: asyncpg.Connection, lines: Lines, run: Run) -> None:
+    """Note when sampled pairs can be queried."""
+    waiting: dict[str, int] = {}
+    while True:
+        await asyncio.sleep(_POLL_S)
+        waiting |= lines.sampled
+        lines.sampled.clear()
+        oldest_first = list(waiting)[:500]
+        if not oldest_first:
+            continue
+        found = await connection.fetch(
+            "SELECT id FROM auditap.audit_records WHERE id = ANY($1::text[]::uuid[]) AND id >= $2::text::uuid",
+            oldest_first,
+            oldest_first[0],
+        )
+        at_ms = now_ms()
+        for row in found:
+            run.latencies_ms.append(at_ms - waiting.pop(row["id"].hex))
+
+
+class _Pipeline(Pipeline):
+    partitions = 4
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return super().environment(**more) | {"AUDITAP_KAFKA__PARTITIONS": str(self.partitions)}
+
+
+async def measured(
+    running: Servers,
+    name: str,
+    *,
+    seconds: float,
+    pairs_per_s: int | None,
+    partitions: int = 4,
+    ingestors: int = 1,
+    prepare: Callable[[str], Awaitable[None]] | None = None,
+) -> Run:
+    """Start the pipeline on a fresh database and topic, send, and wait until all is stored."""
+    run = Run()
+    folder = running.folder / name
+    folder.mkdir()
+    folder.chmod(0o755)
+    documents = f'[redaction]\ndocuments = [{{path = "{EXAMPLE_DOCUMENT.resolve()}", envelope = "result"}}]'
+    pipeline = _Pipeline(
+        folder,
+        await running.database(name.replace("-", "_")),
+        bootstrap=running.kafka.bootstrap,
+        topic=f"{name}-",
+        documents=documents,
+    )
+    pipeline.partitions = partitions
+    if prepare is not None:
+        await prepare(pipeline.database.admin_dsn)
+    try:
+        await pipeline.start(ingestors)
+        assert pipeline.collector is not None
+        pids = {"collector": [pipeline.collector.pid], "ingestor": [each.pid for each in pipeline.ingestors]}
+        pids |= {"kafka": [running.kafka.pid or 0], "postgres": [running.postmaster_pid]}
+        lines = Lines(seed=len(name))
+        warm = Sender(pipeline.socket, lines, Run())
+        await warm.send(time.monotonic() + 3, pairs_per_s and pairs_per_s / _BATCH)
+        lines.sampled.clear()
+        await _run(pipeline, lines, run, pids, seconds, pairs_per_s)
+    finally:
+        await pipeline.stop()
+    return run
+
+
+async def _run(
+    pipeline: Pipeline,
+    lines: Lines,
+    run: Run,
+    pids: dict[str, list[int]],
+    seconds: float,
+    pairs_per_s: int | None,
+) -> None:
+    await _stored(pipeline)
+    async with administrator(pipeline.database.admin_dsn) as connection:
+        before = int(await connection.fetchval("SELECT count(*) FROM auditap.audit_records"))
+        began = time.monotonic()
+        cpu = {name: sum(map(cpu_s, each)) for name, each in pids.items()} | {"sender": time.process_time()}
+        watching = asyncio.create_task(watch(connection, lines, run))
+        sender = Sender(pipeline.socket, lines, run)
+        await sender.send(began + seconds, pairs_per_s and pairs_per_s / _BATCH)
+        await _stored(pipeline, before + run.sent)
+        run.storing_s = time.monotonic() - began
+        run.cpu_s = {name: sum(map(cpu_s, each)) - cpu[name] for name, each in pids.items()}
+        run.cpu_s["sender"] = time.process_time() - cpu["sender"]
+        run.peak_mb = {name: max(map(peak_mb, each)) for name, each in pids.items()}
+        await asyncio.sleep(1)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    async with administrator(pipeline.database.admin_dsn) as connection:
+        run.stored = int(await connection.fetchval("SELECT count(*) FROM auditap.audit_records")) - before
+    assert run.stored == run.sent, (run.stored, run.sent)
+
+
+async def _stored(pipeline: Pipeline, wanted: int | None = None) -> None:
+    """Return once the ingestors have stored so many, or no more come."""
+    deadline, last = time.monotonic() + _SETTLE_S_MAX, -1
+    while time.monotonic() < deadline:
+        found = sum([int(await each.metric("auditap_records_stored_total")) for each in pipeline.ingestors])
+        if (wanted is not None and found >= wanted) or (wanted is None and found == last):
+            return
+        last = found
+        await asyncio.sleep(0.2 if wanted is not None else 1)
+
+
+def report(runs: dict[str, Run]) -> str:
+    rows = [
+        [
+            name,
+            f"{run.stored:,}",
+            f"{run.sent / run.sending_s:,.0f}",
+            f"{run.rate:,.0f}",
+            run.latency(0.5),
+            run.latency(0.99),
+        ]
+        for name, run in runs.items()
+    ]
+    head = ["", "pairs, none lost", "accepted/s", "stored/s, to the last row", "p50 ms", "p99 ms"]
+    parts = list(next(iter(runs.values())).cpu_s)
+    costs = [
+        [
+            name,
+            *(f"{run.cpu_s[part] / run.sent * 1e6:.1f}" for part in parts),
+            f"{sum(run.cpu_s.values()) / run.sent * 1e6:.0f}",
+        ]
+        for name, run in runs.items()
+    ]
+    named = ["collector", "ingestor", "kafka"]
+    memory = [[name, *(f"{run.peak_mb[part]:,.0f}" for part in named)] for name, run in runs.items()]
+    return "\n\n".join(
+        (
+            "Latency is from the capture to a row that a query finds, looked for every 50 ms, of one pair in two hundred.",
+            table(head, rows),
+            "CPU µs a pair, by process:",
+            table(["", *parts, "together"], costs),
+            "Peak memory in MB, by process (of several ingestors the largest):",
+            table(["", *named], memory),
+        )
+    )
+
+
+async def measure(seconds: float) -> str:
+    async with servers() as running:
+        runs = {
+            "as fast as it is taken": await measured(running, "maximum", seconds=seconds, pairs_per_s=None),
+            "10,000 pairs/s": await measured(running, "steady", seconds=seconds, pairs_per_s=10_000),
+        }
+    return f"{seconds:.0f} s each, 4 partitions, one collector, one ingestor.\n\n" + report(runs)
+
+
+def run(seconds: float = 60) -> None:
+    configure_logs("warning", "json")
+    write_section("(c) End to end", asyncio.run(measure(seconds)))
+
+
+def main() -> None:
+    options: Any = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--seconds", type=float, default=60)
+    run(options.parse_args().seconds)
+
+
+if __name__ == "__main__":
+    os.chdir(BENCH.parent)
+    main()
