@@ -114,7 +114,8 @@ async def measure() -> str:
             rounds.append((at(plain_us, 0.5), at(tapped_us, 0.5), at(plain_us, 0.99), at(tapped_us, 0.99)))
         stats = tapped.stats
         tapped.close()
-        await child.communicate()
+        child.kill()
+        await child.wait()
     added = [
         (tapped_50 - plain_50, tapped_99 - plain_99)
         for plain_50, tapped_50, plain_99, tapped_99 in rounds[1:]

@@ -11,11 +11,12 @@ from typing import Any
 
 from auditap.accept import RedactingSink
 from gateway_tap import collector
+from redactor.fast_path import FastPath
 from redactor.redact import Redactor
 from schemas.capture import Capture
 from tests.canary.fault_names import CALLBACK, ENDPOINT, REDACTOR, SINK
 
-_event = Redactor._event
+_event, _fast_event = Redactor._event, FastPath.event
 _accept = RedactingSink.accept
 _post = collector._Collector.post_captures
 
@@ -42,6 +43,12 @@ def _failing_event(self: Redactor, capture: Capture, event_id: str) -> Any:
     return _event(self, capture, event_id)
 
 
+def _failing_fast_event(self: FastPath, capture: Capture, event_id: str) -> bytes | None:
+    if _tap(capture) == REDACTOR:
+        _fail(_everything(capture))
+    return _fast_event(self, capture, event_id)
+
+
 async def _failing_accept(self: RedactingSink, captures: Any, received_ms: int, refused: Any = ()) -> None:
     for _, capture in captures:
         if _tap(capture) == SINK:
@@ -59,5 +66,6 @@ async def _failing_post(self: Any, request: Any) -> Any:
 
 
 Redactor._event = _failing_event  # type: ignore[method-assign]
+FastPath.event = _failing_fast_event  # type: ignore[method-assign]
 RedactingSink.accept = _failing_accept  # type: ignore[method-assign]
 collector._Collector.post_captures = _failing_post  # type: ignore[method-assign]
