@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -29,6 +30,9 @@ _T = TypeVar("_T")
 _INTERVALS_MS = {"hour": 3_600_000, "day": 86_400_000, "month": 31 * 86_400_000}
 _SMALL_BATCH_BYTES = 1 << 20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_MS = 86_400_000
+# Further ahead `auditap.ensure_partitions` makes none.
+_PARTITIONS_AHEAD_MS = 370 * _DAY_MS
 _REFUSALS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 # A connection that was cut while it was idle, which shows at its first use.
 _CUT = (
@@ -107,7 +111,9 @@ class PostgresLogDatabase:
         """Return one page; see the port."""
 
         async def read(connection: PoolConnectionProxy) -> Page:
-            found = await find_ids(_Statements(connection), query, await self._limits_on(connection))
+            found = await find_ids(
+                _Statements(connection), _within_the_log(query), await self._limits_on(connection)
+            )
             records, cut = await self._whole(connection, query.accounts, found.ids)
             return Page(records, UUID(records[-1].id) if cut else found.after)
 
@@ -117,7 +123,11 @@ class PostgresLogDatabase:
         """Return the ids of one page; see the port."""
 
         async def read(connection: PoolConnectionProxy) -> Sequence[UUID]:
-            return (await find_ids(_Statements(connection), query, await self._limits_on(connection))).ids
+            return (
+                await find_ids(
+                    _Statements(connection), _within_the_log(query), await self._limits_on(connection)
+                )
+            ).ids
 
         return await self._read(read)
 
@@ -297,6 +307,12 @@ def _near(ids: Sequence[UUID], span_ms: int) -> Sequence[UUID]:
     """Return the first of sorted ids, as many as lie within a span of time."""
     first_ms = id_ms(ids[0].hex)
     return [each for each in ids if abs(id_ms(each.hex) - first_ms) < span_ms]
+
+
+def _within_the_log(query: ListQuery) -> ListQuery:
+    """Return the query without time for which there can be no partition yet: clients ask until the year 9999."""
+    ahead_ms = time.time_ns() // 1_000_000 + _PARTITIONS_AHEAD_MS
+    return replace(query, before_ms=min(query.before_ms, ahead_ms))
 
 
 class _Statements:

@@ -512,6 +512,25 @@ async def test_a_statement_beyond_its_time_limit_is_retryable(
         await hasty.stop()
 
 
+@pytest.mark.parametrize("direction", Direction)
+async def test_a_range_until_9999_is_read_to_its_end(
+    audit_database: AuditDatabase, stored_log: StoredLog, direction: Direction
+) -> None:
+    await stored_log.add([record(NOON_MS, account_id=A)])
+    settings = LogApiConfig(cursor_key=b"k" * 32, statement_timeout_ms=5_000, page_time_ms=5_000)
+    reader = PostgresLogDatabase(audit_database.reader_dsn, settings)
+    await reader.start()
+    try:
+        until_9999_ms = 253_402_300_799_000
+        page = await reader.page(asked(before_ms=until_9999_ms, direction=direction))
+        nothing = await reader.page(asked(since_ms=NOON_MS + 1, before_ms=until_9999_ms, direction=direction))
+    finally:
+        await reader.stop()
+    assert (len(page.records), page.after) == (1, None)
+    # Without a bound this would go on until the time is up, and say so with a cursor.
+    assert (nothing.records, nothing.after) == ([], None)
+
+
 async def test_the_reader_cannot_write(postgres_log: PostgresLogDatabase) -> None:
     assert postgres_log._pool is not None
     async with postgres_log._pool.acquire() as connection:
