@@ -17,7 +17,7 @@ FROM auditap.audit_records WHERE tap_id = $1 GROUP BY tap_seq
 """
 _NOTED = "SELECT lower(run) AS first, upper(run) AS until FROM auditap.tap_epochs, unnest(seen) AS run WHERE tap_id = $1"
 _REPORTED = "SELECT coalesce(sum(count), 0) FROM auditap.completeness_gaps WHERE tap_id = $1"
-_BURIED = "SELECT event, reason FROM auditap.dead_letters WHERE position($1::bytea IN event) > 0"
+_BURIED = "SELECT event, reason FROM auditap.dead_letters WHERE position($1::bytea IN event) > 0 AND state <> 'stored'"
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ async def _kept(system: System, load: Load) -> int:
     """About how many captures of the load are stored or buried: quick to count."""
     rows = await system.pipeline.fetch(
         "SELECT (SELECT count(*) FROM auditap.audit_records WHERE tap_id = $1)"
-        " + (SELECT count(*) FROM auditap.dead_letters WHERE position($2::bytea IN event) > 0)",
+        " + (SELECT count(*) FROM auditap.dead_letters WHERE position($2::bytea IN event) > 0 AND state <> 'stored')",
         load.tap,
         load.tap.encode(),
     )

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.faults.conftest import Weather
+from tests.faults.ledger import count
 from tests.faults.system import System, wrong_clock
 
 _HOUR_S = 3_600
@@ -45,8 +46,11 @@ async def test_a_collector_with_a_wrong_clock_loses_nothing(weather: Weather, ah
 
 
 @pytest.mark.parametrize("ahead_s", [_HOUR_S, -_HOUR_S])
-async def test_an_ingestor_with_a_wrong_clock_loses_nothing(weather: Weather, ahead_s: int) -> None:
-    """One that is behind takes everything to be ahead: it buries it, and it can be retried."""
+async def test_an_ingestor_with_a_wrong_clock_loses_nothing(
+    weather: Weather, system: System, ahead_s: int
+) -> None:
+    """One that is behind takes everything to be ahead and buries it: retried, all of it becomes records."""
+    load = system.load()
 
     @asynccontextmanager
     async def wrong(system: System) -> AsyncIterator[None]:
@@ -57,5 +61,12 @@ async def test_an_ingestor_with_a_wrong_clock_loses_nothing(weather: Weather, ah
         assert await late.stop() == 0
         await system.pipeline.start_ingestor()
 
-    found = await weather(wrong, 4)
+    found = await weather(wrong, 4, load)
     assert set(found.reasons) == ({"clock_ahead"} if ahead_s < 0 else set())
+
+    retry = system.pipeline.process("dead-letters", "retry", "--reason", "clock_ahead")
+    await retry.start(None)
+    await retry.wait()
+    after = await count(system, load)
+    assert after.balanced, after
+    assert after.records == found.accepted
