@@ -206,6 +206,15 @@ async def test_no_lease_runs_out_while_nothing_is_ingested(ledger: Ledger) -> No
     assert await ledger.complete_before() == tap.started_ms + 100 - WAITS.settle_ms
 
 
+async def test_a_collector_s_clock_that_is_ahead_ends_no_lease_and_lengthens_none(ledger: Ledger) -> None:
+    tap, ahead_ms = Tap(), now_ms() + 3_600_000
+    await ledger.note(tap.heartbeat(0, now_ms()), clock(ahead_ms))
+    assert await ledger.gaps() == []
+    await ledger.note(tap.heartbeat(0, now_ms(), received_ms=ahead_ms))
+    until_ms = await ledger.connection.fetchval("SELECT lease_until_ms FROM auditap.tap_epochs")
+    assert until_ms <= now_ms() + LEASE_MS
+
+
 async def test_the_next_start_says_how_far_a_killed_one_had_counted(ledger: Ledger) -> None:
     tap = Tap()
     await ledger.store.store(tap.records(1, 8))
