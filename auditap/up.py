@@ -55,6 +55,7 @@ from schemas.identity import rfc3339_ms
 
 logger = structlog.get_logger("up")
 _WATCH_AGAIN_S = 5
+_DAY_MS = 86_400_000
 _TOKEN_DAYS = 365
 _TOKEN_DAYS_LEFT_MIN = 1
 _Run = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
@@ -218,7 +219,13 @@ def _write_private(path: Path, text: str) -> None:
 
 def _first_record(console: Console, settings: Settings, token: str, began: float) -> _Run:
     """Return what waits for the first record of this run and shows it."""
-    span = {"since": rfc3339_ms(int(began * 1000)), "before": "9999-01-01", "limit": "1", "direction": "asc"}
+    since_ms = int(began * 1000)
+    span = {
+        "since": rfc3339_ms(since_ms),
+        "before": rfc3339_ms(since_ms + _DAY_MS),
+        "limit": "1",
+        "direction": "asc",
+    }
     headers = {"Authorization": f"Bearer {token}"}
 
     async def run(stop: asyncio.Event) -> None:

@@ -152,6 +152,8 @@ class SummaryQuery:
     bounds_ms: tuple[int, ...]
     field: Field
     conditions: tuple[Condition, ...] = ()
+    of_trends: bool = False
+    """From the hours that the watcher counted, instead of the records."""
 
 
 class Statement(NamedTuple):

@@ -131,7 +131,11 @@ class Requests:
             raise UnfitParameter("bucket")
         bounds = (since_ms, *inner, before_ms) if since_ms < before_ms else (since_ms, since_ms)
         field = Field(parameters.get("by", Field.ACTION_TYPE))
-        return SummaryQuery(accounts, bounds, field, self.conditions(parameters))
+        conditions = self.conditions(parameters)
+        of_trends = parameters.get("source") == "trends"
+        if of_trends and (conditions or since_ms % _HOUR_MS or before_ms % _HOUR_MS):
+            raise UnfitParameter("source")
+        return SummaryQuery(accounts, bounds, field, conditions, of_trends)
 
     def alerts(self, account: str, parameters: Parameters) -> AlertQuery:
         """Return what a list of alerts asks for: one more than a page holds."""

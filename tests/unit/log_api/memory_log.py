@@ -32,6 +32,7 @@ class MemoryLog:
     def __init__(self, page_bytes_max: int = 1 << 20) -> None:
         self.rows: dict[UUID, dict[str, Any]] = {}
         self.tokens: dict[bytes, Token] = {}
+        self.trends: list[dict[str, Any]] = []
         self.raised: dict[UUID, dict[str, Any]] = {}
         self.token_lookups = 0
         self.complete_ms: int | None = None
@@ -79,6 +80,8 @@ class MemoryLog:
 
     async def counts(self, query: SummaryQuery) -> Sequence[Count]:
         self._check()
+        if query.of_trends:
+            return self._trend_counts(query)
         counted: Counter[tuple[int, str | None]] = Counter()
         for row in self.rows.values():
             bucket = bisect(query.bounds_ms, id_ms(row["id"].hex)) - 1
@@ -88,6 +91,14 @@ class MemoryLog:
                 and all(_meets(row, condition) for condition in query.conditions)
             ):
                 counted[bucket, row[query.field]] += 1
+        return [Count(bucket, value, count) for (bucket, value), count in counted.items()]
+
+    def _trend_counts(self, query: SummaryQuery) -> Sequence[Count]:
+        counted: Counter[tuple[int, str | None]] = Counter()
+        for row in self.trends:
+            bucket = bisect(query.bounds_ms, row["hour_ms"]) - 1
+            if row["account_id"] in query.accounts and 0 <= bucket < len(query.bounds_ms) - 1:
+                counted[bucket, row[query.field]] += row["events"]
         return [Count(bucket, value, count) for (bucket, value), count in counted.items()]
 
     async def alerts(self, query: AlertQuery) -> Sequence[dict[str, Any]]:

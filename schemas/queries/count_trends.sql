@@ -1,0 +1,12 @@
+-- A summary from the hours that the watcher counted. $1 accounts; $2 bounds (Unix ms, at whole hours); $3 the field.
+SELECT width_bucket(hour_ms, $2::bigint[]) AS bucket,
+    CASE $3::text
+        WHEN 'action_type' THEN action_type
+        WHEN 'action_result' THEN action_result
+        WHEN 'resource_product' THEN resource_product
+        WHEN 'actor_id' THEN actor_id
+    END AS value,
+    sum(events)::bigint AS count
+FROM auditap.trends
+WHERE account_id = ANY ($1) AND hour_ms >= ($2::bigint[])[1] AND hour_ms < ($2::bigint[])[cardinality($2::bigint[])]
+GROUP BY 1, 2
