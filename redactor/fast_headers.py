@@ -87,16 +87,18 @@ class FastHeaders:
     ) -> tuple[bytes, str | None]:
         """Return an actor's JSON text and the account in the headers; remember them if every value was kept."""
         found = _encode(actor), known.account_id
-        kept = [value for value in (*known.of_actor, known.account_id) if value is not None]
-        is_bearable = sum(map(len, kept)) <= _VALUE_CHARS_MAX
+        kept = sum(value is not None for value in (*known.of_actor, known.account_id))
+        written = shape.actor(headers)
+        # As they were written: spaces around them are remembered with them.
+        chars = sum(map(len, written)) if isinstance(written, tuple) else len(written or "")
         if (
-            is_bearable
-            and len(kept) == shape.actor_values
+            chars <= _VALUE_CHARS_MAX
+            and kept == shape.actor_values
             and (address is None) == (actor.ip_address is None)
         ):
             if len(self.actors) >= _VALUES_MAX:
                 self.actors.clear()
-            self.actors[shape.number, address, shape.actor(headers)] = found
+            self.actors[shape.number, address, written] = found
         return found
 
     def user_agent(self, value: str) -> bytes:

@@ -36,7 +36,7 @@ _ORIGINS_MAX: Final = 1_024
 _ORIGIN_CHARS_MAX: Final = 256
 _RECIPES_MAX: Final = 128  # of one path and all its methods and statuses
 _CONTENT_TYPES_MAX: Final = 16
-_RECEIPTS_MAX: Final = 1_024
+_RECEIPTS_MAX: Final = 8_192
 _SECONDS_MAX: Final = 4_096
 _YEAR_10000_S: Final = 253_402_300_800
 _ID_CHARS_MAX: Final = 512
@@ -126,9 +126,9 @@ class _Recipe:
         self.replaced = tuple((at, text) for at, text in enumerate(texts or ()) if text is not None)
         self.records_query = governing.records_query(strict=strict)
         self.base_length = governing.base_length
-        # Before the base path stands what is before the path's first slash: nothing.
+        # Before the base path stands what is before the path's first slash: nothing. Of use for literal ones alone.
         self.base_chars = sum(len(each) + 1 for each in segments[1 : self.base_length + 1])
-        self.is_path_rewritten = texts is None or bool(self.replaced)
+        self.is_path_rewritten = texts is None or bool(self.replaced) or not governing.has_literal_base
         # Counted with the base path and the nothing before it; what is not recorded names nothing.
         account, zone, resource = (
             None if at is None or texts is None or texts[at] is not None else at + self.base_length + 1
@@ -141,7 +141,6 @@ class _Recipe:
             and governing.facts.action_type == "create"
         )
         self._lay_out(method, status)
-        self._receipts: dict[tuple[Outcome, Outcome], bytes] = {}
 
     def _lay_out(self, method: str, status: int) -> None:
         facts = self.governing.facts
@@ -159,20 +158,14 @@ class _Recipe:
 
     def receipt(self, request: Outcome, response: Outcome) -> bytes:
         """Return the receipt's JSON text, its name before it and the tap's behind."""
-        found = self._receipts.get((request, response))
-        if found is None:
-            governing = self.governing
-            receipt = Receipt(
-                document=governing.digest,
-                operation=governing.id,
-                request=_receipt(request),
-                response=_receipt(response),
-            )
-            found = b',"receipt":' + _encode(receipt) + b',"tap":'
-            if len(self._receipts) >= _RECEIPTS_MAX:
-                self._receipts.clear()
-            self._receipts[request, response] = found
-        return found
+        governing = self.governing
+        receipt = Receipt(
+            document=governing.digest,
+            operation=governing.id,
+            request=_receipt(request),
+            response=_receipt(response),
+        )
+        return b',"receipt":' + _encode(receipt) + b',"tap":'
 
 
 def _receipt(outcome: Outcome) -> BodyReceipt:
@@ -211,6 +204,7 @@ class FastPath:
         self._tables: dict[int, State] = {}
         self._seconds: dict[int, bytes] = {}
         self._owners: dict[str, bytes] = {}
+        self._receipts: dict[tuple[_Recipe, Outcome, Outcome], bytes] = {}
 
     def event(self, capture: Capture, event_id: str) -> bytes | None:  # noqa: PLR0911  each doubt ends it
         """Return the audit event's JSON text; None where the general way must be taken.
@@ -310,7 +304,8 @@ class FastPath:
                 b"" if answer[0] is None else b'"response":' + answer[0] + b",",
                 recipe.after_bodies,
                 zone or b"{}",
-                recipe.receipt(asking[1], answer[1]),
+                self._receipts.get((recipe, asking[1], answer[1]))
+                or self._receipt(recipe, asking[1], answer[1]),
                 _tap(capture),
             )
         )
@@ -428,6 +423,13 @@ class FastPath:
             self._owners.clear()
         known = self._owners[value] = b'{"id":' + _encode(kept) + b"}"
         return known
+
+    def _receipt(self, recipe: _Recipe, request: Outcome, response: Outcome) -> bytes:
+        """Return the text of a receipt, and remember it. Counts are as many as people send: so all recipes share."""
+        if len(self._receipts) >= _RECEIPTS_MAX:
+            self._receipts.clear()
+        found = self._receipts[recipe, request, response] = recipe.receipt(request, response)
+        return found
 
     def _second(self, second: int) -> bytes | None:
         """Return a Unix time as it is written, without its end; None for one beyond what calendars write."""

@@ -28,6 +28,8 @@ class Governing:
     ) -> None:
         self._operations = tuple(operations)
         self._bases = [route.base_length for route in routes]
+        self._has_literal_base = all(rank == LITERAL for rank in routes[0].ranks[: self._bases[0]])
+        self._tied: dict[tuple[int, ...], Media] = {}
         self._uri_bytes_max = config.limits.uri_bytes_max
         declared = [each.operation for each in operations]
         self.id = "|".join(dict.fromkeys(each.id for each in declared))
@@ -46,6 +48,11 @@ class Governing:
     def base_length(self) -> int:
         """How many segments the base path has, of the first that governs."""
         return self._bases[0]
+
+    @property
+    def has_literal_base(self) -> bool:
+        """Whether the base path, of the first that governs, is the same text for every pair."""
+        return self._has_literal_base
 
     @property
     def positions(self) -> tuple[int | None, int | None, int | None]:
@@ -130,12 +137,17 @@ class Governing:
         if reasons:
             return min(reasons, key=_REASONS.index)
         media = [each for each in found if isinstance(each, Media)]
-        if len(media) == 1:
-            return media[0]
-        fields = reduce(FormFields.beside, (each.fields for each in media))
-        return Media(
-            Every(tuple(each.plan for each in media)), _agreed([each.envelope for each in media]), fields
-        )
+        return media[0] if len(media) == 1 else self._all_of(media)
+
+    def _all_of(self, media: Sequence[Media]) -> Media:
+        """Return what all of these keep; the same again for the same ones, which the operations hold."""
+        key = tuple(map(id, media))
+        found = self._tied.get(key)
+        if found is None:
+            fields = reduce(FormFields.beside, (each.fields for each in media))
+            plan = Every(tuple(each.plan for each in media))
+            found = self._tied[key] = Media(plan, _agreed([each.envelope for each in media]), fields)
+        return found
 
 
 def _is_recorded_alike(segment: PathSegment) -> bool:

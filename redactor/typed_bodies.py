@@ -36,6 +36,7 @@ from redactor.wellformed import Json, JsonInteger, JsonNumber, Unusable, read_js
 
 _NESTING_MAX = 12  # deeper parts of a plan are read generally
 _TYPES_MAX = 20_000  # of one process
+_TYPES_OF_BODY_MAX = 1_000  # schemas that refer to each other are typed anew on each way to them
 _FIELDS_MAX = 400  # of one object
 _LINKS_MAX = 64
 _EXACT_TYPES: dict[type, type] = {str: str, bool: bool, JsonInteger: int}
@@ -346,11 +347,14 @@ class BodyTypes:
         self._alive: list[Plan] = []
         self._open: set[int] = set()
         self._cuts = 0
+        self._made = 0
+        self._made_max = 0
 
     def body(self, plan: Plan, envelope: str | None) -> TypedBody | None:
         """Return the typed reading of a body's root; None where the general way is the better one."""
         key = id(plan), envelope
         if key not in self._bodies:
+            self._made_max = min(self._made + _TYPES_OF_BODY_MAX, _TYPES_MAX)
             self._alive.append(plan)
             self._bodies[key] = self._body(plan, envelope)
         return self._bodies[key]
@@ -386,9 +390,10 @@ class BodyTypes:
     def _typed(self, plan: Plan) -> _Part | None:
         if isinstance(plan, Scalar):
             return _scalar(plan)
-        if id(plan) in self._open or len(self._open) >= _NESTING_MAX or len(self._alive) > _TYPES_MAX:
+        if id(plan) in self._open or len(self._open) >= _NESTING_MAX or self._made >= self._made_max:
             self._cuts += 1
             return None
+        self._made += 1
         self._open.add(id(plan))
         try:
             if isinstance(plan, Array) and not plan.slots:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cramjam
+import msgspec
 import pytest
 
 from redactor.config import DocumentConfig, RedactionConfig
@@ -497,3 +498,106 @@ def test_a_denial_on_further_elements_is_heard_beside_items(keyword: str) -> Non
     elements = {"type": "array", "items": M}
     assert kept({**elements, keyword: D}, ["SECRET"]) is None
     assert kept({**elements, keyword: False}, ["k"]) == kept({**elements, keyword: S}, ["k"]) == ["k"]
+
+
+@pytest.mark.parametrize("server", ["/{tenant}/v1", "https://a.com/{tenant}/v1"])
+def test_a_base_path_of_varying_length_is_never_recorded(server: str) -> None:
+    described = document(an_object(p=M), servers=[{"url": server}])
+    described["paths"]["/x/{id}"] = described["paths"].pop("/x")
+    one = redactor(described)
+    for tenant in ("a", "SECRET", "b", "S"):
+        assert event(one, {"p": "k"}, f"/{tenant}/v1/x/7").raw.uri == "/x/7"
+
+
+def test_schemas_that_all_refer_to_each_other_are_typed_in_bounded_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = []
+    make = msgspec.defstruct
+
+    def counted(*arguments: Any, **keywords: Any) -> Any:
+        made.append(1)
+        assert len(made) < 10_000
+        return make(*arguments, **keywords)
+
+    monkeypatch.setattr(msgspec, "defstruct", counted)
+    names = [f"S{number}" for number in range(12)]
+    others = {name: {"$ref": f"#/components/schemas/{name}"} for name in names}
+    schemas = {name: an_object(v=M, **others) for name in names}
+    assert kept(others["S0"], {"v": "k", "S1": {"S2": {"v": "l"}}}, schemas) == {
+        "v": "k",
+        "S1": {"S2": {"v": "l"}},
+    }
+    assert len(made) > 10
+
+
+def memory_of(one: Redactor) -> int:
+    """Return what a redactor's fast way holds, in things and characters, of whatever kind."""
+    seen: set[int] = set()
+    waiting: list[Any] = [one._fast]
+    size = 0
+    while waiting:
+        found = waiting.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        size += len(found) if isinstance(found, str | bytes) else 1
+        if isinstance(found, dict):
+            waiting += [*found.keys(), *found.values()]
+        elif isinstance(found, list | tuple | set | frozenset):
+            waiting += found
+        elif type(found).__module__.startswith("redactor."):
+            slots = [slot for kind in type(found).__mro__ for slot in getattr(kind, "__slots__", ())]
+            waiting += [getattr(found, slot, None) for slot in slots]
+            waiting += vars(found).values() if hasattr(found, "__dict__") else []
+    return size
+
+
+def test_content_types_of_operations_that_tie_are_not_remembered_without_end() -> None:
+    schema = an_object(p=M)
+    operation = {"responses": {"200": {"content": {"application/*+json": {"schema": schema}}}}}
+    paths = {path: {"post": operation} for path in ("/a/{x}/c", "/{y}/b/c")}
+    one = redactor({**document(schema), "paths": paths})
+
+    def send(number: int) -> None:
+        headers: Headers = {"content-type": f"application/x{number}+json; a={number}"}
+        pair = Capture(CapturedRequest("POST", "/a/b/c"), CapturedResponse(200, headers, '{"p": "k"}'))
+        value = one.redact(pair, EVENT_ID)
+        assert value is not None
+        assert decode_event(value).receipt.response.kept == 1
+
+    for number in range(20):
+        send(number)
+    before = memory_of(one)
+    for number in range(20, 120):
+        send(number)
+    assert memory_of(one) == before
+
+
+def test_spaces_around_a_header_are_not_remembered_with_it() -> None:
+    one = redactor(document(an_object(p=M)))
+
+    def send(number: int) -> None:
+        headers: Headers = {"x-actor-id": f"a{number}" + " " * 10_000, "x-account-id": "b"}
+        value = one.redact(Capture(CapturedRequest("POST", "/x"), CapturedResponse(200, headers)), EVENT_ID)
+        assert value is not None
+        assert decode_event(value).actor.id == f"a{number}"
+
+    send(0)
+    before = memory_of(one)
+    for number in range(1, 20):
+        send(number)
+    assert memory_of(one) < before + 10_000
+
+
+def test_counts_of_scalars_are_not_remembered_for_each_operation_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("redactor.fast_path._RECEIPTS_MAX", 10)
+    described = document({"type": "array", "items": M})
+    described["paths"] = {f"/x{number}": described["paths"]["/x"] for number in range(8)}
+    one = redactor(described)
+    for number in range(8):
+        for count in range(1, 8):
+            event(one, ["k"] * count, f"/x{number}")
+    assert len(one._fast._receipts) <= 10
