@@ -250,6 +250,19 @@ async def revoked_in_the_middle(system: System) -> AsyncIterator[None]:
     assert await system.end_ingestor(-1, signal.SIGTERM) == 0
 
 
+@asynccontextmanager
+async def ingestors_killed_in_the_middle(system: System) -> AsyncIterator[None]:
+    """They end with batches in their hands that no transaction has stored."""
+    count = len(system.ingestors)
+    async with postgres_locked(system):
+        await asyncio.sleep(1.5)
+        for _ in range(count):
+            await system.end_ingestor(0, signal.SIGKILL)
+    yield
+    for _ in range(count):
+        await system.pipeline.start_ingestor()
+
+
 def enrichment(mode: str) -> Inflict:
     @asynccontextmanager
     async def inflict(system: System) -> AsyncIterator[None]:
@@ -295,6 +308,7 @@ FAULTS = (
     Fault("deadlocks and serialization failures", postgres_conflicts, 2, 15),
     Fault("the table locked", postgres_locked, 2, 20),
     Fault("partitions taken away in the middle of a batch", revoked_in_the_middle, 1, 15),
+    Fault("ingestors killed in the middle of a batch", ingestors_killed_in_the_middle, 0, 10),
     Fault("enrichment hung", enrichment("hung"), 2, 15),
     Fault("enrichment failing", enrichment("failing"), 2, 15),
     Fault("enrichment slow", enrichment("slow"), 2, 15),

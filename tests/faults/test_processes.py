@@ -26,6 +26,7 @@ from tests.faults.system import System
         (faults.ingestor_terminated, 0.5),
         (faults.all_ingestors_killed, 1),
         (faults.revoked_in_the_middle, 1),
+        (faults.ingestors_killed_in_the_middle, 0),
     ],
 )
 async def test_an_end_under_load_loses_nothing(weather: Weather, inflict: Inflict, lasting_s: float) -> None:
