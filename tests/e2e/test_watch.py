@@ -101,3 +101,22 @@ async def test_every_incident_is_told_once_though_the_watcher_is_killed_twice(
     delivered = await pipeline.fetch("SELECT count(*) FROM auditap.alert_deliveries")
     assert delivered[0][0] == 40
     assert await watcher.stop() == 0
+
+
+async def test_a_watcher_that_stands_still_keeps_no_record_back(
+    pipeline: Pipeline, publisher: KafkaPublisher, topic_prefix: str
+) -> None:
+    events = 2_000
+    stream = PlantedStream(events, int(time.time() * 1000) - 3_700_000)
+    watcher = await started(pipeline, topic_prefix)
+    ingestor = await pipeline.start_ingestor()
+    os.kill(watcher.pid, signal.SIGSTOP)
+    try:
+        await publisher.publish([encoded(one) for one in stream.events])
+        assert await pipeline.until_settled(events) == (events, 0)
+        assert await ingestor.metric("auditap_records_stored_total") == events
+        assert await watched(pipeline) < events
+    finally:
+        os.kill(watcher.pid, signal.SIGCONT)
+    await reaches(pipeline, events, watcher)
+    assert await raised(pipeline) == stream.expected
