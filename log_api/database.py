@@ -17,7 +17,7 @@ from log_api.config import LogApiConfig
 from log_api.listing import ListQuery, Statement, SummaryQuery, summary_statement
 from log_api.ports import AlertQuery, Count, Token
 from log_api.records import AuditRecord, Page, Row, audit_record, body_bytes
-from log_api.walk import TimeLimits, find_ids, spans
+from log_api.walk import Ids, TimeLimits, find_ids, spans
 from schemas.alert import alert_document
 from schemas.errors import RetryableError, StartupError
 from schemas.identity import first_id_at, id_ms
@@ -111,9 +111,7 @@ class PostgresLogDatabase:
         """Return one page; see the port."""
 
         async def read(connection: PoolConnectionProxy) -> Page:
-            found = await find_ids(
-                _Statements(connection), _within_the_log(query), await self._limits_on(connection)
-            )
+            found = await self._found(connection, query)
             records, cut = await self._whole(connection, query.accounts, found.ids)
             return Page(records, UUID(records[-1].id) if cut else found.after)
 
@@ -123,11 +121,7 @@ class PostgresLogDatabase:
         """Return the ids of one page; see the port."""
 
         async def read(connection: PoolConnectionProxy) -> Sequence[UUID]:
-            return (
-                await find_ids(
-                    _Statements(connection), _within_the_log(query), await self._limits_on(connection)
-                )
-            ).ids
+            return (await self._found(connection, query)).ids
 
         return await self._read(read)
 
@@ -251,6 +245,12 @@ class PostgresLogDatabase:
             return False
         return True
 
+    async def _found(self, connection: PoolConnectionProxy, query: ListQuery) -> Ids:
+        limits = await self._limits_on(connection)
+        return await find_ids(
+            _Statements(connection), await _within_the_log(connection, query, limits.span_ms), limits
+        )
+
     async def _limits_on(self, connection: PoolConnectionProxy) -> TimeLimits:
         """Return the limits of a walk, by how the log is divided: a statement touches a bounded number of partitions."""
         if self._span_ms is None:
@@ -312,10 +312,16 @@ def _near(ids: Sequence[UUID], span_ms: int) -> Sequence[UUID]:
     return [each for each in ids if abs(id_ms(each.hex) - first_ms) < span_ms]
 
 
-def _within_the_log(query: ListQuery) -> ListQuery:
-    """Return the query without time for which there can be no partition yet: clients ask until the year 9999."""
-    ahead_ms = time.time_ns() // 1_000_000 + _PARTITIONS_AHEAD_MS
-    return replace(query, before_ms=min(query.before_ms, ahead_ms))
+async def _within_the_log(connection: PoolConnectionProxy, query: ListQuery, span_ms: int) -> ListQuery:
+    """Return the query without time for which there is no partition: clients ask from 1970, and until the year 9999."""
+    now_ms = time.time_ns() // 1_000_000
+    before_ms = min(query.before_ms, now_ms + _PARTITIONS_AHEAD_MS)
+    since_ms = query.since_ms
+    if before_ms - since_ms > span_ms:
+        # No partition at all is nothing at all.
+        oldest_ms = await connection.fetchval(sql_file("oldest_partition"))
+        since_ms = max(since_ms, before_ms if oldest_ms is None else oldest_ms)
+    return replace(query, since_ms=since_ms, before_ms=before_ms)
 
 
 def _trend_statement(query: SummaryQuery) -> Statement:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_interface
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from auditap.child_process import free_port
 from auditap.database import create_token, revoke_token
 from log_api.completeness import Gap
 from log_api.config import LogApiConfig
-from log_api.database import PostgresLogDatabase
+from log_api.database import PostgresLogDatabase, _Statements
 from log_api.listing import (
     EMAIL_PATTERN,
     FILTERS,
@@ -25,10 +26,11 @@ from log_api.listing import (
     Direction,
     Field,
     ListQuery,
+    Statement,
     SummaryQuery,
 )
 from log_api.ports import Count, LogDatabase, Permission, Token
-from log_api.records import Page
+from log_api.records import Page, Row
 from schemas.errors import RetryableError, StartupError
 from schemas.identity import first_id_at
 from schemas.record import Record
@@ -529,6 +531,28 @@ async def test_a_range_until_9999_is_read_to_its_end(
     assert (len(page.records), page.after) == (1, None)
     # Without a bound this would go on until the time is up, and say so with a cursor.
     assert (nothing.records, nothing.after) == ([], None)
+
+
+@pytest.mark.parametrize("direction", Direction)
+async def test_a_range_from_1970_is_read_from_where_the_log_begins(
+    postgres_log: PostgresLogDatabase,
+    stored_log: StoredLog,
+    direction: Direction,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    statements: list[Statement] = []
+    ordinary = _Statements.rows
+
+    async def counted(self: _Statements, statement: Statement, timeout_s: float) -> Sequence[Row]:
+        statements.append(statement)
+        return await ordinary(self, statement, timeout_s)
+
+    monkeypatch.setattr(_Statements, "rows", counted)
+    await stored_log.add([record(NOON_MS, account_id=A)])
+    page = await postgres_log.page(asked(since_ms=0, direction=direction))
+    assert (len(page.records), page.after) == (1, None)
+    # 640 spans of 32 days lie before the log's own.
+    assert len(statements) < 40
 
 
 async def test_the_reader_cannot_write(postgres_log: PostgresLogDatabase) -> None:
