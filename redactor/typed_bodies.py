@@ -39,6 +39,7 @@ _TYPES_MAX = 20_000  # of one process
 _TYPES_OF_BODY_MAX = 1_000  # schemas that refer to each other are typed anew on each way to them
 _FIELDS_MAX = 400  # of one object
 _LINKS_MAX = 64
+_COUNTED_CHARS_MAX = 2_048
 _EXACT_TYPES: dict[type, type] = {str: str, bool: bool, JsonInteger: int}
 _NUMBERS = frozenset({JsonInteger, JsonNumber})
 _NUMBER_STARTS = frozenset(b"-0123456789")
@@ -294,7 +295,9 @@ class TypedBody:
             return None
         if self._holds_integers and "-0" in text and any(each in text for each in _MINUS_ZEROS):
             return None
-        if text.count("{") + text.count("[") > self._depth_max and is_nested_deeper(text, self._depth_max):
+        # Counting is cheaper than measuring, where it is likely to be enough.
+        few = len(text) <= _COUNTED_CHARS_MAX and text.count("{") + text.count("[") <= self._depth_max
+        if not few and is_nested_deeper(text, self._depth_max):
             return None
         if self._enveloped:
             value = value.content
