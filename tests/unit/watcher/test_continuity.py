@@ -45,6 +45,12 @@ def test_a_hole_is_read_again_once() -> None:
     assert taken(held, events(10, 11)) == ([10, 11], {})
 
 
+def test_what_is_kept_is_passed_over_while_reading_goes_back_too() -> None:
+    held = Continuity()
+    taken(held, events(9), at=5)
+    assert taken(held, events(3, 4, 5, 6)) == ([5, 6], {})
+
+
 def test_a_hole_in_the_log_itself_is_passed() -> None:
     held = Continuity()
     assert taken(held, events(9, 10), at=5) == ([], {LANE: 5})
