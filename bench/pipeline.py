@@ -193,10 +193,13 @@ async def measured(
         pids = {"collector": [pipeline.collector.pid], "ingestor": [each.pid for each in pipeline.ingestors]}
         pids |= {"kafka": [running.kafka.pid or 0], "postgres": [running.postmaster_pid]}
         lines = Lines(seed=len(name))
-        warm = Sender(pipeline.socket, lines, Run())
-        await warm.send(time.monotonic() + 3, pairs_per_s and pairs_per_s / _BATCH)
+        warming = Run()
+        await Sender(pipeline.socket, lines, warming).send(
+            time.monotonic() + 3, pairs_per_s and pairs_per_s / _BATCH
+        )
+        await _stored(pipeline, warming.sent)
         lines.sampled.clear()
-        await _run(pipeline, lines, run, pids, seconds, pairs_per_s)
+        await _run(pipeline, lines, run, pids, seconds, pairs_per_s, warming.sent)
     finally:
         await pipeline.stop()
     return run
@@ -209,8 +212,8 @@ async def _run(
     pids: dict[str, list[int]],
     seconds: float,
     pairs_per_s: int | None,
+    warmed: int,
 ) -> None:
-    await _stored(pipeline)
     async with administrator(pipeline.database.admin_dsn) as connection:
         before = int(await connection.fetchval("SELECT count(*) FROM auditap.audit_records"))
         began = time.monotonic()
@@ -218,7 +221,7 @@ async def _run(
         watching = asyncio.create_task(watch(connection, lines, run))
         sender = Sender(pipeline.socket, lines, run)
         await sender.send(began + seconds, pairs_per_s and pairs_per_s / _BATCH)
-        await _stored(pipeline, before + run.sent)
+        await _stored(pipeline, warmed + run.sent)
         run.storing_s = time.monotonic() - began
         run.cpu_s = {name: sum(map(cpu_s, each)) - cpu[name] for name, each in pids.items()}
         run.cpu_s["sender"] = time.process_time() - cpu["sender"]
@@ -231,15 +234,14 @@ async def _run(
     assert run.stored == run.sent, (run.stored, run.sent)
 
 
-async def _stored(pipeline: Pipeline, wanted: int | None = None) -> None:
-    """Return once the ingestors have stored so many, or no more come."""
-    deadline, last = time.monotonic() + _SETTLE_S_MAX, -1
+async def _stored(pipeline: Pipeline, wanted: int) -> None:
+    """Return once the ingestors have stored so many."""
+    deadline = time.monotonic() + _SETTLE_S_MAX
     while time.monotonic() < deadline:
-        found = sum([int(await each.metric("auditap_records_stored_total")) for each in pipeline.ingestors])
-        if (wanted is not None and found >= wanted) or (wanted is None and found == last):
+        stored = [int(await each.metric("auditap_records_stored_total")) for each in pipeline.ingestors]
+        if sum(stored) >= wanted:
             return
-        last = found
-        await asyncio.sleep(0.2 if wanted is not None else 1)
+        await asyncio.sleep(0.2)
 
 
 def report(runs: dict[str, Run]) -> str:
