@@ -93,7 +93,7 @@ class CompiledOperation:
             return ""
         if str(status) in responses.node:
             return str(status)
-        classes = [key for key in (f"{status // 100}XX", f"{status // 100}xx") if key in responses.node]
+        classes = [key for key in responses.node if str(key).upper() == f"{status // 100}XX"]
         if len(classes) > 1:
             self.operation.document.findings.add(responses.pointer, "status_repeated")
             return ""

@@ -97,7 +97,8 @@ def _operation(
     is_alone = ids[declared_id] == 1
     if not (is_id and is_alone):
         document.findings.add(place.pointer, "operation_id_repeated" if is_id else "no_operation_id")
-    item_denied = any(is_denied(item.node) for item in items)
+    root = document.root
+    item_denied = any(map(is_denied, (root, root["paths"], *(item.node for item in items))))
     if any(method in item.node for item in items[:-1]):
         # Beside the path item's `$ref` the operation stands a second time, and nobody says which one holds.
         document.findings.add(items[0].child(method).pointer, "operation_repeated")

@@ -8,14 +8,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from redactor.branches import is_denied, is_marked
+from redactor.branches import SCALAR_KINDS, is_denied, is_marked
 from redactor.compiler import Compiler
-from redactor.document import Place
+from redactor.document import LoadedDocument, Place
 from redactor.operations import LITERAL, TEMPLATED, Operation, Segment
 from redactor.plan import Array, Object, Pattern, Plan, Scalar
+from redactor.said import can_deny
 from redactor.texts import fits_text
 from redactor.url import QueryPair, encode_query, encode_segment
 
+_LOCATIONS = ("path", "query", "header", "cookie")
 _NAMES_KEPT = ("id", "uuid", "identifier", "tag")
 _FOREIGN_TO_SCALARS = frozenset(";")
 _DELIMITERS = frozenset(",|;")
@@ -41,12 +43,23 @@ def parameters_of(operation: Operation, compiler: Compiler) -> list[Parameter]:
     What the path says is denied stays denied. Of declarations that cannot both hold (twice in one list, or beside the
     `$ref` of a path item) all deny, and none grants but what they say alike.
     """
+    return list(_declared(operation, compiler).parameters.values())
+
+
+class _Declared(NamedTuple):
+    """An operation's parameters by place and name."""
+
+    parameters: Mapping[tuple[str, str], Parameter]
+    are_all_read: bool
+    """Whether none is missing: one that cannot be read may be any of them."""
+
+
+def _declared(operation: Operation, compiler: Compiler) -> _Declared:
     found: dict[tuple[str, str], Parameter] = {}
     levels = [
         [each for place in places for each in _listed(operation, place, compiler)]
         for places in (operation.path_items, [operation.place])
     ]
-    # One that cannot be read may be any of them.
     are_all_read = all(each is not None for level in levels for each in level)
     for level in levels:
         rivals: dict[tuple[str, str], list[Parameter]] = {}
@@ -56,7 +69,7 @@ def parameters_of(operation: Operation, compiler: Compiler) -> list[Parameter]:
             denied = any(each.denied for each in several) or (key in found and found[key].denied)
             agree = all(each.place.node == several[0].place.node for each in several)
             found[key] = several[-1]._replace(denied=denied, grants=agree and are_all_read)
-    return list(found.values())
+    return _Declared(found, are_all_read)
 
 
 def _listed(operation: Operation, level: Place, compiler: Compiler) -> list[Parameter | None]:
@@ -70,21 +83,24 @@ def _listed(operation: Operation, level: Place, compiler: Compiler) -> list[Para
     found: list[Parameter | None] = []
     for index in range(len(listed.node)):
         chain = operation.document.follow(listed.child(index))
-        found.append(_parameter(chain, compiler) if chain else None)
+        found.append(_parameter(operation.document, chain, compiler) if chain else None)
         if chain and found[-1] is None:
             operation.document.findings.add(listed.child(index).pointer, "unusable_parameter")
     return found
 
 
-def _parameter(chain: tuple[Place, ...], compiler: Compiler) -> Parameter | None:
+def _parameter(document: LoadedDocument, chain: tuple[Place, ...], compiler: Compiler) -> Parameter | None:
     node = chain[-1].node
     name, location = node.get("name"), node.get("in")
-    if not isinstance(name, str) or not isinstance(location, str):
+    if not isinstance(name, str) or location not in _LOCATIONS:
         return None
     schema = chain[-1].child("schema")
-    denied = any(is_denied(each.node) for each in chain)
+    denied = any(is_denied(each.node) for each in chain) or can_deny(document, node.get("content"))
     if schema.node is not None:
-        denied = denied or compiler.voices(schema).denied
+        voices = compiler.voices(schema)
+        # A path's value stands as a whole: what is denied in a part of it is denied of all.
+        is_whole = location == "path" and not (voices.kinds is not None and voices.kinds <= SCALAR_KINDS)
+        denied = denied or voices.denied or (is_whole and can_deny(document, schema.node))
     return Parameter(name, location, chain[-1], denied, is_marked(node))
 
 
@@ -125,12 +141,14 @@ def path_segments(
     operation: Operation, compiler: Compiler, names_kept: Collection[str], *, strict: bool
 ) -> tuple[PathSegment, ...]:
     """Return how each segment of an operation's path is recorded."""
-    declared = {each.name: each for each in parameters_of(operation, compiler) if each.location == "path"}
+    parameters, are_all_read = _declared(operation, compiler)
+    declared = {name: each for (location, name), each in parameters.items() if location == "path"}
+    denied = {name.lower() for name, each in declared.items() if each.denied}
 
     def compiled(segment: Segment) -> PathSegment:
         by_name = not operation.path_denied and all(
-            (name.lower().endswith(_NAMES_KEPT) or name in names_kept)
-            and not (name in declared and declared[name].denied)
+            ((are_all_read and name.lower().endswith(_NAMES_KEPT)) or name in names_kept)
+            and name.lower() not in denied
             for name in segment.names
         )
         plan = None

@@ -601,3 +601,62 @@ def test_counts_of_scalars_are_not_remembered_for_each_operation_by_itself(
         for count in range(1, 8):
             event(one, ["k"] * count, f"/x{number}")
     assert len(one._fast._receipts) <= 10
+
+
+OTHER_FILE = {"$ref": "other.yaml#/components/parameters/id"}
+
+
+def of_path(**said: Any) -> Node:
+    return {"name": "id", "in": "path", "required": True, **said}
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        of_path(content={"application/json": {"schema": D}}),
+        of_path(content={"application/json": {"schema": S, "x-sensitive": True}}),
+        of_path(content={"application/json": {"schema": an_object(token=D)}}),
+        of_path(schema=an_object(token=D)),
+        of_path(schema={"type": "array", "items": D}),
+        of_path(schema={"properties": {"token": D}}),
+        of_path(schema=D, **{"in": "Path"}),
+        of_path(schema=D, name="Id"),
+        OTHER_FILE,
+        7,
+    ],
+)
+def test_a_value_kept_by_its_name_is_denied_by_whatever_may_describe_it(parameter: Any) -> None:
+    operation = {"parameters": [parameter], "responses": {}}
+    found = event(redactor({**document(S), "paths": {"/x/{id}": {"post": operation}}}), {}, "/x/SECRET")
+    assert found.raw.uri == "/x/{id}"
+    assert found.resource.id is None
+
+
+@pytest.mark.parametrize("schema", [S, {"type": "integer"}, an_object(token=S), {}])
+def test_a_value_kept_by_its_name_is_kept_where_nothing_denies_it(schema: Node) -> None:
+    operation = {"parameters": [of_path(schema=schema)], "responses": {}}
+    found = event(redactor({**document(S), "paths": {"/x/{id}": {"post": operation}}}), {}, "/x/7")
+    assert found.raw.uri == "/x/7"
+
+
+@pytest.mark.parametrize("said", [{"x-sensitive": True}, {"x-auditable": False}])
+def test_a_denial_on_the_document_or_on_all_paths_is_heard(said: Node) -> None:
+    whole = document(an_object(p=M))
+    for denied in ({**whole, **said}, {**whole, "paths": {**whole["paths"], **said}}):
+        assert event(redactor(denied), {"p": "SECRET"}).resource.response == msgspec.UNSET
+
+
+def test_a_path_that_is_named_twice_is_not_trusted() -> None:
+    other = {"post": {"responses": {}, "x-auditable": False}}
+    text = json.dumps({**document(S), "paths": {"/y": other, **document(an_object(p=M))["paths"]}})
+    assert kept(text.encode(), {"p": "k"}) == {"p": "k"}
+    assert kept(text.replace('"/y"', '"/x"').encode(), {"p": "SECRET"}) is None
+
+
+@pytest.mark.parametrize("key", ["2Xx", "2xX", "2xx"])
+def test_a_class_of_statuses_is_known_in_every_spelling(key: str) -> None:
+    described = document(an_object(p=M))
+    responses = described["paths"]["/x"]["post"]["responses"]
+    responses["default"] = responses.pop("200")
+    responses[key] = {"content": {"application/json": {"schema": an_object(p=D)}}}
+    assert kept(json.dumps(described).encode(), {"p": "SECRET"}) is None
