@@ -13,7 +13,7 @@ from ingestor.config import DAY_MS, IngestorConfig
 from ingestor.ports import SourceEvent
 from schemas.errors import BuriedEvent, DeadLetterReason
 from schemas.event import AuditEvent, decode_event, event_digest
-from schemas.identity import id_ms, parse_id
+from schemas.identity import id_ms, parse_id, with_ms
 from schemas.record import EnrichmentState, Record
 
 _DIGEST = re.compile("[0-9a-f]{32}")
@@ -40,16 +40,18 @@ def build_record(
 ) -> Record:
     """Return the record of an event, its `enrichment` still `partial`. `cut_too`: also of one without its bodies.
 
-    Raises BuriedEvent: `malformed` where it is no audit event, `expired` or `clock_ahead` by the time in its id,
-    `too_large` where it was cut.
+    An id ahead of the time of receipt, or of our own, by more than the bound gets that time (`clamped_from_ms`).
+    Raises BuriedEvent: `malformed` where it is no audit event, `expired` by the time in its id, `too_large` where it
+    was cut.
     """
     event = decode_event(source.value)
-    _check(event, config, now_ms)
+    _check(event)
+    at_ms = _at_ms(event, source.received_ms, config, now_ms)
     if event.cut is not None and not cut_too:
         raise BuriedEvent(DeadLetterReason.TOO_LARGE)
     action, actor, raw, resource = event.action, event.actor, event.raw, event.resource
     record = Record(
-        id=UUID(event.id),
+        id=with_ms(UUID(event.id), at_ms),
         account_id=event.account.id,
         account_name=event.account.name,
         action_description=action.description,
@@ -83,6 +85,7 @@ def build_record(
         received_ms=source.received_ms,
         event_digest=_digest(event, source.value),
         enrichment=EnrichmentState.PARTIAL,
+        clamped_from_ms=None if at_ms == id_ms(event.id) else id_ms(event.id),
     )
     _make_storable(record, source.value, config)
     return record
@@ -104,7 +107,7 @@ def _make_storable(record: Record, value: bytes, config: IngestorConfig) -> None
             setattr(record, name, found.replace("\0", "\N{REPLACEMENT CHARACTER}")[: config.text_chars_max])
 
 
-def _check(event: AuditEvent, config: IngestorConfig, now_ms: int) -> None:
+def _check(event: AuditEvent) -> None:
     if parse_id(event.id) != event.id:
         raise BuriedEvent(DeadLetterReason.MALFORMED, "id: pattern")
     if event.action.result not in {"success", "failure"}:
@@ -118,11 +121,17 @@ def _check(event: AuditEvent, config: IngestorConfig, now_ms: int) -> None:
             raise BuriedEvent(DeadLetterReason.MALFORMED, "tap: maximum")
     if event.cut is not None and not _DIGEST.fullmatch(event.cut.digest):
         raise BuriedEvent(DeadLetterReason.MALFORMED, "cut.digest: pattern")
-    at_ms = id_ms(event.id)
-    if at_ms < now_ms - config.retention_days * DAY_MS:
+
+
+def _at_ms(event: AuditEvent, received_ms: int, config: IngestorConfig, now_ms: int) -> int:
+    """Return the time of an event's action (Unix ms). Raises BuriedEvent: `expired`."""
+    at_ms, oldest_ms = id_ms(event.id), now_ms - config.retention_days * DAY_MS
+    if at_ms < oldest_ms:
         raise BuriedEvent(DeadLetterReason.EXPIRED)
-    if at_ms > now_ms + config.clock_ahead_ms_max:
-        raise BuriedEvent(DeadLetterReason.CLOCK_AHEAD)
+    # By the time of receipt an event that waited long is clamped to the same time as at once; one older than all that
+    # is kept tells of a collector without a clock.
+    reference_ms = received_ms if oldest_ms <= received_ms < now_ms else now_ms
+    return reference_ms if at_ms > reference_ms + config.clock_ahead_ms_max else at_ms
 
 
 def _digest(event: AuditEvent, value: bytes) -> bytes:

@@ -26,7 +26,7 @@ class IngestorConfig:
     """Events older than this are buried as expired, and days older than this are dropped. `auditap migrate` records it
     in the database, which never drops earlier than recorded."""
     clock_ahead_ms_max: int = 300_000
-    """How far ahead of our clock an event may be dated."""
+    """How far ahead of its receipt an event may be dated; beyond it, it is recorded at that time, and marked."""
     text_chars_max: int = 16_384
     """Longer texts of a record are cut."""
     id_chars_max: int = 256

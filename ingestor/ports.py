@@ -89,7 +89,8 @@ class RecordStore(Protocol):
         not without them, the numbers that their taps gave them are noted as seen.
 
         Idempotent on the id: the same record again is `repeated`; the same id with another digest is refused
-        with `id_conflict`. One row that cannot be stored never takes others with it. Raises RetryableError
+        with `id_conflict`. An event given with a clamped id (`Record.clamped_from_ms`) keeps the id under which it
+        was stored first, its own or a clamped one, whichever it is given with later. One row that cannot be stored never takes others with it. Raises RetryableError
         where nothing is certain; calling again with the same batch is then right.
         """
 

@@ -2,14 +2,15 @@
 
 A batch is one transaction. It is copied into the log directly; where an id of it is there already, Postgres undoes all
 of that, and the batch goes into the session's staging table, from which one insert passes over such ids. A role that
-may only insert is enough.
+may only insert is enough. Events of clocks ahead have other ids in the log than their own: those noted in the table
+`clamped_ids` (docs/adr/0017-clocks-ahead-are-clamped.md).
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from functools import lru_cache
 from itertools import groupby
@@ -28,7 +29,7 @@ from ingestor.ports import DeadLetter, LostOffsets, ReceivedReport, StoreOutcome
 from schemas.errors import BuriedEvent, DeadLetterReason, RetryableError, StartupError
 from schemas.event import event_id
 from schemas.identity import id_ms
-from schemas.record import COLUMNS, EnrichmentState, Record
+from schemas.record import COLUMNS, EnrichmentState, Record, event_id_of, under_id
 from schemas.sql import query
 
 _Row = tuple[int, Record]
@@ -57,6 +58,19 @@ _STAGED_BATCHES = 16
 _ADDRESSES_MAX = 8_192
 _INET_FAMILIES = {4: 2, 6: 3}
 _record_as_tuple = msgspec.structs.astuple
+
+
+class _OtherIdsError(RetryableError):
+    """Events are stored under other ids than they were given: by the id of the event."""
+
+    def __init__(self, noted: Mapping[UUID, UUID]) -> None:
+        super().__init__(f"{len(noted)} events are stored under other ids")
+        self._noted = noted
+
+    def given_to(self, rows: Sequence[_Row]) -> Sequence[_Row]:
+        """Return the rows with these ids, in the order of them."""
+        changed = [(index, under_id(record, self._noted.get(event_id_of(record), record.id))) for index, record in rows]
+        return sorted(changed, key=lambda row: row[1].id)
 
 
 class PostgresStore:
@@ -131,10 +145,20 @@ class PostgresStore:
             return StoreOutcome(0, 0, ())
         rows: list[_Row] = sorted(enumerate(records), key=lambda row: row[1].id)
         try:
-            await self._ensure_days({id_ms(record.id.hex) // DAY_MS for record in records})
+            await self._note_clamped(records)
+            await self._ensure_days(_days(rows))
             return await self._store_or_halve(rows)
         except _CONNECTION_ERRORS as away:
             raise RetryableError(f"Postgres: {type(away).__name__}") from None
+
+    async def _note_clamped(self, records: Sequence[Record]) -> None:
+        """Note under which ids events of clocks ahead are stored, where nobody has, nor stored them under their own."""
+        clamped = {event_id_of(record): record.id for record in records if record.clamped_from_ms is not None}
+        if clamped:
+            async with self._pool.acquire() as connection:
+                await connection.execute(
+                    "SELECT auditap.note_clamped_ids($1, $2)", list(clamped), list(clamped.values())
+                )
 
     async def ensure_partitions(self, from_ms: int, to_ms: int) -> None:
         """Make the partitions of a span of time where this store has not seen them yet. Raises RetryableError."""
@@ -172,6 +196,15 @@ class PostgresStore:
         )
 
     async def _store_at_once(self, rows: Sequence[_Row]) -> StoreOutcome:
+        """Store rows under the ids that are noted. Raises RetryableError where they are noted meanwhile, twice."""
+        try:
+            return await self._store_as_given(rows)
+        except _OtherIdsError as noted:
+            rows = noted.given_to(rows)
+        await self._ensure_days(_days(rows))
+        return await self._store_as_given(rows)
+
+    async def _store_as_given(self, rows: Sequence[_Row]) -> StoreOutcome:
         if self._staged_batches == 0:
             try:
                 return await self._copy(rows)
@@ -185,6 +218,7 @@ class PostgresStore:
         """Copy rows into the log. Raises UniqueViolationError, with nothing stored, where one of the ids is there."""
         partial = [row for row in rows if row[1].enrichment == EnrichmentState.PARTIAL]
         async with self._pool.acquire() as connection, connection.transaction():
+            await _hold_ids(connection, rows)
             await connection.copy_records_to_table(
                 "audit_records", schema_name="auditap", records=_tuples(rows), columns=COLUMNS
             )
@@ -197,6 +231,7 @@ class PostgresStore:
     async def _stage(self, rows: Sequence[_Row]) -> StoreOutcome:
         """Store those of the rows whose ids are not there yet."""
         async with self._pool.acquire() as connection, connection.transaction():
+            await _hold_ids(connection, rows)
             await connection.copy_records_to_table("staging", records=_tuples(rows), columns=COLUMNS)
             status: str = await connection.execute(query("store_records"))
             stored = int(status.rpartition(" ")[2])
@@ -262,6 +297,29 @@ def _encoded_address(text: str) -> bytes:
     address = ipaddress.ip_address(text)
     family = _INET_FAMILIES[address.version]
     return bytes((family, address.max_prefixlen, 0, len(address.packed))) + address.packed
+
+
+def _days(rows: Sequence[_Row]) -> set[int]:
+    return {id_ms(record.id.hex) // DAY_MS for _, record in rows}
+
+
+async def _hold_ids(connection: _Connection, rows: Sequence[_Row]) -> None:
+    """Keep it for this transaction as it is noted under which ids these events are stored.
+
+    Raises _OtherIdsError where they were given others. For events that nobody noted it is one look-up.
+    """
+    clamped = {event_id_of(record): record.id for _, record in rows if record.clamped_from_ms is not None}
+    low, high = min([rows[0][1].id, *clamped]), max([rows[-1][1].id, *clamped])
+    some_noted = await connection.fetchval("SELECT auditap.hold_clamped_ids($1, $2)", low, high)
+    if not some_noted and not clamped:
+        return
+    given = {event_id_of(record): record.id for _, record in rows}
+    noted = {each: each for each in clamped}
+    for row in await connection.fetch(query("clamped_ids"), list(given)):
+        noted[row["event_id"]] = row["clamped_id"]
+    # The same event twice in a batch may have been given two ids.
+    if any(noted.get(event_id_of(record), record.id) != record.id for _, record in rows):
+        raise _OtherIdsError(noted)
 
 
 def _tuples(rows: Sequence[_Row]) -> list[tuple[object, ...]]:

@@ -24,13 +24,17 @@ class Row(Protocol):
 
 
 class Provenance(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What auditap knows of the record itself. `received_at`: when the collector took the capture."""
+    """What auditap knows of the record itself. `received_at`: when the collector took the capture.
+
+    `clamped_from`: the time that the tap claimed, where its clock was too far ahead to be believed.
+    """
 
     receipt: msgspec.Raw
     enrichment: str
     tap: Tap
     received_at: str
     operation_id: str | None = None
+    clamped_from: str | None = None
 
 
 class AuditRecord(msgspec.Struct, frozen=True):
@@ -75,7 +79,7 @@ class Page(NamedTuple):
 
 def audit_record(row: Row) -> AuditRecord:
     """Return the record that a row of `records_by_id.sql` holds. Bodies and receipt stay the text they are."""
-    record_id = row["id"].hex
+    record_id, clamped_from_ms = row["id"].hex, row["clamped_from_ms"]
     return AuditRecord(
         id=record_id,
         account=Account(row["account_id"], row["account_name"]),
@@ -108,6 +112,7 @@ def audit_record(row: Row) -> AuditRecord:
             tap=Tap(row["tap_id"], row["tap_epoch"], row["tap_seq"]),
             received_at=rfc3339_ms(row["received_ms"]),
             operation_id=row["operation_id"],
+            clamped_from=None if clamped_from_ms is None else rfc3339_ms(clamped_from_ms),
         ),
     )
 

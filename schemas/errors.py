@@ -48,7 +48,7 @@ class DeadLetterReason(StrEnum):
     EXPIRED = "expired"
     """Older than the retention period."""
     CLOCK_AHEAD = "clock_ahead"
-    """Dated further in the future than the bound for clocks allows."""
+    """Dated too far in the future. Letters of old: such events are records now, and these become some when retried."""
     UNSTORABLE = "unstorable"
     """The database refuses the row by itself, whatever the batch."""
     TOO_LARGE = "too_large"

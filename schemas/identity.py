@@ -53,6 +53,11 @@ def id_ms(event_id: str) -> int:
     return int(event_id[:12], 16)
 
 
+def with_ms(event_id: UUID, at_ms: int) -> UUID:
+    """Return the id with the time `at_ms` (Unix milliseconds, 0 to 2**48 - 1) in place of its own."""
+    return UUID(int=at_ms << 80 | event_id.int & (1 << 80) - 1)
+
+
 def first_id_at(at_ms: int) -> UUID:
     """Return the lowest UUID of the given millisecond: the bound for ranges, itself no valid id."""
     return UUID(int=min(max(at_ms, 0), MS_MAX) << 80)

@@ -10,6 +10,8 @@ from uuid import UUID
 
 import msgspec
 
+from schemas.identity import id_ms, with_ms
+
 
 class EnrichmentState(StrEnum):
     """What enrichment knows of a record."""
@@ -22,7 +24,10 @@ class EnrichmentState(StrEnum):
 
 
 class Record(msgspec.Struct):
-    """One row of `audit_records`. Bodies and receipt are JSON text. Never updated once stored."""
+    """One row of `audit_records`. Bodies and receipt are JSON text. Never updated once stored.
+
+    `clamped_from_ms`: the time that its tap claimed and that is not the id's, because it lay too far ahead (Unix ms).
+    """
 
     id: UUID
     account_id: str | None
@@ -58,6 +63,19 @@ class Record(msgspec.Struct):
     received_ms: int
     event_digest: bytes
     enrichment: str = EnrichmentState.PARTIAL
+    clamped_from_ms: int | None = None
 
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in msgspec.structs.fields(Record))
+
+
+def event_id_of(record: Record) -> UUID:
+    """Return the id that the record's event has."""
+    return record.id if record.clamped_from_ms is None else with_ms(record.id, record.clamped_from_ms)
+
+
+def under_id(record: Record, record_id: UUID) -> Record:
+    """Return the record of the same event with another id, marked where that is not the event's own."""
+    own = event_id_of(record)
+    clamped_from_ms = None if record_id == own else id_ms(own.hex)
+    return msgspec.structs.replace(record, id=record_id, clamped_from_ms=clamped_from_ms)

@@ -33,5 +33,6 @@ CREATE TEMPORARY TABLE IF NOT EXISTS staging (
     tap_seq bigint,
     received_ms bigint,
     event_digest bytea,
-    enrichment text
+    enrichment text,
+    clamped_from_ms bigint
 ) ON COMMIT DELETE ROWS

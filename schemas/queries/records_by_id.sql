@@ -16,7 +16,8 @@ SELECT
     r.zone_id,
     coalesce(r.zone_name, e.zone_name) AS zone_name,
     r.receipt, r.operation_id, r.tap_id, r.tap_epoch, r.tap_seq, r.received_ms,
-    coalesce(e.state, r.enrichment) AS enrichment
+    coalesce(e.state, r.enrichment) AS enrichment,
+    r.clamped_from_ms
 FROM unnest($1::uuid[]) WITH ORDINALITY AS wanted (id, place)
 CROSS JOIN LATERAL (
     SELECT stored.*

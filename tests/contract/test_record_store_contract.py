@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
 
+from ingestor.config import DAY_MS
 from ingestor.ports import DeadLetter, LostOffsets, Partition
 from ingestor.postgres_store import PostgresStore
 from schemas.errors import BuriedEvent, DeadLetterReason, RetryableError
 from schemas.event import encode_event
-from schemas.record import Record
+from schemas.identity import with_ms
+from schemas.record import Record, event_id_of, under_id
 from tests.audit_database import AuditDatabase, migrated
 from tests.fakes.record_store import MemoryRecordStore
 from tests.ledger import Tap, clock, now_ms
@@ -67,6 +70,131 @@ async def test_the_same_id_with_another_digest_is_refused(store: Any) -> None:
     outcome = await store.store([second, other])
     assert (outcome.stored, outcome.repeated) == (1, 0)
     assert [(index, why.reason) for index, why in outcome.refused] == [(1, DeadLetterReason.ID_CONFLICT)]
+
+
+def clamped(one: Record, to_ms: int) -> Record:
+    """The record of the same event, clamped."""
+    return under_id(one, with_ms(event_id_of(one), to_ms))
+
+
+def ahead(**changes: Any) -> Record:
+    """A record of an event dated an hour ahead, as it is."""
+    return record(now_ms() + 3_600_000, **changes)
+
+
+async def stored(store: Any, audit: AuditDatabase) -> list[tuple[UUID, int | None]]:
+    """Return the ids of all records and what they were clamped from, in order."""
+    if isinstance(store, MemoryRecordStore):
+        return sorted((each.id, each.clamped_from_ms) for each in store.records.values())
+    connection = await asyncpg.connect(audit.admin_dsn)
+    try:
+        rows = await connection.fetch("SELECT id, clamped_from_ms FROM auditap.audit_records ORDER BY id")
+    finally:
+        await connection.close()
+    return [(UUID(int=row["id"].int), row["clamped_from_ms"]) for row in rows]
+
+
+@pytest.mark.parametrize("at_ms", [now_ms() + 3_600_000, now_ms() + 400 * DAY_MS, (1 << 48) - 1])
+async def test_an_event_clamped_twice_is_one_record_under_the_first_id(
+    store: Any, audit_database: AuditDatabase, at_ms: int
+) -> None:
+    one = record(at_ms)
+    first, later = clamped(one, now_ms() - 60_000), clamped(one, now_ms())
+    assert (await store.store([first, *some_records(3)]))[:2] == (4, 0)
+    assert (await store.store([later, *some_records(3)]))[:2] == (3, 1)
+    found = await stored(store, audit_database)
+    assert len(found) == 7
+    assert [each for each in found if each[1] is not None] == [(first.id, at_ms)]
+
+
+async def test_an_event_clamped_and_sent_again_when_its_time_has_come_is_one_record(
+    store: Any, audit_database: AuditDatabase
+) -> None:
+    one = ahead()
+    first = clamped(one, now_ms())
+    assert (await store.store([first]))[:2] == (1, 0)
+    assert (await store.store([*some_records(2), one]))[:2] == (2, 1)
+    assert (await store.store([one]))[:2] == (0, 1)
+    assert len(found := await stored(store, audit_database)) == 3
+    assert (first.id, first.clamped_from_ms) in found
+
+
+async def test_an_event_stored_as_it_is_and_clamped_later_is_one_record(
+    store: Any, audit_database: AuditDatabase
+) -> None:
+    one = ahead()
+    assert (await store.store([one]))[:2] == (1, 0)
+    assert (await store.store([clamped(one, now_ms()), *some_records(2)]))[:2] == (2, 1)
+    assert (one.id, None) in await stored(store, audit_database)
+
+
+async def test_an_event_clamped_twice_in_one_batch_is_one_record(
+    store: Any, audit_database: AuditDatabase
+) -> None:
+    one = ahead()
+    batch = [clamped(one, now_ms()), one, clamped(one, now_ms() - 1_000)]
+    assert (await store.store(batch))[:2] == (1, 2)
+    assert len(await stored(store, audit_database)) == 1
+
+
+async def test_another_event_with_the_id_of_a_clamped_one_is_refused(store: Any) -> None:
+    one = ahead()
+    await store.store([clamped(one, now_ms())])
+    other = ahead(id=one.id, event_digest=b"another digest..")
+    for given in (clamped(other, now_ms() + 1_000), other):
+        outcome = await store.store([given])
+        assert (outcome.stored, outcome.repeated) == (0, 0)
+        assert [(index, why.reason) for index, why in outcome.refused] == [(0, DeadLetterReason.ID_CONFLICT)]
+
+
+async def test_a_clamped_row_that_cannot_be_stored_takes_no_other_with_it(store: Any) -> None:
+    records = [clamped(ahead(), now_ms()) for _ in range(9)]
+    records[4] = clamped(ahead(resource_request="{"), now_ms())
+    outcome = await store.store(records)
+    assert (outcome.stored, outcome.repeated) == (8, 0)
+    assert [(index, why.reason) for index, why in outcome.refused] == [(4, DeadLetterReason.UNSTORABLE)]
+
+
+async def test_sessions_on_either_side_of_the_bound_store_an_event_once(
+    audit_database: AuditDatabase, postgres_store: PostgresStore
+) -> None:
+    """Ours, one more that clamps to another time, and one that takes the events as they are."""
+    other = await PostgresStore.connect(
+        audit_database.writer_dsn, connections_max=2, command_timeout_ms=20_000
+    )
+    try:
+        for number in range(100):
+            ours = [ahead() for _ in range(10)]
+            sides = [
+                postgres_store.store([clamped(each, now_ms()) for each in ours]),
+                other.store([clamped(each, now_ms() - 5_000) for each in ours[::-1]]),
+                other.store(ours),
+            ]
+            outcomes = await asyncio.gather(*(sides[number % 3 :] + sides[: number % 3]))
+            assert [sum(outcome[count] for outcome in outcomes) for count in (0, 1)] == [10, 20]
+    finally:
+        await other.close()
+    found = await stored(postgres_store, audit_database)
+    assert len({each.int & (1 << 80) - 1 for each, _ in found}) == len(found) == 1_000
+    # Both ways were taken.
+    assert {from_ms is None for _, from_ms in found} == {True, False}
+
+
+async def test_no_event_is_noted_while_others_are_being_stored(
+    audit_database: AuditDatabase, postgres_store: PostgresStore
+) -> None:
+    holder = await asyncpg.connect(audit_database.writer_dsn)
+    try:
+        async with holder.transaction():
+            assert not await holder.fetchval("SELECT auditap.hold_clamped_ids($1, $1)", ahead().id)
+            storing = asyncio.create_task(postgres_store.store([clamped(ahead(), now_ms())]))
+            waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
+            while not await holder.fetchval(waits):
+                await asyncio.sleep(0.01)
+            assert not storing.done()
+        assert (await storing).stored == 1
+    finally:
+        await holder.close()
 
 
 async def test_an_empty_batch_is_stored_at_once(store: Any) -> None:
@@ -155,6 +283,9 @@ async def test_the_writer_can_neither_change_nor_read_what_was_recorded(
             "SELECT raw_uri FROM auditap.audit_records",
             "SELECT event FROM auditap.dead_letters",
             "SELECT * FROM auditap.api_tokens",
+            "INSERT INTO auditap.clamped_ids VALUES (gen_random_uuid(), gen_random_uuid())",
+            "UPDATE auditap.clamped_ids SET clamped_id = event_id",
+            "DELETE FROM auditap.clamped_ids",
             "CREATE TABLE auditap.more (id int)",
         ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):

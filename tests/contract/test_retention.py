@@ -98,6 +98,19 @@ async def test_rows_beside_the_log_are_pruned_with_it(
     assert await admin.fetchval("SELECT array_agg(source_offset) FROM auditap.dead_letters") == [1]
 
 
+async def test_notes_of_clamped_ids_outlive_every_partition_that_their_records_can_be_in(
+    audit_database: AuditDatabase, store: PostgresStore, admin: asyncpg.Connection
+) -> None:
+    ages_days = (0, 31, 61, 63)
+    clamped = [
+        record(now_ms() - days * DAY_MS, clamped_from_ms=now_ms() + 900 * DAY_MS + days) for days in ages_days
+    ]
+    await store.store(clamped)
+    await retainer(audit_database).pass_over(asyncio.Event())
+    left = await admin.fetch("SELECT clamped_id FROM auditap.clamped_ids ORDER BY clamped_id DESC")
+    assert [row["clamped_id"] for row in left] == [each.id for each in clamped[:3]]
+
+
 async def test_dropping_gives_up_in_the_face_of_a_reader_and_nobody_waits_long_behind_it(
     audit_database: AuditDatabase, store: PostgresStore, admin: asyncpg.Connection
 ) -> None:

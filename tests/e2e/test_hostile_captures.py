@@ -6,11 +6,12 @@ import base64
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from schemas.identity import new_id
+from schemas.identity import id_ms, new_id
 from tests.e2e.conftest import StartPipeline
 from tests.e2e.golden import DOCUMENT, golden_capture
 
@@ -87,8 +88,11 @@ STORED: dict[str, Callable[[Capture], None]] = {
 BURIED: dict[str, tuple[str, Callable[[Capture], None]]] = {
     "the year 1": ("expired", at("0001-01-01T00:00:00Z")),
     "the year 1970 in the id": ("expired", with_id_at(0)),
-    "the year 9999": ("clock_ahead", at("9999-12-31T23:59:59Z")),
-    "the last id there is": ("clock_ahead", with_id_at((1 << 48) - 1)),
+}
+CLAMPED: dict[str, Callable[[Capture], None]] = {
+    "the year 9999": at("9999-12-31T23:59:59Z"),
+    "the last id there is": with_id_at((1 << 48) - 1),
+    "next year": at(f"{datetime.now(UTC).year + 1}-12-31T00:00:00Z"),
 }
 REFUSED: dict[str, tuple[str, Callable[[Capture], None]]] = {
     "an id that is none": ("id: format", lambda capture: capture.update(id="0" * 32)),
@@ -100,12 +104,15 @@ REFUSED: dict[str, tuple[str, Callable[[Capture], None]]] = {
 }
 
 
+KINDS = sorted([*STORED, *CLAMPED, *BURIED, *REFUSED])
+
+
 def hostile_batch(now_ms: int) -> tuple[list[Capture | bytes], dict[str, str], dict[str, str]]:
     """Return 1,000 captures, one of each hostile kind among them; by id what is buried why, by kind what is refused."""
     lines: list[Capture | bytes] = []
     buried: dict[str, str] = {}
     refused: dict[str, str] = {}
-    for kind, change in STORED.items():
+    for kind, change in (STORED | CLAMPED).items():
         lines.append(changed(now_ms, change, kind))
     for kind, (reason, change) in BURIED.items():
         capture = changed(now_ms, change, kind)
@@ -121,7 +128,7 @@ def hostile_batch(now_ms: int) -> tuple[list[Capture | bytes], dict[str, str], d
 
 def changed(now_ms: int, change: Callable[[Capture], None], kind: str) -> Capture:
     capture = golden_capture(now_ms)
-    capture["tap"] = {"id": "hostile", "epoch": 1, "seq": sorted([*STORED, *BURIED, *REFUSED]).index(kind)}
+    capture["tap"] = {"id": "hostile", "epoch": 1, "seq": KINDS.index(kind)}
     change(capture)
     return capture
 
@@ -141,11 +148,13 @@ async def test_every_hostile_capture_has_one_clear_end(start_pipeline: StartPipe
     letters = await pipeline.fetch("SELECT reason FROM auditap.dead_letters")
     assert sorted(row["reason"] for row in letters) == sorted(buried.values())
 
-    rows = await pipeline.fetch("SELECT tap_seq, receipt FROM auditap.audit_records WHERE tap_id = 'hostile'")
-    by_kind = {
-        sorted([*STORED, *BURIED, *REFUSED])[row["tap_seq"]]: json.loads(row["receipt"]) for row in rows
-    }
-    assert set(by_kind) == set(STORED)
+    rows = await pipeline.fetch(
+        "SELECT id, clamped_from_ms, tap_seq, receipt FROM auditap.audit_records WHERE tap_id = 'hostile'"
+    )
+    by_kind = {KINDS[row["tap_seq"]]: json.loads(row["receipt"]) for row in rows}
+    assert set(by_kind) == {*STORED, *CLAMPED}
+    assert {KINDS[row["tap_seq"]] for row in rows if row["clamped_from_ms"] is not None} == set(CLAMPED)
+    assert all(id_ms(row["id"].hex) <= time.time_ns() // 1_000_000 for row in rows)
     for kind, reason in {
         "lone surrogate in the body": "malformed",
         "depth 100,000": "too_deep",

@@ -9,7 +9,7 @@ from uuid import UUID
 from ingestor.completion import Completed, Incomplete, Resolve, Step
 from ingestor.ports import DeadLetter, LostOffsets, ReceivedReport, StoreOutcome
 from schemas.errors import BuriedEvent, DeadLetterReason, RetryableError
-from schemas.record import EnrichmentState, Record
+from schemas.record import EnrichmentState, Record, event_id_of, under_id
 
 
 class MemoryRecordStore:
@@ -22,20 +22,29 @@ class MemoryRecordStore:
         self.working: set[UUID] = set()
         self.reports: set[ReceivedReport] = set()
         self.lost: set[LostOffsets] = set()
+        self.noted: dict[UUID, UUID] = {}
         self.away = False
 
     async def store(self, records: Sequence[Record]) -> StoreOutcome:
         self._check()
         stored, refused = 0, []
-        for index, record in enumerate(records):
-            if not _storable(record):
+        for index, given in enumerate(records):
+            if not _storable(given):
                 refused.append((index, BuriedEvent(DeadLetterReason.UNSTORABLE)))
                 continue
+            record = self._under_noted_id(given)
             stored += record.id not in self.records
             there = self.records.setdefault(record.id, record)
             if there.event_digest != record.event_digest:
                 refused.append((index, BuriedEvent(DeadLetterReason.ID_CONFLICT)))
         return StoreOutcome(stored, len(records) - stored - len(refused), refused)
+
+    def _under_noted_id(self, record: Record) -> Record:
+        own = event_id_of(record)
+        noted = own if own in self.records else self.noted.get(own, record.id)
+        if noted != own:
+            self.noted[own] = noted
+        return record if noted == record.id else under_id(record, noted)
 
     async def complete_next(self, after: UUID, records_max: int, resolve: Resolve) -> Step | None:
         self._check()

@@ -23,7 +23,8 @@ from schemas.event import (
     cut_event,
     encode_event,
 )
-from schemas.identity import new_id
+from schemas.identity import id_ms, new_id, parse_id
+from schemas.record import event_id_of
 from tests.records import event
 
 NOW = 1_769_192_714_749
@@ -119,8 +120,6 @@ def test_fields_out_of_their_bounds_are_buried_by_name(changes: dict[str, Any], 
     [
         (0, DeadLetterReason.EXPIRED),
         (NOW - CONFIG.retention_days * DAY_MS - 1, DeadLetterReason.EXPIRED),
-        (NOW + CONFIG.clock_ahead_ms_max + 1, DeadLetterReason.CLOCK_AHEAD),
-        ((1 << 48) - 1, DeadLetterReason.CLOCK_AHEAD),
     ],
 )
 def test_time_out_of_bounds_is_buried(at_ms: int, reason: DeadLetterReason) -> None:
@@ -132,6 +131,35 @@ def test_time_out_of_bounds_is_buried(at_ms: int, reason: DeadLetterReason) -> N
 )
 def test_time_within_bounds_is_built(at_ms: int) -> None:
     assert built(event(at_ms)).id.hex[:12] == f"{at_ms:012x}"
+
+
+@pytest.mark.parametrize("at_ms", [NOW + CONFIG.clock_ahead_ms_max + 1, NOW + 400 * DAY_MS, (1 << 48) - 1])
+def test_a_time_too_far_ahead_becomes_that_of_receipt_and_is_marked(at_ms: int) -> None:
+    event_id = new_id(at_ms)
+    record = built(event(at_ms, id=event_id))
+    assert record.id.hex == f"{NOW:012x}{event_id[12:]}"
+    assert parse_id(record.id.hex) == record.id.hex
+    assert record.clamped_from_ms == at_ms
+    assert event_id_of(record).hex == event_id
+
+
+@pytest.mark.parametrize(
+    ("received_ms", "reference_ms"),
+    [
+        (NOW - 7 * DAY_MS, NOW - 7 * DAY_MS),
+        (NOW + 3_600_000, NOW),
+        # A collector without a clock.
+        (0, NOW),
+        (-1, NOW),
+    ],
+)
+def test_what_is_ahead_is_so_by_the_time_of_receipt_or_by_ours(received_ms: int, reference_ms: int) -> None:
+    bound_ms = reference_ms + CONFIG.clock_ahead_ms_max
+    for at_ms, clamped_ms in ((bound_ms, bound_ms), (bound_ms + 1, reference_ms)):
+        value = encode_event(event(at_ms))
+        record = build_record(SourceEvent(4711, received_ms, value), CONFIG, NOW)
+        assert id_ms(record.id.hex) == clamped_ms
+        assert record.clamped_from_ms == (None if clamped_ms == at_ms else at_ms)
 
 
 def test_hostile_texts_are_made_storable() -> None:
