@@ -3,7 +3,7 @@
 A batch is one transaction. It is copied into the log directly; where an id of it is there already, Postgres undoes all
 of that, and the batch goes into the session's staging table, from which one insert passes over such ids. A role that
 may only insert is enough. Events of clocks ahead have other ids in the log than their own: those noted in the table
-`clamped_ids` (docs/adr/0017-clocks-ahead-are-clamped.md).
+`clamped_ids` (docs/adr/0019-clocks-ahead-are-clamped.md).
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ class _OtherIdsError(RetryableError):
 
     def given_to(self, rows: Sequence[_Row]) -> Sequence[_Row]:
         """Return the rows with these ids, in the order of them."""
-        changed = [(index, under_id(record, self._noted.get(event_id_of(record), record.id))) for index, record in rows]
+        changed = [
+            (index, under_id(record, self._noted.get(event_id_of(record), record.id)))
+            for index, record in rows
+        ]
         return sorted(changed, key=lambda row: row[1].id)
 
 

@@ -32,7 +32,7 @@ from log_api.listing import (
 from log_api.ports import Count, LogDatabase, Permission, Token
 from log_api.records import Page, Row
 from schemas.errors import RetryableError, StartupError
-from schemas.identity import first_id_at
+from schemas.identity import first_id_at, rfc3339_ms
 from schemas.record import Record
 from tests.audit_database import AuditDatabase
 from tests.records import record
@@ -512,6 +512,16 @@ async def test_a_statement_beyond_its_time_limit_is_retryable(
                 await hasty.page(asked())
     finally:
         await hasty.stop()
+
+
+async def test_a_clamped_record_says_what_its_tap_claimed(log: Log) -> None:
+    await log.write.add(
+        [record(NOON_MS, account_id=A, clamped_from_ms=NOON_MS + 3_600_000), record(NOON_MS, account_id=A)]
+    )
+    found = (await log.read.page(asked())).records
+    claimed = rfc3339_ms(NOON_MS + 3_600_000)
+    assert {one.auditap.clamped_from for one in found} == {claimed, None}
+    assert {one.action.time for one in found} == {rfc3339_ms(NOON_MS)}
 
 
 @pytest.mark.parametrize("direction", Direction)
