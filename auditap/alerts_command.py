@@ -74,7 +74,8 @@ def since_option_ms(text: str) -> int:
 def alerts_table(documents: list[dict[str, Any]]) -> Table:
     """Return alerts as people read them."""
     table = Table("window", "severity", "alert", "who", "id", box=None, padding=(0, 2, 0, 0))
-    table.columns[4].no_wrap = True  # what `alerts ack` takes: whole, however narrow the terminal is
+    for column in (0, 4):  # the id is what `alerts ack` takes: whole, however narrow the terminal is
+        table.columns[column].no_wrap = True
     for document in documents:
         severity = document["severity"]
         seen = " (acknowledged)" if document.get("acknowledged") else ""

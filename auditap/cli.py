@@ -14,6 +14,8 @@ from typing import IO
 import click
 import uvloop
 from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -245,17 +247,27 @@ def topics() -> None:
 @cli.command("settings")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the page of the documentation.")
 def settings_command(as_markdown: bool) -> None:
-    """List every setting."""
+    """List every setting: its name and default, its variable, its meaning. A line each, with tabs, into a pipe."""
     from auditap.settings_reference import markdown, settings_reference  # noqa: PLC0415
 
     entries = settings_reference()
     if as_markdown:
         click.echo(markdown(entries), nl=False)
         return
-    table = Table("setting", "default", "meaning")
+    if not sys.stdout.isatty():
+        for entry in entries:
+            click.echo("\t".join(entry))
+        return
+    console = Console()
     for entry in entries:
-        table.add_row(entry.name, entry.default, entry.meaning)
-    Console().print(table)
+        # Names are there to be copied: no column cuts them.
+        console.print(
+            f"[bold]{escape(entry.name)}[/]  {escape(entry.default)}", highlight=False, soft_wrap=True
+        )
+        if entry.variable:
+            console.print(f"  {entry.variable}", style="dim", highlight=False, soft_wrap=True)
+        if entry.meaning:
+            console.print(Padding(escape(entry.meaning), (0, 0, 0, 2)), highlight=False)
 
 
 def _settings() -> Settings:

@@ -41,8 +41,8 @@ def _selecting(command: _Command) -> _Command:
         click.option(
             "--id", "event_ids", type=click.UUID, multiple=True, help="An event's id; repeat for several."
         ),
-        click.option("--before", help="Buried before: a date, an RFC 3339 time, or 2h, 7d ago."),
-        click.option("--since", help="Buried since: the same."),
+        click.option("--before", help="Buried before: the same."),
+        click.option("--since", help="Buried since: a date, an RFC 3339 time, or 2h, 7d ago."),
         click.option(
             "--reason",
             "reasons",

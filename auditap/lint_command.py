@@ -48,7 +48,11 @@ _OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
     "--baseline", type=_FILE, help="An older version of the document, to tell what the change exposes."
 )
 @click.option("--ignore-file", type=_FILE, help="YAML or TOML: findings that may stay, each with its reason.")
-@click.option("--fail-under", type=click.FloatRange(0, 100), help="Fail if less of all leaves is recorded.")
+@click.option(
+    "--fail-under",
+    type=click.FloatRange(0, 100),
+    help="Fail if less than so many percent of the bodies' leaves is recorded.",
+)
 @click.option(
     "--fail-on",
     type=click.Choice(["error", "warning", "note", "never"]),

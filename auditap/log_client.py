@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +17,12 @@ import msgspec
 from rich.text import Text
 
 from auditap.settings import Settings
+from log_api.listing import FILTERS
 from schemas.errors import RetryableError, StartupError
 from schemas.identity import rfc3339_ms
 
+_FILTERS = frozenset(FILTERS) | {"audit_log_id", "product_category"}
+_MODIFIERS = re.compile(r"(\.not)?(\[\])?\Z|\[not\]\Z", re.ASCII)
 _AGO = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _TIMEOUT_S = 30
@@ -90,10 +94,18 @@ def _example_account(settings: Settings) -> str:
 
 
 def filters(given: Sequence[str]) -> list[tuple[str, str]]:
-    """Return `name=value` arguments as pairs. Raises click.UsageError."""
+    """Return `name=value` arguments as pairs. Raises click.UsageError, also where the log API has no such filter: it
+    passes over what it does not know, as the original does.
+    """
     pairs = [tuple(one.partition("=")[::2]) for one in given]
     if not all(name and value for name, value in pairs):
         raise click.UsageError("A filter is written name=value, such as action_type=delete.")
+    for name, _ in pairs:
+        base = _MODIFIERS.sub("", name)
+        if base not in _FILTERS:
+            near = difflib.get_close_matches(base, _FILTERS, 1)
+            told = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(_FILTERS))}."
+            raise click.UsageError(f"There is no filter {base}: {told}")
     return [(name, value) for name, value in pairs]
 
 

@@ -57,6 +57,10 @@ def query_command(
             sys.stdout.buffer.write(bytes(record) + b"\n")
         return
     table = Table("time", "action", "actor", "resource", "description", box=None, padding=(0, 2, 0, 0))
+    table.columns[0].no_wrap = True
+    table.columns[0].min_width = len(
+        "2026-11-20T10:00:00.000Z"
+    )  # what the list is ordered by, and `--since` takes
     for record in found:
         table.add_row(*cells(msgspec.json.decode(record)))
     Console().print(table if table.row_count else "No records.")

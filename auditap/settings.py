@@ -6,11 +6,13 @@ Groups nest with two underscores: `AUDITAP_KAFKA__BOOTSTRAP_SERVERS`, in the fil
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import json
 import os
 import secrets
 import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -144,7 +146,8 @@ class PostgresSettings(_Group):
     writer_dsn: SecretStr | None = None
     reader_dsn: SecretStr | None = None
     admin_dsn: SecretStr | None = None
-    """Used by `migrate`, `tokens` and `alerts` alone."""
+    """Used by `migrate`, `tokens`, `alerts` and `rules test`; also by `retention` and `dead-letters` where
+    they have no DSN of their own."""
     maintainer_dsn: SecretStr | None = None
     """Drops what is older than the retention, in `ingest` and `retention`; without it `ingest` drops nothing."""
     watcher_dsn: SecretStr | None = None
@@ -159,6 +162,7 @@ class PostgresSettings(_Group):
     watcher_password: SecretStr | None = None
     """Given to the role `auditap_watcher` by `migrate`, where it is set."""
     operator_password: SecretStr | None = None
+    """Given to the role `auditap_operator` by `migrate`, where it is set."""
     partition_interval: Literal["hour", "day", "month"] = "day"
     """How the log is divided; recorded by the first `migrate`, and the same from then on."""
     connections_max: int = Field(default=6, ge=1)
@@ -390,7 +394,28 @@ def _sentence(path: tuple[int | str, ...], kind: str, message: str) -> str:
     return f"The setting {name} ({variable}) is wrong: {rule}."
 
 
+def _negative(group: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield a sentence for each bound below nothing; no setting means anything by a negative number."""
+    for name, value in _members(group):
+        steps = (*path, name)
+        if isinstance(value, int | float) and (value < 0 or (name == "retention_days" and value < 1)):
+            least = "1 or more" if name == "retention_days" else "0 or more"
+            yield _sentence(steps, "", f"Give {least}")
+        else:
+            yield from _negative(value, steps)
+
+
+def _members(group: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(group, BaseModel):
+        return iter(group)
+    if dataclasses.is_dataclass(group) and not isinstance(group, type):
+        return [(each.name, getattr(group, each.name)) for each in dataclasses.fields(group)]
+    return ()
+
+
 def _check_together(settings: Settings) -> None:
+    if mistakes := list(_negative(settings)):
+        raise StartupError("\n".join(mistakes))
     limits = settings.redaction.limits
     # Kept bodies are never longer than they were, and everything else of an event is bounded far below the reserve.
     if 2 * limits.body_bytes_max + limits.uri_bytes_max + _EVENT_BYTES_RESERVED > EVENT_BYTES_MAX:

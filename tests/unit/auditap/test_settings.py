@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from auditap.settings import Settings, admin_dsn, kept_secret, load_settings, required_dsn
+from auditap.settings_reference import settings_reference
 from schemas.errors import StartupError
 
 SECRET = "S3CRETvalue"
@@ -130,3 +131,23 @@ def test_a_process_says_which_address_it_lacks() -> None:
         required_dsn(load_settings(), "writer_dsn")
     with pytest.raises(StartupError, match="auditap up"):
         admin_dsn(load_settings())
+
+
+def _numbers() -> list[str]:
+    return [
+        each.variable
+        for each in settings_reference()
+        if each.variable and each.default.replace(".", "", 1).isdecimal()
+    ]
+
+
+@pytest.mark.parametrize("variable", _numbers())
+def test_no_setting_takes_a_negative_number(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "-1")
+    # Some parts have a sentence of their own for it.
+    assert variable.rpartition("__")[2].lower() in mistake()
+
+
+def test_nothing_is_kept_for_no_days_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDITAP_INGEST__BOUNDS__RETENTION_DAYS", "0")
+    assert mistake().endswith("is wrong: give 1 or more.")
