@@ -163,7 +163,8 @@ class Collector:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
                 body = await reader.readexactly(length)
-                self.captures += [json.loads(line) for line in body.splitlines()]
+                if head.startswith(b"POST /v1/captures "):  # and not a heartbeat
+                    self.captures += [json.loads(line) for line in body.splitlines()]
                 answer = json.dumps({"accepted": len(body.splitlines()), "refused": []}).encode()
                 writer.write(
                     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
