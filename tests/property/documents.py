@@ -382,7 +382,8 @@ def _unfit(shape: Shape) -> st.SearchStrategy[Any]:
     if shape.kind in SCALARS:
         return st.dictionaries(secrets(), anything(), max_size=2) | st.lists(secrets(), max_size=2)
     unfit: st.SearchStrategy[Any] = secrets() | st.integers() | st.booleans()
-    if shape.kind == "tagged":
+    # Where every way is marked, that an object is there is shown whatever its tag says.
+    if shape.kind == "tagged" and not all(way.marked for way in shape.parts.values()):
         unfit |= st.dictionaries(secrets(), anything(), max_size=2)
         unfit |= st.fixed_dictionaries({TAG: anything(), "a": anything(), "kept": anything()})
     return unfit if shape.marked else unfit | st.none()
