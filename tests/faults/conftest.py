@@ -21,10 +21,13 @@ _counts = pytest.StashKey[list[str]]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ours = Path(__file__).parent
     # The first test of a run waits for Kafka, Postgres and four processes to start.
     for item in items:
-        if item.path.parent == Path(__file__).parent:
+        if item.path.parent == ours:
             item.add_marker(pytest.mark.timeout(300))
+    # The system runs until the run ends: nothing else is tested beside it.
+    items.sort(key=lambda item: item.path.parent == ours)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -144,6 +144,7 @@ def explore(served: Served, operation_id: str, mode: GenerationMode) -> None:
         if known:
             # What is there is rarely drawn.
             names = {"account_id": ACCOUNT, "organization_id": "acme", "audit_id": served.record_id}
+            names["alert_id"] = served.record_id  # of which there is none
             case.path_parameters = {name: names[name] for name in case.path_parameters}
         response = case.call(base_url=served.base_url, headers=served.headers)
         case.validate_response(response, checks=CHECKS)
