@@ -174,7 +174,7 @@ def _bare_row(record: object) -> tuple[object, ...]:
         *(resource.scope, resource.type),
         *(event.zone.id, None, "{}", event.receipt.operation),
         *(event.tap.id, event.tap.epoch, event.tap.seq),
-        *(record.timestamp, b"0123456789abcdef", "complete"),  # type: ignore[attr-defined]
+        *(record.timestamp, b"0123456789abcdef", "complete", None),  # type: ignore[attr-defined]
     )
 
 

@@ -102,6 +102,7 @@ def rows(seed: Seed) -> Iterator[tuple[object, ...]]:
             at_ms + 40,
             bits.to_bytes(10).ljust(16, b"\0"),
             "complete",
+            None,
         )
 
 
