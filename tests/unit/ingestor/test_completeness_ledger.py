@@ -135,6 +135,28 @@ async def test_overlapping_words_about_drops_count_once(ledger: Ledger) -> None:
     ]
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (0, 2, 1, 3)])
+async def test_what_is_dropped_over_several_heartbeats_is_one_gap(
+    ledger: Ledger, order: tuple[int, ...]
+) -> None:
+    tap, at_ms = Tap(), now_ms() - 30_000
+    told = [
+        tap.dropped(11, 20),
+        tap.dropped(21, 147),
+        tap.dropped(148, 150, "refused"),
+        tap.dropped(160, 161),
+    ]
+    beats = [tap.heartbeat(200, at_ms, dropped=(dropped,)) for dropped in told]
+    for place in order:
+        await ledger.note(beats[place])
+    assert await ledger.gaps() == [
+        (11, 147, 137, "dropped:buffer_full"),
+        (148, 150, 3, "dropped:refused"),
+        (160, 161, 2, "dropped:buffer_full"),
+    ]
+    assert (await ledger.spans())[0] == (tap.started_ms + 11, tap.started_ms + 147)
+
+
 async def test_what_was_called_dropped_and_is_there_is_no_gap(ledger: Ledger) -> None:
     tap, at_ms = Tap(), now_ms() - 30_000
     await ledger.note(tap.heartbeat(20, at_ms, dropped=(tap.dropped(11, 20, "collector_away"),)))
