@@ -7,8 +7,15 @@ from redactor.event_log import EventLog, EventLogSettings
 
 
 def event_log(settings: Settings) -> EventLog:
-    """Return the embedded log below `data_dir`, not yet opened. Processes share it by its file."""
-    return EventLog(EventLogSettings(path=settings.data_dir / "log" / "events.sqlite"))
+    """Return the embedded log below `data_dir`, not yet opened. Processes share it by its file.
+
+    The ingestor is waited for without end, the watcher is not: however long it stands still, captures are taken.
+    """
+    return EventLog(
+        EventLogSettings(
+            path=settings.data_dir / "log" / "events.sqlite", dispensable=frozenset({settings.watch.group})
+        )
+    )
 
 
 def own_event_log(settings: Settings, shared: EventLog | None) -> EventLog | None:

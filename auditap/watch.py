@@ -156,15 +156,17 @@ class EmbeddedWatch:
 
     def __init__(self, event_log: EventLog, settings: Settings, watcher: Watcher, metrics: Metrics) -> None:
         self._log = event_log
+        self._group = settings.watch.group
         self._events_max = settings.watch.limits.batch_events_max
         self._watcher = watcher
         self._metrics = metrics
         self._said_at = 0.0
-        self._source = EmbeddedSource(event_log, settings.watch.group, self)
+        self._due: int | None = None
+        self._source = EmbeddedSource(event_log, self._group, self)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Watch until `stop` is set or this is cancelled."""
-        await keep_starting(self._source.start, "log")
+        await keep_starting(self._start, "log")
         try:
             while not stop.is_set():
                 try:
@@ -175,18 +177,30 @@ class EmbeddedWatch:
         finally:
             await self._source.stop()
 
+    async def _start(self) -> None:
+        await self._log.open()
+        self._due = await self._log.position(self._group)
+        await self._source.start()
+
     async def _step(self) -> None:
         for batch in await self._source.fetch(self._events_max):
             events = [LoggedEvent(*event) for event in batch.events]
+            self._note_removed(events[0].offset)
             await self._watcher.watch({Lane(*batch.partition): events})
-            position = events[-1].offset + 1
+            self._due = position = events[-1].offset + 1
             await self._source.commit({batch.partition: position})
             await self._say_lag(position)
+
+    def _note_removed(self, offset: int) -> None:
+        """The log waits for the ingestor without end, for the watcher until it is half full."""
+        if self._due is not None and offset > self._due:
+            log.error("events_removed_unwatched", events=offset - self._due)
+            self._metrics.watch_passed_over.labels("removed").inc(offset - self._due)
 
     async def _say_lag(self, position: int) -> None:
         if time.monotonic() - self._said_at >= 1:
             self._said_at = time.monotonic()
-            self._metrics.watch_lag_events.set((await self._log.backlog(position)).events)
+            self._metrics.watch_lag_events.set(await self._log.end() - position)
 
     async def on_assigned(self, generations: Mapping[Partition, int]) -> None:
         """Begin at what is kept."""

@@ -68,6 +68,8 @@ class EventLogSettings:
     """`read` returns no more than this, but always one event."""
     trim_records_max: int = 5_000
     """Events removed in one go; removing is left until so many have been done with, or the log is full."""
+    dispensable: frozenset[str] = frozenset()
+    """Consumers for whom no more than half of `bytes_max` is kept: one that stands still must not fill the log."""
     append_deadline_ms: int = 10_000
     lock_wait_ms: int = 5_000
     """How long a write waits for another process's write."""
@@ -219,6 +221,11 @@ class EventLog:
         """Return what is there from `offset` on. Raises RetryableError."""
         store = self._opened(self._reader)
         return await self._run(store, lambda: store.backlog(offset))
+
+    async def end(self) -> int:
+        """Return the offset that the next event gets. Raises RetryableError."""
+        store = self._opened(self._reader)
+        return await self._run(store, store.end)
 
     def detach(self, consumer: str) -> None:
         """Leave the name to others; no-op where it is not held."""
@@ -445,6 +452,9 @@ class _Store:
         ).fetchone()
         return Backlog(*found)
 
+    def end(self) -> int:
+        return int(self._db.execute("SELECT next_offset FROM log_end").fetchone()[0])
+
     def position(self, consumer: str) -> int:
         with self._transaction() as db:
             oldest = db.execute("SELECT min(offset) FROM events").fetchone()[0]
@@ -469,9 +479,9 @@ class _Store:
         return position - self._trimmed >= self._settings.trim_records_max
 
     def trim(self) -> bool:
-        """Remove at most `trim_records_max` events that every consumer has passed; return whether there were any."""
+        """Remove at most `trim_records_max` events that those who count have passed; return whether there were any."""
         with self._transaction() as db:
-            passed = db.execute("SELECT min(next_offset) FROM positions").fetchone()[0]
+            passed = self._passed(db)
             oldest = db.execute("SELECT min(offset) FROM events").fetchone()[0]
             if passed is None or oldest is None or oldest >= passed:
                 return False
@@ -479,6 +489,21 @@ class _Store:
             db.execute("DELETE FROM events WHERE offset < ?", (until,))
         self._trimmed = until
         return True
+
+    def _passed(self, db: sqlite3.Connection) -> int | None:
+        """Return what nobody needs any more: everything before it; None where those who count are not known yet."""
+        rows = db.execute("SELECT consumer, next_offset FROM positions").fetchall()
+        positions: dict[str, int] = dict(rows)
+        counting = [at for consumer, at in positions.items() if consumer not in self._settings.dispensable]
+        if not counting:
+            return None
+        return min(counting if self._is_half_full(db) else positions.values())
+
+    def _is_half_full(self, db: sqlite3.Connection) -> bool:
+        pages, free = (
+            db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")
+        )
+        return bool(2 * (pages - free) * _PAGE_BYTES >= self._settings.bytes_max)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -153,7 +153,7 @@ class Metrics:
         )
         self.watch_passed_over = Counter(
             "auditap_watch_passed_over",
-            "Events of which there is no record to judge, by reason.",
+            "Events of which there is no record to judge, by reason; removed: the log did not hold them any more.",
             ["reason"],
             registry=registry,
         )

@@ -47,7 +47,13 @@ class PostgresWatchStore:
                 max_size=connections_max,
                 command_timeout=command_timeout_ms / 1000,
                 timeout=10,
-                server_settings={"application_name": "auditap-watch", "enable_seqscan": "off", "jit": "off"},
+                server_settings={
+                    "application_name": "auditap-watch",
+                    "enable_seqscan": "off",
+                    "jit": "off",
+                    # A watcher that stands still in a transaction would hold up its successor, and vacuum.
+                    "idle_in_transaction_session_timeout": str(command_timeout_ms),
+                },
             )
         except ValueError:
             raise StartupError("The watcher's Postgres DSN cannot be read: correct it.") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
@@ -12,7 +13,7 @@ from schemas.errors import RetryableError
 from schemas.record import Record
 from tests.audit_database import migrated
 from tests.watching import AT_MS, action, raised, rules
-from watcher.engine import Alert, judge, needed, sightings
+from watcher.engine import Alert, Known, Verdict, judge, needed, sightings
 from watcher.memory_store import MemoryWatchStore
 from watcher.ports import Advance, Lane, Overtaken, Trend, WatchStore, Work
 from watcher.postgres_store import PostgresWatchStore
@@ -124,6 +125,39 @@ async def test_two_watchers_at_once_count_together_and_tell_once(database: str) 
     finally:
         for each in stores:
             await each.close()
+
+
+async def test_a_watcher_that_stands_still_in_its_work_holds_up_nobody_else(database: str) -> None:
+    """As SIGSTOP in the middle of a transaction: its locks are the next one's to wait for, but not without end."""
+    prepared = await migrated(database)
+    stands_still, may_go_on = threading.Event(), threading.Event()
+
+    def judge_slowly(_known: Known) -> Verdict:
+        stands_still.set()
+        may_go_on.wait(60)
+        return Verdict()
+
+    async def settle() -> None:
+        store = await PostgresWatchStore.connect(
+            prepared.watcher_dsn, "test", connections_max=1, command_timeout_ms=500
+        )
+        slow = Work(needed(sightings(HELD, failures(0)[0])), judge_slowly, {}, {LANE: Advance(0, 1)})
+        try:
+            with pytest.raises(RetryableError):
+                await store.settle(slow)
+        finally:
+            await store.close()
+
+    frozen = asyncio.create_task(asyncio.to_thread(asyncio.run, settle()))
+    await asyncio.to_thread(stands_still.wait, 60)
+    store = await connected(prepared.watcher_dsn)
+    try:
+        await store.settle(work(HELD, failures(0), advances={LANE: Advance(0, 1)}))
+        assert await store.positions([LANE]) == {LANE: 1}
+    finally:
+        may_go_on.set()
+        await frozen
+        await store.close()
 
 
 async def test_a_database_that_is_away_is_waited_for(database: str) -> None:

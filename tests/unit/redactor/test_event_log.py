@@ -326,6 +326,37 @@ async def test_a_full_log_refuses_until_its_events_have_been_passed(settings: Ev
         assert settings.path.stat().st_size <= small.bytes_max
 
 
+async def test_a_dispensable_consumer_that_stands_still_never_fills_the_log(
+    settings: EventLogSettings,
+) -> None:
+    small = replace(settings, bytes_max=80 * 8_192, trim_records_max=10, dispensable=frozenset({"watcher"}))
+    async with opened(small) as log:
+        stands_still = await log.attach("watcher")
+        position = await log.attach("ingestor")
+        kept = []
+        for number in range(60):
+            await log.append(events(number * 5, 5, size=4_000))
+            position += 5
+            await log.commit("ingestor", position)
+            await log.settle()
+            kept.append((await log.backlog(stands_still)).events)
+        # It is waited for as long as there is room: half of the file.
+        assert kept[5] == 30
+        assert max(kept) < 100
+        assert (await log.read(position - 5, 10))[0].offset == position - 5
+
+
+async def test_what_only_a_dispensable_consumer_has_passed_is_kept(settings: EventLogSettings) -> None:
+    async with opened(replace(settings, trim_records_max=10, dispensable=frozenset({"watcher"}))) as log:
+        await log.attach("watcher")
+        await log.append(events(0, 50))
+        await log.commit("watcher", 51)
+        await log.settle()
+        assert await log.attach("ingestor") == 1
+        assert len(await log.read(1, 100)) == 50
+        assert await log.end() == 51
+
+
 async def test_a_batch_that_could_never_fit_is_refused_for_good(settings: EventLogSettings) -> None:
     async with opened(replace(settings, bytes_max=60 * 8_192)) as log:
         with pytest.raises(PermanentError):
