@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import http.client
 import os
+import platform
 import random
 import socket
 import statistics
@@ -198,7 +199,10 @@ def line(name: str, runs: Sequence[Run]) -> str:
 def main(pairs: int) -> int:
     """Measure every fault, print the table and return the exit code: 1 where a request failed."""
     print(
-        f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {_RUNS} runs of {pairs} pairs each\n"
+        "# A tapped service while its collector is well, dead, hung, slow and refusing\n\n"
+        "`python -m bench.tap_under_fault` wrote this.\n\n"
+        f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, Python {platform.python_version()},"
+        f" {_RUNS} runs of {pairs} pairs each\n"
     )
     print(
         "| collector | requests failed | p50, tap on - off, ms | p99 off, ms | p99, on - off, ms: median | each run |"
