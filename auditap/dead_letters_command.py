@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ _T = TypeVar("_T")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _OPEN = str(LetterState.OPEN)
 _ANY = "all"
+_NUMBER = click.IntRange(1, 2**63 - 1)
 
 
 @click.group("dead-letters")
@@ -50,7 +51,7 @@ def _selecting(command: _Command) -> _Command:
             multiple=True,
             help="Why they were buried.",
         ),
-        click.argument("numbers", type=click.IntRange(1), nargs=-1),
+        click.argument("numbers", type=_NUMBER, nargs=-1),
     ):
         command = option(command)
     return command
@@ -106,7 +107,7 @@ async def _show_table(box: LetterBox, wanted: Wanted, limit: int) -> None:
 
 
 @dead_letters.command("show")
-@click.argument("number", type=click.IntRange(1))
+@click.argument("number", type=_NUMBER)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON, as into a pipe.")
 def dead_letters_show(*, number: int, as_json: bool) -> None:
     """Show one dead letter: why, where it stood, and the redacted event."""
@@ -114,9 +115,7 @@ def dead_letters_show(*, number: int, as_json: bool) -> None:
     async def find(box: LetterBox) -> BuriedLetter:
         found = await box.letters(Wanted(numbers=(number,)), 0, 1, with_events=True)
         if not found:
-            raise StartupError(
-                f"There is no dead letter {number}: see `auditap dead-letters list --state all`."
-            )
+            raise _unknown([number])
         return found[0]
 
     letter = _with_box(find)
@@ -146,6 +145,7 @@ def dead_letters_retry(*, every: bool, as_json: bool, **given: Any) -> None:
     """Try to make records of open dead letters once more; what fails again is kept with the reason it fails for now."""
     wanted = _wanted(given, LetterState.OPEN)
     _require_choice(wanted, every=every)
+    _with_box(lambda box: _require_known(box, wanted))
     people = for_people(as_json=as_json)
     stored = kept = 0
 
@@ -172,12 +172,28 @@ def dead_letters_discard(*, every: bool, yes: bool, **given: Any) -> None:
     """Let go of open dead letters. Who did so and when is kept with them."""
     wanted = _wanted(given, LetterState.OPEN)
     _require_choice(wanted, every=every)
+    _with_box(lambda box: _require_known(box, wanted))
     count, last = _with_box(lambda box: box.count(wanted))
     if count and not yes:
         click.confirm(f"Discard {count} dead letters?", abort=True, err=True)
     # What was buried while somebody was asked is not meant.
     discarded = _with_box(lambda box: box.discard(wanted._replace(up_to=last))) if count else 0
     click.echo(f"{discarded} discarded")
+
+
+async def _require_known(box: LetterBox, wanted: Wanted) -> None:
+    """Raise StartupError where a number that was given is no letter's, in whatever state."""
+    known: set[int] = set()
+    if wanted.numbers:
+        async for page in each_letter(box, Wanted(numbers=wanted.numbers), with_events=False):
+            known.update(letter.number for letter in page)
+    if missing := sorted(set(wanted.numbers) - known):
+        raise _unknown(missing)
+
+
+def _unknown(numbers: Sequence[int]) -> StartupError:
+    said = ", ".join(map(str, numbers))
+    return StartupError(f"There is no dead letter {said}: see `auditap dead-letters list --state all`.")
 
 
 def _require_choice(wanted: Wanted, *, every: bool) -> None:

@@ -24,6 +24,7 @@ from ingestor.embedded_source import EmbeddedSource
 from ingestor.ingest import Ingestor
 from ingestor.kafka_source import KafkaSource
 from ingestor.letter_topic import PublishedLetters
+from ingestor.open_letters import OpenLettersWatch
 from ingestor.ports import EventSource, RevokeListener
 from ingestor.postgres_maintenance import PostgresMaintenance
 from ingestor.postgres_store import PostgresStore
@@ -95,6 +96,7 @@ class IngestorProcess:
         watch = CompletenessWatch(
             store, settings.ingest.completeness, self._metrics, settings.ingest.completeness_interval_ms
         )
+        open_letters = OpenLettersWatch(store, self._metrics, settings.ingest.open_letters_interval_ms)
         await store.check_login()
         await self._server.start()
         log.info("ingesting")
@@ -105,6 +107,7 @@ class IngestorProcess:
                 _then_set(ingestor.run(stop), drained),
                 completer.run(stop),
                 watch.run(stop),
+                open_letters.run(stop),
                 self._keep_partitions_ahead(store),
                 self._keep_to_retention(stop),
                 self._start_letters(),

@@ -185,6 +185,8 @@ class IngestSettings(_Group):
     completeness: CompletenessWaits = CompletenessWaits()
     completeness_interval_ms: int = Field(default=15_000, ge=1)
     """How often gaps are counted and what is known of old taps is forgotten."""
+    open_letters_interval_ms: int = Field(default=15_000, ge=1)
+    """How often open dead letters are counted."""
 
 
 class _WatchAddress(Address):

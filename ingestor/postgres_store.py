@@ -277,6 +277,17 @@ class PostgresStore:
             raise RetryableError(f"Postgres: {type(away).__name__}") from None
         return CompletenessCounts(**dict(row))
 
+    async def open_letters(self, letters_max: int) -> Mapping[str, int]:
+        """See `OpenLetters.open_letters`."""
+        try:
+            async with self._pool.acquire() as connection:
+                rows = await connection.fetch(
+                    "SELECT * FROM auditap.open_letters($1, $2)", list(DeadLetterReason), letters_max
+                )
+        except _CONNECTION_ERRORS as away:
+            raise RetryableError(f"Postgres: {type(away).__name__}") from None
+        return {row["reason"]: row["letters"] for row in rows}
+
     async def complete_next(self, after: UUID, records_max: int, resolve: Resolve) -> Step | None:
         """See `CompletionStore.complete_next`."""
         try:

@@ -93,6 +93,12 @@ class Metrics:
         self.dead_letters = Counter(
             "auditap_dead_letters", "Events buried, by reason.", ["reason"], registry=registry
         )
+        self.dead_letters_open = Gauge(
+            "auditap_dead_letters_open",
+            "Dead letters that nobody has decided about, by reason; counted up to 100,000 of each.",
+            ["reason"],
+            registry=registry,
+        )
         self.store_retries = Counter(
             "auditap_store_retries", "Batches tried again because the store was away.", registry=registry
         )

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from schemas.heartbeat import ranges
 from schemas.identity import new_id, rfc3339_ms
 
 _RETRY_WAIT_S = 0.1
@@ -79,6 +80,7 @@ class Load:
         """First number and time of each batch that is not accepted yet, and of some that are."""
         self._done_below = 1
         self._beats = 0
+        self._given_up = False
         self._senders = senders
         self._offering: asyncio.Task[None] | None = None
 
@@ -104,6 +106,16 @@ class Load:
         await _end(self._offering)
         for task in self._tasks:
             await _end(task)
+
+    async def give_up(self, within_s: float = 60) -> None:
+        """Go away, and tell a collector that what was not accepted is dropped."""
+        await self.abandon()
+        self._given_up = True
+        try:
+            async with asyncio.timeout(within_s):
+                await self._say_goodbye()
+        except TimeoutError:
+            raise AssertionError(f"not heard within {within_s} s: {self.describe()}") from None
 
     async def accepts(self, captures: int, within_s: float = 60) -> None:
         """Wait until so many more were accepted."""
@@ -178,17 +190,36 @@ class Load:
         while self._pending and self._pending[0][0] + self._batch <= self._done_below:
             self._pending.popleft()
         self._beats += 1
+        done_below = self.offered + 1 if self._given_up else self._done_below
         return {
             "tap": {"id": self.tap, "epoch": self.epoch},
             "beat": self._beats,
             "at_ms": now_ms,
             "started_ms": self.began_ms + self.clock_ahead_ms,
             "highest": self.offered,
-            "pending_from": self._done_below,
-            "pending_since_ms": self._pending[0][1] if self._pending else now_ms,
+            "pending_from": done_below,
+            "pending_since_ms": now_ms
+            if done_below > self.offered or not self._pending
+            else self._pending[0][1],
             "lease_ms": _LEASE_MS,
             "state": state,
+            "dropped": self._dropped(now_ms) if self._given_up else [],
         }
+
+    def _dropped(self, until_ms: int) -> list[dict[str, Any]]:
+        """Return what was offered and not accepted, as a tap says that it tried for too long."""
+        since_ms = self._pending[0][1] if self._pending else until_ms
+        missing = (number for number in range(1, self.offered + 1) if number not in self.accepted)
+        return [
+            {
+                "first": first,
+                "last": last,
+                "cause": "collector_away",
+                "from_ms": since_ms,
+                "to_ms": until_ms,
+            }
+            for first, last in ranges(missing)
+        ]
 
     def _clock_ms(self) -> int:
         return time.time_ns() // 1_000_000 + self.clock_ahead_ms

@@ -100,7 +100,9 @@ def say(seen: Outage) -> None:
     """Print what was seen, in Markdown."""
     click.echo("# Postgres away under load\n\n`python -m tests.faults.outage` wrote this.\n")
     click.echo(f"{seen.count}; Postgres away for {seen.away_s:.0f} s.\n")
-    click.echo(f"Load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, Python {platform.python_version()}.\n")
+    click.echo(
+        f"Load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, Python {platform.python_version()}.\n"
+    )
     click.echo("| what | figure |\n| --- | ---: |")
     click.echo(f"| accepted, captures/s | {seen.accepted_per_s:.0f} |")
     click.echo(f"| behind at most, captures | {seen.behind} |")

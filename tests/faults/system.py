@@ -22,6 +22,7 @@ from tests.faults.tcp_proxy import TcpProxy
 from tests.kafka_broker import KafkaBroker
 
 INGESTORS = 2
+PARTITIONS = 4
 _POSTGRES = {
     "fsync": "off",  # servers are killed here, machines are not
     "max_connections": "40",

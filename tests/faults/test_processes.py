@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
 
+from tests.e2e.pipeline import until
 from tests.faults import faults
 from tests.faults.conftest import Weather
 from tests.faults.faults import Inflict
 from tests.faults.ledger import Count, settled
 from tests.faults.reading import listed
-from tests.faults.system import System
+from tests.faults.system import INGESTORS, PARTITIONS, System
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,24 @@ async def test_a_log_api_killed_shows_every_record_when_it_is_back(weather: Weat
     assert len(await listed(system, load)) == found.records
 
 
+async def test_one_more_ingestor_joins_under_load_and_leaves_again(weather: Weather, system: System) -> None:
+    shares: list[float] = []
+
+    @asynccontextmanager
+    async def joined(system: System) -> AsyncIterator[None]:
+        async with faults.more_ingestors(system):
+            yield
+
+            async def shared() -> bool:
+                shares[:] = [await each.metric("auditap_partitions_assigned") for each in system.ingestors]
+                return min(shares) > 0 and sum(shares) == PARTITIONS
+
+            await until(shared, 60, "partitions for every ingestor", lambda: str(shares))
+
+    assert not (await weather(joined, 1)).dead_letters
+    assert len(shares) == INGESTORS + 1
+
+
 async def test_one_three_one_ingestors(system: System, report: Callable[[Count], None]) -> None:
     load = system.load()
     await load.start()
@@ -54,7 +74,13 @@ async def test_one_three_one_ingestors(system: System, report: Callable[[Count],
     for _ in range(2):
         await system.pipeline.start_ingestor()
     await load.accepts(600)
-    shares = [await each.metric("auditap_partitions_assigned") for each in system.ingestors]
+    shares: list[float] = []
+
+    async def shared() -> bool:
+        shares[:] = [await each.metric("auditap_partitions_assigned") for each in system.ingestors]
+        return sum(shares) == PARTITIONS
+
+    await until(shared, 60, "every partition assigned once", lambda: str(shares))
     for _ in range(2):
         assert await system.end_ingestor(0, signal.SIGTERM) == 0
     await load.accepts(600)
@@ -63,7 +89,6 @@ async def test_one_three_one_ingestors(system: System, report: Callable[[Count],
     found = await settled(system, load)
     report(found)
     assert found.balanced, found
-    assert sum(shares) == 4
 
 
 async def test_a_frozen_collector_answers_when_it_wakes_up(system: System) -> None:

@@ -119,8 +119,6 @@ async def test_show_tells_reason_place_and_event_and_obeys_nothing_in_it(
     assert "not JSON" in no_json
     assert "\x1b[2J" not in no_json + event_shown
     assert "\x1b[31m" not in event_shown
-    missing = await run("show", "99")
-    assert isinstance(missing.exception, StartupError)
 
 
 async def test_retry_stores_what_can_be_stored_once_and_says_why_not(
@@ -167,3 +165,29 @@ async def test_a_login_that_may_not_is_told_so(
     refused = await run("list")
     assert isinstance(refused.exception, StartupError)
     assert "operator_dsn" in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("show", "99"), ("retry", "2", "99"), ("discard", "--yes", "1", "99"), ("show", str(2**63 - 1))],
+)
+async def test_a_number_that_no_letter_has_is_said_and_nothing_is_done(
+    run: Run, bury: Any, audit: AuditDatabase, arguments: tuple[str, ...]
+) -> None:
+    # What the command line makes a sentence and exit code 1.
+    unknown = await run(*arguments)
+    assert isinstance(unknown.exception, StartupError)
+    assert f"no dead letter {arguments[-1]}:" in str(unknown.exception)
+    assert [each["state"] for each in lines(await run("list", "--state", "all"))] == ["open"] * 3
+    assert {each["retries"] for each in lines(await run("list"))} == {0}
+
+
+async def test_a_number_that_no_letter_can_have_is_refused(run: Run, bury: Any) -> None:
+    assert (await run("show", str(2**63))).exit_code == 2
+    assert (await run("retry", str(2**63))).exit_code == 2
+
+
+async def test_a_letter_that_is_decided_about_is_no_unknown_one(run: Run, bury: Any) -> None:
+    assert (await run("discard", "--yes", "3")).stdout == "1 discarded\n"
+    again = await run("discard", "--yes", "3")
+    assert (again.exit_code, again.stdout) == (0, "0 discarded\n")
