@@ -210,6 +210,10 @@ class WatchSettings(_Group):
     """How long it is known which records a window counted; longer than any rule looks back."""
     memories_days: int = Field(default=90, ge=1)
     """After so many days that nothing asked for it, what a rule remembers is forgotten."""
+    trends_days: int = Field(default=550, ge=1)
+    """How long the counts of hours are kept."""
+    panes_days: int = Field(default=35, ge=1)
+    """How long the counts of ten minutes are kept, of which windows that hop are made."""
 
 
 class ReadAuditSettings(_Group):

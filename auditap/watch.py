@@ -142,6 +142,11 @@ class WatchProcess:
                     await store.forget(
                         settings.marks_days * DAY_MS, settings.memories_days * DAY_MS, _FORGOTTEN_MAX
                     )
+                    await store.forget_trends(
+                        clock_ms() - settings.trends_days * DAY_MS,
+                        clock_ms() - settings.panes_days * DAY_MS,
+                        _FORGOTTEN_MAX,
+                    )
                     forgot_at = time.monotonic()
             except RetryableError as away:
                 log.warning("housekeeping_deferred", cause=str(away))

@@ -326,7 +326,8 @@ async def _within_the_log(connection: PoolConnectionProxy, query: ListQuery, spa
 
 def _trend_statement(query: SummaryQuery) -> Statement:
     return Statement(
-        sql_file("count_trends"), (list(query.accounts), list(query.bounds_ms), str(query.field))
+        sql_file("count_trends"),
+        (list(query.accounts), list(query.bounds_ms), str(query.field), query.trend_ms),
     )
 
 

@@ -153,7 +153,11 @@ class SummaryQuery:
     field: Field
     conditions: tuple[Condition, ...] = ()
     of_trends: bool = False
-    """From the hours that the watcher counted, instead of the records."""
+    """From what the watcher counted, instead of the records."""
+    hops: int = 1
+    """How many spans between bounds a window has; where it is more than one, windows overlap."""
+    trend_ms: int = 3_600_000
+    """The width of what the watcher counted: hours, or ten minutes."""
 
 
 class Statement(NamedTuple):

@@ -48,6 +48,8 @@ _V1_FILTERS = {
 }
 _HOUR_MS = 3_600_000
 _AHEAD_MS = 24 * _HOUR_MS
+_PANE_MS = 600_000
+_HOPS_MS = {"10m": _PANE_MS, "30m": 3 * _PANE_MS, "1h": _HOUR_MS}
 _BUCKETS_MS = {"hour": _HOUR_MS, "day": 24 * _HOUR_MS}
 _LIKE_SPECIAL = re.compile(r"([\\%_])")
 
@@ -125,6 +127,8 @@ class Requests:
         """Return what a summary asks for."""
         since_ms, before_ms = _moment_ms("since", parameters), _moment_ms("before", parameters)
         step_ms = _BUCKETS_MS[parameters.get("bucket", "day")]
+        if "hop" in parameters:
+            return self._hopping(accounts, parameters, since_ms, before_ms)
         first = since_ms // step_ms + 1
         inner = range(first * step_ms, before_ms, step_ms)
         if len(inner) >= self._config.summary_buckets_max:
@@ -136,6 +140,23 @@ class Requests:
         if of_trends and (conditions or since_ms % _HOUR_MS or before_ms % _HOUR_MS):
             raise UnfitParameter("source")
         return SummaryQuery(accounts, bounds, field, conditions, of_trends)
+
+    def _hopping(
+        self, accounts: tuple[str, ...], parameters: Parameters, since_ms: int, before_ms: int
+    ) -> SummaryQuery:
+        """Return what a summary of windows asks for that begin at every hop: only trends have them."""
+        window_ms, hop_ms = _BUCKETS_MS[parameters.get("bucket", "day")], _HOPS_MS[parameters["hop"]]
+        if parameters.get("source") != "trends" or window_ms <= hop_ms:
+            raise UnfitParameter("hop")
+        if self.conditions(parameters) or since_ms % hop_ms or before_ms % hop_ms:
+            raise UnfitParameter("source")
+        hops = window_ms // hop_ms
+        if (before_ms - since_ms) // hop_ms - hops >= self._config.summary_buckets_max:
+            raise UnfitParameter("bucket")
+        bounds = tuple(range(since_ms, max(before_ms, since_ms) + 1, hop_ms))
+        field = Field(parameters.get("by", Field.ACTION_TYPE))
+        width_ms = _HOUR_MS if hop_ms == _HOUR_MS else _PANE_MS
+        return SummaryQuery(accounts, bounds, field, of_trends=True, hops=hops, trend_ms=width_ms)
 
     def alerts(self, account: str, parameters: Parameters) -> AlertQuery:
         """Return what a list of alerts asks for: one more than a page holds."""

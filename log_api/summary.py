@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -29,6 +31,8 @@ async def summarize(
     database: LogDatabase, query: SummaryQuery, time_s: float, timer: Callable[[], float] = time.monotonic
 ) -> Summary:
     """Return the counts of as many buckets as `time_s` allows. Raises RetryableError where it allows none."""
+    if query.hops > 1:
+        return Summary(await _hopping(database, query), query.bounds_ms[0], complete=True)
     began_s = timer()
     parts = _days(query.bounds_ms)
     found: list[dict[str, Any]] = []
@@ -47,6 +51,24 @@ async def summarize(
     return Summary(found, counted_since_ms, counted_since_ms == query.bounds_ms[0])
 
 
+async def _hopping(database: LogDatabase, query: SummaryQuery) -> Sequence[dict[str, Any]]:
+    """Return windows of `hops` spans, one from each bound on that is followed by so many."""
+    spans: dict[int, Counter[str | None]] = defaultdict(Counter)
+    for one in await database.counts(query):
+        spans[one.bucket][one.value] += one.records
+    buckets, window = [], Counter[str | None]()
+    for last, (_, before_ms) in enumerate(pairwise(query.bounds_ms)):
+        window += spans[last]
+        first = last + 1 - query.hops
+        if first < 0:
+            continue
+        await asyncio.sleep(0)  # many windows of many values take their time
+        found = [Count(first, value, records) for value, records in window.items()]
+        buckets.append(_bucket(query.bounds_ms[first], before_ms, found))
+        window -= spans.pop(first)
+    return buckets
+
+
 def _days(bounds_ms: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Return the bounds in parts that each lie in one day, and together are all of them."""
     parts: list[tuple[int, ...]] = []
@@ -61,19 +83,20 @@ def _days(bounds_ms: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 
 def _buckets(bounds_ms: tuple[int, ...], counts: Sequence[Count]) -> list[dict[str, Any]]:
-    buckets = []
-    for number, (since_ms, before_ms) in enumerate(pairwise(bounds_ms)):
-        found = [one for one in counts if one.bucket == number]
-        found.sort(key=lambda one: (-one.records, one.value is not None, one.value or ""))
-        total = sum(one.records for one in found)
-        shown = found[:_VALUES_MAX]
-        buckets.append(
-            {
-                "since": rfc3339_ms(max(since_ms, 0)),
-                "before": rfc3339_ms(max(before_ms, 0)),
-                "count": total,
-                "values": [{"value": one.value, "count": one.records} for one in shown],
-                "others": total - sum(one.records for one in shown),
-            }
-        )
-    return buckets
+    return [
+        _bucket(since_ms, before_ms, [one for one in counts if one.bucket == number])
+        for number, (since_ms, before_ms) in enumerate(pairwise(bounds_ms))
+    ]
+
+
+def _bucket(since_ms: int, before_ms: int, found: list[Count]) -> dict[str, Any]:
+    found.sort(key=lambda one: (-one.records, one.value is not None, one.value or ""))
+    total = sum(one.records for one in found)
+    shown = found[:_VALUES_MAX]
+    return {
+        "since": rfc3339_ms(max(since_ms, 0)),
+        "before": rfc3339_ms(max(before_ms, 0)),
+        "count": total,
+        "values": [{"value": one.value, "count": one.records} for one in shown],
+        "others": total - sum(one.records for one in shown),
+    }

@@ -27,10 +27,17 @@ class Advance(NamedTuple):
     next_offset: int
 
 
-class Trend(NamedTuple):
-    """What events are counted by, in hours (Unix ms)."""
+HOUR_MS = 3_600_000
+PANE_MS = 600_000
+TREND_WIDTHS_MS = (HOUR_MS, PANE_MS)
+"""Hours tumble; of panes windows are made that hop."""
 
-    hour_ms: int
+
+class Trend(NamedTuple):
+    """What events are counted by, in spans of time that begin at multiples of their width (Unix ms)."""
+
+    start_ms: int
+    width_ms: int
     account_id: str | None
     actor_id: str | None
     resource_product: str | None

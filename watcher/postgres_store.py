@@ -16,7 +16,7 @@ from schemas.errors import RetryableError, StartupError
 from schemas.sql import query
 from watcher.documents import record_summary
 from watcher.engine import Alert, Known, Needed, Place, Verdict
-from watcher.ports import Advance, DueDelivery, Lane, Overtaken, Trend, Work
+from watcher.ports import HOUR_MS, PANE_MS, Advance, DueDelivery, Lane, Overtaken, Trend, Work
 
 _AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _REFUSALS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
@@ -124,6 +124,11 @@ class PostgresWatchStore:
         """Delete marks and memories beyond these ages, at most `rows_max` of each. Raises RetryableError."""
         await self._execute("watch_forget_marks", timedelta(milliseconds=marks_ms), rows_max)
         await self._execute("watch_forget_memories", timedelta(milliseconds=memories_ms), rows_max)
+
+    async def forget_trends(self, hours_before_ms: int, panes_before_ms: int, rows_max: int) -> None:
+        """Delete counts of times before these (Unix ms), at most `rows_max` of each width. Raises RetryableError."""
+        await self._execute("watch_forget_trends", HOUR_MS, hours_before_ms, rows_max)
+        await self._execute("watch_forget_trends", PANE_MS, panes_before_ms, rows_max)
 
     async def take(self, deliveries_max: int, lease_ms: int) -> Sequence[DueDelivery]:
         """See `Outbox.take`."""
@@ -238,13 +243,15 @@ async def _keep_trends(connection: _Connection, trends: Mapping[Trend, int]) -> 
     if not trends:
         return
     rows = sorted(
-        (trend.hour_ms, _trend_digest(trend), *trend[1:], events) for trend, events in trends.items()
+        (trend.start_ms, _trend_digest(trend), *trend[1:], events) for trend, events in trends.items()
     )
-    await connection.execute(query("watch_keep_trends"), *_columns(rows, 8))
+    await connection.execute(query("watch_keep_trends"), *_columns(rows, 9))
 
 
 def _trend_digest(trend: Trend) -> bytes:
-    return hashlib.blake2b(_encode(trend[1:]), digest_size=16).digest()
+    # Hours, which were there before there was a width, have the digest that they had.
+    told = trend[2:] if trend.width_ms == HOUR_MS else trend[1:]
+    return hashlib.blake2b(_encode(told), digest_size=16).digest()
 
 
 def _alert_row(alert: Alert) -> tuple[object, ...]:

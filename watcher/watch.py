@@ -17,11 +17,20 @@ from schemas.heartbeat import REPORT_PREFIX
 from schemas.metric_defs import Metrics
 from schemas.record import Record
 from watcher.engine import Alert, Sighting, judge, needed, sightings
-from watcher.ports import Advance, EventBuilder, Lane, Overtaken, Trend, WatchStore, Work
+from watcher.ports import (
+    HOUR_MS,
+    TREND_WIDTHS_MS,
+    Advance,
+    EventBuilder,
+    Lane,
+    Overtaken,
+    Trend,
+    WatchStore,
+    Work,
+)
 from watcher.rules import RuleSet
 
 log = structlog.get_logger("watcher")
-_HOUR_MS = 3_600_000
 _T = TypeVar("_T")
 
 
@@ -37,7 +46,7 @@ class WatchLimits:
     """Records that were received later than this after their action count in no window."""
     familiar_max: int = 100_000
     """What of tokens and the like is held in memory to be no news, at most."""
-    familiar_ms: int = 12 * _HOUR_MS
+    familiar_ms: int = 12 * HOUR_MS
     retry_wait_ms_initial: int = 100
     retry_wait_ms_max: int = 5_000
 
@@ -194,7 +203,8 @@ class Watcher:
 def _trends(records: Sequence[Record]) -> Mapping[Trend, int]:
     return Counter(
         Trend(
-            (at_ms := record.id.int >> 80) - at_ms % _HOUR_MS,
+            (at_ms := record.id.int >> 80) - at_ms % width_ms,
+            width_ms,
             record.account_id,
             record.actor_id,
             record.resource_product,
@@ -202,4 +212,5 @@ def _trends(records: Sequence[Record]) -> Mapping[Trend, int]:
             record.action_result,
         )
         for record in records
+        for width_ms in TREND_WIDTHS_MS
     )

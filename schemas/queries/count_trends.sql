@@ -1,5 +1,6 @@
--- A summary from the hours that the watcher counted. $1 accounts; $2 bounds (Unix ms, at whole hours); $3 the field.
-SELECT width_bucket(hour_ms, $2::bigint[]) AS bucket,
+-- A summary from what the watcher counted. $1 accounts; $2 bounds (Unix ms, at multiples of the width); $3 the field; $4 the
+-- width of what is added up.
+SELECT width_bucket(start_ms, $2::bigint[]) AS bucket,
     CASE $3::text
         WHEN 'action_type' THEN action_type
         WHEN 'action_result' THEN action_result
@@ -8,5 +9,5 @@ SELECT width_bucket(hour_ms, $2::bigint[]) AS bucket,
     END AS value,
     sum(events)::bigint AS count
 FROM auditap.trends
-WHERE account_id = ANY ($1) AND hour_ms >= ($2::bigint[])[1] AND hour_ms < ($2::bigint[])[cardinality($2::bigint[])]
+WHERE account_id = ANY ($1) AND width_ms = $4 AND start_ms >= ($2::bigint[])[1] AND start_ms < ($2::bigint[])[cardinality($2::bigint[])]
 GROUP BY 1, 2

@@ -9,18 +9,20 @@ from functools import partial
 
 import pytest
 
+from auditap.database import Connection, administrator
 from schemas.errors import RetryableError
 from schemas.record import Record
 from tests.audit_database import migrated
 from tests.watching import AT_MS, action, raised, rules
 from watcher.engine import Alert, Known, Verdict, judge, needed, sightings
 from watcher.memory_store import MemoryWatchStore
-from watcher.ports import Advance, Lane, Overtaken, Trend, WatchStore, Work
+from watcher.ports import HOUR_MS, PANE_MS, Advance, Lane, Overtaken, Trend, WatchStore, Work
 from watcher.postgres_store import PostgresWatchStore
 from watcher.rules import RuleSet
 
 LANE = Lane("events", 0)
 MINUTE_MS = 60_000
+DAY_MS = 24 * HOUR_MS
 BEGIN_MS = AT_MS - AT_MS % (10 * MINUTE_MS)
 HELD = rules(
     {
@@ -89,7 +91,7 @@ async def test_memories_are_kept(store: WatchStore) -> None:
 
 
 async def test_positions_move_with_the_work(store: WatchStore) -> None:
-    trend = Trend(0, "a", None, "p", "delete", "success")
+    trend = Trend(0, HOUR_MS, "a", None, "p", "delete", "success")
     assert await store.positions([LANE]) == {}
     moved = {LANE: Advance(7, 10)}
     await store.settle(work(HELD, [], advances=moved, trends={trend: 2}))
@@ -158,6 +160,67 @@ async def test_a_watcher_that_stands_still_in_its_work_holds_up_nobody_else(data
         may_go_on.set()
         await frozen
         await store.close()
+
+
+async def test_counts_are_forgotten_by_their_width_and_age(database: str) -> None:
+    prepared = await migrated(database)
+    store = await connected(prepared.watcher_dsn)
+    counted = [
+        Trend(start_ms, width_ms, "a", None, "p", "view", "success")
+        for start_ms in (0, HOUR_MS, 2 * HOUR_MS)
+        for width_ms in (HOUR_MS, PANE_MS)
+    ]
+    try:
+        await store.settle(work(HELD, [], trends=dict.fromkeys(counted, 3)))
+        await store.settle(work(HELD, [], trends=dict.fromkeys(counted[:2], 4)))
+        await store.forget_trends(hours_before_ms=HOUR_MS, panes_before_ms=2 * HOUR_MS, rows_max=10)
+        async with administrator(prepared.admin_dsn) as connection:
+            found = await connection.fetch(
+                "SELECT width_ms, start_ms, events FROM auditap.trends ORDER BY 1, 2"
+            )
+    finally:
+        await store.close()
+    assert list(map(tuple, found)) == [
+        (PANE_MS, 2 * HOUR_MS, 3),
+        (HOUR_MS, HOUR_MS, 3),
+        (HOUR_MS, 2 * HOUR_MS, 3),
+    ]
+
+
+async def test_marks_and_memories_are_forgotten_by_their_age(database: str) -> None:
+    prepared = await migrated(database)
+    store = await connected(prepared.watcher_dsn)
+    try:
+        seen = action(actor_ip_address="203.0.113.9")
+        await store.settle(work(HELD, [*failures(0), seen]))
+        async with administrator(prepared.admin_dsn) as connection:
+            await store.forget(DAY_MS, DAY_MS, 10)
+            assert await kept(connection) == (1, 1)
+            await connection.execute("UPDATE auditap.watch_marks SET marked_at = now() - interval '2 days'")
+            await store.forget(DAY_MS, DAY_MS, 10)
+            assert await kept(connection) == (0, 1)
+            await connection.execute(
+                "UPDATE auditap.watch_memories SET learned_at = now() - interval '2 days'"
+            )
+            # What is asked for again in time is remembered.
+            await store.settle(work(HELD, [seen]))
+            await store.forget(DAY_MS, DAY_MS, 10)
+            assert await kept(connection) == (0, 1)
+            await connection.execute(
+                "UPDATE auditap.watch_memories SET learned_at = now() - interval '2 days'"
+            )
+            await store.forget(DAY_MS, DAY_MS, 10)
+            assert await kept(connection) == (0, 0)
+    finally:
+        await store.close()
+
+
+async def kept(connection: Connection) -> tuple[int, int]:
+    row = await connection.fetchrow(
+        "SELECT (SELECT count(*) FROM auditap.watch_marks), (SELECT count(*) FROM auditap.watch_memories)"
+    )
+    assert row is not None
+    return row[0], row[1]
 
 
 async def test_a_database_that_is_away_is_waited_for(database: str) -> None:

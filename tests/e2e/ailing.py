@@ -114,7 +114,9 @@ class AilingWatcher:
 
     async def watched(self) -> int:
         """Return how many records are judged, each as often as it was."""
-        rows = await self._pipeline.fetch("SELECT coalesce(sum(events), 0) FROM auditap.trends")
+        rows = await self._pipeline.fetch(
+            "SELECT coalesce(sum(events), 0) FROM auditap.trends WHERE width_ms = 3600000"
+        )
         return int(rows[0][0])
 
     async def catches_up(self, records: int) -> None:

@@ -96,8 +96,8 @@ async def test_every_incident_is_told_once_though_the_watcher_is_killed_twice(
     assert await watched(pipeline) == EVENTS
     assert await raised(pipeline) == stream.expected
     assert stream.expected.total() == 40
-    counted = await pipeline.fetch("SELECT sum(events) FROM auditap.trends")
-    assert counted[0][0] == EVENTS
+    counted = await pipeline.fetch("SELECT width_ms, sum(events) FROM auditap.trends GROUP BY 1 ORDER BY 1")
+    assert [tuple(row) for row in counted] == [(600_000, EVENTS), (3_600_000, EVENTS)]
     delivered = await pipeline.fetch("SELECT count(*) FROM auditap.alert_deliveries")
     assert delivered[0][0] == 40
     assert await watcher.stop() == 0

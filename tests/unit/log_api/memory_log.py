@@ -96,8 +96,12 @@ class MemoryLog:
     def _trend_counts(self, query: SummaryQuery) -> Sequence[Count]:
         counted: Counter[tuple[int, str | None]] = Counter()
         for row in self.trends:
-            bucket = bisect(query.bounds_ms, row["hour_ms"]) - 1
-            if row["account_id"] in query.accounts and 0 <= bucket < len(query.bounds_ms) - 1:
+            bucket = bisect(query.bounds_ms, row["start_ms"]) - 1
+            if (
+                row["account_id"] in query.accounts
+                and row["width_ms"] == query.trend_ms
+                and 0 <= bucket < len(query.bounds_ms) - 1
+            ):
                 counted[bucket, row[query.field]] += row["events"]
         return [Count(bucket, value, count) for (bucket, value), count in counted.items()]
 

@@ -91,7 +91,7 @@ def test_every_filter_is_documented_with_its_negation_and_no_other(settings: Log
     [
         (f"{LIST}/export", {"account_id", "since", "before", "format", "after"}),
         (f"{LIST}/tail", {"account_id", "since", "Last-Event-ID"}),
-        (f"{LIST}/summary", {"account_id", "since", "before", "bucket", "by", "source"}),
+        (f"{LIST}/summary", {"account_id", "since", "before", "bucket", "hop", "by", "source"}),
     ],
 )
 def test_what_lists_filters_filters_what_streams_and_counts(

@@ -11,16 +11,18 @@ from log_api.config import LogApiConfig
 from log_api.database import PostgresLogDatabase
 from log_api.listing import Field, SummaryQuery
 from log_api.ports import LogDatabase
+from log_api.summary import summarize
 from schemas.metric_defs import Metrics
 from tests.unit.log_api.api_client import NOW_MS, A, ApiClient, add_token
 from tests.unit.log_api.memory_log import MemoryLog
 from tests.unit.log_api.stored_log import StoredLog
 
 HOUR_MS = 3_600_000
+PANE_MS = 600_000
 DAY_MS = NOW_MS - NOW_MS % (24 * HOUR_MS)
 
 
-def trend(hour: int, events: int, **changes: Any) -> dict[str, Any]:
+def trend(hour: float, events: int, width_ms: int = HOUR_MS, **changes: Any) -> dict[str, Any]:
     usual = {
         "account_id": A,
         "actor_id": "ana",
@@ -28,7 +30,13 @@ def trend(hour: int, events: int, **changes: Any) -> dict[str, Any]:
         "action_type": "view",
         "action_result": "success",
     }
-    return {"hour_ms": DAY_MS + hour * HOUR_MS, **usual, **changes, "events": events}
+    return {
+        "start_ms": DAY_MS + round(hour * HOUR_MS),
+        "width_ms": width_ms,
+        **usual,
+        **changes,
+        "events": events,
+    }
 
 
 TRENDS = [
@@ -37,6 +45,8 @@ TRENDS = [
     trend(1, 2, action_type="delete", actor_id=None),
     trend(1, 100, account_id="b"),
     trend(3, 11),
+    *(trend(tenth / 6, tenth, PANE_MS) for tenth in range(1, 13)),
+    trend(1, 3, PANE_MS, action_type="delete"),
 ]
 
 
@@ -52,8 +62,12 @@ async def log(
         return memory_log
     await stored_log.connection.execute("TRUNCATE auditap.trends")
     await stored_log.connection.executemany(
-        "INSERT INTO auditap.trends VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        [(row["hour_ms"], number.to_bytes(16), *list(row.values())[1:]) for number, row in enumerate(TRENDS)],
+        "INSERT INTO auditap.trends (start_ms, digest, width_ms, account_id, actor_id, resource_product,"
+        " action_type, action_result, events) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        [
+            (row["start_ms"], number.to_bytes(16), *list(row.values())[1:])
+            for number, row in enumerate(TRENDS)
+        ],
     )
     return postgres_log
 
@@ -84,4 +98,57 @@ async def test_whole_hours_without_filters_are_served(memory_log: MemoryLog, set
         refused = await api.get(path, {**span, **wrong}, api.headers)
         assert refused.status_code == 400
         assert "source" in refused.text
+    await api.close()
+
+
+async def test_windows_that_hop_overlap(log: LogDatabase, settings: LogApiConfig) -> None:
+    """Ten minutes each hold 0, 1, 2, … 12 views, and the seventh ten 3 deletions."""
+    bounds = tuple(range(DAY_MS, DAY_MS + 2 * HOUR_MS + 1, PANE_MS))
+    query = SummaryQuery((A,), bounds, Field.ACTION_TYPE, of_trends=True, hops=6, trend_ms=PANE_MS)
+    found = (await summarize(log, query, 1)).buckets
+    assert [(one["since"][11:16], one["before"][11:16]) for one in found][:2] == [
+        ("00:00", "01:00"),
+        ("00:10", "01:10"),
+    ]
+    views = [sum(range(first, first + 6)) for first in range(7)]
+    deleted = [0, 3, 3, 3, 3, 3, 3]
+    assert [one["count"] for one in found] == [sum(each) for each in zip(views, deleted, strict=True)]
+    assert found[0]["values"] == [{"value": "view", "count": views[0]}]
+    assert found[1]["values"] == [{"value": "view", "count": views[1]}, {"value": "delete", "count": 3}]
+
+
+async def test_windows_that_hop_are_asked_for_of_trends_alone(
+    memory_log: MemoryLog, settings: LogApiConfig
+) -> None:
+    memory_log.trends = TRENDS
+    add_token(memory_log, "atp_account-a", {A})
+    api = ApiClient(log_api_app(memory_log, settings, Metrics(), lambda: NOW_MS), settings)
+    path = f"/accounts/{A}/logs/audit/summary"
+    span = {
+        "since": "2026-01-23T00:00:00Z",
+        "before": "2026-01-23T02:00:00Z",
+        "source": "trends",
+        "bucket": "hour",
+    }
+    answer = await api.get(path, {**span, "hop": "30m"}, api.headers)
+    assert [one["count"] for one in answer.json()["result"]] == [
+        15,
+        3 + sum(range(3, 9)),
+        3 + sum(range(6, 12)),
+    ]
+    whole = {**span, "before": "2026-01-25", "bucket": "day", "hop": "1h"}
+    assert len((await api.get(path, whole, api.headers)).json()["result"]) == 25
+    none = {**span, "before": span["since"], "hop": "10m"}
+    assert (await api.get(path, none, api.headers)).json()["result"] == []
+    for name, wrong in (
+        ("hop", {"source": "records"}),
+        ("hop", {"hop": "1h"}),
+        ("hop", {"hop": "7m"}),
+        ("source", {"since": "2026-01-23T00:05:00Z"}),
+        ("source", {"action_type": "view"}),
+        ("bucket", {"since": "2020-01-01"}),
+    ):
+        refused = await api.get(path, {**span, "hop": "10m", **wrong}, api.headers)
+        assert refused.status_code == 400
+        assert refused.json()["errors"][0]["message"].startswith(f"{name}: "), refused.text
     await api.close()
