@@ -167,6 +167,12 @@ def replay(
         )
         for refusal in report.refusals[:_REFUSALS_SHOWN_MAX]:
             click.echo(f"  line {refusal.line}: {refusal.reason} {refusal.path}", err=True)
+    if report.unknown_fields:
+        click.echo(
+            f"{report.unknown_fields} captures hold fields that no capture has, which were passed over; the first is line"
+            f" {report.unknown_fields_line}: compare its names with schemas/capture.schema.json",
+            err=True,
+        )
     if report.refused:
         sys.exit(1)
 

@@ -181,7 +181,9 @@ class _Collector:
             self.metrics.captures_refused.labels(refusal.reason.value).inc()
         # Only an answer acknowledges the count: until then the tap reports it again.
         self.metrics.captures_dropped_by_taps.inc(_dropped(request))
-        return _outcome(len(taken), refusals)
+        unknown = batch.with_unknown_fields
+        self.metrics.captures_with_unknown_fields.inc(len(unknown))
+        return _outcome(len(taken), refusals, unknown)
 
     async def _heartbeats(self, request: Request) -> JSONResponse:
         token = self._authorize(request)
@@ -287,7 +289,8 @@ def collector_app(
     derives ids and must outlive restarts. `clock_ms` gives Unix milliseconds.
 
     Answers: 200 `{"accepted": n, "refused": [{"index", "reason", "path"}]}` once every accepted capture's event, or
-    every accepted heartbeat, is durable; 400, 408, 413 and 415 where the body as a whole is of no use; 401; 503 with Retry-After where sending
+    every accepted heartbeat, is durable, with `"unknown_fields": {"captures": n, "first_index": i}` where captures hold fields that no
+    capture has, which are passed over; 400, 408, 413 and 415 where the body as a whole is of no use; 401; 503 with Retry-After where sending
     the same again may succeed. Every other answer has the body `{"error": "one sentence"}`.
     """
     # The contracts' validators are built here and not inside the first request that holds a bad line.
@@ -301,9 +304,12 @@ def collector_app(
     return Starlette(routes=routes)
 
 
-def _outcome(accepted: int, refusals: Sequence[Refusal]) -> JSONResponse:
+def _outcome(accepted: int, refusals: Sequence[Refusal], unknown: Sequence[int] = ()) -> JSONResponse:
     refused = [{"index": each.index, "reason": each.reason, "path": each.path} for each in refusals]
-    return JSONResponse({"accepted": accepted, "refused": refused})
+    answer: dict[str, Any] = {"accepted": accepted, "refused": refused}
+    if unknown:
+        answer["unknown_fields"] = {"captures": len(unknown), "first_index": unknown[0]}
+    return JSONResponse(answer)
 
 
 def _refusal(request: Request, answer: _Answer) -> JSONResponse:

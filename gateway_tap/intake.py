@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from schemas.capture import Capture, TapPosition, decode_capture, split_ndjson
+from schemas.capture import Capture, TapPosition, decode_capture, decode_known, split_ndjson
 from schemas.errors import PermanentError, RefusalReason, RefusedCapture
 
 _NDJSON_TYPES: Final = frozenset(
@@ -93,6 +93,8 @@ class Batch:
     refusals: list[Refusal] = field(default_factory=list, repr=False)
     refused_positions: list[TapPosition] = field(default_factory=list, repr=False)
     """Where refused lines stood in their taps' counts, as far as they tell."""
+    with_unknown_fields: list[int] = field(default_factory=list)
+    """The indexes of captures that hold fields which no capture has: passed over, and perhaps misspelt."""
 
 
 def inflate(body: bytes, content_encoding: str, limits: IntakeLimits) -> bytes:
@@ -173,16 +175,23 @@ class _Reader:
             if index == self._limits.captures_max:
                 raise UnusableBatch(Unusable.CAPTURES)
             try:
-                batch.captures.append((index, self._decode(line)))
+                batch.captures.append((index, self._decode(batch, index, line)))
             except RefusedCapture as refused:
                 batch.refusals.append(Refusal(index, refused.reason, refused.path))
                 batch.refused_positions.extend(_position(line, self._limits.line_bytes_max))
         return batch
 
-    def _decode(self, line: bytes) -> Capture:
+    def _decode(self, batch: Batch, index: int, line: bytes) -> Capture:
         """Return the capture; raises RefusedCapture, with a path while the budget lasts."""
         if len(line) > self._limits.line_bytes_max:
             raise RefusedCapture(RefusalReason.TOO_LARGE)
+        capture = decode_known(line)
+        if capture is None:
+            capture = self._explained(line)
+            batch.with_unknown_fields.append(index)
+        return capture
+
+    def _explained(self, line: bytes) -> Capture:
         if self._explanations_left > 0 and len(line) <= self._explained_bytes_left:
             try:
                 return decode_capture(line)

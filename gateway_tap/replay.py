@@ -62,6 +62,10 @@ class ReplayReport:
     refusals: list[RefusedLine] = field(default_factory=list)
     batches: int = 0
     retried: int = 0
+    unknown_fields: int = 0
+    """Captures with fields that no capture has."""
+    unknown_fields_line: int | None = None
+    """The first of them."""
 
 
 class _Line(NamedTuple):
@@ -78,9 +82,15 @@ class _Refused(msgspec.Struct):
     path: str = ""
 
 
+class _UnknownFields(msgspec.Struct):
+    captures: int
+    first_index: int
+
+
 class _Answer(msgspec.Struct):
     accepted: int
     refused: list[_Refused] = []
+    unknown_fields: _UnknownFields | None = None
 
 
 _answer_decoder = msgspec.json.Decoder(_Answer)
@@ -242,6 +252,11 @@ class _Sender:
         for refused in answer.refused:
             if 0 <= refused.index < len(batch):
                 self.refuse(batch[refused.index].number, refused.reason, refused.path)
+        unknown = answer.unknown_fields
+        if unknown is not None and 0 <= unknown.first_index < len(batch):
+            self._report.unknown_fields += unknown.captures
+            if self._report.unknown_fields_line is None:
+                self._report.unknown_fields_line = batch[unknown.first_index].number
 
     def refuse(self, line: int, reason: str, path: str) -> None:
         self._report.refused += 1

@@ -32,9 +32,14 @@ def unauthenticated() -> ApiFailure:
     return ApiFailure(401, 10000, "Authentication error", {"WWW-Authenticate": "Bearer"})
 
 
-def forbidden() -> ApiFailure:
-    """A token that works, but not for this."""
-    return ApiFailure(403, 10000, "Authentication error")
+def lacks_permission(permission: str) -> ApiFailure:
+    """A token that works, but not for this. `permission` is the route's."""
+    return ApiFailure(403, 10000, f"The token lacks the permission {permission}")
+
+
+def lacks_account() -> ApiFailure:
+    """A token that works, but for other accounts."""
+    return ApiFailure(403, 10000, "The token is not for this account")
 
 
 def not_found() -> ApiFailure:

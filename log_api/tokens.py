@@ -10,7 +10,7 @@ from typing import NamedTuple
 from cachetools import TTLCache
 from starlette.datastructures import Headers
 
-from log_api.failures import forbidden, unauthenticated
+from log_api.failures import lacks_account, lacks_permission, unauthenticated
 from log_api.ports import LogDatabase, Token
 
 _CHARACTERS_MAX = 512
@@ -88,6 +88,6 @@ def authorize(token: Token, permission: str, accounts: tuple[str, ...] | None) -
     None: those it has, whichever they are.
     """
     if permission not in token.permissions:
-        raise forbidden()
+        raise lacks_permission(permission)
     if token.accounts is not None and accounts is not None and not token.accounts.issuperset(accounts):
-        raise forbidden()
+        raise lacks_account()

@@ -76,7 +76,28 @@ class Capture(_Unprintable, frozen=True, gc=False):
     client_ip: Annotated[str, msgspec.Meta(max_length=64)] | None = None
 
 
+class _KnownTapPosition(TapPosition, frozen=True, gc=False, forbid_unknown_fields=True):
+    """One that holds no field of another name."""
+
+
+class _KnownRequest(CapturedRequest, frozen=True, gc=False, forbid_unknown_fields=True):
+    """One that holds no field of another name."""
+
+
+class _KnownResponse(CapturedResponse, frozen=True, gc=False, forbid_unknown_fields=True):
+    """One that holds no field of another name."""
+
+
+class _KnownCapture(Capture, frozen=True, gc=False, forbid_unknown_fields=True):
+    """One that holds no field of another name."""
+
+    request: _KnownRequest
+    response: _KnownResponse
+    tap: _KnownTapPosition | None = None
+
+
 _decoder = msgspec.json.Decoder(Capture)
+_known_decoder = msgspec.json.Decoder(_KnownCapture)
 
 
 def body_bytes(message: CapturedRequest | CapturedResponse) -> bytes | None:
@@ -110,6 +131,14 @@ def decode_capture(line: bytes) -> Capture:
     # Raised out here so that the decoder's error, which may hold the line, is not even its context.
     path = schema_path_of_first_error("capture", line) if reason is RefusalReason.INVALID else ""
     raise RefusedCapture(reason, path)
+
+
+def decode_known(line: bytes) -> Capture | None:
+    """Return the capture that one JSON text holds, or None where it is none or holds fields that no capture has."""
+    try:
+        return _known_decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def split_ndjson(body: bytes) -> Iterator[bytes]:

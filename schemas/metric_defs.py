@@ -20,6 +20,11 @@ class Metrics:
         self.captures_refused = Counter(
             "auditap_captures_refused", "Lines that are no captures.", ["reason"], registry=registry
         )
+        self.captures_with_unknown_fields = Counter(
+            "auditap_captures_with_unknown_fields",
+            "Captures with fields that no capture has, which are passed over: a tap's mistake, or of a newer contract.",
+            registry=registry,
+        )
         self.captures_excluded = Counter(
             "auditap_captures_excluded",
             "Captures of operations excluded by configuration.",

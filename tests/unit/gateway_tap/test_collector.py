@@ -108,6 +108,23 @@ async def test_good_lines_are_accepted_and_bad_ones_named(
     assert count(metrics, "captures_refused", reason="malformed") == 1
 
 
+async def test_fields_that_no_capture_has_are_counted_and_said(
+    client: httpx.AsyncClient, sink: FakeSink, metrics: Metrics
+) -> None:
+    """Somebody who misspells a field is told, by number and never by name."""
+    misspelt = [{**GOOD, CANARY: CANARY}, {**GOOD, "request": {**GOOD["request"], CANARY: 1}}]
+    answer = await post(client, lines(GOOD, *misspelt, GOOD))
+    assert answer.json() == {
+        "accepted": 4,
+        "refused": [],
+        "unknown_fields": {"captures": 2, "first_index": 1},
+    }
+    assert len(sink.taken) == 4
+    assert count(metrics, "captures_with_unknown_fields") == 2
+    assert "unknown_fields" not in (await post(client, lines(GOOD))).json()
+    assert count(metrics, "captures_with_unknown_fields") == 2
+
+
 async def test_array_object_and_gzip_are_taken(client: httpx.AsyncClient, sink: FakeSink) -> None:
     as_json = {"content_type": "application/json"}
     assert (await post(client, json.dumps([GOOD, GOOD]).encode(), **as_json)).json()["accepted"] == 2

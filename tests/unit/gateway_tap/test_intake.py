@@ -5,6 +5,7 @@ import json
 import tracemalloc
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -238,3 +239,42 @@ def test_no_refusal_tells_anything_of_the_line(value: Any) -> None:
             assert CANARY not in repr(batch.refusals) + repr(batch.captures)
         except UnusableBatch as unusable:
             assert CANARY not in repr(unusable) + repr(unusable.__context__)  # noqa: PT017  # both ways are fine
+
+
+@pytest.mark.parametrize(
+    "misspelt",
+    [
+        {**GOOD, "client_ipp": CANARY},
+        {**GOOD, CANARY: None},
+        {**GOOD, "request": {**GOOD["request"], "boddy": CANARY}},
+        {**GOOD, "response": {**GOOD["response"], "reponse": {}}},
+        {**GOOD, "tap": {"id": "t", "sequence": 1}},
+    ],
+)
+def test_a_capture_with_fields_that_no_capture_has_is_taken_and_pointed_at(misspelt: dict[str, Any]) -> None:
+    batch = read_batch(lines(GOOD, misspelt, WRONG_STATUS, GOOD), NDJSON, LIMITS)
+    assert indexes(batch) == [0, 1, 3]
+    assert batch.with_unknown_fields == [1]
+    assert batch.captures[1][1].request.method == "PUT"
+    assert CANARY not in repr(batch)
+
+
+def test_every_field_of_the_contract_is_known() -> None:
+    message = {"headers": {"a": ["b"]}, "body": "b", "body_base64": None, "truncated": True}
+    whole = {
+        "id": "0" * 32,
+        "tap": {"id": "t", "epoch": 1, "seq": 2},
+        "captured_at": "2026-01-23T18:25:14.749Z",
+        "duration_ms": 12.4,
+        "client_ip": "203.0.113.9",
+        "request": {**GOOD["request"], **message},
+        "response": {**GOOD["response"], **message, "complete": False},
+    }
+    batch = read_batch(lines(whole), NDJSON, LIMITS)
+    assert batch.with_unknown_fields == []
+    [(_, capture)] = batch.captures
+    plain = decode_capture(lines(whole))
+    for name in ("id", "captured_at", "duration_ms", "client_ip"):
+        assert getattr(capture, name) == getattr(plain, name) is not None
+    for name in ("tap", "request", "response"):
+        assert msgspec.structs.asdict(getattr(capture, name)) == msgspec.structs.asdict(getattr(plain, name))

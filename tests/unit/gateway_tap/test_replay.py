@@ -105,6 +105,16 @@ async def test_refusals_name_the_lines_of_the_file(sink: FakeSink, address: str,
     assert CANARY not in repr(report)
 
 
+async def test_fields_that_no_capture_has_are_told_with_the_first_line(address: str, tmp_path: Path) -> None:
+    misspelt = line(9)[:-1] + b', "client_ipp": "' + CANARY.encode() + b'"}'
+    (tmp_path / "file").write_bytes(
+        b"\n".join([line(0), b"", line(2), misspelt, line(4), misspelt, misspelt])
+    )
+    report = await replay(tmp_path / "file", address, limits=ReplayLimits(batch_pairs_max=2))
+    assert (report.accepted, report.unknown_fields, report.unknown_fields_line) == (6, 3, 4)
+    assert CANARY not in repr(report)
+
+
 @pytest.mark.parametrize("length", [499, 500, 501, 502, 503])
 async def test_the_limit_of_a_line_is_exact(
     sink: FakeSink, address: str, tmp_path: Path, length: int

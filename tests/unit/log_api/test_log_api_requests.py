@@ -93,12 +93,13 @@ async def test_an_expired_token(api: ApiClient, memory_log: MemoryLog) -> None:
 
 async def test_a_token_without_this_account(api: ApiClient, memory_log: MemoryLog) -> None:
     await memory_log.add([record(NOW_MS, account_id=B)])
-    assert the_error(await api.list({}, account=B)) == (403, 10000, "Authentication error")
+    assert the_error(await api.list({}, account=B)) == (403, 10000, "The token is not for this account")
 
 
 async def test_a_token_without_the_permission(api: ApiClient, memory_log: MemoryLog) -> None:
     add_token(memory_log, "writer", {A}, "something:else")
-    assert the_error(await api.list({}, token="writer")) == (403, 10000, "Authentication error")
+    lacking = "The token lacks the permission audit_logs:read"
+    assert the_error(await api.list({}, token="writer")) == (403, 10000, lacking)
 
 
 async def test_a_token_for_every_account(api: ApiClient, memory_log: MemoryLog) -> None:
