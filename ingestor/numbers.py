@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
+from uuid import UUID
 
 import msgspec
 
@@ -11,6 +13,12 @@ from ingestor.ports import DeadLetter
 from schemas.heartbeat import NUMBER_MAX, ranges
 from schemas.identity import id_ms
 from schemas.record import Record
+
+# Of a record, read at once: every record of every batch is.
+_Place = tuple[str | None, int | None, int | None, int, UUID]
+_place: Callable[[Record], _Place] = attrgetter("tap_id", "tap_epoch", "tap_seq", "received_ms", "id")
+_number: Callable[[_Place], int] = itemgetter(2)
+_received_ms: Callable[[_Place], int] = itemgetter(3)
 
 
 class SeenNumbers(NamedTuple):
@@ -36,22 +44,24 @@ class Seen(NamedTuple):
 
 def seen_in_records(records: Sequence[Record]) -> Seen:
     """Return what records hold, which must be in the order of their ids."""
-    found: dict[tuple[str, int], list[Record]] = {}
+    found: dict[tuple[str, int], list[_Place]] = {}
     unnumbered: set[str] = set()
-    for record in records:
-        tap_id, number = record.tap_id, record.tap_seq
-        if number is None or tap_id is None or record.tap_epoch is None:
+    for place in map(_place, records):
+        tap_id, epoch, number, _, _ = place
+        if number is None or tap_id is None or epoch is None:
             unnumbered.add(tap_id or "")
         elif 1 <= number <= NUMBER_MAX:
-            found.setdefault((tap_id, record.tap_epoch), []).append(record)
+            if (ours := found.get((tap_id, epoch))) is None:
+                ours = found[tap_id, epoch] = []
+            ours.append(place)
     rows = [
         SeenNumbers(
             tap_id,
             epoch,
-            multirange(record.tap_seq or 0 for record in ours),
-            id_ms(ours[0].id.hex),
-            id_ms(ours[-1].id.hex),
-            max(record.received_ms for record in ours),
+            multirange(map(_number, ours)),
+            id_ms(ours[0][4].hex),
+            id_ms(ours[-1][4].hex),
+            max(map(_received_ms, ours)),
         )
         for (tap_id, epoch), ours in sorted(found.items())
     ]
@@ -74,8 +84,12 @@ def seen_in_letters(letters: Sequence[DeadLetter]) -> Seen:
 
 
 def multirange(numbers: Iterable[int]) -> str:
-    """Return numbers as the text of an int8multirange."""
-    return multirange_of(ranges(sorted(numbers)))
+    """Return numbers, at least one, as the text of an int8multirange."""
+    distinct = set(numbers)
+    first, last = min(distinct), max(distinct)
+    if last - first + 1 == len(distinct):
+        return multirange_of([(first, last)])
+    return multirange_of(ranges(sorted(distinct)))
 
 
 def multirange_of(pairs: Iterable[tuple[int, int]]) -> str:

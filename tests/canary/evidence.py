@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from base64 import b64decode
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tests.canary.tokens import secrets_in, shown_in
 
 API = "/client/v4"
 _DAY = re.compile(r"_[0-9]{8}$")
+_BYTEA = re.compile(r"\\x((?:[0-9a-f]{2})+)")
 
 
 class Evidence:
@@ -37,19 +40,33 @@ class Evidence:
             self.secrets.setdefault(place, set()).update(found)
 
 
-async def kafka_records(bootstrap: str, topics: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
-    """Yield every record of the topics: its value as the consumer inflates it, and key and headers."""
+async def kafka_records(bootstrap: str, prefix: str) -> AsyncIterator[tuple[str, bytes]]:
+    """Yield every record of every topic whose name begins with `prefix`: its value as the consumer inflates it, what that
+    holds encoded, and key and headers.
+    """
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap) as looking:
+        topics = {name for name in await looking.topics() if name.startswith(prefix)}
     async with AIOKafkaConsumer(
         *topics, bootstrap_servers=bootstrap, auto_offset_reset="earliest", enable_auto_commit=False
     ) as consumer:
         partitions = consumer.assignment()
-        assert {each.topic for each in partitions} == set(topics)
+        assert {each.topic for each in partitions} == topics
         ends = await consumer.end_offsets(partitions)
         while any([await consumer.position(each) < end for each, end in ends.items()]):
             for partition, messages in (await consumer.getmany(timeout_ms=1_000)).items():
+                place = f"kafka {partition.topic.removeprefix(prefix)}"
                 for message in messages:
-                    yield f"kafka {partition.topic.rpartition('.')[2]}", message.value or b""
+                    yield place, message.value or b""
+                    for decoded in _decoded(message.value or b""):
+                        yield f"{place} decoded", decoded
                     yield "kafka keys and headers", repr((message.key, message.headers)).encode()
+
+
+def _decoded(value: bytes) -> Iterator[bytes]:
+    """Yield what a JSON object holds as base64, as dead letters do."""
+    for name, field in json.loads(value).items():
+        if name.endswith("_base64"):
+            yield b64decode(field, validate=True)
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -78,17 +95,25 @@ def sqlite_rows(path: Path) -> list[tuple[str, bytes]]:
     return found
 
 
-async def postgres_rows(dsn: str) -> list[tuple[str, str]]:
-    """Return every row of every table and view of ours as text and as JSON, and what the server knows of queries."""
+async def postgres_rows(dsn: str) -> list[tuple[str, str | bytes]]:
+    """Return every row of every table and view of ours as text, as JSON and with its bytes decoded, and what the server
+    knows of queries.
+    """
     async with administrator(dsn) as connection:
         tables = await connection.fetch(
             "SELECT format('%I.%I', schemaname, relname) AS name FROM pg_stat_user_tables"
             " UNION SELECT format('%I.%I', schemaname, viewname) FROM pg_views WHERE schemaname = 'auditap'"
         )
-        found: list[tuple[str, str]] = []
+        found: list[tuple[str, str | bytes]] = []
         for (table,) in tables:
             rows = await connection.fetch(f"SELECT t::text, row_to_json(t)::text FROM {table} t")
-            found += [(f"postgres {_DAY.sub('', table)}", text) for row in rows for text in row if text]
+            place = f"postgres {_DAY.sub('', table)}"
+            found += [(place, text) for row in rows for text in row if text]
+            found += [
+                (f"{place} decoded", bytes.fromhex(each[1]))
+                for row in rows
+                for each in _BYTEA.finditer(row[0])
+            ]
         activity = await connection.fetch("SELECT query FROM pg_stat_activity")
         return found + [("postgres activity", row["query"] or "") for row in activity]
 

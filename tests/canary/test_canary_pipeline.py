@@ -28,11 +28,29 @@ from tests.canary.pairs import Operation, PairWriter, operations_of
 from tests.canary.tally import ENVELOPE, OPEN_RULES
 from tests.canary.test_canary_redactor import FUZZING, real
 from tests.canary.tokens import SECRET, Mint
-from tests.e2e.pipeline import Pipeline
+from tests.e2e.pipeline import Pipeline, Process, free_port, until
 
 FAULTS = Path(__file__).parent / "faults"
 ACCOUNTS = [f"{number:032x}" for number in range(1, 6)]
 NDJSON = {"content-type": "application/x-ndjson"}
+# One that fits much of what is sent, so that alerts, their deliveries and standard output hold all that they can.
+RULES = """
+channels:
+  output: {type: stdout}
+rules:
+  - name: any-change
+    title: Something was changed
+    severity: low
+    when: {action.type: [create, update, delete]}
+    key: [actor.id, resource.id, raw.uri]
+  - name: any-failure
+    title: Something failed
+    severity: low
+    when: {action.result: failure}
+    key: [actor.id]
+    threshold: 2
+    window: 10m
+"""
 
 Capture = dict[str, Any]
 
@@ -46,6 +64,32 @@ class LoudPipeline(Pipeline):
             paths = [str(FAULTS), os.environ.get("PYTHONPATH", "")]
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         return environment
+
+    async def start_watcher(self) -> Process:
+        rules = self.folder / "rules.yaml"
+        rules.write_text(RULES)
+        port = free_port()
+        watcher = self.process(
+            "watch",
+            AUDITAP_POSTGRES__WATCHER_DSN=self.database.watcher_dsn,
+            AUDITAP_WATCH__ADDRESS__PORT=str(port),
+            AUDITAP_WATCH__GROUP=f"{self.topic}watch",
+            AUDITAP_WATCH__RULES=str(rules),
+        )
+        await watcher.start(port)
+        return watcher
+
+    async def until_watched(self, records: int, watcher: Process) -> None:
+        """Wait until as many events are judged, and an alert of them was delivered."""
+
+        async def watched() -> bool:
+            [row] = await self.fetch(
+                "SELECT (SELECT coalesce(sum(events), 0) FROM auditap.trends) AS events,"
+                " (SELECT count(*) FROM auditap.alert_deliveries WHERE state = 'delivered') AS delivered"
+            )
+            return bool(row["events"] >= records and row["delivered"])
+
+        await until(watched, 300, f"{records} events watched", watcher.log)
 
 
 @pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
@@ -196,9 +240,11 @@ async def ask_wrongly(pipeline: LoudPipeline, sender: Sender, evidence: Evidence
                     evidence.add("answers to strangers", f"{answer.headers!r} {answer.text}")
 
 
-async def gather(pipeline: LoudPipeline, bootstrap: str | None, evidence: Evidence, since_ms: int) -> None:
+async def gather(
+    pipeline: LoudPipeline, watcher: Process, bootstrap: str | None, evidence: Evidence, since_ms: int
+) -> None:
     """Take everything that left: from the running processes, then from what they leave behind."""
-    for port in (pipeline.collector_port, pipeline.api_port, pipeline.ingestors[0].port):
+    for port in (pipeline.collector_port, pipeline.api_port, pipeline.ingestors[0].port, watcher.port):
         async with httpx.AsyncClient() as client:
             for path in ("/metrics", "/readyz", "/healthz"):
                 evidence.add("metrics", (await client.get(f"http://127.0.0.1:{port}{path}")).text)
@@ -212,8 +258,7 @@ async def gather(pipeline: LoudPipeline, bootstrap: str | None, evidence: Eviden
     for place, text in await postgres_rows(pipeline.database.admin_dsn):
         evidence.add(place, text)
     if bootstrap is not None:
-        topics = [pipeline.environment()[f"AUDITAP_KAFKA__{name}TOPIC"] for name in ("", "DEAD_LETTER_")]
-        async for place, record in kafka_records(bootstrap, topics):
+        async for place, record in kafka_records(bootstrap, pipeline.topic):
             evidence.add(place, record)
     search_files(pipeline, evidence)
 
@@ -242,23 +287,31 @@ async def test_no_token_leaves_the_pipeline(
     assert await pipeline.collector.metric("auditap_redact_failures_total") == 1
 
     search_files(pipeline, evidence)
+    # First, because the embedded log keeps nothing for a watcher that has never been there.
+    watcher = await pipeline.start_watcher()
     await pipeline.start_ingestor()
 
     # Sent twice, one capture is one record.
     records, letters = await pipeline.until_settled(sender.accepted - 1)
     assert letters == 2
     assert records == sender.accepted - 1 - letters
-    await gather(pipeline, bootstrap, evidence, since_ms)
+    await pipeline.until_watched(records, watcher)
+    await gather(pipeline, watcher, bootstrap, evidence, since_ms)
 
     assert evidence.secrets == {}
     expected = {
         "postgres auditap.audit_records",
         "postgres auditap.dead_letters",
+        "postgres auditap.dead_letters decoded",
+        "postgres auditap.alerts",
+        "postgres auditap.alert_deliveries",
+        "postgres auditap.trends",
         "logs",
         "metrics",
         "api pages",
     }
-    expected |= {"kafka events"} if bootstrap else {"sqlite events", "files"}
+    kafka = {"kafka events", "kafka dead-letters", "kafka dead-letters decoded", "kafka keys and headers"}
+    expected |= kafka if bootstrap else {"sqlite events", "files"}
     assert expected <= set(evidence.texts), sorted(evidence.texts)
     stored = evidence.shown["postgres auditap.audit_records"]
     lost = {token: rule for token, rule in sender.must_arrive.items() if token not in stored}

@@ -161,7 +161,9 @@ class Pipeline:
         self.database = database
         self.directory = directory or Directory()
         self.collector_port, self.api_port = free_port(), free_port()
-        self._bootstrap, self._topic = bootstrap, topic
+        self.topic = topic
+        """How the names of its topics begin."""
+        self._bootstrap = bootstrap
         self._processes: list[Process] = []
         self.collector: Process | None = None
         self.ingestors: list[Process] = []
@@ -185,9 +187,9 @@ class Pipeline:
         if self._bootstrap:
             environment |= {
                 "AUDITAP_KAFKA__BOOTSTRAP_SERVERS": self._bootstrap,
-                "AUDITAP_KAFKA__TOPIC": f"{self._topic}events",
-                "AUDITAP_KAFKA__DEAD_LETTER_TOPIC": f"{self._topic}dead-letters",
-                "AUDITAP_KAFKA__GROUP": f"{self._topic}group",
+                "AUDITAP_KAFKA__TOPIC": f"{self.topic}events",
+                "AUDITAP_KAFKA__DEAD_LETTER_TOPIC": f"{self.topic}dead-letters",
+                "AUDITAP_KAFKA__GROUP": f"{self.topic}group",
                 "AUDITAP_KAFKA__REPLICATION_FACTOR": "1",
                 "AUDITAP_KAFKA__MIN_INSYNC_REPLICAS": "1",
                 "AUDITAP_KAFKA__PARTITIONS": "4",
