@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,16 @@ _BASES_MAX = 10_000
 DOCUMENT_BYTES_MAX = 134_217_728
 UNTRUSTED = "\0untrusted"
 """Key that stands in a mapping whose own keys are ambiguous: what is in it may not be all there is."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Repeated:
+    """What stands at UNTRUSTED where nothing else is wrong with a mapping than that names stand in it more than once.
+
+    `earlier`: these names, and what they stood for before the last time.
+    """
+
+    earlier: Mapping[str, Sequence[Any]] = field(repr=False)
 
 
 class Finding(NamedTuple):
@@ -209,8 +219,18 @@ def _parse(text: bytes, path: Path) -> Any:
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
-        mapping[UNTRUSTED] = True
+        mapping.setdefault(UNTRUSTED, Repeated(_earlier(pairs)))
     return mapping
+
+
+def _earlier(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
+    last: dict[str, Any] = {}
+    earlier: dict[str, list[Any]] = {}
+    for name, value in pairs:
+        if name in last:
+            earlier.setdefault(name, []).append(last[name])
+        last[name] = value
+    return earlier
 
 
 class _Yaml12(yaml.CSafeLoader):
@@ -223,12 +243,16 @@ def _construct_mapping(loader: _Yaml12, node: yaml.MappingNode) -> Iterator[dict
     """Yield the mapping before it is filled, as aliases within it may refer to it."""
     mapping: dict[str, Any] = {}
     yield mapping
+    pairs = []
     for key, value in node.value:
         name = key.value if isinstance(key, yaml.ScalarNode) else UNTRUSTED
         # A merge may bring a denial along, so a mapping that merges is not all there is.
-        if name == "<<" or name in mapping:
+        if name == "<<":
             mapping[UNTRUSTED] = True
         mapping[name] = loader.construct_object(value, deep=True)
+        pairs.append((name, mapping[name]))
+    if earlier := _earlier(pairs):
+        mapping.setdefault(UNTRUSTED, Repeated(earlier))
 
 
 _CORE_SCHEMA = (

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import re2
 
 from redactor.branches import is_denied
-from redactor.document import UNTRUSTED, LoadedDocument, Place
+from redactor.document import UNTRUSTED, LoadedDocument, Place, Repeated
 from redactor.plan import Pattern
 from redactor.url import read_host, split_path
 
@@ -65,28 +65,57 @@ class Operation:
     path_denied: bool
 
 
+class _Found(NamedTuple):
+    """An operation where it was found. `denied`: by what stands above its path item."""
+
+    template: str
+    method: str
+    items: tuple[Place, ...]
+    denied: bool
+
+
 def operations_of(document: LoadedDocument) -> list[Operation]:
-    """Return every operation whose path can be read, in document order."""
+    """Return every operation whose path can be read, in document order; of a path that is named twice, those that stand
+    in any of its path items.
+    """
     paths = Place(document.root, "").child("paths")
     if not isinstance(paths.node, dict):
         return []
-    if UNTRUSTED in paths.node:
+    repeated = _repeated_paths(paths.node)
+    for pointer in [paths.child(template).pointer for template in repeated]:
+        document.findings.add(pointer, "duplicate_keys")
+    if UNTRUSTED in paths.node and not repeated:
         document.findings.add(paths.pointer, "duplicate_keys")
+    trusted = {name: node for name, node in paths.node.items() if not (repeated and name == UNTRUSTED)}
+    above_denied = is_denied(document.root) or is_denied(trusted)
     found = [
-        (template, method, items)
+        _Found(template, method, items, above_denied or template in repeated)
         for template in paths.node
         if template.startswith("/")
-        for items in [document.follow(paths.child(template))]
+        for item in (paths.child(template), *_earlier(paths, template, repeated))
+        for items in [document.follow(item)]
         for method in METHODS
         if items and isinstance(items[-1].node.get(method), dict)
     ]
-    ids = Counter(str(items[-1].node[method].get("operationId", "")) for _, method, items in found)
-    return [each for entry in found if (each := _operation(document, *entry, ids)) is not None]
+    ids = Counter(str(each.items[-1].node[each.method].get("operationId", "")) for each in found)
+    return [operation for each in found if (operation := _operation(document, each, ids)) is not None]
 
 
-def _operation(
-    document: LoadedDocument, template: str, method: str, items: tuple[Place, ...], ids: Counter[str]
-) -> Operation | None:
+def _repeated_paths(paths: Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:
+    """Return what paths that are named more than once stood for before; nothing where more than that is wrong."""
+    told = paths.get(UNTRUSTED)
+    if isinstance(told, Repeated) and all(name.startswith("/") for name in told.earlier):
+        return told.earlier
+    return {}
+
+
+def _earlier(paths: Place, template: str, repeated: Mapping[str, Sequence[Any]]) -> list[Place]:
+    pointer = paths.child(template).pointer
+    return [Place(node, pointer) for node in repeated.get(template, ())]
+
+
+def _operation(document: LoadedDocument, found: _Found, ids: Counter[str]) -> Operation | None:
+    template, method, items, item_denied = found
     place = items[-1].child(method)
     segments = parse_template(template)
     if segments is None:
@@ -97,8 +126,7 @@ def _operation(
     is_alone = ids[declared_id] == 1
     if not (is_id and is_alone):
         document.findings.add(place.pointer, "operation_id_repeated" if is_id else "no_operation_id")
-    root = document.root
-    item_denied = any(map(is_denied, (root, root["paths"], *(item.node for item in items))))
+    item_denied = item_denied or any(is_denied(item.node) for item in items)
     if any(method in item.node for item in items[:-1]):
         # Beside the path item's `$ref` the operation stands a second time, and nobody says which one holds.
         document.findings.add(items[0].child(method).pointer, "operation_repeated")

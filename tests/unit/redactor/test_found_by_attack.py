@@ -12,10 +12,12 @@ from typing import Any
 import cramjam
 import msgspec
 import pytest
+import yaml
 
 from redactor.config import DocumentConfig, RedactionConfig
-from redactor.document import parse_document
+from redactor.document import Finding, parse_document
 from redactor.encodings import decode_content
+from redactor.operations import operations_of
 from redactor.wellformed import Unusable, read_json
 from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers
 from schemas.event import BodyReason, UnmatchedReason, decode_event
@@ -646,11 +648,71 @@ def test_a_denial_on_the_document_or_on_all_paths_is_heard(said: Node) -> None:
         assert event(redactor(denied), {"p": "SECRET"}).resource.response == msgspec.UNSET
 
 
-def test_a_path_that_is_named_twice_is_not_trusted() -> None:
-    other = {"post": {"responses": {}, "x-auditable": False}}
-    text = json.dumps({**document(S), "paths": {"/y": other, **document(an_object(p=M))["paths"]}})
-    assert kept(text.encode(), {"p": "k"}) == {"p": "k"}
-    assert kept(text.replace('"/y"', '"/x"').encode(), {"p": "SECRET"}) is None
+def named_twice(first: Node, last: Node, *, as_yaml: bool, **others: Node) -> bytes:
+    """Return a document whose path `/x` is named twice, with other paths beside it."""
+    paths = {"/FIRST": first, "/x": last, **{f"/{name}": item for name, item in others.items()}}
+    whole = {**document(S), "paths": paths}
+    text = yaml.safe_dump(whole, sort_keys=False) if as_yaml else json.dumps(whole)
+    return text.replace("/FIRST", "/x").encode()
+
+
+@pytest.mark.parametrize("as_yaml", [False, True])
+class TestAPathThatIsNamedTwice:
+    """Nobody knows which of the two is meant: nothing of either is kept, and everything of the other paths."""
+
+    item: Node = document(an_object(p=M))["paths"]["/x"]
+
+    def read(self, text: bytes, *, as_yaml: bool) -> Redactor:
+        config = DocumentConfig(Path("d.yaml" if as_yaml else "d.json"))
+        return Redactor([parse_document(config, text)], RedactionConfig())
+
+    @pytest.mark.parametrize(
+        "others",
+        [
+            ({"post": {"responses": {}, "x-auditable": False}}, item),
+            (item, item),
+            (item, {"get": {"responses": {}}}),
+        ],
+    )
+    def test_is_not_trusted_and_others_are(self, others: tuple[Node, Node], as_yaml: bool) -> None:
+        one = self.read(named_twice(*others, as_yaml=as_yaml, y=self.item), as_yaml=as_yaml)
+        assert event(one, {"p": "SECRET"}).resource.response == msgspec.UNSET
+        assert event(one, {"p": "k"}, "/y").resource.response == msgspec.Raw(b'{"p":"k"}')
+
+    def test_is_matched_with_the_methods_of_both(self, as_yaml: bool) -> None:
+        """Else a less literal template would speak for a request that the first one may be meant for."""
+        operation = {**self.item["post"], "operationId": "less-literal"}
+        text = named_twice(
+            self.item, {"put": self.item["post"]}, as_yaml=as_yaml, **{"{any}": {"post": operation}}
+        )
+        one = self.read(text, as_yaml=as_yaml)
+        assert event(one, {"p": "SECRET"}).resource.response == msgspec.UNSET
+        assert event(one, {"p": "SECRET"}, method="PUT").resource.response == msgspec.UNSET
+        assert event(one, {"p": "k"}, "/z").resource.response == msgspec.Raw(b'{"p":"k"}')
+
+    def test_keeps_no_value_of_its_path(self, as_yaml: bool) -> None:
+        given = {**self.item["post"], "parameters": [{"name": "id", "in": "path", "schema": M}]}
+        text = named_twice({"post": given}, {"post": given}, as_yaml=as_yaml).replace(b"/x", b"/x/{id}")
+        uri = event(self.read(text, as_yaml=as_yaml), {}, "/x/SECRET").raw.uri
+        assert "SECRET" not in uri
+
+    @pytest.mark.parametrize("name", ["x-owner", "x-sensitive"])
+    def test_anything_else_of_all_paths_said_twice_is_heard_by_all(self, name: str, as_yaml: bool) -> None:
+        text = named_twice(self.item, self.item, as_yaml=as_yaml, y=self.item).replace(b"/x", name.encode())
+        one = self.read(text, as_yaml=as_yaml)
+        assert event(one, {"p": "SECRET"}, "/y").resource.response == msgspec.UNSET
+
+
+def test_lint_points_at_a_path_that_is_named_twice() -> None:
+    item = TestAPathThatIsNamedTwice.item
+    parsed = parse_document(DocumentConfig(Path("d.json")), named_twice(item, item, as_yaml=False, y=item))
+    operations = operations_of(parsed)
+    assert Finding("/paths/~1x", "duplicate_keys") in set(parsed.findings)
+    assert [(each.template, each.denied, each.path_denied) for each in operations] == [
+        ("/x", True, True),
+        ("/x", True, True),
+        ("/y", False, False),
+    ]
 
 
 @pytest.mark.parametrize("key", ["2Xx", "2xX", "2xx"])
