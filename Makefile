@@ -117,6 +117,7 @@ lock: | $(PYTHON)
 	    --custom-compile-command "make lock" $(UPGRADE) "$$@"; \
 	}; \
 	compile pyproject.toml --extra embedded -o requirements.txt && \
+	compile pyproject.toml --extra watch -c requirements.txt -o requirements-image.txt && \
 	compile pyproject.toml --extra dev -c requirements.txt -o requirements-dev.txt && \
 	printf 'hatchling\neditables\n' | compile - -c requirements-dev.txt -o requirements-build.txt
 

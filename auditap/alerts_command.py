@@ -1,10 +1,9 @@
-"""`auditap alerts`: list and acknowledge what the watcher raised."""
+"""`auditap alerts`: list and acknowledge what the watcher raised, and see to its deliveries."""
 
 from __future__ import annotations
 
 import getpass
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,18 +13,21 @@ from rich.console import Console
 from rich.table import Table
 
 from auditap.administer import as_administrator
-from auditap.log_client import for_people, moment
-from auditap.plain_text import plain
+from auditap.deliveries_command import deliveries, since_option_ms
+from auditap.log_client import for_people
+from auditap.plain_text import plain, plain_line
 from schemas.alert import alert_document
 from schemas.errors import StartupError
-from schemas.identity import parse_rfc3339_ms
 
 _STYLES = {"high": "bold red", "medium": "yellow", "low": "cyan", "info": "dim"}
 
 
 @click.group()
 def alerts() -> None:
-    """List and acknowledge alerts."""
+    """List and acknowledge alerts; see to their deliveries."""
+
+
+alerts.add_command(deliveries)
 
 
 @alerts.command("list")
@@ -58,17 +60,13 @@ def alerts_ack(alert_id: UUID, who: str, note: str | None) -> None:
     """Acknowledge an alert; the first who does stays."""
     from auditap.database import acknowledge_alert  # noqa: PLC0415
 
-    if not as_administrator(lambda connection: acknowledge_alert(connection, alert_id, who, note)):
+    seen = as_administrator(lambda connection: acknowledge_alert(connection, alert_id, who, note))
+    if seen is None:
         raise StartupError("There is no such alert: see `auditap alerts list`.")
-    click.echo("acknowledged")
-
-
-def since_option_ms(text: str) -> int:
-    """Return what an option says as Unix milliseconds. Raises click.UsageError."""
-    found = parse_rfc3339_ms(moment(text, datetime.now(UTC)))
-    if found is None:
-        raise click.UsageError("A time is written as 2026-11-20T10:00:00Z, or as 2h, 7d ago.")
-    return max(found, 0)
+    if seen.is_new:
+        click.echo("acknowledged")
+    else:
+        click.echo(f"already acknowledged by {plain_line(seen.by)} at {seen.at:%Y-%m-%dT%H:%M:%SZ}")
 
 
 def alerts_table(documents: list[dict[str, Any]]) -> Table:

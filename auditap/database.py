@@ -10,7 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -203,16 +203,64 @@ async def list_alerts(
     ]
 
 
-async def acknowledge_alert(connection: Connection, alert_id: UUID, who: str, note: str | None) -> bool:
-    """Note that somebody has seen an alert; the first one stays. Return whether there is such an alert."""
-    found = await connection.fetchval(
-        "UPDATE auditap.alerts SET acknowledged_at = coalesce(acknowledged_at, now()),"
-        " acknowledged_by = coalesce(acknowledged_by, $2), note = coalesce(note, $3) WHERE id = $1 RETURNING true",
+class Acknowledged(NamedTuple):
+    """Who has seen an alert first, and whether that was only now."""
+
+    by: str
+    at: datetime
+    is_new: bool
+
+
+async def acknowledge_alert(
+    connection: Connection, alert_id: UUID, who: str, note: str | None
+) -> Acknowledged | None:
+    """Note that somebody has seen an alert; the first one stays. Return None where there is no such alert."""
+    row = await connection.fetchrow(
+        "UPDATE auditap.alerts SET acknowledged_at = now(), acknowledged_by = $2, note = $3"
+        " WHERE id = $1 AND acknowledged_at IS NULL RETURNING acknowledged_by, acknowledged_at",
         alert_id,
         who,
         note,
     )
-    return bool(found)
+    if row is not None:
+        return Acknowledged(row["acknowledged_by"], row["acknowledged_at"], is_new=True)
+    row = await connection.fetchrow(
+        "SELECT acknowledged_by, acknowledged_at FROM auditap.alerts WHERE id = $1", alert_id
+    )
+    return None if row is None else Acknowledged(row["acknowledged_by"], row["acknowledged_at"], is_new=False)
+
+
+class WantedDeliveries(NamedTuple):
+    """Which deliveries are meant; None and empty: any."""
+
+    state: str | None = None
+    alert_ids: Sequence[UUID] = ()
+    channels: Sequence[str] = ()
+    since_ms: int = 0
+    """Of alerts whose windows begin from then on (Unix ms)."""
+
+
+async def list_deliveries(
+    connection: Connection, wanted: WantedDeliveries, deliveries_max: int
+) -> Sequence[Mapping[str, Any]]:
+    """Return deliveries of alerts, newest alert first: alert_id, channel, state, attempts, due_at, outcome, rule, title."""
+    rows = await connection.fetch(query("list_deliveries"), *_selecting(wanted), deliveries_max)
+    return [dict(row) for row in rows]
+
+
+async def retry_deliveries(connection: Connection, wanted: WantedDeliveries) -> int:
+    """Make dead deliveries due again, with all their attempts; return how many. What is not dead stays as it is."""
+    dead = wanted._replace(state="dead")
+    return len(await connection.fetch(query("retry_deliveries"), *_selecting(dead)))
+
+
+def _selecting(wanted: WantedDeliveries) -> tuple[object, ...]:
+    return (
+        wanted.state,
+        list(wanted.alert_ids) or None,
+        list(wanted.channels) or None,
+        wanted.since_ms,
+    )
 
 
 async def records_between(

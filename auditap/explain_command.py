@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from schemas.event import BodyReceipt
 
 _EXPLAIN_ID = "0" * 12 + "7" + "0" * 3 + "8" + "0" * 15  # nothing of the event but its content is shown
+_LINE_CHARS_MAX = 1_000_000
 _CAPTURES_BYTES_MAX = 67_108_864
 _SIGNS = {"kept": "[green]●[/green]", "presence": "[yellow]◐[/yellow]", "dropped": "[red]○[/red]"}
 
@@ -73,7 +74,13 @@ def explain_command(
     if as_json:
         click.echo(json.dumps(asdict(explanation), default=_as_json))
     else:
-        _show(Console(), explanation, kept_only=kept_only)
+        _show(_console(), explanation, kept_only=kept_only)
+
+
+def _console() -> Console:
+    """On a terminal lines go on below, elsewhere each stays whole: none is cut."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_LINE_CHARS_MAX)
 
 
 def _capture(file: IO[bytes], line: int) -> Capture:
@@ -120,7 +127,7 @@ def _show(console: Console, explanation: Explanation, *, kept_only: bool) -> Non
         branch = root.add(_body_line(body))
         if body.tree is not None and not (kept_only and _is_dropped(body.tree.decision)):
             _add(branch, body.tree, body.pointer or "", kept_only=kept_only)
-    console.print(root, soft_wrap=True, highlight=False)
+    console.print(root, highlight=False)
     receipt = explanation.receipt
     if receipt is not None:
         told = f"request {_receipt_words(receipt.request)}, response {_receipt_words(receipt.response)}"

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from auditap.administer import as_administrator
-from auditap.alerts_command import alerts_table, since_option_ms
+from auditap.alerts_command import alerts_table
+from auditap.deliveries_command import since_option_ms
 from auditap.log_client import for_people
 from schemas.errors import StartupError
 from schemas.record import Record
@@ -37,9 +38,14 @@ def rules() -> None:
 
 @rules.command("check")
 @click.argument("file", type=_File)
-def rules_check(file: Path) -> None:
-    """Say whether FILE can be used, or on which line it cannot."""
+@click.option(
+    "--without-files", is_flag=True, help="Do not look into the files that channels name: they are elsewhere."
+)
+def rules_check(file: Path, *, without_files: bool) -> None:
+    """Say whether FILE can be used, or on which line it cannot, and whether its channels can be told."""
     held = _read(file)
+    if not without_files:
+        _check_channels(held)
     drops = sum(rule.drops for rule in held.rules)
     click.echo(f"{len(held.rules) - drops} rules, {drops} that drop, {len(held.channels)} channels")
 
@@ -71,6 +77,15 @@ def rules_test(*, file: Path, since: str, before: str, account: str | None, as_j
             click.echo(msgspec.json.encode(document).decode())
         return
     _show(held, found, (datetime.now(UTC) - began).total_seconds())
+
+
+def _check_channels(held: RuleSet) -> None:
+    from watcher.channels import why_unusable  # noqa: PLC0415
+
+    found = {name: why_unusable(channel) for name, channel in held.channels.items()}
+    wrong = [f"channel {name}: {reason}" for name, reason in found.items() if reason is not None]
+    if wrong:
+        raise StartupError(f"{'; '.join(wrong)}. The watcher could not tell its alerts there.")
 
 
 class Rehearsal:

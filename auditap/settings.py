@@ -286,6 +286,8 @@ class UpSettings(_Group):
     traffic_per_s: float = Field(default=4, gt=0, le=1_000)
     watch: bool = True
     """Whether the watcher runs beside the pipeline."""
+    alert_lines_per_minute: int = Field(default=10, ge=0)
+    """How many alerts are shown on the terminal; `auditap alerts list` has all."""
 
 
 class Settings(BaseSettings):

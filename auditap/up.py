@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from auditap.alert_lines import AlertLines
 from auditap.collect import Collector
 from auditap.database import (
     ROLES,
@@ -103,16 +104,12 @@ def _watch_beside(settings: Settings, log: EventLog, console: Console) -> _Run:
 
     Raises StartupError where the rules cannot be used.
     """
-
-    def show(document: Mapping[str, Any]) -> None:
-        line = Text("ALERT ", style="bold red" if document["severity"] == "high" else "bold yellow")
-        actor = document["record"].get("actor", {})
-        who = actor.get("email") or actor.get("id") or actor.get("type") or "unknown"
-        line.append(f"{document['severity']}: {document['title']}", style="default")
-        line.append(f" ({plain_line(who)}; auditap alerts list)", style="dim")
-        console.print(line, soft_wrap=True)
-
-    first = WatchProcess(settings, log, show)
+    lines = AlertLines(
+        lambda line: console.print(line, soft_wrap=True),
+        settings.up.alert_lines_per_minute,
+        time.monotonic,
+    )
+    first = WatchProcess(settings, log, lines.add)
 
     async def run(stop: asyncio.Event) -> None:
         process = first
@@ -124,7 +121,7 @@ def _watch_beside(settings: Settings, log: EventLog, console: Console) -> _Run:
                 await asyncio.wait({asyncio.create_task(stop.wait())}, timeout=_WATCH_AGAIN_S)
             if stop.is_set():
                 return
-            process = WatchProcess(settings, log, show)
+            process = WatchProcess(settings, log, lines.add)
 
     return run
 
@@ -239,12 +236,26 @@ def _first_record(console: Console, settings: Settings, token: str, began: float
                 except httpx.HTTPError:
                     continue  # a busy machine: the next answer may come in time
                 if answer.status_code == 200 and answer.json()["result"]:
-                    console.print(f"[green]First record[/green] {time.time() - began:.1f} s after the start:")
-                    console.print_json(json.dumps(answer.json()["result"][0]))
+                    line = _record_line(answer.json()["result"][0], time.time() - began)
+                    console.print(line, soft_wrap=True)
                     return
                 await asyncio.sleep(0.05)
 
     return run
+
+
+def _record_line(record: Mapping[str, Any], seconds: float) -> Text:
+    """Return a record in one line; whoever wants all of it is told how to get it."""
+    action, actor, resource = record["action"], record["actor"], record["resource"]
+    what = action.get("description") or f"{action.get('type')} {resource.get('type') or ''}"
+    who = actor.get("email") or actor.get("id") or actor.get("type") or "unknown"
+    line = Text("First record ", style="green")
+    line.append(f"{seconds:.1f} s after the start: ", style="default")
+    line.append(plain_line(f"{what}, {action.get('result')}"), style="bold")
+    line.append(
+        f" ({plain_line(str(who))}); `auditap query` shows all, `auditap tail` the new ones", style="dim"
+    )
+    return line
 
 
 class _Greeting:

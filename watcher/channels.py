@@ -117,15 +117,27 @@ def _plain(text: str) -> str:
     return printable.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+def why_unusable(stated: StatedChannel) -> str | None:
+    """Return why nothing can be told on a channel, as far as this machine can say; None where nothing is wrong."""
+    try:
+        if stated.type != "stdout":
+            _url(stated)
+        if stated.secret_file is not None:
+            _text_of(stated.secret_file)
+    except Untold as untold:
+        return untold.outcome
+    return None
+
+
 def _url(stated: StatedChannel) -> str:
     url = stated.url if stated.url is not None else _text_of(stated.url_file)
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise Untold("the channel's address cannot be read", final=True) from None
+        raise Untold("its address cannot be read", final=True) from None
     if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
         return url
-    raise Untold("the channel's address is not https", final=True)
+    raise Untold("its address is not https", final=True)
 
 
 def _is_loopback(host: str) -> bool:
@@ -143,8 +155,12 @@ def _text_of(file: str | None) -> str:
     except (OSError, UnicodeDecodeError):
         text = ""
     if not text:
-        raise Untold("the channel's file cannot be read or is empty")
+        raise Untold(f"{_shown(file)} cannot be read or is empty")
     return text
+
+
+def _shown(file: str | None) -> str:
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in file or "")
 
 
 async def _post(client: httpx.AsyncClient, url: str, body: bytes, headers: Mapping[str, str]) -> None:

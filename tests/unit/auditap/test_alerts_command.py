@@ -65,6 +65,10 @@ async def test_alerts_are_listed_and_acknowledged(prepared: AuditDatabase, tmp_p
     told = json.loads(lines)["acknowledged"]
     assert (told["by"], told["note"]) == ("ana", "on it")
     assert (await run(tmp_path, prepared.admin_dsn, "alerts", "list", "--open"))[1] == ""
+    ended, again, _ = await run(
+        tmp_path, prepared.admin_dsn, "alerts", "ack", alert.id.hex, "--by", "ben", "--note", "no"
+    )
+    assert (ended, again) == (0, f"already acknowledged by ana at {told['at'][:19]}Z\n")
     ended, _, sentence = await run(tmp_path, prepared.admin_dsn, "alerts", "ack", "0" * 32)
     assert ended == 1
     assert "auditap alerts list" in sentence
@@ -107,3 +111,62 @@ async def test_a_wrong_file_is_refused_with_its_line(tmp_path: Path) -> None:
     assert (await run(tmp_path, "", "rules", "check", "rules.yaml"))[
         1
     ] == "1 rules, 0 that drop, 0 channels\n"
+
+
+async def test_a_channel_that_cannot_be_told_is_said(tmp_path: Path) -> None:
+    hook = "{type: webhook, url: 'https://hooks.example/in', secret_file: hook.key}"
+    chat = "{type: slack, url_file: chat.url}"
+    (tmp_path / "rules.yaml").write_text(f"channels:\n  ops: {hook}\n  chat: {chat}\n{RULES}")
+    check = ("rules", "check", "rules.yaml")
+    ended, _, sentence = await run(tmp_path, "", *check)
+    assert ended == 1
+    assert "channel ops: hook.key cannot be read or is empty" in sentence
+    assert "channel chat: chat.url cannot be read or is empty" in sentence
+    assert (await run(tmp_path, "", *check, "--without-files"))[0] == 0
+    (tmp_path / "hook.key").write_text("secret")
+    (tmp_path / "chat.url").write_text("http://chat.example/secret-path")
+    ended, _, sentence = await run(tmp_path, "", *check)
+    assert (ended, "channel chat: its address is not https" in sentence) == (1, True)
+    assert "secret-path" not in sentence
+    (tmp_path / "chat.url").write_text("https://chat.example/secret-path")
+    assert (await run(tmp_path, "", *check))[:2] == (0, "1 rules, 0 that drop, 2 channels\n")
+
+
+async def test_dead_deliveries_are_listed_and_told_again(prepared: AuditDatabase, tmp_path: Path) -> None:
+    store = await PostgresWatchStore.connect(
+        prepared.watcher_dsn, "test", connections_max=2, command_timeout_ms=10_000
+    )
+    held = rules(
+        {"name": "deletions", "when": {"action.type": "delete"}, "channels": ["ops", "chat"]},
+        ops={"type": "stdout"},
+        chat={"type": "stdout"},
+    )
+    now_ms = int(time.time() * 1000)
+    retry = ("alerts", "deliveries", "retry")
+
+    async def listed(*more: str) -> list[tuple[str, str, str | None]]:
+        _, lines, _ = await run(tmp_path, prepared.admin_dsn, "alerts", "deliveries", "list", *more)
+        rows = map(json.loads, lines.splitlines())
+        return [(row["channel"], row["state"], row["outcome"]) for row in rows]
+
+    try:
+        [alert] = await raised(held, [action(now_ms, action_type="delete")], store)
+        for due in await store.take(10, 60_000):
+            await store.failed(due, "status 410", None)
+        assert await listed() == [("chat", "dead", "status 410"), ("ops", "dead", "status 410")]
+        assert await listed("--channel", "ops", "--state", "due") == []
+        ended, _, sentence = await run(tmp_path, prepared.admin_dsn, *retry)
+        assert (ended, "--all" in sentence) == (2, True)
+        chosen = (*retry, alert.id.hex, "--channel", "ops")
+        assert (await run(tmp_path, prepared.admin_dsn, *chosen))[1] == "1 due again\n"
+        # Asking twice is asking once.
+        assert (await run(tmp_path, prepared.admin_dsn, *chosen))[1] == "0 due again\n"
+        assert await listed("--state", "due") == [("ops", "due", "status 410")]
+        [again] = await store.take(10, 60_000)
+        assert (again.alert_id, again.channel, again.attempts) == (alert.id, "ops", 1)
+        await store.delivered(again)
+        assert (await run(tmp_path, prepared.admin_dsn, *retry, "--since", "1h"))[1] == "1 due again\n"
+        assert (await run(tmp_path, prepared.admin_dsn, *retry, "--all"))[1] == "0 due again\n"
+        assert [state for _, state, _ in await listed("--state", "all")] == ["due", "delivered"]
+    finally:
+        await store.close()

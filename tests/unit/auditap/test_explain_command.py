@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -15,8 +16,8 @@ SPEC = ("--spec", str(DOCUMENT), "--envelope", "result")
 OPERATION = "notification-policies-update"
 
 
-def explain(*arguments: str, stdin: str | None = None) -> Result:
-    environment = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+def explain(*arguments: str, stdin: str | None = None, columns: int = 200, term: str = "dumb") -> Result:
+    environment = {"COLUMNS": str(columns), "NO_COLOR": "1", "TERM": term}
     return CliRunner().invoke(explain_command, [*SPEC, *arguments], input=stdin, env=environment)
 
 
@@ -84,3 +85,24 @@ def test_what_is_no_capture_is_refused_without_its_content() -> None:
 def test_an_operation_that_is_not_there_is_one_sentence() -> None:
     result = explain("--operation", "none")
     assert isinstance(result.exception, StartupError)
+
+
+def test_no_line_is_cut_however_narrow_the_output_is() -> None:
+    wide, narrow = (explain("--operation", OPERATION, columns=columns) for columns in (400, 40))
+    assert narrow.stdout == wide.stdout
+    assert max(map(len, wide.stdout.splitlines())) > 100
+
+
+def test_on_a_terminal_lines_go_on_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # which makes a terminal of what is none
+    wide, narrow = (
+        click.unstyle(explain("--operation", OPERATION, columns=columns, term="xterm").stdout)
+        for columns in (400, 60)
+    )
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert _words(narrow) == _words(wide)
+
+
+def _words(output: str) -> list[str]:
+    """Return the letters of an output in order, without the lines of the tree and what separates them."""
+    return [letter for letter in output if letter.isalnum()]
