@@ -28,7 +28,7 @@ from auditap.logs import configure_logs, guard_last_resorts
 from auditap.query_command import query_command
 from auditap.retention_command import retention_command
 from auditap.rules_command import rules
-from auditap.settings import Settings, admin_dsn, load_settings
+from auditap.settings import ANOTHER_FOLDER, Settings, admin_dsn, load_settings
 from auditap.tail_command import tail_command
 from auditap.tokens_command import tokens
 from schemas.errors import AuditapError, RefusedCapture, StartupError
@@ -149,7 +149,7 @@ def replay(
     from gateway_tap.replay import ReplayLimits, ReplayReport  # noqa: PLC0415
     from gateway_tap.replay import replay as send  # noqa: PLC0415
 
-    to = collector or f"unix:{_settings().collector_socket.absolute()}"
+    to = collector or f"unix:{_own_socket(_settings())}"
     token = token_file.read_text().strip() if token_file else None
     with _progress(enabled=not as_json) as progress:
         task = progress.add_task("sending", total=None)
@@ -274,6 +274,16 @@ def settings_command(as_markdown: bool) -> None:
             console.print(f"  {entry.variable}", style="dim", highlight=False, soft_wrap=True)
         if entry.meaning:
             console.print(Padding(escape(entry.meaning), (0, 0, 0, 2)), highlight=False)
+
+
+def _own_socket(settings: Settings) -> Path:
+    """Return where this host's collector listens. Raises StartupError where nothing is."""
+    path = settings.collector_socket.absolute()
+    if not path.exists():
+        raise StartupError(
+            f"There is no collector at {path}: start one with `auditap up` or `auditap collect`, {ANOTHER_FOLDER}, or give --to."
+        )
+    return path
 
 
 def _settings() -> Settings:

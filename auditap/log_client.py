@@ -16,7 +16,7 @@ import httpx
 import msgspec
 from rich.text import Text
 
-from auditap.settings import Settings
+from auditap.settings import ANOTHER_FOLDER, Settings
 from log_api.listing import FILTERS
 from schemas.errors import RetryableError, StartupError
 from schemas.identity import rfc3339_ms
@@ -77,12 +77,16 @@ def reading(settings: Settings, account: str | None, api: str | None, token_file
     try:
         token = file.read_text().strip()
     except OSError:
-        raise StartupError(
-            f"{file} holds no token: give --token-file, or start everything with `auditap up`."
-        ) from None
+        raise StartupError(_no_token(file, is_given=token_file is not None)) from None
     if account is None:
         account = _example_account(settings)
     return Reading(f"{base}/accounts/{account}/logs/audit", {"Authorization": f"Bearer {token}"})
+
+
+def _no_token(file: Path, *, is_given: bool) -> str:
+    if is_given:
+        return f"{file.absolute()} cannot be read: give another --token-file."
+    return f"{file.absolute()} holds no token: start everything with `auditap up`, {ANOTHER_FOLDER}, or give --token-file."
 
 
 def _example_account(settings: Settings) -> str:

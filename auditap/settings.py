@@ -14,7 +14,7 @@ import secrets
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -39,6 +39,8 @@ from watcher.watch import WatchLimits
 
 CONFIG_FILE_VARIABLE = "AUDITAP_CONFIG"
 EMBEDDED_DATABASE = "auditap"
+ANOTHER_FOLDER: Final = "name its folder in data_dir (AUDITAP_DATA_DIR)"
+"""What to do where `auditap up` runs, with its data elsewhere."""
 _DEFAULT_CONFIG_FILE = "auditap.toml"
 EVENT_BYTES_MAX = 8 * 1024 * 1024 - 1024
 _EVENT_BYTES_RESERVED = 256 * 1024
@@ -491,7 +493,8 @@ def admin_dsn(settings: Settings) -> str:
         port = (folder / "port").read_text()
     except OSError:
         raise StartupError(
-            "Set postgres.admin_dsn (AUDITAP_POSTGRES__ADMIN_DSN), or start the embedded Postgres with `auditap up`."
+            f"There is no embedded Postgres to be used in {folder.absolute()}: start it with `auditap up`, {ANOTHER_FOLDER}, or"
+            " set postgres.admin_dsn (AUDITAP_POSTGRES__ADMIN_DSN)."
         ) from None
     return f"postgresql://postgres:{password}@127.0.0.1:{port}/{EMBEDDED_DATABASE}?sslmode=disable"
 

@@ -105,3 +105,33 @@ def test_a_fault_of_the_program_shows_no_values(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert b"ValueError" in ended.stderr
     assert b"CANARY" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "looked_at"),
+    [
+        (["tokens", "list"], "postgres"),
+        (["dead-letters", "list"], "postgres"),
+        (["query"], "api.token"),
+        (["completeness"], "api.token"),
+        (["replay", "captures.ndjson"], "collector.sock"),
+    ],
+)
+def test_outside_the_data_folder_it_says_where_it_looked_and_what_changes_that(
+    tmp_path: Path, arguments: list[str], looked_at: str
+) -> None:
+    (tmp_path / "captures.ndjson").touch()
+    failed = auditap(tmp_path, *arguments)
+    assert failed.returncode == 1
+    told = failed.stderr.decode()
+    assert str(tmp_path / "auditap-data" / looked_at) in told
+    assert "name its folder in data_dir (AUDITAP_DATA_DIR)" in told
+    assert "Traceback" not in told
+    elsewhere = auditap(tmp_path, *arguments, environment={"AUDITAP_DATA_DIR": "/nowhere/else"})
+    assert f"/nowhere/else/{looked_at}" in elsewhere.stderr.decode()
+
+
+def test_a_token_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    told = auditap(tmp_path, "query", "--token-file", "mine.token").stderr.decode()
+    assert "mine.token" in told
+    assert "data_dir" not in told
