@@ -24,7 +24,7 @@ from watcher.documents import raised_document
 from watcher.engine import judge, needed, sightings
 from watcher.memory_store import MemoryWatchStore
 from watcher.ports import Work
-from watcher.rules import RuleSet, RulesRefused, read_rules
+from watcher.rules import BYTES_MAX, RuleSet, RulesRefused, read_rules
 
 _BATCH_RECORDS = 1_000
 _SHOWN_MAX = 50
@@ -139,6 +139,7 @@ def _lines(held: RuleSet, counted: Counter[str]) -> Sequence[_Line]:
 
 def _read(file: Path) -> RuleSet:
     try:
-        return read_rules(file.read_bytes(), str(file))
+        with file.open("rb") as opened:
+            return read_rules(opened.read(BYTES_MAX + 1), str(file))
     except RulesRefused as refused:
         raise StartupError(str(refused)) from None

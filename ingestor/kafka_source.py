@@ -209,7 +209,8 @@ class KafkaSource:
         return [self._batch(partition, records) for partition, records in taken.items()]
 
     def _batch(self, partition: TopicPartition, records: Sequence[Any]) -> Batch:
-        events = [SourceEvent(record.offset, record.timestamp, record.value) for record in records]
+        # A record of Kafka may have no value at all: it is no event, and is buried as one that is malformed.
+        events = [SourceEvent(record.offset, record.timestamp, record.value or b"") for record in records]
         expected, lost_from = self._expected.get(partition), None
         if expected is not None and events[0].offset > expected:
             lost_from = expected

@@ -106,7 +106,9 @@ class FaustWatch:
         for event in batch:
             message = event.message
             found = events.setdefault(Lane(message.topic, message.partition), [])
-            found.append(LoggedEvent(message.offset, round(message.timestamp * 1000), message.value))
+            # A record of Kafka may have no value at all; it is no event.
+            value = message.value or b""
+            found.append(LoggedEvent(message.offset, round(message.timestamp * 1000), value))
         positions = await self._watcher.positions(events)
         admitted = self._continuity.admit(events, positions)
         if admitted.events:

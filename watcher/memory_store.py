@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from bisect import bisect_left, insort
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from watcher.engine import Alert, Known, Mark, Needed, Place, Verdict
+from watcher.engine import Alert, Known, Needed, Place, Verdict
 from watcher.ports import Lane, Overtaken, Trend, Work
 
 
@@ -17,7 +18,10 @@ class MemoryWatchStore:
         self.alerts: dict[tuple[Place, int], Alert] = {}
         self.trends: dict[Trend, int] = defaultdict(int)
         self.kept_positions: dict[Lane, int] = {}
-        self._marks: dict[Place, dict[UUID, Mark]] = defaultdict(dict)
+        self._marked: dict[Place, set[UUID]] = defaultdict(set)
+        self._marks_ms: dict[Place, list[int]] = defaultdict(list)
+        """When the marks of a place are, in order."""
+        self._told: dict[Place, list[int]] = defaultdict(list)
         self._memories: dict[Place, set[bytes]] = defaultdict(set)
 
     async def settle(self, work: Work) -> Sequence[Alert]:
@@ -39,16 +43,13 @@ class MemoryWatchStore:
     def _known(self, needed: Needed) -> Known:
         known = Known()
         for place, span in needed.counted.items():
-            for mark in self._marks[place].values():
-                if span.from_ms <= mark.at_ms < span.before_ms:
-                    pane = mark.at_ms - mark.at_ms % span.pane_ms
-                    known.panes[place][pane] = known.panes[place].get(pane, 0) + 1
+            marks_ms = self._marks_ms[place]
+            first, end = bisect_left(marks_ms, span.from_ms), bisect_left(marks_ms, span.before_ms)
+            known.panes[place] = dict(Counter(at_ms - at_ms % span.pane_ms for at_ms in marks_ms[first:end]))
         for place, (first_ms, last_ms) in needed.told.items():
-            known.told[place] = [
-                start for other, start in self.alerts if other == place and first_ms <= start <= last_ms
-            ]
+            known.told[place] = [start for start in self._told[place] if first_ms <= start <= last_ms]
         for place, ids in needed.records.items():
-            known.marked |= {(place, one) for one in ids if one in self._marks[place]}
+            known.marked |= {(place, one) for one in ids & self._marked[place]}
         for place, values in needed.values.items():
             known.seen |= {(place, value) for value in values & self._memories[place]}
             if self._memories[place]:
@@ -57,7 +58,9 @@ class MemoryWatchStore:
 
     def _keep(self, verdict: Verdict) -> Sequence[Alert]:
         for mark in verdict.marks:
-            self._marks[mark.place][mark.record_id] = mark
+            if mark.record_id not in self._marked[mark.place]:
+                self._marked[mark.place].add(mark.record_id)
+                insort(self._marks_ms[mark.place], mark.at_ms)
         for lesson in verdict.lessons:
             self._memories[lesson.place].add(lesson.value_digest)
         fresh = []
@@ -65,5 +68,6 @@ class MemoryWatchStore:
             place = Place(alert.rule, alert.key_digest)
             if (place, alert.window_start_ms) not in self.alerts:
                 self.alerts[place, alert.window_start_ms] = alert
+                self._told[place].append(alert.window_start_ms)
                 fresh.append(alert)
         return fresh

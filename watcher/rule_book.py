@@ -10,11 +10,10 @@ import structlog
 
 from schemas.errors import StartupError
 from schemas.metric_defs import Metrics
-from watcher.rules import RuleSet, RulesRefused, read_rules
+from watcher.rules import BYTES_MAX, RuleSet, RulesRefused, read_rules
 
 log = structlog.get_logger("watcher.rules")
 _SHIPPED = "shipped_rules.yaml"
-_BYTES_MAX = 4 << 20
 
 
 class RuleBook:
@@ -25,7 +24,7 @@ class RuleBook:
         self._metrics = metrics
         self._poll_ms = poll_ms
         try:
-            self._known = self._read()
+            self._known = self._seen = self._read()
             self._current = read_rules(self._known, self.name)
         except RulesRefused as refused:
             raise StartupError(f"The rules cannot be used: {refused}") from None
@@ -47,10 +46,15 @@ class RuleBook:
         """Look at the file again and again."""
         while self._path is not None:
             await asyncio.sleep(self._poll_ms / 1000)
-            self.look()
+            # In a thread: reading a large file takes seconds, and the log must hear of us meanwhile.
+            await asyncio.to_thread(self.look)
 
     def look(self) -> None:
-        """Take the file over if it has changed and is right; else say why not and keep what is in force."""
+        """Take the file over if it has changed and is right; else say why not and keep what is in force.
+
+        What has changed is taken at the next look, if it is the same by then: who writes may not have come to the end,
+        and half a file may be one with fewer rules.
+        """
         try:
             found = self._read()
         except OSError as error:
@@ -58,7 +62,8 @@ class RuleBook:
                 self._refuse(f"{self.name} cannot be read ({error.strerror})")
             self._known = b""
             return
-        if found == self._known:
+        is_settled, self._seen = found == self._seen, found
+        if found == self._known or not is_settled:
             return
         self._known = found
         try:
@@ -77,4 +82,4 @@ class RuleBook:
         if self._path is None:
             return files("watcher").joinpath(_SHIPPED).read_bytes()
         with self._path.open("rb") as file:
-            return file.read(_BYTES_MAX)
+            return file.read(BYTES_MAX + 1)

@@ -28,6 +28,10 @@ _DEFAULT_WINDOW_MS = 600_000
 _WINDOW_MS_MAX = 7 * 86_400_000
 _HORIZON_MS_MAX = 30 * 86_400_000
 _HOPS_MAX = 120
+_NODES_MAX = 200_000
+_DEPTH_MAX = 40
+BYTES_MAX = 4 << 20
+"""How large a file of rules may be."""
 _PRINTED_KEY = re.compile(r"'([^']*)'")
 _Path = tuple[str | int, ...]
 
@@ -88,9 +92,9 @@ class Memory:
         """Return what two records have in common of which the second is no news; None where any may be."""
         if self.learn_when is not None:
             return None
-        key = tuple(tuple(read(facts)) for _, read in self.key)
-        values = tuple(tuple(read(facts)) for read in self.value)
-        return rule, facts.record.account_id, key, values
+        key = [list(read(facts)) for _, read in self.key]
+        # Digested, because many of them are held, and values may be long.
+        return rule, digest([facts.record.account_id, key, [list(read(facts)) for read in self.value]])
 
     def _digests(self, fields: Sequence[Field], facts: Facts) -> Sequence[bytes]:
         values: Values = next((found for read in fields if (found := read(facts))), ())
@@ -152,8 +156,11 @@ def digest(value: Any) -> bytes:
 
 def read_rules(text: bytes, name: str) -> RuleSet:
     """Return the rules of a file. Raises RulesRefused, with `name`, line and reason."""
+    if len(text) > BYTES_MAX:
+        raise RulesRefused(name, 1, f"it is larger than {BYTES_MAX} bytes")
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        _Extent(name).check(node)
         document = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -207,6 +214,44 @@ class _Lines:
                 break
             line, node = found[0].start_mark.line + 1, found[1]
         return line
+
+
+class _Extent:
+    """How large a file is once what it refers to again stands everywhere: a few lines may be millions of rules."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._sizes: dict[int, int] = {}
+
+    def check(self, node: yaml.Node | None) -> None:
+        """Raise RulesRefused where it is too large, too deep, or holds itself."""
+        if node is not None:
+            self._size(node, 0)
+
+    def _size(self, node: yaml.Node, depth: int) -> int:
+        known = self._sizes.get(id(node))
+        if known is not None and depth + 1 < _DEPTH_MAX:
+            return known
+        if depth >= _DEPTH_MAX:
+            # What holds itself has no end either.
+            raise self._refusal(node, f"it is nested more than {_DEPTH_MAX} times")
+        size = 1 + sum(self._size(each, depth + 1) for each in _below(node))
+        if size > _NODES_MAX:
+            raise self._refusal(node, f"it holds more than {_NODES_MAX} values")
+        self._sizes[id(node)] = size
+        return size
+
+    def _refusal(self, node: yaml.Node, reason: str) -> RulesRefused:
+        return RulesRefused(self._name, node.start_mark.line + 1, reason)
+
+
+def _below(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield key
+            yield value
+    elif isinstance(node, yaml.SequenceNode):
+        yield from node.value
 
 
 def _tables(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:

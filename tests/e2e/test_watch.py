@@ -11,7 +11,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
+from auditap.database import administrator
 from auditap.kafka import publisher_settings
 from auditap.settings import KafkaSettings
 from redactor.publisher import KafkaPublisher
@@ -48,7 +50,7 @@ async def publisher(kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[Ka
     await held.stop()
 
 
-async def started(pipeline: Pipeline, topic_prefix: str) -> Process:
+async def started(pipeline: Pipeline, topic_prefix: str, *, is_ready: bool = True) -> Process:
     port = free_port()
     watcher = pipeline.process(
         "watch",
@@ -56,7 +58,7 @@ async def started(pipeline: Pipeline, topic_prefix: str) -> Process:
         AUDITAP_WATCH__ADDRESS__PORT=str(port),
         AUDITAP_WATCH__GROUP=f"{topic_prefix}watch",
     )
-    await watcher.start(port)
+    await watcher.start(port if is_ready else None)
     return watcher
 
 
@@ -101,6 +103,69 @@ async def test_every_incident_is_told_once_though_the_watcher_is_killed_twice(
     delivered = await pipeline.fetch("SELECT count(*) FROM auditap.alert_deliveries")
     assert delivered[0][0] == 40
     assert await watcher.stop() == 0
+
+
+async def test_watchers_that_come_and_go_and_find_no_database_tell_every_incident_once(
+    pipeline: Pipeline, publisher: KafkaPublisher, kafka_bootstrap: str, topic_prefix: str
+) -> None:
+    events = 6_000
+    stream = PlantedStream(events, int(time.time() * 1000) - 3_700_000)
+    third = events // 3
+
+    async def publish(part: int) -> None:
+        part_of = stream.events[part * third : (part + 1) * third]
+        for first in range(0, third, CHUNK):
+            await publisher.publish([encoded(one) for one in part_of[first : first + CHUNK]])
+
+    # One on its own; then a second one joins while there is work, and the first one leaves.
+    first = await started(pipeline, topic_prefix)
+    await publish(0)
+    await reaches(pipeline, third, first)
+    publishing = asyncio.create_task(publish(1))
+    second = await started(pipeline, topic_prefix)
+    await publishing
+    await reaches(pipeline, 2 * third, second)
+    assert await first.stop() == 0
+    # Its database refuses it, it is killed, and the next one starts all the same.
+    async with administrator(pipeline.database.admin_dsn) as connection:
+        await connection.execute("REVOKE USAGE ON SCHEMA auditap FROM auditap_watcher")
+        await second.stop(signal.SIGKILL)
+        last = await started(pipeline, topic_prefix, is_ready=False)
+        await nothing_at_all(kafka_bootstrap, f"{topic_prefix}events")
+        await publish(2)
+        assert await watched(pipeline) == 2 * third
+        await connection.execute("GRANT USAGE ON SCHEMA auditap TO auditap_watcher")
+    await reaches(pipeline, events + 1, last)
+    assert await raised(pipeline) == stream.expected
+    counted = await pipeline.fetch("SELECT sum(events) FROM auditap.trends WHERE width_ms = 3600000")
+    assert counted[0][0] == events
+    assert await last.stop() == 0
+
+
+async def test_a_message_without_a_value_stops_nobody(
+    pipeline: Pipeline, publisher: KafkaPublisher, kafka_bootstrap: str, topic_prefix: str
+) -> None:
+    stream = PlantedStream(500, int(time.time() * 1000) - 3_700_000)
+    watcher = await started(pipeline, topic_prefix)
+    ingestor = await pipeline.start_ingestor()
+    await nothing_at_all(kafka_bootstrap, f"{topic_prefix}events")
+    await publisher.publish([encoded(one) for one in stream.events])
+    assert await pipeline.until_settled(501) == (500, 1)
+    await reaches(pipeline, 501, watcher)
+    assert await watcher.metric("auditap_watch_lag_events") <= 501
+    assert await raised(pipeline) == stream.expected
+    assert not ingestor.ended
+    assert not watcher.ended
+
+
+async def nothing_at_all(bootstrap: str, topic: str) -> None:
+    """Send a message without a value, as who deletes from a compacted topic does."""
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
+    await producer.start()
+    try:
+        await producer.send_and_wait(topic, value=None, key=b"key")
+    finally:
+        await producer.stop()
 
 
 async def test_a_watcher_that_stands_still_keeps_no_record_back(

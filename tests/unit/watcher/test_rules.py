@@ -6,7 +6,9 @@ import textwrap
 
 import pytest
 
-from watcher.rules import RulesRefused, read_rules
+from tests.watching import action, rules
+from watcher.facts import Facts
+from watcher.rules import BYTES_MAX, RulesRefused, read_rules
 
 
 def text(body: str) -> bytes:
@@ -87,3 +89,51 @@ def test_a_drop_rule_says_nothing_else() -> None:
         read_rules(
             b"rules:\n  - name: a\n    severity: drop\n    title: x\n    when: {action.type: view}\n", "r"
         )
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
+DEEP = (
+    "rules: [{name: a, title: A, severity: low, when: " + "{not: " * 60 + "{raw.method: GET}" + "}" * 61 + "]"
+)
+MANY = "rules:\n" + "".join(
+    f"  - {{name: r{n}, title: R, severity: low, when: {{raw.method: GET}}}}\n" for n in range(501)
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (BOMB, "holds more than 200000 values"),
+        (DEEP, "nested more than 40 times"),
+        ("rules: &a [*a]", "nested more than 40 times"),
+        (MANY, "rules does not fit"),
+        (GOOD + "#" * BYTES_MAX, "larger than"),
+    ],
+)
+def test_what_would_take_without_end_is_refused(body: str, reason: str) -> None:
+    with pytest.raises(RulesRefused, match=reason):
+        read_rules(body.encode(), "rules.yaml")
+
+
+def test_a_condition_has_no_regular_expressions() -> None:
+    with pytest.raises(RulesRefused):
+        read_rules(
+            text(GOOD.replace("{action.result: failure}", '{raw.uri: {regex: "(a+)+$"}}')), "rules.yaml"
+        )
+
+
+def test_what_is_no_news_is_held_small() -> None:
+    """Of each token that is known something is held in memory, and who calls chooses how long its name is."""
+    memory = {"raise": "new", "value": "actor.ip_address", "key": ["actor.token_id"]}
+    [rule] = rules({"when": {"actor.token_id": {"absent": False}}, "memory": memory}).rules
+    assert rule.memory is not None
+    long, other = (
+        rule.memory.sameness(
+            "rule", Facts(action(actor_token_id=letter * 1_000_000, actor_ip_address="192.0.2.1"))
+        )
+        for letter in "ab"
+    )
+    assert long != other
+    assert len(repr(long)) < 200

@@ -137,3 +137,16 @@ async def test_what_does_not(shipped: RuleSet, records: Sequence[Record]) -> Non
 
 def test_every_shipped_rule_is_shown_to_raise(shipped: RuleSet) -> None:
     assert {rule.name for rule in shipped.rules if not rule.drops} == {rule for rule, *_ in RAISES}
+
+
+async def test_routine_reads_are_dropped_and_nothing_else(shipped: RuleSet) -> None:
+    """A rule at the end that anything fits sees all but reads."""
+    text = files("watcher").joinpath("shipped_rules.yaml").read_text()
+    last = (
+        "  - {name: anything, title: Anything, severity: info, when: {actor.id: ana}, key: [action.type]}\n"
+    )
+    held = read_rules((text + last).encode(), "rules.yaml")
+    kinds = ("view", "create", "update", "delete")
+    found = await raised(held, [action(action_type=kind, resource_type="queues") for kind in kinds])
+    assert [alert.key for alert in found] == [f'{{"action.type":"{kind}"}}' for kind in kinds[1:]]
+    assert [rule.name for rule in shipped.rules if rule.drops] == ["routine-reads"]
