@@ -80,6 +80,7 @@ async def measure(running: Servers) -> str:
     finally:
         await watcher.stop()
         await pipeline.stop()
+    print(f"the watcher ended by itself {watcher.restarts} times")
     head = [
         "the watcher is",
         "records",

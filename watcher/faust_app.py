@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +55,7 @@ class FaustWatch:
         self._metrics = metrics
         self._continuity = Continuity()
         self._batches = 0
+        self._is_taking = False
         self._failed: asyncio.Future[None] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -89,7 +91,9 @@ class FaustWatch:
                 self._limits.batch_events_max, within=self._limits.batch_wait_ms / 1000
             ):
                 try:
+                    self._is_taking = True
                     await self._take(app, batch)
+                    self._is_taking = False
                 except Exception as fault:  # noqa: BLE001
                     # Faust would start the agent again behind this batch, and acknowledge what comes after it.
                     if self._failed is not None and not self._failed.done():
@@ -126,7 +130,8 @@ class FaustWatch:
         idle, seen = 0, -1
         while True:
             await asyncio.sleep(_LOOK_S)
-            idle = idle + 1 if self._batches == seen else 0
+            # A batch that waits for the store is no idleness: reading it again would be of no use.
+            idle = idle + 1 if self._batches == seen and not self._is_taking else 0
             seen = self._batches
             with contextlib.suppress(Exception):
                 behind = await self._behind(app)
@@ -197,8 +202,16 @@ def _credentials(security: Mapping[str, Any]) -> Any:
 
 async def _crash_of(app: faust.App) -> None:
     await app.wait_until_stopped()
-    reason = type(app.crash_reason).__name__ if app.crash_reason is not None else "stopped"
-    raise RetryableError(f"Faust has ended ({reason})")
+    raise RetryableError(f"Faust has ended ({_place(app.crash_reason)})")
+
+
+def _place(fault: BaseException | None) -> str:
+    """Return what happened where, without the message, which may hold what was read."""
+    if fault is None:
+        return "stopped"
+    frames = traceback.extract_tb(fault.__traceback__)
+    at = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(fault).__name__}{at}"
 
 
 def _quiet_library() -> None:

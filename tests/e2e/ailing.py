@@ -42,6 +42,8 @@ class AilingWatcher:
         self._hook: asyncio.Server | None = None
         self._asked: set[asyncio.Task[None]] = set()
         self.process: Process
+        self.restarts = 0
+        """How often it had ended by itself."""
 
     @property
     def states(self) -> Mapping[str, Callable[[], AbstractAsyncContextManager[None]]]:
@@ -121,6 +123,9 @@ class AilingWatcher:
 
     async def catches_up(self, records: int) -> None:
         async def there() -> bool:
+            if self.process.ended:  # as whoever supervises it does
+                self.restarts += 1
+                await self._start_process()
             return await self.watched() >= records
 
         await until(there, 120, f"{records} records watched", self.process.log)

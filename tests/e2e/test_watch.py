@@ -133,6 +133,10 @@ async def test_watchers_that_come_and_go_and_find_no_database_tell_every_inciden
         last = await started(pipeline, topic_prefix, is_ready=False)
         await nothing_at_all(kafka_bootstrap, f"{topic_prefix}events")
         await publish(2)
+        # It goes on asking for longer than what is idle is waited for.
+        await until(lambda: asked_often(last), 120, "the database asked often", last.log)
+        assert not last.ended
+        assert "reading_again" not in last.log_file.read_text()
         assert await watched(pipeline) == 2 * third
         await connection.execute("GRANT USAGE ON SCHEMA auditap TO auditap_watcher")
     await reaches(pipeline, events + 1, last)
@@ -156,6 +160,10 @@ async def test_a_message_without_a_value_stops_nobody(
     assert await raised(pipeline) == stream.expected
     assert not ingestor.ended
     assert not watcher.ended
+
+
+async def asked_often(watcher: Process) -> bool:
+    return '"attempt": 9,' in watcher.log_file.read_text()
 
 
 async def nothing_at_all(bootstrap: str, topic: str) -> None:

@@ -103,6 +103,7 @@ async def test_whatever_becomes_of_the_watcher_every_record_is_there(
                 assert await open_deliveries(pipeline) > 0
         await watcher.catches_up(sent)
     assert await watcher.watched() == sent
+    assert watcher.restarts == 0
     await every_alert_told_once(pipeline)
 
 
