@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import asyncpg
 import msgspec
+import uvloop
 from aiokafka import AIOKafkaConsumer
 
 from auditap.database import administrator
@@ -77,7 +78,7 @@ async def fill(bootstrap: str, topic: str, events: int) -> None:
     await publisher.stop()
 
 
-async def ours(bootstrap: str, topic: str, group: str, database: AuditDatabase) -> Rate:
+async def ours(bootstrap: str, topic: str, group: str, database: AuditDatabase, events: int) -> Rate:
     """The ingestor as it runs in production, its cache warm after the first batches."""
     cache = LookUpCache(Names(), dict.fromkeys(Kind, CacheConfig()), Metrics())
     store = await PostgresStore.connect(database.writer_dsn, connections_max=8, command_timeout_ms=60_000)
@@ -87,6 +88,7 @@ async def ours(bootstrap: str, topic: str, group: str, database: AuditDatabase) 
         enrichment=Enricher(cache, 1_000),
         store=store,
         dead_letters=store,
+        completeness=store,
         config=IngestorConfig(),
         metrics=Metrics(),
         clock_ms=now_ms,
@@ -94,7 +96,7 @@ async def ours(bootstrap: str, topic: str, group: str, database: AuditDatabase) 
     stop = asyncio.Event()
     task = asyncio.create_task(ingestor.run(stop))
     try:
-        return await until_stored(database)
+        return await until_stored(database, events)
     finally:
         stop.set()
         await task
@@ -102,7 +104,7 @@ async def ours(bootstrap: str, topic: str, group: str, database: AuditDatabase) 
         await store.close()
 
 
-async def probe(bootstrap: str, topic: str, group: str, database: AuditDatabase) -> Rate:
+async def probe(bootstrap: str, topic: str, group: str, database: AuditDatabase, events: int) -> Rate:
     """Consume, decode, COPY with conflict check, commit: one batch after the other, the next one under way."""
     consumer = AIOKafkaConsumer(
         topic,
@@ -115,7 +117,7 @@ async def probe(bootstrap: str, topic: str, group: str, database: AuditDatabase)
     await consumer.start()
     task = asyncio.create_task(_probe(consumer, pool))
     try:
-        return await until_stored(database)
+        return await until_stored(database, events)
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -178,7 +180,7 @@ def _bare_row(record: object) -> tuple[object, ...]:
     )
 
 
-async def until_stored(database: AuditDatabase) -> Rate:
+async def until_stored(database: AuditDatabase, events: int) -> Rate:
     """Return from the first row to the last, so that joining the group is not measured."""
     async with administrator(database.admin_dsn) as connection:
 
@@ -191,24 +193,25 @@ async def until_stored(database: AuditDatabase) -> Rate:
                 break
             await asyncio.sleep(0.02)
         first, began, cpu = found, time.perf_counter(), time.process_time()
-        while found < _EVENTS:
+        while found < events:
             await asyncio.sleep(0.1)
             found = await rows()
         return Rate(found - first, time.perf_counter() - began, time.process_time() - cpu)
 
 
-async def compare(running: Servers) -> str:
+async def compare(running: Servers, events: int = _EVENTS, rounds: int = _ROUNDS) -> str:
     topic = await running.topic("bench-ingest", _PARTITIONS)
-    await fill(running.kafka.bootstrap, topic, _EVENTS)
-    ways: dict[str, Callable[[str, str, str, AuditDatabase], Awaitable[Rate]]] = {
+    await fill(running.kafka.bootstrap, topic, events)
+    ways: dict[str, Callable[[str, str, str, AuditDatabase, int], Awaitable[Rate]]] = {
         "the ingestor, enriched from a warm cache": ours,
         "a bare probe": probe,
     }
     found: dict[str, list[Rate]] = {name: [] for name in ways}
-    for turn in range(_ROUNDS):
+    for turn in range(rounds):
         for index, (name, way) in enumerate(ways.items()):
             database = await running.database(f"bench_{turn}_{index}")
-            found[name].append(await way(running.kafka.bootstrap, topic, f"g-{turn}-{index}", database))
+            group = f"g-{turn}-{index}"
+            found[name].append(await way(running.kafka.bootstrap, topic, group, database, events))
     rates = {
         name: statistics.median(each.rows / each.wall_s for each in all_) for name, all_ in found.items()
     }
@@ -218,7 +221,7 @@ async def compare(running: Servers) -> str:
         [name, f"{rate:,.0f}", f"{rate / bare:.2f}", f"{cpu[name] * 1e6:.1f}"] for name, rate in rates.items()
     ]
     return (
-        f"{_EVENTS:,} events in {_PARTITIONS} partitions, stored in a fresh database by one process; medians of {_ROUNDS}"
+        f"{events:,} events in {_PARTITIONS} partitions, stored in a fresh database by one process; medians of {rounds}"
         " turns, Kafka and Postgres on the same machine. The probe consumes, decodes, copies into a staging table and"
         " inserts with conflict check into the same tables and indexes, two batches in flight.\n\n"
         + table(["", "rows/s", "of the probe's", "Python's CPU µs a row"], rows)
@@ -232,7 +235,7 @@ async def measure() -> str:
 
 def run() -> None:
     configure_logs("warning", "json")
-    write_section("(b) The ingestor alone", asyncio.run(measure()))
+    write_section("(b) The ingestor alone", uvloop.run(measure()))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -22,6 +22,8 @@ from auditap.logs import configure_logs
 from bench.results import BENCH, table, write_section
 from bench.servers import Servers, cpu_s, peak_mb, servers
 from bench.workload import EXAMPLE_DOCUMENT, example_lines, now_ms
+from schemas.identity import first_id_at
+from tests.audit_database import AuditDatabase
 from tests.e2e.pipeline import Pipeline
 
 _BATCH = 100
@@ -30,6 +32,7 @@ _TAIL_CHARS = 35  # `"<32 hex digits>"}`: a line ends with its id
 _SAMPLED = 200  # of so many pairs one is waited for
 _POLL_S = 0.05
 _SETTLE_S_MAX = 120
+_WARMING_S_MAX = 3
 
 
 class Lines:
@@ -72,6 +75,10 @@ class Run:
     @property
     def rate(self) -> float:
         return self.stored / self.storing_s
+
+    def cpu_us(self, part: str) -> float:
+        """Return the CPU microseconds a pair that a part took."""
+        return self.cpu_s[part] / self.sent * 1e6
 
     def latency(self, share: float) -> str:
         ordered = sorted(self.latencies_ms)
@@ -169,9 +176,9 @@ async def measured(
     pairs_per_s: int | None,
     partitions: int = 4,
     ingestors: int = 1,
-    prepare: Callable[[str], Awaitable[None]] | None = None,
+    database: AuditDatabase | None = None,
 ) -> Run:
-    """Start the pipeline on a fresh database and topic, send, and wait until all is stored."""
+    """Start the pipeline on a fresh topic, and a fresh database if none is given, send, and wait until all is stored."""
     run = Run()
     folder = running.folder / name
     folder.mkdir()
@@ -179,14 +186,12 @@ async def measured(
     documents = f'[redaction]\ndocuments = [{{path = "{EXAMPLE_DOCUMENT.resolve()}", envelope = "result"}}]'
     pipeline = _Pipeline(
         folder,
-        await running.database(name.replace("-", "_")),
+        database or await running.database(name.replace("-", "_")),
         bootstrap=running.kafka.bootstrap,
         topic=f"{name}-",
         documents=documents,
     )
     pipeline.partitions = partitions
-    if prepare is not None:
-        await prepare(pipeline.database.admin_dsn)
     try:
         await pipeline.start(ingestors)
         assert pipeline.collector is not None
@@ -195,7 +200,7 @@ async def measured(
         lines = Lines(seed=len(name))
         warming = Run()
         await Sender(pipeline.socket, lines, warming).send(
-            time.monotonic() + 3, pairs_per_s and pairs_per_s / _BATCH
+            time.monotonic() + min(seconds, _WARMING_S_MAX), pairs_per_s and pairs_per_s / _BATCH
         )
         await _stored(pipeline, warming.sent)
         lines.sampled.clear()
@@ -215,8 +220,7 @@ async def _run(
     warmed: int,
 ) -> None:
     async with administrator(pipeline.database.admin_dsn) as connection:
-        before = int(await connection.fetchval("SELECT count(*) FROM auditap.audit_records"))
-        began = time.monotonic()
+        began, began_ms = time.monotonic(), now_ms()
         cpu = {name: sum(map(cpu_s, each)) for name, each in pids.items()} | {"sender": time.process_time()}
         watching = asyncio.create_task(watch(connection, lines, run))
         sender = Sender(pipeline.socket, lines, run)
@@ -230,7 +234,10 @@ async def _run(
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
     async with administrator(pipeline.database.admin_dsn) as connection:
-        run.stored = int(await connection.fetchval("SELECT count(*) FROM auditap.audit_records")) - before
+        # What was there before, and what was sent for warming up, is older.
+        run.stored = await connection.fetchval(
+            "SELECT count(*) FROM auditap.audit_records WHERE id >= $1", first_id_at(began_ms)
+        )
     assert run.stored == run.sent, (run.stored, run.sent)
 
 
@@ -261,7 +268,7 @@ def report(runs: dict[str, Run]) -> str:
     costs = [
         [
             name,
-            *(f"{run.cpu_s[part] / run.sent * 1e6:.1f}" for part in parts),
+            *(f"{run.cpu_us(part):.1f}" for part in parts),
             f"{sum(run.cpu_s.values()) / run.sent * 1e6:.0f}",
         ]
         for name, run in runs.items()

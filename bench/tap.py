@@ -95,7 +95,7 @@ def at(times: list[float], share: float) -> float:
     return sorted(times)[int(len(times) * share)]
 
 
-async def measure() -> str:
+async def measure(turns: int = _ROUNDS, requests: int = _REQUESTS) -> str:
     rounds: list[tuple[float, float, float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "c.sock")
@@ -105,9 +105,9 @@ async def measure() -> str:
         assert child.stdout is not None
         await child.stdout.readline()
         tapped = AuditTapMiddleware(app, collector=f"unix:{path}", tap_id="bench", state_dir=folder)
-        for _ in range(_ROUNDS + 1):
+        for _ in range(turns + 1):
             plain_us, tapped_us = [], []
-            for _ in range(_REQUESTS):
+            for _ in range(requests):
                 plain_us.append(await request(app))
                 tapped_us.append(await request(tapped))
                 await asyncio.sleep(_PACE_S)
@@ -124,8 +124,8 @@ async def measure() -> str:
     medians = [f"**{statistics.median(each):.0f}**" for each in zip(*added, strict=True)]
     return (
         f"Microseconds added to a POST of {len(_BODY)} bytes with an answer of {len(_ANSWER)}, called without a server:"
-        f" {_ROUNDS} rounds of {_REQUESTS:,} pairs, a collector that takes everything in a process of its own. In bold the"
-        f" medians of the rounds. {stats.dropped:,} pairs of {(_ROUNDS + 1) * _REQUESTS:,} were dropped.\n\n"
+        f" {turns} rounds of {requests:,} pairs, a collector that takes everything in a process of its own. In bold the"
+        f" medians of the rounds. {stats.dropped:,} pairs of {(turns + 1) * requests:,} were dropped.\n\n"
         + table(["p50", "p99"], [*rows, medians])
     )
 

@@ -46,46 +46,56 @@ def build_record(
     """
     event = decode_event(source.value)
     _check(event)
-    at_ms = _at_ms(event, source.received_ms, config, now_ms)
+    claimed_ms = id_ms(event.id)
+    at_ms = _at_ms(claimed_ms, source.received_ms, config, now_ms)
     if event.cut is not None and not cut_too:
         raise BuriedEvent(DeadLetterReason.TOO_LARGE)
-    action, actor, raw, resource = event.action, event.actor, event.raw, event.resource
+    claimed_id = msgspec.convert(event.id, UUID)
+    account, action, actor, raw, resource = (
+        event.account,
+        event.action,
+        event.actor,
+        event.raw,
+        event.resource,
+    )
+    tap, zone = event.tap, event.zone
+    # In the order of the columns: so many names would cost as much as finding out what stands behind them.
     record = Record(
-        id=with_ms(UUID(event.id), at_ms),
-        account_id=event.account.id,
-        account_name=event.account.name,
-        action_description=action.description,
-        action_result=action.result,
-        action_type=action.type,
-        actor_id=actor.id,
-        actor_context=actor.context,
-        actor_email=actor.email,
-        actor_ip_address=_address(actor.ip_address),
-        actor_token_id=actor.token_id,
-        actor_token_name=actor.token_name,
-        actor_type=actor.type,
-        raw_cf_ray_id=raw.cf_ray_id,
-        raw_method=raw.method,
-        raw_status_code=raw.status_code,
-        raw_uri=raw.uri,
-        raw_user_agent=raw.user_agent,
-        resource_id=resource.id,
-        resource_product=resource.product,
-        resource_request=_json_text(resource.request),
-        resource_response=_json_text(resource.response),
-        resource_scope=resource.scope,
-        resource_type=resource.type,
-        zone_id=event.zone.id,
-        zone_name=event.zone.name,
-        receipt=_encode_json(event.receipt).decode(),
-        operation_id=event.receipt.operation,
-        tap_id=event.tap.id,
-        tap_epoch=event.tap.epoch,
-        tap_seq=event.tap.seq,
-        received_ms=source.received_ms,
-        event_digest=_digest(event, source.value),
-        enrichment=EnrichmentState.PARTIAL,
-        clamped_from_ms=None if at_ms == id_ms(event.id) else id_ms(event.id),
+        claimed_id if at_ms == claimed_ms else with_ms(claimed_id, at_ms),
+        account.id,
+        account.name,
+        action.description,
+        action.result,
+        action.type,
+        actor.id,
+        actor.context,
+        actor.email,
+        _address(actor.ip_address),
+        actor.token_id,
+        actor.token_name,
+        actor.type,
+        raw.cf_ray_id,
+        raw.method,
+        raw.status_code,
+        raw.uri,
+        raw.user_agent,
+        resource.id,
+        resource.product,
+        _json_text(resource.request),
+        _json_text(resource.response),
+        resource.scope,
+        resource.type,
+        zone.id,
+        zone.name,
+        _encode_json(event.receipt).decode(),
+        event.receipt.operation,
+        tap.id,
+        tap.epoch,
+        tap.seq,
+        source.received_ms,
+        _digest(event, source.value),
+        EnrichmentState.PARTIAL,
+        None if at_ms == claimed_ms else claimed_ms,
     )
     _make_storable(record, source.value, config)
     return record
@@ -93,11 +103,11 @@ def build_record(
 
 def _make_storable(record: Record, value: bytes, config: IngestorConfig) -> None:
     """Make any text storable: Postgres takes no NUL, lengths are bounded, and what cannot be an id is left out."""
-    for name in ("account_id", "zone_id"):
-        found = getattr(record, name)
-        # It would be indexed, and a cut id could be another's.
-        if found is not None and (len(found) > config.id_chars_max or "\0" in found):
-            setattr(record, name, None)
+    # They would be indexed, and a cut id could be another's.
+    if (found := record.account_id) is not None and (len(found) > config.id_chars_max or "\0" in found):
+        record.account_id = None
+    if (found := record.zone_id) is not None and (len(found) > config.id_chars_max or "\0" in found):
+        record.zone_id = None
     # No text can be longer than the event, nor hold what is not escaped in it.
     if len(value) <= config.text_chars_max and b"\\u0000" not in value:
         return
@@ -108,24 +118,24 @@ def _make_storable(record: Record, value: bytes, config: IngestorConfig) -> None
 
 
 def _check(event: AuditEvent) -> None:
+    action, status, tap = event.action, event.raw.status_code, event.tap
     if parse_id(event.id) != event.id:
         raise BuriedEvent(DeadLetterReason.MALFORMED, "id: pattern")
-    if event.action.result not in {"success", "failure"}:
+    if action.result not in {"success", "failure"}:
         raise BuriedEvent(DeadLetterReason.MALFORMED, "action.result: enum")
-    if event.action.type not in {"create", "update", "delete", "view"}:
+    if action.type not in {"create", "update", "delete", "view"}:
         raise BuriedEvent(DeadLetterReason.MALFORMED, "action.type: enum")
-    if event.raw.status_code is not None and not 0 <= event.raw.status_code <= 999:
+    if status is not None and not 0 <= status <= 999:
         raise BuriedEvent(DeadLetterReason.MALFORMED, "raw.status_code: maximum")
-    for count in (event.tap.epoch, event.tap.seq):
-        if count is not None and not 0 <= count <= _BIGINT_MAX:
-            raise BuriedEvent(DeadLetterReason.MALFORMED, "tap: maximum")
+    if not (0 <= (tap.epoch or 0) <= _BIGINT_MAX and 0 <= (tap.seq or 0) <= _BIGINT_MAX):
+        raise BuriedEvent(DeadLetterReason.MALFORMED, "tap: maximum")
     if event.cut is not None and not _DIGEST.fullmatch(event.cut.digest):
         raise BuriedEvent(DeadLetterReason.MALFORMED, "cut.digest: pattern")
 
 
-def _at_ms(event: AuditEvent, received_ms: int, config: IngestorConfig, now_ms: int) -> int:
-    """Return the time of an event's action (Unix ms). Raises BuriedEvent: `expired`."""
-    at_ms, oldest_ms = id_ms(event.id), now_ms - config.retention_days * DAY_MS
+def _at_ms(at_ms: int, received_ms: int, config: IngestorConfig, now_ms: int) -> int:
+    """Return the time of an event's action (Unix ms), given what its id says. Raises BuriedEvent: `expired`."""
+    oldest_ms = now_ms - config.retention_days * DAY_MS
     if at_ms < oldest_ms:
         raise BuriedEvent(DeadLetterReason.EXPIRED)
     # By the time of receipt an event that waited long is clamped to the same time as at once; one older than all that

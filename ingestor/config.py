@@ -15,6 +15,9 @@ class IngestorConfig:
     """Events stored in one transaction at most."""
     batches_in_flight_max: int = 4
     """Batches fetched and not yet stored, at most; memory is bounded by their product with the event size."""
+    gather_ms: int = 25
+    """How long after a batch that was not full the next one begins at the earliest: few large transactions cost less
+    than many small ones."""
     commit_interval_ms: int = 500
     revoke_wait_ms: int = 10_000
     """How long partitions that are taken away wait for what is in flight before it is dropped."""

@@ -76,6 +76,7 @@ class Ingestor:
         self._progress = Progress()
         self._in_flight: set[asyncio.Task[None]] = set()
         self._committed_at = 0.0
+        self._next_batch_at = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ingest until `stop` is set, then finish what is in flight within the bound, commit and leave the source.
@@ -157,6 +158,8 @@ class Ingestor:
         if not begun:
             return
         ours, tickets = zip(*begun, strict=True)
+        if sum(len(batch.events) for batch in ours) < self._config.batch_events_max:
+            self._next_batch_at = time.monotonic() + self._config.gather_ms / 1000
         task = asyncio.create_task(self._process(ours, tickets), name="ingest-batch")
         self._in_flight.add(task)
         self._metrics.batches_in_flight.set(len(self._in_flight))
@@ -171,6 +174,7 @@ class Ingestor:
 
     async def _fetch(self) -> Sequence[Batch]:
         full = len(self._in_flight) >= self._config.batches_in_flight_max
+        await asyncio.sleep(self._next_batch_at - time.monotonic())
         try:
             return await self._source.fetch(0 if full else self._config.batch_events_max)
         except RetryableError as away:
@@ -201,7 +205,8 @@ class Ingestor:
             _, late = await asyncio.wait(self._in_flight, timeout=wait_ms / 1000)
             for task in late:
                 task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            # All of them, so that the exception of each is taken note of, whichever is raised.
+            await asyncio.gather(*self._in_flight, return_exceptions=True)
         await self._commit()
 
     async def on_assigned(self, generations: Mapping[Partition, int]) -> None:

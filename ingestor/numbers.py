@@ -11,7 +11,7 @@ import msgspec
 
 from ingestor.ports import DeadLetter
 from schemas.heartbeat import NUMBER_MAX, ranges
-from schemas.identity import id_ms
+from schemas.identity import id_ms_of
 from schemas.record import Record
 
 # Of a record, read at once: every record of every batch is.
@@ -59,8 +59,8 @@ def seen_in_records(records: Sequence[Record]) -> Seen:
             tap_id,
             epoch,
             multirange(map(_number, ours)),
-            id_ms(ours[0][4].hex),
-            id_ms(ours[-1][4].hex),
+            id_ms_of(ours[0][4]),
+            id_ms_of(ours[-1][4]),
             max(map(_received_ms, ours)),
         )
         for (tap_id, epoch), ours in sorted(found.items())

@@ -28,7 +28,7 @@ from ingestor.numbers import seen_in_letters, seen_in_records
 from ingestor.ports import DeadLetter, LostOffsets, ReceivedReport, StoreOutcome
 from schemas.errors import BuriedEvent, DeadLetterReason, RetryableError, StartupError
 from schemas.event import event_id
-from schemas.identity import id_ms
+from schemas.identity import id_ms_of
 from schemas.record import COLUMNS, EnrichmentState, Record, event_id_of, under_id
 from schemas.sql import query
 
@@ -73,7 +73,7 @@ class _OtherIdsError(RetryableError):
             (index, under_id(record, self._noted.get(event_id_of(record), record.id)))
             for index, record in rows
         ]
-        return sorted(changed, key=lambda row: row[1].id)
+        return sorted(changed, key=_place)
 
 
 class PostgresStore:
@@ -146,7 +146,7 @@ class PostgresStore:
         """See `RecordStore.store`."""
         if not records:
             return StoreOutcome(0, 0, ())
-        rows: list[_Row] = sorted(enumerate(records), key=lambda row: row[1].id)
+        rows: list[_Row] = sorted(enumerate(records), key=_place)
         try:
             await self._note_clamped(records)
             await self._ensure_days(_days(rows))
@@ -313,8 +313,13 @@ def _encoded_address(text: str) -> bytes:
     return bytes((family, address.max_prefixlen, 0, len(address.packed))) + address.packed
 
 
+def _place(row: _Row) -> int:
+    """Return by what rows are sorted: ids as numbers, which compare in C."""
+    return row[1].id.int
+
+
 def _days(rows: Sequence[_Row]) -> set[int]:
-    return {id_ms(record.id.hex) // DAY_MS for _, record in rows}
+    return {id_ms_of(record.id) // DAY_MS for _, record in rows}
 
 
 async def _hold_ids(connection: _Connection, rows: Sequence[_Row]) -> None:
@@ -367,13 +372,13 @@ async def _complete_next(
 
 def _within_span(ids: Sequence[UUID]) -> Sequence[UUID]:
     """Return the first of sorted ids, as far as they lie so close that they touch few partitions."""
-    end_ms = id_ms(ids[0].hex) + _SPAN_MS_MAX
-    return [each for each in ids if id_ms(each.hex) < end_ms]
+    end_ms = id_ms_of(ids[0]) + _SPAN_MS_MAX
+    return [each for each in ids if id_ms_of(each) < end_ms]
 
 
 def _by_day(ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
     """Return sorted ids day by day: a statement for each touches that day's partitions alone."""
-    for _, day in groupby(ids, key=lambda each: id_ms(each.hex) // DAY_MS):
+    for _, day in groupby(ids, key=lambda each: id_ms_of(each) // DAY_MS):
         yield list(day)
 
 

@@ -2,6 +2,8 @@
 
 Its names are the record's names. Its bytes depend on the capture, the document and the configuration alone (no
 time of receipt, no host), so that the same capture sent again gives the same bytes: `event_digest` relies on it.
+
+None of its types can be part of a cycle: the garbage collector need not follow them (`gc=False`).
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class UnmatchedReason(StrEnum):
     """Not a request: a login or another action of the system itself."""
 
 
-class BodyReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
+class BodyReceipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Either `kept`, the number of scalars written, or the one `reason` why the body is not there.
 
     Both absent: there was no body.
@@ -61,7 +63,7 @@ class BodyReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: BodyReason | None = None
 
 
-class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
+class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What decided: the document's digest, the operation (or why none), and what became of each body."""
 
     document: str | None = None
@@ -71,14 +73,14 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     response: BodyReceipt = BodyReceipt()
 
 
-class Account(msgspec.Struct, frozen=True, omit_defaults=True):
+class Account(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Whose resource was acted on; the name comes from enrichment."""
 
     id: str | None = None
     name: str | None = None
 
 
-class Action(msgspec.Struct, frozen=True, omit_defaults=True):
+class Action(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What was done, when (`time` is the id's) and how it ended."""
 
     result: str
@@ -87,7 +89,7 @@ class Action(msgspec.Struct, frozen=True, omit_defaults=True):
     description: str | None = None
 
 
-class Actor(msgspec.Struct, frozen=True, omit_defaults=True):
+class Actor(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Who did it, and by which kind of credential."""
 
     id: str | None = None
@@ -99,7 +101,7 @@ class Actor(msgspec.Struct, frozen=True, omit_defaults=True):
     type: str | None = None
 
 
-class RawRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+class RawRequest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The request as it was recorded: path and kept query, never a value that was not kept."""
 
     cf_ray_id: str | None = None
@@ -109,7 +111,7 @@ class RawRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     user_agent: str | None = None
 
 
-class Resource(msgspec.Struct, frozen=True, omit_defaults=True):
+class Resource(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """`request` and `response` hold the redacted bodies as JSON text, number tokens as they were written."""
 
     id: str | None = None
@@ -120,14 +122,14 @@ class Resource(msgspec.Struct, frozen=True, omit_defaults=True):
     type: str | None = None
 
 
-class Zone(msgspec.Struct, frozen=True, omit_defaults=True):
+class Zone(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The zone acted in; the name comes from enrichment."""
 
     id: str | None = None
     name: str | None = None
 
 
-class Tap(msgspec.Struct, frozen=True, omit_defaults=True):
+class Tap(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Which tap captured the pair, and where in its count."""
 
     id: str | None = None
@@ -135,14 +137,14 @@ class Tap(msgspec.Struct, frozen=True, omit_defaults=True):
     seq: int | None = None
 
 
-class Cut(msgspec.Struct, frozen=True):
+class Cut(msgspec.Struct, frozen=True, gc=False):
     """What the event was before it was cut: its size, and the hex of its `event_digest`."""
 
     size_bytes: int
     digest: str
 
 
-class AuditEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+class AuditEvent(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One redacted event. `id` is a UUIDv7 of 32 hex digits whose milliseconds are `action.time`."""
 
     id: str
@@ -229,7 +231,7 @@ def event_digest(value: bytes) -> bytes:
     return hashlib.blake2b(value, digest_size=16).digest()
 
 
-class _Identified(msgspec.Struct):
+class _Identified(msgspec.Struct, gc=False):
     id: str
 
 

@@ -53,6 +53,11 @@ def id_ms(event_id: str) -> int:
     return int(event_id[:12], 16)
 
 
+def id_ms_of(event_id: UUID) -> int:
+    """Return the Unix milliseconds that an id carries."""
+    return event_id.int >> 80
+
+
 def with_ms(event_id: UUID, at_ms: int) -> UUID:
     """Return the id with the time `at_ms` (Unix milliseconds, 0 to 2**48 - 1) in place of its own."""
     return UUID(int=at_ms << 80 | event_id.int & (1 << 80) - 1)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from schemas.identity import id_ms, with_ms
+from schemas.identity import id_ms_of, with_ms
 
 
 class EnrichmentState(StrEnum):
@@ -23,7 +23,7 @@ class EnrichmentState(StrEnum):
     """The service answered that it does not know one of the ids."""
 
 
-class Record(msgspec.Struct):
+class Record(msgspec.Struct, gc=False):
     """One row of `audit_records`. Bodies and receipt are JSON text. Never updated once stored.
 
     `clamped_from_ms`: the time that its tap claimed and that is not the id's, because it lay too far ahead (Unix ms).
@@ -77,5 +77,5 @@ def event_id_of(record: Record) -> UUID:
 def under_id(record: Record, record_id: UUID) -> Record:
     """Return the record of the same event with another id, marked where that is not the event's own."""
     own = event_id_of(record)
-    clamped_from_ms = None if record_id == own else id_ms(own.hex)
+    clamped_from_ms = None if record_id == own else id_ms_of(own)
     return msgspec.structs.replace(record, id=record_id, clamped_from_ms=clamped_from_ms)

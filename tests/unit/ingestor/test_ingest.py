@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -149,6 +150,27 @@ async def test_batches_finish_in_any_order_and_no_hole_is_committed(seed: int) -
         await until_stored(store, 600)
     assert committed(log) == 600
     assert 1 < store.under_way_max <= CONFIG.batches_in_flight_max
+
+
+async def test_what_comes_shortly_after_a_small_batch_makes_one_batch() -> None:
+    log, store = MemoryEventLog(), MemoryRecordStore()
+    filled(log, 1)
+    async with ingesting(log, store, replace(CONFIG, gather_ms=300)) as source:
+        await until_stored(store, 1)
+        for _ in range(10):
+            filled(log, 1)
+            await asyncio.sleep(0.001)
+        taken = len(source.fetches)
+        await until_stored(store, 11)
+    assert source.fetches[:taken].count(CONFIG.batch_events_max) == 1
+    assert len(source.fetches) < 10
+
+
+async def test_after_a_full_batch_the_next_one_begins_at_once() -> None:
+    log, store = MemoryEventLog(), MemoryRecordStore()
+    filled(log, 5 * CONFIG.batch_events_max)
+    async with ingesting(log, store, replace(CONFIG, gather_ms=3_600_000)):
+        await until_stored(store, 5 * CONFIG.batch_events_max)
 
 
 async def test_while_the_store_is_away_polling_goes_on_and_nothing_more_is_taken() -> None:
