@@ -152,7 +152,7 @@ class Sender:
     ) -> None:
         """Post something of no use; the answer is evidence."""
         transport = httpx.AsyncHTTPTransport(uds=str(self._pipeline.socket))
-        async with httpx.AsyncClient(transport=transport, base_url="http://collector") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://collector", timeout=30) as client:
             answer = await client.post(path, content=content, headers=headers)
         assert answer.status_code == status, answer.text
         self._evidence.add("collector's answers", f"{answer.headers!r} {answer.text}")
@@ -226,7 +226,7 @@ async def ask_wrongly(pipeline: LoudPipeline, sender: Sender, evidence: Evidence
     """Show tokens to the ports of collector and log API."""
     secret = sender.secret
     async with httpx.AsyncClient(
-        headers={"authorization": f"Bearer {secret()}", "cookie": secret()}
+        headers={"authorization": f"Bearer {secret()}", "cookie": secret()}, timeout=30
     ) as client:
         for port in (pipeline.collector_port, pipeline.api_port):
             for path in (
@@ -245,7 +245,7 @@ async def gather(
 ) -> None:
     """Take everything that left: from the running processes, then from what they leave behind."""
     for port in (pipeline.collector_port, pipeline.api_port, pipeline.ingestors[0].port, watcher.port):
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=30) as client:
             for path in ("/metrics", "/readyz", "/healthz"):
                 evidence.add("metrics", (await client.get(f"http://127.0.0.1:{port}{path}")).text)
     reader = ApiReader(pipeline.api_port, pipeline.database.admin_dsn)

@@ -114,7 +114,7 @@ class Process:
 
     async def metric(self, name: str) -> float:
         """Return the value of a metric without labels."""
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=30) as client:
             exposition = (await client.get(f"http://127.0.0.1:{self.port}/metrics")).text
         return next(float(line.split()[1]) for line in exposition.splitlines() if line.startswith(f"{name} "))
 
@@ -283,7 +283,7 @@ class Pipeline:
         async with administrator(self.database.admin_dsn) as connection:
             expires = await connection.fetchval("SELECT now() + interval '1 hour'")
             _, token = await create_token(connection, "test", None, ["audit_logs:read"], expires)
-        async with httpx.AsyncClient(headers={"authorization": f"Bearer {token}"}) as client:
+        async with httpx.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=30) as client:
             answer = await client.get(
                 f"http://127.0.0.1:{self.api_port}/client/v4/accounts/{account}/logs/audit"
                 f"?since={quote(since)}&before={quote(before)}"

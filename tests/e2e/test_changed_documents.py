@@ -53,7 +53,7 @@ async def pipeline(database: str, tmp_path: Path) -> AsyncIterator[Pipeline]:
 
 
 async def degraded(pipeline: Pipeline) -> list[str]:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=30) as client:
         answer = await client.get(f"http://127.0.0.1:{pipeline.collector_port}/readyz")
     assert answer.status_code == 200
     found: list[str] = answer.json().get("degraded", [])

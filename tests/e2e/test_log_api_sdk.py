@@ -192,7 +192,7 @@ async def test_the_same_by_the_other_cursor(api: Served) -> None:
     found: list[str] = []
     query = {"since": SINCE, "before": BEFORE, "limit": "25.0"}
     headers = {"Authorization": f"Bearer {api.token}"}
-    async with httpx.AsyncClient(base_url=api.base_url, headers=headers) as client:
+    async with httpx.AsyncClient(base_url=api.base_url, headers=headers, timeout=30) as client:
         while True:
             body = (await client.get(f"/accounts/{A}/logs/audit", params=query)).json()
             assert body["result_info"]["count"] == len(body["result"])
@@ -407,7 +407,7 @@ async def test_errors_as_the_sdk_reads_them(
 async def test_a_database_that_is_away() -> None:
     async with (
         serving(f"postgresql://auditap_reader:x@127.0.0.1:{free_port()}/none") as base_url,
-        httpx.AsyncClient(base_url=base_url, headers={"Authorization": "Bearer x"}) as client,
+        httpx.AsyncClient(base_url=base_url, headers={"Authorization": "Bearer x"}, timeout=30) as client,
     ):
         response = await client.get(f"/accounts/{A}/logs/audit", params={"since": SINCE, "before": BEFORE})
     assert response.status_code == 503
@@ -571,7 +571,7 @@ async def test_an_export_while_records_arrive_and_after_it_was_cut(api: Served) 
     headers = {"Authorization": f"Bearer {api.token}"}
     found: list[str] = []
     query = {"since": SINCE, "before": BEFORE}
-    async with httpx.AsyncClient(base_url=api.base_url, headers=headers) as client:
+    async with httpx.AsyncClient(base_url=api.base_url, headers=headers, timeout=30) as client:
         async with client.stream("GET", f"/accounts/{A}/logs/audit/export", params=query) as answer:
             async for line in answer.aiter_lines():
                 found.append(json.loads(line)["id"])

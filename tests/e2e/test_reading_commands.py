@@ -201,7 +201,7 @@ async def test_reading_is_recorded(database: str, tmp_path: Path) -> None:
         )
     base = f"http://127.0.0.1:{settings.api.address.port}"
     path = f"/client/v4/accounts/{ACCOUNT}/logs/audit?since=2026-01-23&before=2026-01-24"
-    async with httpx.AsyncClient(base_url=base) as client:
+    async with httpx.AsyncClient(base_url=base, timeout=30) as client:
 
         async def answered() -> bool:
             try:
@@ -249,7 +249,7 @@ async def test_a_collector_that_is_away_blocks_no_query(database: str, tmp_path:
     stop = asyncio.Event()
     running = asyncio.create_task(LogApiProcess(settings).run(stop))
     base = f"http://127.0.0.1:{settings.api.address.port}/client/v4"
-    async with httpx.AsyncClient(base_url=base) as client:
+    async with httpx.AsyncClient(base_url=base, timeout=30) as client:
 
         async def answered() -> bool:
             try:

@@ -31,7 +31,7 @@ async def test_a_collector_without_its_log_lives_is_not_ready_and_accepts_nothin
     port = pipeline.collector_port
     collector = pipeline.process("collect", AUDITAP_COLLECTOR__ADDRESS__PORT=str(port))
     await collector.start(None)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         await until(lambda: _status(client, "/healthz", 200), 30, "alive", collector.log)
         assert (await client.get("/readyz")).json() == {"ready": False, "parts": {"log": False}}
     transport = httpx.AsyncHTTPTransport(uds=str(pipeline.socket))
@@ -52,7 +52,7 @@ async def test_an_ingestor_waits_for_migrations(pipeline: Pipeline, database: st
     port = free_port()
     ingestor = pipeline.process("ingest", AUDITAP_INGEST__ADDRESS__PORT=str(port))
     await ingestor.start(None)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         await until(lambda: _status(client, "/healthz", 200), 30, "alive", ingestor.log)
         assert (await client.get("/readyz")).status_code == 503
         async with administrator(database) as connection:

@@ -76,11 +76,15 @@ async def weather(system: System, report: Callable[[Count], None]) -> Weather:
     async def under(inflict: Inflict, lasting_s: float, load: Load | None = None) -> Count:
         load = load or system.load()
         await load.start()
-        await load.accepts(_BEFORE)
-        async with inflict(system):
-            await asyncio.sleep(lasting_s)
-        await load.accepts(_AFTER)
-        await load.finish()
+        try:
+            await load.accepts(_BEFORE)
+            async with inflict(system):
+                await asyncio.sleep(lasting_s)
+            await load.accepts(_AFTER)
+            await load.finish()
+        finally:
+            # One that failed does not go on beside the next test.
+            await load.abandon()
         found = await settled(system, load)
         report(found)
         assert found.balanced, found

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.e2e.pipeline import until
 from tests.faults import faults
 from tests.faults.conftest import Weather
 from tests.faults.faults import Inflict
-from tests.faults.system import System
+from tests.faults.system import PARTITIONS, System
 from tests.faults.watch import resident_bytes
 
 _GROWTH_BYTES_MAX = 50 * 1024 * 1024
@@ -42,8 +43,12 @@ async def test_while_the_store_is_away_partitions_stay_and_memory_is_flat(
     def assignments() -> int:
         return sum(each.log_file.read_text().count("partitions_assigned") for each in system.ingestors)
 
+    async def shared() -> bool:
+        return min(await partitions()) > 0 and sum(await partitions()) == PARTITIONS
+
     @asynccontextmanager
     async def stopped(system: System) -> AsyncIterator[None]:
+        await until(shared, 60, "partitions for every ingestor")
         shares, told = await partitions(), assignments()
         before = [resident_bytes(each.pid) for each in system.ingestors]
         async with faults.postgres_stopped(system):

@@ -54,7 +54,7 @@ async def balanced(system: System, report: Callable[[Count], None]) -> Balanced:
 
 
 async def readiness(collector: Process) -> dict[str, object]:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=30) as client:
         answer: dict[str, object] = (await client.get(f"http://127.0.0.1:{collector.port}/readyz")).json()
         return answer
 
