@@ -261,7 +261,8 @@ class LateTap:
     """A tap whose captures arrive late and in any order, and some after their time has been given up."""
 
     def __init__(self, pipeline: Pipeline, name: str, seed: int) -> None:
-        self._pipeline = pipeline
+        transport = httpx.AsyncHTTPTransport(uds=str(pipeline.socket))
+        self._http = httpx.AsyncClient(transport=transport, base_url="http://collector", timeout=60)
         self._name = name
         self._random = random.Random(seed)
         self._epoch = seed + 1
@@ -282,6 +283,7 @@ class LateTap:
         await asyncio.gather(*deliveries)
         beats.cancel()
         await asyncio.gather(beats, return_exceptions=True)
+        await self._http.aclose()
 
     async def _deliver(self, number: int) -> None:
         # Some are called done long before they arrive.
@@ -307,9 +309,7 @@ class LateTap:
 
     async def _posted(self, what: str, body: dict[str, Any]) -> int:
         """Return the status of the answer: 503, or 200 where it was accepted."""
-        transport = httpx.AsyncHTTPTransport(uds=str(self._pipeline.socket))
-        async with httpx.AsyncClient(transport=transport, base_url="http://collector", timeout=60) as client:
-            answer = await client.post(f"/v1/{what}", json=body)
+        answer = await self._http.post(f"/v1/{what}", json=body)
         if answer.status_code != 503:
             assert (answer.status_code, answer.json()["accepted"]) == (200, 1)
         return answer.status_code
