@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import bench
-from bench import ingestor, pipeline, redactor, scaling, tap
+from bench import ingestor, ledger, pipeline, redactor, scaling, tap
 from bench.servers import Servers, servers
 
 # Importing it runs it.
@@ -71,6 +71,12 @@ def test_the_redactor_is_measured_beside_its_baselines(monkeypatch: pytest.Monke
     for name, smallest in (("_PAIRS", 100), ("_OPENAPI_PAIRS", 1), ("_ROUNDS", 1)):
         monkeypatch.setattr(redactor, name, smallest)
     assert "| auditap, from the line to the event's bytes |" in redactor.example()
+
+
+async def test_what_the_ledger_costs_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, smallest in (("_ROWS", 100), ("_BATCHES", [50]), ("_TURNS", 2)):
+        monkeypatch.setattr(ledger, name, smallest)
+    assert [line[1] for line in await ledger.measured()] == ["without", "with", "ratio"]
 
 
 async def test_the_tap_is_measured() -> None:
