@@ -18,7 +18,14 @@ from watcher.documents import record_summary
 from watcher.engine import Alert, Known, Needed, Place, Verdict
 from watcher.ports import HOUR_MS, PANE_MS, Advance, DueDelivery, Lane, Overtaken, Trend, Work
 
-_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # What a connection that is ended in the middle of a statement may leave behind.
+    asyncpg.InternalClientError,
+)
 _REFUSALS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 _LOCKS = 256
 _OUTCOME_CHARS_MAX = 200

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
+import asyncpg
 import pytest
 
 from auditap.database import Connection, administrator
@@ -221,6 +222,26 @@ async def kept(connection: Connection) -> tuple[int, int]:
     )
     assert row is not None
     return row[0], row[1]
+
+
+async def test_a_connection_that_the_driver_has_lost_track_of_is_a_database_that_is_away(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen when connections were ended while deliveries were noted: the watcher ended by it."""
+    prepared = await migrated(database)
+    store = await connected(prepared.watcher_dsn)
+
+    async def lost(*_arguments: object, **_more: object) -> None:
+        raise asyncpg.InternalClientError("cannot switch to state 12")
+
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncpg.Connection, "execute", lost)
+            with pytest.raises(RetryableError, match="InternalClientError"):
+                await store.find_accounts(1)
+        await store.find_accounts(1)
+    finally:
+        await store.close()
 
 
 async def test_a_database_that_is_away_is_waited_for(database: str) -> None:
