@@ -22,6 +22,8 @@ _NAMES_CHARS_MAX: Final = 4_096  # longer sets of names are not remembered
 _VALUES_MAX: Final = 8_192
 _VALUE_CHARS_MAX: Final = 1_024
 
+_AFTER_AGENT: Final = b'},"resource":{'
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -61,7 +63,7 @@ class FastHeaders:
         self.responses: dict[tuple[str, ...], Shape | None] = {}
         self._shapes = 0
         self.actors: dict[tuple[Any, ...], tuple[bytes, str | None]] = {}
-        self.user_agents: dict[str, bytes] = {"": b""}
+        self.user_agents: dict[str, bytes] = {"": _AFTER_AGENT}
 
     def request(self, headers: Headers) -> Shape | None:
         """Return what a request's header names mean; None where only the general way can tell."""
@@ -85,8 +87,11 @@ class FastHeaders:
     def learn_actor(
         self, shape: Shape, headers: Headers, address: str | None, actor: Actor, known: Known
     ) -> tuple[bytes, str | None]:
-        """Return an actor's JSON text and the account in the headers; remember them if every value was kept."""
-        found = _encode(actor), known.account_id
+        """Return an actor's JSON text with its name and what follows it, and the account in the headers.
+
+        They are remembered if every value was kept.
+        """
+        found = b',"actor":' + _encode(actor) + b',"raw":{', known.account_id
         kept = sum(value is not None for value in (*known.of_actor, known.account_id))
         written = shape.actor(headers)
         # As they were written: spaces around them are remembered with them.
@@ -102,18 +107,20 @@ class FastHeaders:
         return found
 
     def user_agent(self, value: str) -> bytes:
-        """Return a user agent's JSON text with its name, a comma before it; empty where it is not kept."""
+        """Return a user agent's JSON text with its name, a comma before it, and what follows; only that where
+        it is not kept.
+        """
         known = self.user_agents.get(value)
         if known is not None:
             return known
         kept = kept_user_agent(value)
         if kept is None:
-            return b""
-        found = b',"user_agent":' + _encode(kept)
+            return _AFTER_AGENT
+        found = b',"user_agent":' + _encode(kept) + _AFTER_AGENT
         if len(value) <= _VALUE_CHARS_MAX:
             if len(self.user_agents) >= _VALUES_MAX:
                 self.user_agents.clear()
-                self.user_agents[""] = b""
+                self.user_agents[""] = _AFTER_AGENT
             self.user_agents[value] = found
         return found
 

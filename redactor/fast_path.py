@@ -8,7 +8,7 @@ way asks, or of readings that tests hold to agree with it. Bodies are read by `t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -26,7 +26,7 @@ from redactor.plan import DROPPED, encode_json
 from redactor.routes import Route, Routes
 from redactor.typed_bodies import BodyTypes, KeptText, Outcome, TypedBody
 from redactor.url import asks_for_method, split_query, split_url
-from schemas.capture import Capture, CapturedResponse, Headers
+from schemas.capture import Capture, Headers
 from schemas.event import Action, BodyReason, BodyReceipt, Receipt
 from schemas.identity import id_ms, rfc3339_ms
 
@@ -54,16 +54,21 @@ _NEVER_READ: Final[KeptText] = (None, BodyReason.GET.value, None)
 _Where = tuple[bytes, bytes | None, bytes | None, str | None]
 
 
-class _Reader(NamedTuple):
+class _Reader:
     """How bodies of one content type are read: by a type or, where there is none or it cannot tell, generally."""
 
-    media: Media | BodyReason
-    typed: TypedBody | None
-    is_form: bool
-    may_ask_for_method: bool
-    """Whether a field of it may say that another method is meant; which one says so, the general way tells."""
-    dropped: KeptText | None
-    """What is said of a body that is not read at all."""
+    __slots__ = ("dropped", "is_form", "may_ask_for_method", "media", "typed")
+
+    def __init__(
+        self, media: Media | BodyReason, typed: TypedBody | None, *, is_form: bool, may_ask_for_method: bool
+    ) -> None:
+        self.media = media
+        self.typed = typed
+        self.is_form = is_form
+        self.may_ask_for_method = may_ask_for_method
+        """Whether a field of it may say that another method is meant; which one says so, the general way tells."""
+        self.dropped: KeptText | None = (None, media.value, None) if isinstance(media, BodyReason) else None
+        """What is said of a body that is not read at all."""
 
 
 class _Side:
@@ -93,9 +98,8 @@ class _Side:
         typed = None
         if isinstance(media, Media) and form is Format.JSON and is_read_as_utf_8(kind):
             typed = types.body(media.plan, media.envelope)
-        dropped = (None, media.value, None) if isinstance(media, BodyReason) else None
         may_ask = self.is_post and form not in (None, Format.LINES)
-        reader = _Reader(media, typed, is_form(kind.essence or ""), may_ask, dropped)
+        reader = _Reader(media, typed, is_form=is_form(kind.essence or ""), may_ask_for_method=may_ask)
         if len(self.readers) < _CONTENT_TYPES_MAX:
             self.readers[written] = reader
         return reader
@@ -290,14 +294,11 @@ class FastPath:
                 _MILLISECONDS[at_ms % 1000],
                 recipe.after_time,
                 account or b"{}",
-                b',"actor":',
                 actor,
-                b',"raw":{',
                 (_request_id(asked, sent) if asked.request_ids else b"") or _request_id(answered, received),
                 recipe.raw,
                 uri,
                 agent_text,
-                b'},"resource":{',
                 b"" if resource is None else b'"id":' + _encode(resource) + b",",
                 recipe.product,
                 b"" if asking[0] is None else b'"request":' + asking[0] + b",",
@@ -356,7 +357,13 @@ class FastPath:
             return None
         if reader.dropped is not None:
             return reader.dropped
-        if reader.typed is not None and text is not None and not shape.is_encoded and _is_whole(message):
+        if (
+            reader.typed is not None
+            and text is not None
+            and not (shape.is_encoded or message.truncated)
+            and message.body_base64 is None
+            and (side.is_request or message.complete)  # type: ignore[union-attr]
+        ):
             found = reader.typed.read(text)
             if found is not None:
                 return found
@@ -452,12 +459,6 @@ class FastPath:
 def _names_method(text: str) -> bool:
     """Tell whether a JSON text may hold a field that asks for another method: for sure not, or perhaps."""
     return "\0" in text or "\\u" in text or "method" in text.lower()
-
-
-def _is_whole(message: Message) -> bool:
-    if message.body_base64 is not None or message.truncated:
-        return False
-    return not isinstance(message, CapturedResponse) or message.complete
 
 
 def _request_id(shape: Shape, headers: Headers) -> bytes:

@@ -10,6 +10,7 @@ from redactor.config import HeaderNames
 from redactor.encodings import listed_codings
 from schemas.capture import Headers
 
+_REQUEST_ID_CHARS_MAX = 128
 _REQUEST_ID = re.compile(r"[\w.:\-]{1,128}", re.ASCII)
 _IDENTIFIER = re.compile(r"[\w.:@|\-]{1,128}", re.ASCII)
 _EMAIL = re.compile(
@@ -133,6 +134,9 @@ def kept_request_id(value: str | None) -> str | None:
     """Return a request's id as it is kept, None where it is not: ASCII without anything to escape."""
     if value is None:
         return None
+    # Most are letters and digits, with hyphens between them.
+    if len(value) <= _REQUEST_ID_CHARS_MAX and value.isascii() and value.replace("-", "").isalnum():
+        return value
     # A value that fits as it stands has no spaces around it.
     return value if _REQUEST_ID.fullmatch(value) is not None else _fitting(_REQUEST_ID, value.strip(" \t"))
 

@@ -14,7 +14,9 @@ then whoever asked takes the general one. What makes that hold:
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any, Final, Protocol
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -40,10 +42,13 @@ _TYPES_OF_BODY_MAX = 1_000  # schemas that refer to each other are typed anew on
 _FIELDS_MAX = 400  # of one object
 _LINKS_MAX = 64
 _COUNTED_CHARS_MAX = 2_048
+_SETTLED_SINGLY_MAX = 3  # of the elements of a list; more of them are looked at column by column first
+_LOOKED_AT_MAX = 8
 _EXACT_TYPES: dict[type, type] = {str: str, bool: bool, JsonInteger: int}
 _NUMBERS = frozenset({JsonInteger, JsonNumber})
 _NUMBER_STARTS = frozenset(b"-0123456789")
-_MINUS_ZEROS = (":-0", ",-0", "[-0", " -0", "\n-0", "\t-0", "\r-0")
+_BEFORE_NUMBERS = ":,[ \n\t\r"
+_MINUS_ZEROS = tuple(each + "-0" for each in _BEFORE_NUMBERS)
 _NOT_OUTLINE = bytes(set(range(256)) - set(b'[]{}"\\'))
 _AS_ARRAYS = bytes.maketrans(b"{}", b"[]")
 
@@ -78,6 +83,12 @@ class _Part(Protocol):
         """Return what is written of a value of `type`."""
         ...
 
+    def scalars_in(self, values: Sequence[Any]) -> int | None:
+        """Return how many scalars are written of several values of `type` together, if each of them is written as
+        it stands; None where one is not, or where that takes looking at them one by one.
+        """
+        ...
+
 
 class _Exact:
     """Scalars that need no look at them once they are of their type."""
@@ -92,6 +103,9 @@ class _Exact:
     def settle(self, value: Any) -> Settled:
         return value, 1
 
+    def scalars_in(self, values: Sequence[Any]) -> int | None:
+        return len(values)
+
 
 class _Number:
     """A number of any kind, kept as it is written; anything else is left out."""
@@ -102,6 +116,10 @@ class _Number:
     def settle(self, value: Any) -> Settled:
         text = bytes(value)
         return (value, 1) if text[0] in _NUMBER_STARTS or text == b"null" else (UNSET, 0)
+
+    def scalars_in(self, values: Sequence[Any]) -> int | None:
+        starts = {text[0] for text in map(bytes, values)}
+        return len(values) if starts <= _NUMBER_STARTS else None
 
 
 class _Listed:
@@ -116,6 +134,10 @@ class _Listed:
     def settle(self, value: Any) -> Settled:
         return (UNSET, 0) if self._keep(value) is DROPPED else (value, 1)
 
+    def scalars_in(self, values: Sequence[Any]) -> int | None:
+        is_each_kept = all(self._keep(each) is not DROPPED for each in set(values))
+        return len(values) if is_each_kept else None
+
 
 class _Nothing:
     """A value of any kind of which nothing is kept."""
@@ -125,6 +147,9 @@ class _Nothing:
 
     def settle(self, value: Any) -> Settled:  # noqa: ARG002
         return UNSET, 0
+
+    def scalars_in(self, values: Sequence[Any]) -> int | None:  # noqa: ARG002
+        return None
 
 
 class _General:
@@ -141,6 +166,9 @@ class _General:
         kept = self._plan.keep(read_json(bytes(value), self._depth_max))
         return (UNSET, 0) if kept is DROPPED else (Raw(encode_json(kept)), count_scalars(kept))
 
+    def scalars_in(self, values: Sequence[Any]) -> int | None:  # noqa: ARG002
+        return None
+
 
 class _List:
     """An array of scalars."""
@@ -155,6 +183,9 @@ class _List:
             return (None, 1) if self._marked else (UNSET, 0)
         return (value, len(value)) if value or self._marked else (UNSET, 0)
 
+    def scalars_in(self, values: Sequence[Any]) -> int | None:
+        return sum(map(len, values)) if all(values) else None  # a null, or an empty one, may vanish
+
 
 class _ListOfObjects:
     """An array of objects."""
@@ -162,19 +193,26 @@ class _ListOfObjects:
     def __init__(self, element: _Struct, *, marked: bool) -> None:
         self.type = list[element.type] | None  # type: ignore[name-defined]
         self.holds_integers = element.holds_integers
-        self._element = element.settle
+        self._element = element
         self._marked = marked
 
     def settle(self, value: Any) -> Settled:
         if value is None:
             return (None, 1) if self._marked else (UNSET, 0)
-        settle, scalars, kept = self._element, 0, []
+        if len(value) > _SETTLED_SINGLY_MAX:
+            whole = self._element.scalars_in(value)
+            if whole is not None:
+                return value, whole
+        settle, scalars, kept = self._element.settle, 0, []
         for each in value:
             one, count = settle(each)
             if one is not UNSET:
                 kept.append(one)
                 scalars += count
         return (kept, scalars) if kept or self._marked else (UNSET, 0)
+
+    def scalars_in(self, values: Sequence[Any]) -> int | None:
+        return self._element.scalars_in(list(chain.from_iterable(values))) if all(values) else None
 
 
 class _Map:
@@ -191,6 +229,9 @@ class _Map:
         kept = {key: value[key] for key in sorted(value)}
         return (kept, len(kept)) if kept or self._marked else (UNSET, 0)
 
+    def scalars_in(self, values: Sequence[Any]) -> int | None:  # noqa: ARG002  they are written anew, sorted
+        return None
+
 
 class _Struct:
     """An object: a field for each property of which something may be kept, in document order."""
@@ -206,23 +247,25 @@ class _Struct:
         self.fields = dict(zip(parts, names, strict=True))
         self._width = len(fields)
         self._settled = tuple(
-            (field, part.settle)
-            for field, part in zip(names, parts.values(), strict=True)
+            (index, field, part.settle)
+            for index, (field, part) in enumerate(zip(names, parts.values(), strict=True))
             if not isinstance(part, _Exact)
+        )
+        self._columns: Final[tuple[Callable[[Sequence[Any]], int | None] | None, ...]] = tuple(
+            None if isinstance(part, _Exact) else part.scalars_in for part in parts.values()
         )
         self._marked = marked
 
     def settle(self, value: Any) -> Settled:
         if value is None:
             return (None, 1) if self._marked else (UNSET, 0)
-        present = self._width - _astuple(value).count(UNSET)
+        before_all = _astuple(value)
+        present = self._width - before_all.count(UNSET)
         if not present:
             return (value, 0) if self._marked else (UNSET, 0)
-        if not self._settled:
-            return value, present
         scalars = present
-        for field, settle in self._settled:
-            before = getattr(value, field)
+        for index, field, settle in self._settled:
+            before = before_all[index]
             if before is not UNSET:
                 after, count = settle(before)
                 scalars += count - 1
@@ -230,6 +273,23 @@ class _Struct:
                     setattr(value, field, after)
                     present -= after is UNSET
         return (value, scalars) if present or self._marked else (UNSET, 0)
+
+    def scalars_in(self, values: Sequence[Any]) -> int | None:
+        if not all(values):
+            return None
+        scalars, shows_all = 0, self._marked
+        columns = zip(*map(_astuple, values), strict=True)
+        for scalars_in, column in zip(self._columns, columns, strict=bool(values)):
+            absent = column.count(UNSET)
+            shows_all = shows_all or not absent
+            if scalars_in is None:
+                scalars += len(column) - absent
+                continue
+            found = scalars_in([each for each in column if each is not UNSET] if absent else column)
+            if found is None:
+                return None
+            scalars += found
+        return scalars if shows_all else None  # one of which nothing is left may vanish
 
 
 class _Doubt(Exception):
@@ -268,6 +328,9 @@ class _Told:
         kept, scalars = settle(found)
         return (UNSET, 0) if kept is UNSET or getattr(kept, field) is UNSET else (kept, scalars)
 
+    def scalars_in(self, values: Sequence[Any]) -> int | None:  # noqa: ARG002
+        return None
+
 
 class TypedBody:
     """Reads the bodies of one plan. `depth_max` and `bytes_max` are those of the general way."""
@@ -283,6 +346,7 @@ class TypedBody:
         self._holds_integers = part.holds_integers
         self._id_field = part.fields.get("id") if isinstance(part, _Struct) else None
         self._depth_max = depth_max
+        self._shallow_chars_max = 2 * depth_max
         self._bytes_max = bytes_max
 
     def read(self, text: str) -> KeptText | None:  # noqa: PLR0911  each check that fails ends it
@@ -293,12 +357,14 @@ class TypedBody:
             value = self._decode(text)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             return None
-        if self._holds_integers and "-0" in text and any(each in text for each in _MINUS_ZEROS):
+        if self._holds_integers and "-0" in text and _may_hold_minus_zero(text):
             return None
-        # Counting is cheaper than measuring, where it is likely to be enough.
-        few = len(text) <= _COUNTED_CHARS_MAX and text.count("{") + text.count("[") <= self._depth_max
-        if not few and is_nested_deeper(text, self._depth_max):
-            return None
+        # Counting is cheaper than measuring, where it is likely to be enough; each level takes two brackets.
+        chars = len(text)
+        if chars > self._shallow_chars_max:
+            few = chars <= _COUNTED_CHARS_MAX and text.count("{") + text.count("[") <= self._depth_max
+            if not few and is_nested_deeper(text, self._depth_max):
+                return None
         if self._enveloped:
             value = value.content
             if value is UNSET:
@@ -321,6 +387,18 @@ class TypedBody:
 
 
 _NOTHING: KeptText = (None, 0, None)
+
+
+def _may_hold_minus_zero(text: str) -> bool:
+    """Tell whether a number in a JSON text may be written `-0`; most that look so belong to a date."""
+    at = -1
+    for _ in range(_LOOKED_AT_MAX):
+        at = text.find("-0", at + 1)
+        if at < 0:
+            return False
+        if text[at - 1] in _BEFORE_NUMBERS:
+            return True
+    return any(each in text for each in _MINUS_ZEROS)
 
 
 def is_nested_deeper(text: str, depth_max: int) -> bool:
