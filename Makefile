@@ -3,6 +3,7 @@
 PYTHON := .venv/bin/python
 RUN := .venv/.installed
 DEV := .venv/.installed-dev
+COMPILED := .cache/compiled
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
@@ -29,7 +30,7 @@ install() { \
 }; install
 endef
 
-.PHONY: help setup up test check fuzz mutants chaos bench lock clean
+.PHONY: help setup up test check fuzz mutants chaos bench compile test-compiled lock clean
 
 help:
 	@echo "make up      run the whole pipeline with an example API; data in ./auditap-data, Ctrl-C stops it"
@@ -38,6 +39,7 @@ help:
 	@echo "make fuzz    the long runs of the tests that prove redaction; AUDITAP_REAL_SPECS=folder adds real documents"
 	@echo "make mutants put faults into the rules of redaction, one by one, and show which tests see them"
 	@echo "make bench   measure, beside baselines in the same run; results in bench/RESULTS.md"
+	@echo "make compile copy the redactor into .cache/compiled and compile it there (needs a C compiler); test-compiled tests it"
 	@echo "make chaos   hurt one part after another under load for ten minutes, then count; SEED, MINUTES, INTO choose"
 	@echo "make setup   only set up .venv, with the tools for development"
 	@echo "make lock    lock the dependencies anew; UPGRADE=--upgrade takes the newest ones"
@@ -106,6 +108,14 @@ $(DEV): requirements-dev.txt pyproject.toml | $(PYTHON)
 	@$(install) --require-hashes -r requirements-dev.txt
 	@$(install) --no-deps --no-build-isolation --editable .
 	@touch $(RUN) $@
+
+# Beside the sources and never among them, so that nothing runs what was compiled of an older text.
+compile: $(DEV)
+	@rm -rf $(COMPILED) && mkdir -p $(COMPILED) && cp -R redactor schemas $(COMPILED)
+	$(PYTHON) deploy/compile.py $(COMPILED)
+
+test-compiled: compile
+	PYTHONPATH=$(COMPILED):. AUDITAP_TEST_COMPILED=1 $(PYTHON) -P -m pytest tests/unit/redactor tests/property tests/oracles tests/canary
 
 lock: | $(PYTHON)
 	@uv=$$(command -v uv) || { \

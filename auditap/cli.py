@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
@@ -56,8 +57,14 @@ def main() -> None:
         sys.exit(1)
 
 
+def _version() -> str:
+    found = find_spec("redactor.fast_path")
+    is_compiled = found is not None and not (found.origin or "").endswith(".py")
+    return version("auditap") + (", compiled" if is_compiled else "")
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("auditap"), prog_name="auditap")
+@click.version_option(_version(), prog_name="auditap")
 def cli() -> None:
     """Take an API's audit log at its gateway: exactly what the OpenAPI document marks x-auditable."""
 

@@ -19,7 +19,7 @@ from redactor.url import QueryPair, encode_query, encode_segment
 
 _LOCATIONS = ("path", "query", "header", "cookie")
 _NAMES_KEPT = ("id", "uuid", "identifier", "tag")
-_FOREIGN_TO_SCALARS = frozenset(";")
+_FOREIGN_TO_SCALARS = ";"
 _DELIMITERS = frozenset(",|;")
 _DELIMITER = re.compile("[,|;]")
 _DELIMITER_OF_STYLE = {"form": ",", "spaceDelimited": " ", "pipeDelimited": "|"}
@@ -192,7 +192,7 @@ class ScalarParameter:
         """Yield the pair if its value fits."""
         found = pairs.get(self.name, ())
         value = found[0].value if len(found) == 1 else None
-        if value is not None and not _FOREIGN_TO_SCALARS & set(value) and fits_text(self.plan, value):
+        if value is not None and _FOREIGN_TO_SCALARS not in value and fits_text(self.plan, value):
             yield _pair(self.name, value)
 
 

@@ -20,6 +20,7 @@ _METHOD_FIELDS = frozenset(
         "x_method_override",
     }
 )
+_NAME_ENDS = re.compile(r"[\x00\[]")
 _FOLDED = str.maketrans(". -$", "____")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SEGMENT_SAFE = "-._~!$&'()*+,=:@"
@@ -104,7 +105,7 @@ def asks_for_method(query: str) -> bool:
 
 def names_method(name: str) -> bool:
     """Tell whether a field of this name is taken for another method, as any framework might fold it."""
-    plain = re.split(r"[\x00\[]", name.strip())[0].lower()
+    plain = _NAME_ENDS.split(name.strip(), maxsplit=1)[0].lower()
     return plain.translate(_FOLDED) in _METHOD_FIELDS
 
 

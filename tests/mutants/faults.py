@@ -8,6 +8,7 @@ _RULES = "tests/unit/redactor/test_rule_"
 PROPERTY = "tests/property/test_non_interference.py"
 CANARY = "tests/canary/test_canary_redactor.py::test_no_token_leaves_the_example"
 SHAPES = "tests/fuzz/test_hostile_shapes.py"
+LONG_LISTS = "tests/property/test_long_lists_agree.py"
 JSON_ORACLE = "tests/oracles/test_json_agrees.py"
 TYPES_ORACLE = "tests/oracles/test_types_agree.py"
 
@@ -317,5 +318,47 @@ FAULTS = (
         "",
         "tests/unit/redactor/test_matching.py",
         SHAPES,
+    ),
+    _fault(
+        "an empty list in a long one is taken for kept",
+        "redactor/typed_bodies.py",
+        "        return sum(map(len, values)) if all(values) else None",
+        "        return sum(map(len, values)) if None not in values else None",
+        LONG_LISTS,
+    ),
+    _fault(
+        "an object without anything kept stays in a long list",
+        "redactor/typed_bodies.py",
+        "        scalars, shows_all = 0, self._marked\n",
+        "        scalars, shows_all = 0, True\n",
+        LONG_LISTS,
+    ),
+    _fault(
+        "a missing property is counted in a long list",
+        "redactor/typed_bodies.py",
+        "                scalars += len(column) - absent\n",
+        "                scalars += len(column)\n",
+        LONG_LISTS,
+    ),
+    _fault(
+        "a text that is not listed stays in a long list",
+        "redactor/typed_bodies.py",
+        "        return len(values) if is_each_kept else None\n",
+        "        return len(values)\n",
+        "tests/unit/redactor/test_typed_lists.py",
+    ),
+    _fault(
+        "what is no number stays in a long list",
+        "redactor/typed_bodies.py",
+        "        return len(values) if starts <= _NUMBER_STARTS else None\n",
+        "        return len(values)\n",
+        LONG_LISTS,
+    ),
+    _fault(
+        "a -0 behind a date is not looked for",
+        "redactor/typed_bodies.py",
+        '        at = text.find("-0", at + 1)\n        if at < 0:\n            return False\n',
+        '        at = text.find("-0", at + 1)\n        if at < 0 or text[at - 1].isdecimal():\n            return False\n',
+        "tests/unit/redactor/test_typed_lists.py",
     ),
 )

@@ -14,6 +14,7 @@ from redactor.fast_path import FastPath
 from redactor.typed_bodies import TypedBody, is_nested_deeper
 from redactor.wellformed import Unusable, read_json
 from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers
+from tests.compiled import IS_COMPILED
 from tests.property.captures import EVENT_ID, a_document, a_redactor
 from tests.property.documents import Draw, Dressing, Node, Shape, anything, roots, values
 
@@ -234,7 +235,8 @@ def test_the_fast_way_gives_the_general_ones_bytes(monkeypatch: pytest.MonkeyPat
 
     holds()
     assert tally["event"] > 0.2 * tally["event asked"]
-    assert tally["read"] > 0.2 * tally["read asked"]
+    # Compiled code calls itself directly, and past what counts here.
+    assert IS_COMPILED or tally["read"] > 0.2 * tally["read asked"]
 
 
 def _count(monkeypatch: pytest.MonkeyPatch, tally: Counter[str], kind: type, name: str) -> None:

@@ -23,6 +23,7 @@ from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers
 from schemas.event import BodyReason, UnmatchedReason, decode_event
 from schemas.identity import new_id
 from tests.agreeing import AgreeingRedactor as Redactor
+from tests.compiled import sources_only
 
 EVENT_ID = new_id(1_769_192_714_749)
 M = {"type": "string", "x-auditable": True}
@@ -592,6 +593,7 @@ def test_spaces_around_a_header_are_not_remembered_with_it() -> None:
     assert memory_of(one) < before + 10_000
 
 
+@sources_only
 def test_counts_of_scalars_are_not_remembered_for_each_operation_by_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

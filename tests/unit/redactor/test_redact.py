@@ -16,6 +16,7 @@ from schemas.errors import RefusalReason, RefusedCapture
 from schemas.event import Tap, decode_event
 from schemas.explain import validator
 from schemas.identity import id_ms, parse_id
+from tests.compiled import sources_only
 from tests.unit.redactor.pairs import (
     EVENT_ID,
     MARKED,
@@ -128,6 +129,7 @@ def test_the_same_pair_gives_the_same_bytes_from_a_fresh_redactor() -> None:
     assert a_redactor(document).redact(pair, EVENT_ID) == a_redactor(document).redact(pair, EVENT_ID)
 
 
+@sources_only
 class TestFailure:
     """Something inside goes wrong, with the body in its hands."""
 
