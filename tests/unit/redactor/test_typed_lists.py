@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from redactor.typed_bodies import is_nested_deeper
-from schemas.capture import Capture, CapturedRequest, CapturedResponse
+from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers
 from tests.property.captures import EVENT_ID, a_document, a_redactor
 from tests.property.documents import Node
 
 MARKED = {"x-auditable": True}
-JSON = {"content-type": "application/json"}
+JSON: Headers = {"content-type": "application/json"}
 
 
 def recorded(schema: Node, text: str, status: int = 200) -> tuple[Any, int]:
@@ -43,9 +43,19 @@ def test_objects_without_anything_kept_leave_a_long_list() -> None:
     schema = listed(
         a={"type": "string", **MARKED}, b={"type": "array", "items": {"type": "string", **MARKED}}
     )
-    kept = [{"a": "x", "b": ["y", "z"]}] * 6
-    assert recorded(schema, json.dumps([*kept, {}, {"c": 1}, {"b": []}, None])) == (kept, 18)
+    kept: list[Any] = [{"a": "x", "b": ["y", "z"]}] * 6
+    nothings: list[Any] = [{}, {"c": 1}, {"b": []}, None]
+    for nothing in nothings:
+        assert recorded(schema, json.dumps([*kept, nothing])) == (kept, 18)
     assert recorded(schema, json.dumps(kept)) == (kept, 18)
+    assert recorded(schema, json.dumps([*kept, {"b": ["y"]}])) == ([*kept, {"b": ["y"]}], 19)
+
+
+def test_what_is_no_number_leaves_a_long_list() -> None:
+    schema = listed(n={"type": "number", **MARKED}, a={"type": "string", **MARKED})
+    kept = [{"n": 1.5, "a": "x"}] * 6
+    document = json.dumps([*kept, {"n": "secret", "a": "x"}])
+    assert recorded(schema, document) == (json.loads(json.dumps([*kept, {"a": "x"}]), parse_int=str), 13)
 
 
 @pytest.mark.parametrize("before", [0, 1, 7, 8, 9, 30])
