@@ -72,6 +72,8 @@ class _Found(NamedTuple):
     method: str
     items: tuple[Place, ...]
     denied: bool
+    is_read: bool = True
+    """Whether it could be read. One that could not is matched and denied: else a less literal path would speak for it."""
 
 
 def operations_of(document: LoadedDocument) -> list[Operation]:
@@ -89,16 +91,29 @@ def operations_of(document: LoadedDocument) -> list[Operation]:
     trusted = {name: node for name, node in paths.node.items() if not (repeated and name == UNTRUSTED)}
     above_denied = is_denied(document.root) or is_denied(trusted)
     found = [
-        _Found(template, method, items, above_denied or template in repeated)
+        each
         for template in paths.node
         if template.startswith("/")
         for item in (paths.child(template), *_earlier(paths, template, repeated))
-        for items in [document.follow(item)]
-        for method in METHODS
-        if items and isinstance(items[-1].node.get(method), dict)
+        for each in _found(document, template, item, denied=above_denied or template in repeated)
     ]
     ids = Counter(str(each.items[-1].node[each.method].get("operationId", "")) for each in found)
     return [operation for each in found if (operation := _operation(document, each, ids)) is not None]
+
+
+def _found(document: LoadedDocument, template: str, item: Place, *, denied: bool) -> Iterator[_Found]:
+    """Yield the operations of a path item; one for every method where it cannot be read itself."""
+    items = document.follow(item)
+    for method in METHODS:
+        if items and isinstance(items[-1].node.get(method), dict):
+            yield _Found(template, method, items, denied)
+        elif not items or any(method in each.node for each in items):
+            if items:
+                document.findings.add(items[-1].child(method).pointer, "unusable_operation")
+            *before, last = items or (item,)
+            said = last.node if isinstance(last.node, dict) else {}
+            unread = Place({**said, method: {}}, last.pointer)
+            yield _Found(template, method, (*before, unread), denied, is_read=False)
 
 
 def _repeated_paths(paths: Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:
@@ -115,7 +130,7 @@ def _earlier(paths: Place, template: str, repeated: Mapping[str, Sequence[Any]])
 
 
 def _operation(document: LoadedDocument, found: _Found, ids: Counter[str]) -> Operation | None:
-    template, method, items, item_denied = found
+    template, method, items, item_denied, is_read = found
     place = items[-1].child(method)
     segments = parse_template(template)
     if segments is None:
@@ -124,9 +139,9 @@ def _operation(document: LoadedDocument, found: _Found, ids: Counter[str]) -> Op
     declared_id = str(place.node.get("operationId", ""))
     is_id = 0 < len(declared_id) <= _ID_LENGTH_MAX
     is_alone = ids[declared_id] == 1
-    if not (is_id and is_alone):
+    if is_read and not (is_id and is_alone):
         document.findings.add(place.pointer, "operation_id_repeated" if is_id else "no_operation_id")
-    item_denied = item_denied or any(is_denied(item.node) for item in items)
+    item_denied = item_denied or not is_read or any(is_denied(item.node) for item in items)
     if any(method in item.node for item in items[:-1]):
         # Beside the path item's `$ref` the operation stands a second time, and nobody says which one holds.
         document.findings.add(items[0].child(method).pointer, "operation_repeated")

@@ -717,6 +717,59 @@ def test_lint_points_at_a_path_that_is_named_twice() -> None:
     ]
 
 
+TO_OTHER_FILE = {"$ref": "other.yaml#/x"}
+
+
+@pytest.mark.parametrize(
+    "item", [TO_OTHER_FILE, {**TO_OTHER_FILE, "post": {}}, None, [], {"post": None}, {"post": "x"}]
+)
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_a_less_literal_path_speaks_for_none_that_cannot_be_read(item: Any, method: str) -> None:
+    whole = document(an_object(p=M))
+    operation = whole["paths"]["/x"]["post"]
+    less_literal = {"post": operation, "put": {**operation, "operationId": "y"}}
+    one = redactor({**whole, "paths": {"/x": item, "/{any}": less_literal}})
+    is_read = isinstance(item, dict) and "$ref" not in item and method == "PUT"
+    found = event(one, {"p": "SECRET"}, method=method)
+    assert found.resource.response == (msgspec.Raw(b'{"p":"SECRET"}') if is_read else msgspec.UNSET)
+    assert event(one, {"p": "k"}, "/y", method=method).resource.response == msgspec.Raw(b'{"p":"k"}')
+
+
+def test_a_less_literal_path_speaks_for_no_operation_beside_a_reference() -> None:
+    whole = document(an_object(p=M))
+    operation = whole["paths"]["/x"]["post"]
+    item = {"$ref": "#/components/pathItems/i", "post": {"responses": {}}}
+    components: Node = {"pathItems": {"i": {"put": {"responses": {}}}}}
+    one = redactor({**whole, "components": components, "paths": {"/x": item, "/{any}": {"post": operation}}})
+    assert event(one, {"p": "SECRET"}).resource.response == msgspec.UNSET
+
+
+@pytest.mark.parametrize("as_yaml", [False, True])
+def test_a_less_literal_path_speaks_for_none_that_refers_to_one_named_twice(as_yaml: bool) -> None:
+    item = TestAPathThatIsNamedTwice.item
+    less_literal = {"post": {**item["post"], "operationId": "less-literal"}}
+    others: dict[str, Node] = {"z": {"$ref": "#/paths/~1x"}, "{any}": less_literal}
+    text = named_twice({"post": {"responses": {}}}, item, as_yaml=as_yaml, **others)
+    config = DocumentConfig(Path("d.yaml" if as_yaml else "d.json"))
+    one = Redactor([parse_document(config, text)], RedactionConfig())
+    assert event(one, {"p": "SECRET"}, "/z").resource.response == msgspec.UNSET
+
+
+def test_findings_name_each_operation_that_cannot_be_read_once() -> None:
+    parsed = parse_document(
+        DocumentConfig(Path("d.json")),
+        json.dumps({**document(S), "paths": {"/x": TO_OTHER_FILE, "/y": {"post": None}}}).encode(),
+    )
+    assert {(each.template, each.method) for each in operations_of(parsed) if each.denied} >= {
+        ("/x", "TRACE"),
+        ("/y", "POST"),
+    }
+    assert set(parsed.findings) == {
+        Finding("/paths/~1x", "broken_reference"),
+        Finding("/paths/~1y/post", "unusable_operation"),
+    }
+
+
 @pytest.mark.parametrize("key", ["2Xx", "2xX", "2xx"])
 def test_a_class_of_statuses_is_known_in_every_spelling(key: str) -> None:
     described = document(an_object(p=M))
