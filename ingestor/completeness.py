@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from ingestor.config import CompletenessWaits
-from schemas.errors import RetryableError
+from ingestor.rounds import do_now_and_then
 from schemas.metric_defs import Metrics
 
 log = structlog.get_logger("ingestor.completeness")
@@ -44,15 +44,12 @@ class CompletenessWatch:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look until `stop` is set, first at once."""
-        while not stop.is_set():
-            try:
-                await self.look()
-            except RetryableError as away:
-                log.warning("completeness_deferred", cause=str(away))
-            try:
-                await asyncio.wait_for(stop.wait(), self._interval_ms / 1000)
-            except TimeoutError:
-                continue
+        await do_now_and_then(
+            self.look,
+            self._interval_ms,
+            stop,
+            lambda away: log.warning("completeness_deferred", cause=str(away)),
+        )
 
     async def look(self) -> CompletenessCounts:
         """Tidy once and set the gauges. Raises RetryableError."""

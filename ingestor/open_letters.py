@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from schemas.errors import RetryableError
+from ingestor.rounds import do_now_and_then
 from schemas.metric_defs import Metrics
 
 OPEN_LETTERS_MAX: Final = 100_000
@@ -36,15 +36,12 @@ class OpenLettersWatch:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Count until `stop` is set, first at once."""
-        while not stop.is_set():
-            try:
-                await self.look()
-            except RetryableError as away:
-                log.warning("open_letters_not_counted", cause=str(away))
-            try:
-                await asyncio.wait_for(stop.wait(), self._interval_ms / 1000)
-            except TimeoutError:
-                continue
+        await do_now_and_then(
+            self.look,
+            self._interval_ms,
+            stop,
+            lambda away: log.warning("open_letters_not_counted", cause=str(away)),
+        )
 
     async def look(self) -> None:
         """Count once and set the gauges. Raises RetryableError."""

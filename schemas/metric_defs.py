@@ -13,7 +13,15 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        registry = self.registry
+        self._count_collector(self.registry)
+        self._count_spool(self.registry)
+        self._count_ingestor(self.registry)
+        self._count_account(self.registry)
+        self._count_log_api(self.registry)
+        self._count_watcher(self.registry)
+
+    def _count_collector(self, registry: CollectorRegistry) -> None:
+        """What a collector takes and publishes."""
         self.captures_accepted = Counter(
             "auditap_captures_accepted", "Captures whose events are durable.", registry=registry
         )
@@ -60,6 +68,9 @@ class Metrics:
             "Events published without their bodies, to be buried, because the log does not take them whole.",
             registry=registry,
         )
+
+    def _count_spool(self, registry: CollectorRegistry) -> None:
+        """What stands in a spool."""
         self.spool_written = Counter(
             "auditap_spool_written", "Events spooled because Kafka was away.", registry=registry
         )
@@ -81,6 +92,9 @@ class Metrics:
             "Age of the oldest of these events; 0: there is none.",
             registry=registry,
         )
+
+    def _count_ingestor(self, registry: CollectorRegistry) -> None:
+        """What an ingestor reads and stores."""
         self.events_consumed = Counter(
             "auditap_events_consumed", "Events read from the log.", registry=registry
         )
@@ -116,6 +130,9 @@ class Metrics:
         self.partitions_assigned = Gauge(
             "auditap_partitions_assigned", "Partitions this process reads.", registry=registry
         )
+
+    def _count_account(self, registry: CollectorRegistry) -> None:
+        """Names, what is there beside what there should be, and retention."""
         self.lookups = Counter(
             "auditap_lookups",
             "Look-ups by kind and outcome: hit, negative_hit, refresh, limited, found, absent, failed.",
@@ -150,6 +167,9 @@ class Metrics:
             "Partitions dropped because they are older than the retention.",
             registry=registry,
         )
+
+    def _count_log_api(self, registry: CollectorRegistry) -> None:
+        """What is asked of the log."""
         self.queries = Counter(
             "auditap_queries",
             "Requests to the log API by route and status.",
@@ -159,6 +179,9 @@ class Metrics:
         self.query_seconds = Histogram(
             "auditap_query_seconds", "Time to answer a request to the log API.", ["route"], registry=registry
         )
+
+    def _count_watcher(self, registry: CollectorRegistry) -> None:
+        """What a watcher reads and raises."""
         self.watch_events = Counter(
             "auditap_watch_events", "Events that the watcher has judged.", registry=registry
         )

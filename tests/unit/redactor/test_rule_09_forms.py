@@ -197,7 +197,7 @@ class TestMultipart:
             W.replace(b"--XX\r\n", b"--XX \r\n") + b"--XX--",
             W.replace(b"--XX\r\n", b"--XX\n") + b"--XX--",
             a_form(a_part("x", "s\n--XX\nContent-Disposition: form-data; name=w\n\n1")),
-            a_form(a_part("x", "s\r\n--XXX\r\n")),
+            a_form(a_part("x", "s\r\n--XXY\r\n")),
             a_form(W.replace(b"\r\n", b"\n")),
             a_form(W.replace(b"\r\n\r\n", b"\r\n")),
             a_form(a_part("w", "s", " folded")),
