@@ -4,6 +4,8 @@ PYTHON := .venv/bin/python
 RUN := .venv/.installed
 DEV := .venv/.installed-dev
 COMPILED := .cache/compiled
+# Most tests wait rather than compute: three workers on two cores.
+WORKERS := -n 3 --dist loadgroup --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
@@ -30,11 +32,12 @@ install() { \
 }; install
 endef
 
-.PHONY: help setup up test check fuzz mutants chaos bench compile test-compiled lock clean
+.PHONY: help setup up test test-fast check fuzz mutants chaos bench compile test-compiled dist workflows lock clean
 
 help:
 	@echo "make up      run the whole pipeline with an example API; data in ./auditap-data, Ctrl-C stops it"
 	@echo "make test    run the checks and every test, against a real Kafka and a real Postgres"
+	@echo "make test-fast  the unit tests alone, for the inner loop"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make fuzz    the long runs of the tests that prove redaction; AUDITAP_REAL_SPECS=folder adds real documents"
 	@echo "make mutants put faults into the rules of redaction, one by one, and show which tests see them"
@@ -42,6 +45,8 @@ help:
 	@echo "make compile copy the redactor into .cache/compiled and compile it there (needs a C compiler); test-compiled tests it"
 	@echo "make chaos   hurt one part after another under load for ten minutes, then count; SEED, MINUTES, INTO choose"
 	@echo "make setup   only set up .venv, with the tools for development"
+	@echo "make dist    build the wheel into dist/"
+	@echo "make workflows  check the CI workflow files (needs Go)"
 	@echo "make lock    lock the dependencies anew; UPGRADE=--upgrade takes the newest ones"
 	@echo "make clean   remove everything that was set up, built or cached; data stays"
 
@@ -53,7 +58,12 @@ up: $(RUN)
 test: $(DEV)
 	@$(PYTHON) -m tests.kafka_broker
 	@$(MAKE) --no-print-directory check
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest $(WORKERS)
+
+# The inner loop: no Kafka, no tests that start processes of their own, few examples of each property.
+test-fast: export HYPOTHESIS_PROFILE := fast
+test-fast: $(DEV)
+	$(PYTHON) -m pytest $(WORKERS) -m "not processes" tests/unit tests/mutants
 
 check: $(DEV)
 	$(PYTHON) -m ruff check
@@ -117,6 +127,14 @@ compile: $(DEV)
 test-compiled: compile
 	PYTHONPATH=$(COMPILED):. AUDITAP_TEST_COMPILED=1 $(PYTHON) -P -m pytest tests/unit/redactor tests/property tests/oracles tests/canary
 
+dist: $(DEV)
+	@rm -rf dist
+	$(PYTHON) -m hatchling build --target wheel --directory dist
+
+# actionlint is a Go program, fetched and built by the Go toolchain.
+workflows:
+	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 .github/workflows/*.yml
+
 lock: | $(PYTHON)
 	@uv=$$(command -v uv) || { \
 	  uv=.cache/uv/bin/uv; \
@@ -127,7 +145,7 @@ lock: | $(PYTHON)
 	    --custom-compile-command "make lock" $(UPGRADE) "$$@"; \
 	}; \
 	compile pyproject.toml --extra embedded -o requirements.txt && \
-	compile pyproject.toml --extra watch -c requirements.txt -o requirements-image.txt && \
+	compile pyproject.toml --extra alerting -c requirements.txt -o requirements-image.txt && \
 	compile pyproject.toml --extra dev -c requirements.txt -o requirements-dev.txt && \
 	printf 'hatchling\neditables\n' | compile - -c requirements-dev.txt -o requirements-build.txt
 

@@ -1,5 +1,5 @@
 """`python -m auditap`."""
 
-from auditap.cli import main
+from auditap.cli.main import main
 
 main()

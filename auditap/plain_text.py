@@ -1,4 +1,4 @@
-"""Text of a document on a terminal: shown as it is, never obeyed."""
+"""Text of OpenAPI documents and records on a terminal, with control characters and markup made harmless."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from rich.markup import escape
 
 
 def plain(text: str) -> str:
-    """Return a text that is neither markup nor moves the cursor, on one line."""
+    """Return a text on one line, without control characters and with rich's markup escaped."""
     return escape(plain_line(text))
 
 
 def plain_line(text: str) -> str:
-    """Return a text that does not move the cursor, on one line; for what does not read markup."""
+    """Return a text on one line, without control characters; for what does not read markup."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)

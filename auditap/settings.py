@@ -7,52 +7,52 @@ Groups nest with two underscores: `AUDITAP_KAFKA__BOOTSTRAP_SERVERS`, in the fil
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import ipaddress
 import json
-import os
+import re
 import secrets
-import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    TomlConfigSettingsSource,
 )
 
-from auditap.http_server import TlsFiles
-from auditap.logs import LogFormat
+from alerting.delivery import DeliveryLimits
+from auditap.runtime.http_server import TlsFiles
+from auditap.runtime.logs import LogFormat
+from auditap.settings_fields import with_paths_below
+from auditap.settings_file import SettingsFile, read_settings_file
+from auditap.settings_mistakes import mistaken_names, wrong_value
 from enricher.config import EnricherConfig
-from gateway_tap.intake import IntakeLimits
-from ingestor.config import CompletenessWaits, IngestorConfig, RetentionConfig
+from eventlog.spool.config import SpoolBounds
+from gateway_tap.limits import IntakeLimits
+from ingestor.config import GapLedgerWaits, IngestorConfig, RetentionConfig
 from log_api.config import ProductCategory
-from redactor.config import RedactionConfig, SpoolBounds
+from redactor.config import RedactionConfig
+from schemas.constants import Constant
 from schemas.errors import StartupError
-from watcher.deliver import DeliveryLimits
-from watcher.watch import WatchLimits
+from schemas.private_files import KEY_CHARS_MIN, create_private_file, read_secret, read_secret_bytes
+from schemas.urls import dsn_rule
 
-CONFIG_FILE_VARIABLE = "AUDITAP_CONFIG"
 EMBEDDED_DATABASE = "auditap"
-ANOTHER_FOLDER: Final = "name its folder in data_dir (AUDITAP_DATA_DIR)"
+DATA_DIR_HINT: Final = "name its folder in data_dir (AUDITAP_DATA_DIR)"
 """What to do where `auditap up` runs, with its data elsewhere."""
-_DEFAULT_CONFIG_FILE = "auditap.toml"
 EVENT_BYTES_MAX = 8 * 1024 * 1024 - 1024
 _EVENT_BYTES_RESERVED = 256 * 1024
+_SHA256_OF_NOTHING: Final = hashlib.sha256(b"").hexdigest()
 _SECRETS = {"identity.key": "collector.identity_key", "cursor.key": "api.cursor_key"}
-_PLAIN_RULES = {
-    "missing": "it is needed here",
-    "tuple_type": "give a list",
-    "dataclass_type": "give a table with its settings",
-    "model_type": "give a table with its settings",
-    "dict_type": "give a table",
-}
-_NOT_SETTINGS = (CONFIG_FILE_VARIABLE, "AUDITAP_TEST_", "AUDITAP_REAL_SPECS")
+# What pydantic calls a name that a model or a dataclass does not have.
+_UNKNOWN_NAME = {"extra_forbidden", "unexpected_keyword_argument"}
 
 
 class _Group(BaseModel):
@@ -60,10 +60,12 @@ class _Group(BaseModel):
 
 
 class Address(_Group):
-    """Where an HTTP server listens. Off loopback it needs `tls`."""
+    """Where an HTTP server listens. An address that is not loopback requires `tls`, or `plain_http_allowed`."""
 
     host: str = "127.0.0.1"
+    """The interface's IP address or host name."""
     port: int = Field(ge=0, le=65_535)
+    """The TCP port; 0 takes a free one."""
     tls: TlsFiles | None = None
 
     @property
@@ -78,22 +80,43 @@ class Address(_Group):
 
 
 class _CollectorAddress(Address):
+    """Where the collector listens for taps on other hosts. An address that is not loopback requires `tls`, or `plain_http_allowed`."""
+
     port: int = Field(default=8400, ge=0, le=65_535)
 
 
 class _ApiAddress(Address):
+    """Where the log API listens. An address that is not loopback requires `tls`, or `plain_http_allowed`."""
+
     port: int = Field(default=8401, ge=0, le=65_535)
 
 
 class _IngestAddress(Address):
+    """Where the ingestor serves its health routes `/healthz`, `/readyz` and `/metrics`."""
+
     port: int = Field(default=8402, ge=0, le=65_535)
 
 
+class _AlertingAddress(Address):
+    """Where alerting serves its health routes `/healthz`, `/readyz` and `/metrics`."""
+
+    port: int = Field(default=8405, ge=0, le=65_535)
+
+
 class TapToken(_Group):
-    """A token of taps that send over TCP: its SHA-256 in hex, and the tap ids it may speak for (`*` matches)."""
+    """A token for taps that send over TCP."""
 
     sha256: str = Field(pattern="^[0-9a-f]{64}$", repr=False)
+    """SHA-256 of the token, in lower-case hex. A token has at least 16 characters."""
     taps: tuple[str, ...]
+    """Tap ids that the token may send for; `*` stands for any characters."""
+
+    @field_validator("sha256")
+    @classmethod
+    def _not_of_nothing(cls, digest: str) -> str:
+        if digest == _SHA256_OF_NOTHING:
+            raise PydanticCustomError("empty_token", "it is the digest of an empty token; make a token first")
+        return digest
 
 
 class CollectorSettings(_Group):
@@ -101,162 +124,170 @@ class CollectorSettings(_Group):
 
     address: _CollectorAddress = _CollectorAddress()
     socket: Path | None = None
-    """The Unix socket (0660); by default `collector.sock` in `data_dir`."""
+    """Path of the Unix socket (mode 0660). Default: `collector.sock` in `data_dir`."""
     tokens: tuple[TapToken, ...] = ()
     identity_key: SecretStr | None = None
-    """At least 32 characters, the same for all collectors: what derived ids are made with. By default kept in
-    `data_dir`."""
+    """Key that event ids are derived with where a tap gives none: at least 32 characters, the same for all collectors.
+    Default: generated and kept in `data_dir`."""
     limits: IntakeLimits = IntakeLimits()
     durability: Literal["kafka", "spool"] = "kafka"
-    """What makes a capture accepted where the log is Kafka. `kafka`: its acknowledgement; while it is away, 503.
-    `spool`: while it is away, redacted events are fsynced to this host's disk, and published when it is back."""
+    """When a capture counts as accepted. `kafka`: once Kafka acknowledged it; while Kafka is away, taps get 503.
+    `spool`: while Kafka is away, once the redacted event is fsynced to this host's disk; published when Kafka is back."""
     spool_dir: Path | None = None
-    """The spool's folder, one for all collectors of a host; by default `spool` in `data_dir`."""
+    """Folder of the spool, one for all collectors of a host. Default: `spool` in `data_dir`."""
     spool: SpoolBounds = SpoolBounds()
-    report_interval_ms: int = Field(default=5_000, ge=10)
-    """How often a collector says on the log that it is there; taps' leases run out by the time that this tells."""
-    reload_interval_ms: int = Field(default=5_000, ge=0)
-    """How often changed documents are looked for; one is taken up when it has kept still for as long. 0: never."""
+
+    # Between two heartbeats on the event log, by whose time taps' leases expire: as often as taps send theirs.
+    report_interval_ms: Constant[int] = 5_000
+    # Between two looks for changed OpenAPI documents. A look costs a few calls of `stat`, and nobody waits for less.
+    reload_interval_ms: Constant[int] = 5_000
 
 
 class KafkaSettings(_Group):
-    """Kafka as the log between collectors and ingestors."""
+    """Kafka as the event log between collectors and ingestors."""
 
     bootstrap_servers: str = ""
-    """Empty: the embedded log."""
+    """Brokers to begin with, as `host:port,host:port`. Empty: the log is embedded."""
     topic: str = "auditap.events"
+    """Topic of redacted events."""
     dead_letter_topic: str = "auditap.dead-letters"
-    """Where the ingestor publishes what it buries, beside the database. Empty: nowhere."""
+    """Topic that dead letters are published to, beside the database. Empty: none."""
     group: str = "auditap-ingest"
+    """Consumer group of the ingestors."""
     partitions: int = Field(default=8, ge=1)
+    """Partitions of each topic that `auditap topics` creates."""
     replication_factor: int = Field(default=3, ge=1)
+    """Replicas of each topic that `auditap topics` creates."""
     min_insync_replicas: int = Field(default=2, ge=1)
+    """`min.insync.replicas` of each topic that `auditap topics` creates."""
     retention_ms: int = Field(default=7 * 86_400_000, ge=1)
+    """Milliseconds that Kafka keeps events; longer than any outage of the ingestors."""
     publish_deadline_ms: int = Field(default=10_000, ge=1)
+    """Milliseconds after which a batch that Kafka has not acknowledged is refused, or spooled."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How to connect: with TLS (`SSL`), with a login (`SASL_…`), or both."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """How to log in, with `SASL_…`."""
     sasl_username: str | None = None
+    """User name, with `SASL_…`."""
     sasl_password: SecretStr | None = None
+    """Password, with `SASL_…`."""
     ca_file: Path | None = None
+    """PEM file of the authority that signed the brokers' certificates. Default: the system's authorities."""
     certificate_file: Path | None = None
+    """PEM file of the client certificate, where the brokers ask for one."""
     key_file: Path | None = None
+    """PEM file of the client certificate's private key."""
 
 
 class PostgresSettings(_Group):
-    """The database, one DSN for each role; a process needs its own alone. With none of them it is embedded."""
+    """The database: a DSN for each role, of which a process needs its own alone. With none of them it is embedded."""
 
     writer_dsn: SecretStr | None = None
+    """DSN of the role `auditap_writer`, for `ingest`."""
     reader_dsn: SecretStr | None = None
+    """DSN of the role `auditap_reader`, for `serve`."""
     admin_dsn: SecretStr | None = None
-    """Used by `migrate`, `tokens`, `alerts` and `rules test`; also by `retention` and `dead-letters` where
-    they have no DSN of their own."""
+    """DSN of the owner, for `migrate`, `tokens`, `alerts` and `rules test`; also for `retention` and `dead-letters`
+    where they have no DSN of their own."""
     maintainer_dsn: SecretStr | None = None
-    """Drops what is older than the retention, in `ingest` and `retention`; without it `ingest` drops nothing."""
-    watcher_dsn: SecretStr | None = None
+    """DSN of the role `auditap_maintainer`, which drops expired partitions, for `ingest` and `retention`. Without it
+    `ingest` drops nothing."""
+    alerting_dsn: SecretStr | None = None
+    """DSN of the role `auditap_alerting`, for `alerting`."""
     operator_dsn: SecretStr | None = None
-    """Looks at dead letters, tries them again and lets them go, in `dead-letters`; without it `admin_dsn` does."""
+    """DSN of the role `auditap_operator`, for `dead-letters`. Default: `admin_dsn`."""
     writer_password: SecretStr | None = None
-    """Given to the role `auditap_writer` by `migrate`, where it is set."""
+    """Password that `migrate` gives to the role `auditap_writer`."""
     reader_password: SecretStr | None = None
-    """Given to the role `auditap_reader` by `migrate`, where it is set."""
+    """Password that `migrate` gives to the role `auditap_reader`."""
     maintainer_password: SecretStr | None = None
-    """Given to the role `auditap_maintainer` by `migrate`, where it is set."""
-    watcher_password: SecretStr | None = None
-    """Given to the role `auditap_watcher` by `migrate`, where it is set."""
+    """Password that `migrate` gives to the role `auditap_maintainer`."""
+    alerting_password: SecretStr | None = None
+    """Password that `migrate` gives to the role `auditap_alerting`."""
     operator_password: SecretStr | None = None
-    """Given to the role `auditap_operator` by `migrate`, where it is set."""
+    """Password that `migrate` gives to the role `auditap_operator`."""
     partition_interval: Literal["hour", "day", "month"] = "day"
-    """How the log is divided; recorded by the first `migrate`, and the same from then on."""
-    connections_max: int = Field(default=6, ge=1)
-    command_timeout_ms: int = Field(default=30_000, ge=1)
+    """Time that one partition of the records covers. Stored by the first `migrate`; it cannot change afterwards."""
+
+    # One for each batch in flight, one for the enrichment backfill and one for the other periodic tasks.
+    connections_max: Constant[int] = 6
+    # After which a statement of the ingestor or of alerting is given up and retried. A full batch takes far less than a
+    # second, so only a server that hangs takes as long.
+    command_timeout_ms: Constant[int] = 30_000
 
 
 class IngestSettings(_Group):
-    """The ingestor and its operators' address."""
+    """The ingestor, which stores events as records."""
 
     address: _IngestAddress = _IngestAddress()
     bounds: IngestorConfig = IngestorConfig()
-    retention: RetentionConfig = RetentionConfig()
-    completion_interval_ms: int = Field(default=5_000, ge=1)
-    """How long completing partial records rests when it has been through all of them."""
-    completion_records_max: int = Field(default=5_000, ge=1)
-    """Partial records looked at in one transaction."""
-    completion_share_max: float = Field(default=0.5, gt=0, le=1)
-    """The part of the time that completion may work while there is work; the rest is ingest's."""
-    partitions_ahead_days: int = Field(default=3, ge=1, le=300)
-    completeness: CompletenessWaits = CompletenessWaits()
-    completeness_interval_ms: int = Field(default=15_000, ge=1)
-    """How often gaps are counted and what is known of old taps is forgotten."""
-    open_letters_interval_ms: int = Field(default=15_000, ge=1)
-    """How often open dead letters are counted."""
+    retention: Constant[RetentionConfig] = RetentionConfig()
+    gap_ledger: GapLedgerWaits = GapLedgerWaits()
+
+    # The pause of the enrichment backfill after a pass over all partial records: names are looked up again at most as often.
+    backfill_interval_ms: Constant[int] = 5_000
+    # Between two counts of gaps and of unresolved dead letters. Prometheus scrapes about as often.
+    gauge_interval_ms: Constant[int] = 15_000
+    # The share of time that the enrichment backfill may work while there is work. Measured: at a half, ingest keeps its rate.
+    backfill_share_max: Constant[float] = 0.5
 
 
-class _WatchAddress(Address):
-    port: int = Field(default=8405, ge=0, le=65_535)
+class AlertingSettings(_Group):
+    """Alerting: rules evaluated on the event log, alerts, and their delivery."""
 
-
-class WatchSettings(_Group):
-    """The watcher: rules, alerts, and whom it tells."""
-
-    address: _WatchAddress = _WatchAddress()
+    address: _AlertingAddress = _AlertingAddress()
     rules: Path | None = None
-    """The file of rules; without one the shipped rules are in force."""
-    rules_poll_ms: int = Field(default=2_000, ge=1)
-    """How often the file is looked at."""
-    group: str = "auditap-watch"
-    """The consumer group, and the name that positions are kept under."""
-    limits: WatchLimits = WatchLimits()
-    delivery: DeliveryLimits = DeliveryLimits()
-    connections_max: int = Field(default=4, ge=1)
-    marks_days: int = Field(default=35, ge=31)
-    """How long it is known which records a window counted; longer than any rule looks back."""
-    memories_days: int = Field(default=90, ge=1)
-    """After so many days that nothing asked for it, what a rule remembers is forgotten."""
-    trends_days: int = Field(default=550, ge=1)
-    """How long the counts of hours are kept."""
-    panes_days: int = Field(default=35, ge=1)
-    """How long the counts of ten minutes are kept, of which windows that hop are made."""
+    """File of rules, reloaded when it changes. Default: the shipped rules."""
+    group: str = "auditap-alerting"
+    """Consumer group, and the name that positions are stored under."""
+
+    delivery: Constant[DeliveryLimits] = DeliveryLimits()
 
 
 class ReadAuditSettings(_Group):
-    """How reading the log becomes records of the log: captures of the log API's own requests."""
+    """Records of who reads the log: the log API's own requests, captured by a tap."""
 
     collector: str = ""
-    """The collector that they go to: `unix:/path`, `http://127.0.0.1:port` or `https://host:port`; empty: nowhere."""
+    """Collector to send them to: `unix:/path`, `http://127.0.0.1:port` (another host requires `plain_http_allowed`) or
+    `https://host:port`. Empty: none."""
     token_file: Path | None = None
-    """Holds the tap's token; needed over TCP."""
-    tap_id: str = "log-api"
-    queue_bytes_max: int = Field(default=16 << 20, ge=1)
-    """Captures in memory; beyond it they are dropped and counted, and no query waits."""
+    """File that holds the tap's token; required over TCP."""
+
+    tap_id: Constant[str] = "log-api"
+    # As much as the middleware's own default. Beyond it captures are dropped and counted, and no query waits.
+    queue_bytes_max: Constant[int] = 16 << 20
 
 
 class ApiSettings(_Group):
-    """The log API."""
+    """The log API, which serves records."""
 
     address: _ApiAddress = _ApiAddress()
     prefix: str = "/client/v4"
+    """Path before all routes."""
     connections_max: int = Field(default=8, ge=1)
+    """Database connections of one process."""
     statement_timeout_ms: int = Field(default=10_000, ge=1)
-    """How long a page is looked for that holds nothing yet."""
-    page_time_ms: int = Field(default=2_000, ge=1)
-    """A page that holds something ends, with a cursor, once finding more takes longer than this."""
+    """Milliseconds that a statement, or the search for the first record of a page, may take."""
     cursor_key: SecretStr | None = None
-    """At least 32 characters, the same for all API processes. By default kept in `data_dir`."""
+    """Key that authenticates cursors: at least 32 characters, the same for all processes of the log API.
+    Default: generated and kept in `data_dir`."""
     requests_per_s: float = Field(default=50, gt=0)
-    """What one token may ask, unless it was made with a rate of its own."""
+    """Requests per second of one token, unless the token has a rate of its own."""
     requests_burst: int = Field(default=200, ge=1)
-    """How many requests a token may send at once after a pause."""
-    streams_max: int = Field(default=32, ge=1)
-    """Exports and tails under way at a time, in one process."""
-    tail_interval_ms: int = Field(default=1_000, ge=1)
-    """How often a tail looks for new records."""
-    tail_lookback_ms: int = Field(default=30_000, ge=1)
-    """Records that arrive later than this after their action are left to the list."""
+    """Requests that a token may send at once after a pause."""
     organizations: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """The accounts of each organization, by its id."""
+    """The accounts of each organization: `{ organization = ["account", …] }`."""
     product_categories: dict[str, ProductCategory] = Field(default_factory=dict)
-    """Products under one name, for the filter `product_category`: `{ label, products = { value = label } }`."""
+    keep_unknown_values: bool = False
+    """Whether records show values of `actor.context` and `actor.type` that not every client knows (`api`,
+    `delegated_service`). Strict clients reject a page that holds one."""
     read_audit: ReadAuditSettings = ReadAuditSettings()
+
+    # Each holds a page of records in memory and, at times, a database connection: four for each of `connections_max`.
+    streams_max: Constant[int] = 32
+    # A second is soon enough for a person who watches, and one cheap query for each tail.
+    tail_interval_ms: Constant[int] = 1_000
 
 
 class _Environment(EnvSettingsSource):
@@ -279,29 +310,37 @@ def _with_json(value: Any) -> Any:
 
 
 class UpSettings(_Group):
-    """What `auditap up` runs beside the pipeline where no documents are configured."""
+    """What `auditap up` runs beside the pipeline. Without documents of your own, that is an example API with traffic."""
 
     example_port: int = Field(default=8403, ge=1, le=65_535)
-    """The example API behind the tap."""
+    """TCP port of the example API."""
     directory_port: int = Field(default=8404, ge=1, le=65_535)
-    """The example's directory, which the enricher asks for names."""
+    """TCP port of the example's directory, which the enricher looks names up in."""
     traffic_per_s: float = Field(default=4, gt=0, le=1_000)
-    watch: bool = True
-    """Whether the watcher runs beside the pipeline."""
-    alert_lines_per_minute: int = Field(default=10, ge=0)
-    """How many alerts are shown on the terminal; `auditap alerts list` has all."""
+    """Requests per second sent to the example API."""
+    alerting: bool = True
+    """Whether alerting runs beside the pipeline."""
+
+    # More alerts than this would scroll the greeting away; `auditap alerts list` shows all.
+    alert_lines_per_minute: Constant[int] = 10
 
 
 class Settings(BaseSettings):
-    """Everything an operator can set."""
+    """Settings of every process."""
 
     model_config = SettingsConfigDict(
         env_prefix="AUDITAP_", env_nested_delimiter="__", frozen=True, extra="forbid", toml_file=None
     )
 
     data_dir: Path = Path("auditap-data")
+    """Folder for sockets, generated keys, and the embedded log and database."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe level that is logged."""
     log_format: LogFormat = "auto"
+    """`console` for people, `json` for machines, `auto` by whether standard error is a terminal."""
+    plain_http_allowed: bool = False
+    """Whether an address that is not loopback may do without `tls`, and the read audit and `auditap replay` may send to one
+    by http: only where a mesh or a proxy of this host encrypts."""
     redaction: RedactionConfig = RedactionConfig()
     collector: CollectorSettings = CollectorSettings()
     kafka: KafkaSettings = KafkaSettings()
@@ -309,7 +348,7 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     enrich: EnricherConfig = EnricherConfig()
     api: ApiSettings = ApiSettings()
-    watch: WatchSettings = WatchSettings()
+    alerting: AlertingSettings = AlertingSettings()
     up: UpSettings = UpSettings()
 
     @classmethod
@@ -322,9 +361,15 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take arguments before the environment before the file."""
-        file = config_file()
-        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, _Environment(settings_cls))
-        return sources if file is None else (*sources, TomlConfigSettingsSource(settings_cls, file))
+        file = read_settings_file()
+        return (
+            init_settings,
+            _Environment(settings_cls),
+            InitSettingsSource(
+                settings_cls,
+                init_kwargs=with_paths_below(file.path.parent, settings_cls, file.values) if file else {},
+            ),
+        )
 
     @property
     def collector_socket(self) -> Path:
@@ -337,6 +382,13 @@ class Settings(BaseSettings):
         return self.collector.spool_dir or self.data_dir / "spool"
 
     @property
+    def intake_limits(self) -> IntakeLimits:
+        """The collector's limits. A capture may be so long that it holds two bodies of the longest kind, encoded."""
+        limits = self.collector.limits
+        longest = max(limits.line_bytes_max, 4 * self.redaction.limits.body_bytes_max)
+        return dataclasses.replace(limits, line_bytes_max=longest)
+
+    @property
     def embedded_log(self) -> bool:
         """Whether the log is the embedded one."""
         return not self.kafka.bootstrap_servers
@@ -347,72 +399,56 @@ class Settings(BaseSettings):
         return not any((self.postgres.writer_dsn, self.postgres.reader_dsn, self.postgres.admin_dsn))
 
 
-def config_file() -> Path | None:
-    """Return the settings file: what `AUDITAP_CONFIG` names, else `auditap.toml` here if there is one."""
-    named = os.environ.get(CONFIG_FILE_VARIABLE)
-    if named:
-        return Path(named)
-    return Path(_DEFAULT_CONFIG_FILE) if Path(_DEFAULT_CONFIG_FILE).is_file() else None
-
-
 def load_settings(**overrides: Any) -> Settings:
     """Return the settings. Raises StartupError with one sentence for each mistake, none of which holds a value."""
-    file = config_file()
-    if file is not None and not file.is_file():
-        raise StartupError(f"{CONFIG_FILE_VARIABLE} names {file}, which is no file: correct it or unset it.")
-    mistakes = _unknown_variables()
+    file = read_settings_file()
+    mistakes = list(mistaken_names(Settings, file))
     try:
         settings = Settings(**overrides)
     except ValidationError as error:
         mistakes += [
-            _sentence(found["loc"], found["type"], found["msg"])
+            wrong_value(file, found["loc"], found["type"], found["msg"])
+            # Without the input, which may be a secret.
             for found in error.errors(include_input=False)
+            if not (mistakes and found["type"] in _UNKNOWN_NAME)
         ]
     except SettingsError:
-        mistakes.append(
-            "A variable that begins with [ or { is not JSON: correct it, or set the members of a group one by one."
-        )
-    except tomllib.TOMLDecodeError:
-        mistakes.append(f"{file} is not TOML: correct its syntax.")
+        # A variable that is not JSON. Where it stands for a list, there is a sentence already.
+        if not mistakes:
+            mistakes.append(
+                "A variable that stands for a group of settings, such as AUDITAP_KAFKA, is not a JSON object:"
+                " set each setting by a variable of its own, such as AUDITAP_KAFKA__TOPIC."
+            )
     else:
+        mistakes += _unusable(settings, file)
         if not mistakes:
             _check_together(settings)
             return settings
     raise StartupError("\n".join(mistakes))
 
 
-def _unknown_variables() -> list[str]:
-    """Return a sentence for each variable that looks like a setting and names no group of ours."""
-    known = {name.upper() for name in Settings.model_fields}
-    return [
-        f"There is no setting {name}: correct its name or unset it."
-        for name in sorted(os.environ)
-        if name.startswith("AUDITAP_")
-        and not name.startswith(_NOT_SETTINGS)
-        and name.removeprefix("AUDITAP_").split("__")[0] not in known
-    ]
-
-
-def _sentence(path: tuple[int | str, ...], kind: str, message: str) -> str:
-    name = ".".join(str(step) for step in path)
-    if kind in {"extra_forbidden", "unexpected_keyword_argument"}:
-        return f"There is no setting {name}: correct its name or remove it."
-    # What stands in a list has no variable of its own.
-    depth = next((depth for depth, step in enumerate(path) if isinstance(step, int)), len(path))
-    variable = "AUDITAP_" + "__".join(str(step).upper() for step in path[:depth])
-    rule = _PLAIN_RULES.get(kind) or message[0].lower() + message[1:]
-    return f"The setting {name} ({variable}) is wrong: {rule}."
-
-
-def _negative(group: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield a sentence for each bound below nothing; no setting means anything by a negative number."""
+def _unusable(group: Any, file: SettingsFile | None, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield a sentence for each value that no setting means anything by: numbers below 0, days of retention below 1,
+    and empty secrets.
+    """
     for name, value in _members(group):
         steps = (*path, name)
-        if isinstance(value, int | float) and (value < 0 or (name == "retention_days" and value < 1)):
+        if isinstance(value, SecretStr):
+            if rule := _secret_rule(name, value.get_secret_value()):
+                yield wrong_value(file, steps, "", rule)
+        elif isinstance(value, int | float) and (value < 0 or (name == "retention_days" and value < 1)):
             least = "1 or more" if name == "retention_days" else "0 or more"
-            yield _sentence(steps, "", f"Give {least}")
+            yield wrong_value(file, steps, "", f"Give {least}")
         else:
-            yield from _negative(value, steps)
+            yield from _unusable(value, file, steps)
+
+
+def _secret_rule(name: str, secret: str) -> str | None:
+    """Return what a secret has to be, and is not; None if nothing is wrong with it."""
+    if not secret.strip():
+        return "It is empty; give a value or leave it out"
+    rule = dsn_rule(secret) if name.endswith("_dsn") else None
+    return rule and f"It cannot be read; {rule}"
 
 
 def _members(group: Any) -> Iterable[tuple[str, Any]]:
@@ -424,14 +460,20 @@ def _members(group: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _check_together(settings: Settings) -> None:
-    if mistakes := list(_negative(settings)):
-        raise StartupError("\n".join(mistakes))
+    if re.search(r"[@/?#\\]", settings.kafka.bootstrap_servers):
+        raise StartupError(
+            "kafka.bootstrap_servers is host:port,host:port and nothing else: give a login by kafka.sasl_username"
+            " and kafka.sasl_password."
+        )
     limits = settings.redaction.limits
     # Kept bodies are never longer than they were, and everything else of an event is bounded far below the reserve.
     if 2 * limits.body_bytes_max + limits.uri_bytes_max + _EVENT_BYTES_RESERVED > EVENT_BYTES_MAX:
         raise StartupError(
             "redaction.limits.body_bytes_max is too large for events to fit the log: set it to 4000000 or less."
         )
+    for name in ("malformed_share_max", "retention_share_max"):
+        if not 0 <= getattr(settings.ingest.bounds, name) <= 1:
+            raise StartupError(f"ingest.bounds.{name} is a share: set it to a number from 0 to 1.")
     if settings.collector.durability == "spool" and settings.embedded_log:
         raise StartupError(
             "collector.durability is spool and there is no Kafka: set kafka.bootstrap_servers, or leave it out"
@@ -441,15 +483,16 @@ def _check_together(settings: Settings) -> None:
         ("collector", settings.collector.address),
         ("ingest", settings.ingest.address),
         ("api", settings.api.address),
-        ("watch", settings.watch.address),
+        ("alerting", settings.alerting.address),
     ):
-        if not address.is_loopback and address.tls is None:
+        if not (address.is_loopback or address.tls or settings.plain_http_allowed):
             raise StartupError(
-                f"{name}.address.host is not loopback: set {name}.address.tls (certificate and key), or listen on 127.0.0.1."
+                f"{name}.address.host is not loopback: set {name}.address.tls (certificate and key), or listen on 127.0.0.1;"
+                " where a mesh encrypts, set plain_http_allowed."
             )
 
 
-def made_data_dir(settings: Settings) -> Path:
+def ensure_data_dir(settings: Settings) -> Path:
     """Return `data_dir`, made where it is missing: passable for taps on their way to the socket, nothing more.
 
     Raises StartupError where it cannot be made.
@@ -469,7 +512,7 @@ def made_data_dir(settings: Settings) -> Path:
 
 
 def required_dsn(
-    settings: Settings, name: Literal["writer_dsn", "reader_dsn", "watcher_dsn", "admin_dsn"]
+    settings: Settings, name: Literal["writer_dsn", "reader_dsn", "alerting_dsn", "admin_dsn"]
 ) -> str:
     """Return a DSN that a process cannot do without. Raises StartupError where it is not set."""
     dsn: SecretStr | None = getattr(settings.postgres, name)
@@ -489,34 +532,33 @@ def admin_dsn(settings: Settings) -> str:
         return required_dsn(settings, "admin_dsn")
     folder = settings.data_dir / "postgres"
     try:
-        password = (folder / "passwords" / "postgres").read_text()
-        port = (folder / "port").read_text()
-    except OSError:
+        password = read_secret(folder / "passwords" / "postgres", "put it back or choose another data_dir")
+        port = int((folder / "port").read_text())
+    except (OSError, ValueError):
         raise StartupError(
-            f"There is no embedded Postgres to be used in {folder.absolute()}: start it with `auditap up`, {ANOTHER_FOLDER}, or"
+            f"There is no embedded Postgres to be used in {folder.absolute()}: start it with `auditap up`, {DATA_DIR_HINT}, or"
             " set postgres.admin_dsn (AUDITAP_POSTGRES__ADMIN_DSN)."
         ) from None
     return f"postgresql://postgres:{password}@127.0.0.1:{port}/{EMBEDDED_DATABASE}?sslmode=disable"
 
 
-def kept_secret(settings: Settings, name: str, given: SecretStr | None) -> bytes:
+def load_or_create_key(settings: Settings, name: str, given: SecretStr | None) -> bytes:
     """Return a key of at least 32 bytes: the one given, else the one kept in `data_dir` (0600), made at first.
 
-    Raises StartupError where the given one is too short.
+    Raises StartupError where the one given or kept is too short.
     """
     if given is not None:
         key = given.get_secret_value().encode()
-        if len(key) < 32:
-            raise StartupError(f"The setting {_SECRETS[name]} must have at least 32 characters.")
+        if len(key) < KEY_CHARS_MIN:
+            raise StartupError(f"The setting {_SECRETS[name]} must have at least {KEY_CHARS_MIN} characters.")
         return key
     path = settings.data_dir / name
+    remedy = "put back the key that was there, or remove the file, so that the next start makes a new key"
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(32))
-    except FileExistsError:
-        pass
+        if not path.exists():
+            create_private_file(path, secrets.token_urlsafe(32))
+        return read_secret_bytes(path, remedy, chars_min=KEY_CHARS_MIN)
     except OSError as error:
         raise StartupError(
             f"{path} cannot be written ({error.strerror}): make the folder or set data_dir."
         ) from None
-    return path.read_bytes()

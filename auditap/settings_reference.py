@@ -1,19 +1,15 @@
-"""Every setting with its variable, default and meaning, read off the types themselves."""
+"""The reference of all settings, made from the types themselves."""
 
 from __future__ import annotations
 
-import ast
-import dataclasses
-import inspect
-import textwrap
 from collections.abc import Iterator
-from functools import cache
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, SecretStr
-from pydantic_core import PydanticUndefined
+from pydantic import SecretStr
 
 from auditap.settings import Settings
+from auditap.settings_fields import REQUIRED, description_of, setting_fields
+from auditap.settings_mistakes import variable_name
 
 
 class SettingEntry(NamedTuple):
@@ -22,102 +18,107 @@ class SettingEntry(NamedTuple):
     name: str
     variable: str
     default: str
-    meaning: str
+    """As text: `required` where there is none, empty where it is none or a secret."""
+    description: str
+
+    @property
+    def key(self) -> str:
+        """The last part of its name."""
+        return self.name.rpartition(".")[2]
+
+
+class SettingsTable(NamedTuple):
+    """The settings of one table of the file."""
+
+    name: str
+    """Its path, such as `collector.limits` or `redaction.documents[]`; empty: the top of the file."""
+    description: str
+    entries: list[SettingEntry]
+
+    @property
+    def meaning(self) -> tuple[tuple[str, ...], ...]:
+        """All that it has in common with a table of the same settings elsewhere in the file."""
+        entries = ((entry.key, entry.default, entry.description) for entry in self.entries)
+        return ((self.description,), *entries)
+
+
+def settings_tables() -> list[SettingsTable]:
+    """Return the tables that have settings, in the order of the types."""
+    return [table for table in _tables(Settings, ()) if table.entries]
 
 
 def settings_reference() -> list[SettingEntry]:
     """Return every setting, in the order of the types."""
-    return list(_entries(Settings, (), ""))
+    return [entry for table in settings_tables() for entry in table.entries]
 
 
-def markdown(entries: list[SettingEntry]) -> str:
-    """Return the reference as a page."""
+def alike(tables: list[SettingsTable]) -> list[list[SettingsTable]]:
+    """Return the tables in their order, with those of the same meaning together where the first of them stands."""
+    groups: dict[tuple[tuple[str, ...], ...], list[SettingsTable]] = {}
+    for table in tables:
+        groups.setdefault(table.meaning, []).append(table)
+    return list(groups.values())
+
+
+def markdown(tables: list[SettingsTable]) -> str:
+    """Return the text of docs/settings.md."""
     lines = [
         "# Settings",
         "",
-        "Environment variables go before the file (`auditap.toml`, or what `AUDITAP_CONFIG` names). A name with dots is a key",
-        "in the file's tables; `[]` is an entry of a list, which as a variable is JSON:",
-        '`AUDITAP_REDACTION__DOCUMENTS=\'[{"path": "openapi.yaml"}]\'`. This page is made from the program',
-        "(`auditap settings --markdown`).",
+        "Settings are read from environment variables, then from `auditap.toml` in the working directory (or the file that",
+        "`AUDITAP_CONFIG` names), then from the defaults below. A table of a list, such as `[[redaction.documents]]`, is JSON as",
+        """a variable: `AUDITAP_REDACTION__DOCUMENTS='[{"path": "openapi.yaml"}]'`. A relative path in a file is taken from that""",
+        "file's folder, one in a variable from the working directory.",
         "",
-        "| setting | variable | default | |",
-        "| --- | --- | --- | --- |",
+        "This page is generated: `auditap settings --markdown > docs/settings.md`.",
     ]
-    for name, variable, default, meaning in entries:
-        shown = f"`{variable}`" if variable else ""
-        lines.append(f"| `{name}` | {shown} | {f'`{default}`' if default else ''} | {meaning} |")
+    for group in alike(tables):
+        title = ", ".join(_title(table.name) for table in group)
+        lines += ["", f"## {title}", "", group[0].description, ""]
+        lines += ["| setting | default | meaning |", "| --- | --- | --- |"]
+        lines += [_row(entries) for entries in zip(*(table.entries for table in group), strict=True)]
     return "\n".join(lines) + "\n"
 
 
-def _entries(owner: type, path: tuple[str, ...], meaning: str) -> Iterator[SettingEntry]:
-    meanings = _meanings(owner)
-    for field, annotation, default in _fields(owner):
-        steps = (*path, field)
-        inner, is_list = _group_in(annotation)
-        if inner is None:
-            yield _entry(steps, default, meanings.get(field, meaning))
-        else:
-            below = (*path, f"{field}[]") if is_list else steps
-            yield from _entries(inner, below, meanings.get(field, ""))
+def _title(name: str) -> str:
+    if not name:
+        return "Top of the file"
+    return f"`[[{name.removesuffix('[]')}]]`" if name.endswith("[]") else f"`[{name}]`"
 
 
-def _entry(steps: tuple[str, ...], default: Any, meaning: str) -> SettingEntry:
-    in_list = any(step.endswith("[]") for step in steps)
-    variable = "" if in_list else "AUDITAP_" + "__".join(step.upper() for step in steps)
-    return SettingEntry(".".join(steps), variable, _shown(default), " ".join(meaning.split()))
+def _row(entries: tuple[SettingEntry, ...]) -> str:
+    """Return the row of a setting, which may stand in several tables."""
+    entry = entries[0]
+    names = [entry.key, *(each.variable for each in entries if each.variable)]
+    default = f"`{entry.default}`" if entry.default not in {"", "required"} else entry.default
+    return f"| {'<br>'.join(f'`{name}`' for name in names)} | {default} | {entry.description} |"
 
 
-def _fields(owner: type) -> Iterator[tuple[str, Any, Any]]:
-    if issubclass(owner, BaseModel):
-        for name, field in owner.model_fields.items():
-            yield name, field.annotation, field.default
-        return
-    hints = inspect.get_annotations(owner, eval_str=True)
-    for each in dataclasses.fields(cast("Any", owner)):
-        is_needed = each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
-        default = None if each.default is dataclasses.MISSING else each.default
-        yield each.name, hints[each.name], PydanticUndefined if is_needed else default
+def _tables(owner: type, path: tuple[str, ...]) -> Iterator[SettingsTable]:
+    """Yield the table of a group, then those of the groups in it."""
+    fields = setting_fields(owner)
+    entries = [
+        _entry((*path, field.name), field.default, field.description)
+        for field in fields
+        if field.group is None
+    ]
+    yield SettingsTable(".".join(path), description_of(owner), entries)
+    for field in fields:
+        if field.group is not None:
+            yield from _tables(field.group, (*path, field.name + field.repeated))
 
 
-def _group_in(annotation: Any) -> tuple[type | None, bool]:
-    """Return the group of settings that an annotation holds, and whether it is a list of them."""
-    arguments = get_args(annotation)
-    for each in (annotation, *arguments):
-        is_group = isinstance(each, type) and (issubclass(each, BaseModel) or dataclasses.is_dataclass(each))
-        if is_group:
-            return each, getattr(annotation, "__origin__", None) is tuple
-    return None, False
+def _entry(steps: tuple[str, ...], default: Any, description: str) -> SettingEntry:
+    is_repeated = any(step.endswith(("[]", "<name>")) for step in steps)
+    variable = "" if is_repeated else variable_name(steps)
+    return SettingEntry(".".join(steps), variable, _shown(default), description)
 
 
 def _shown(default: Any) -> str:
-    if default is PydanticUndefined:
-        return "needed"
+    if default is REQUIRED:
+        return "required"
     if default is None or isinstance(default, SecretStr) or default in ("", (), frozenset(), {}):
         return ""
     if isinstance(default, bool):
         return str(default).lower()
     return ", ".join(map(str, default)) if isinstance(default, tuple | frozenset) else str(default)
-
-
-@cache
-def _meanings(owner: type) -> dict[str, str]:
-    """Return the text below each attribute of a class and of those it extends, as far as they are ours."""
-    meanings: dict[str, str] = {}
-    for each in reversed(owner.__mro__):
-        if each.__module__.partition(".")[0] in {"builtins", "pydantic", "pydantic_settings"}:
-            continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0]
-        if isinstance(body, ast.ClassDef):
-            meanings |= dict(_texts(body))
-    return meanings
-
-
-def _texts(body: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    for attribute, text in zip(body.body, body.body[1:], strict=False):
-        if (
-            isinstance(attribute, ast.AnnAssign)
-            and isinstance(attribute.target, ast.Name)
-            and isinstance(text, ast.Expr)
-            and isinstance(text.value, ast.Constant)
-        ):
-            yield attribute.target.id, str(text.value.value)

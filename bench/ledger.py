@@ -1,7 +1,7 @@
-"""What keeping the completeness ledger costs the store: turns with its notes and without, in one run.
+"""The cost of the gap ledger in the store: turns with its statements and without, in one run.
 
-`python -m bench.ledger` stores the same records with both in turn, in one database, `_IN_FLIGHT` batches at once as the
-ingestor does, and prints CPU time a record and rate. `BATCH` and `TAPS` change how large a batch is and of how many taps.
+`python -m bench.ledger` stores the same records in both ways in turn, in one database, `_IN_FLIGHT` batches at once as the
+ingestor does, and prints CPU time a record and rate. `BATCH` and `TAPS` change the batch size and the number of taps.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from uuid import UUID
 
 import msgspec
 
-from auditap.embedded_postgres import EmbeddedPostgres
+from auditap.runtime.embedded_postgres import EmbeddedPostgres
 from bench.results import conditions, table
 from bench.servers import cpu_s
 from ingestor import postgres_store
-from ingestor.numbers import Seen
 from ingestor.postgres_store import PostgresStore
+from ingestor.sequence_numbers import SequenceNumbers
 from schemas.identity import new_id
 from schemas.record import Record
 from tests.audit_database import migrated
@@ -40,7 +40,7 @@ _IN_FLIGHT = 4
 
 
 class Turn(NamedTuple):
-    """What a turn took: CPU µs a record of the store's process and of Postgres, and records a second."""
+    """The cost of a turn: CPU µs a record of the store's process and of Postgres, and records a second."""
 
     python_us: float
     postgres_us: float
@@ -75,8 +75,8 @@ def batches(size: int, numbers: Iterator[int]) -> list[list[Record]]:
 @contextmanager
 def without_notes() -> Iterator[None]:
     """The store keeps no ledger."""
-    nothing = Seen((), ())
-    with mock.patch.object(postgres_store, "seen_in_records", return_value=nothing):
+    nothing = SequenceNumbers((), ())
+    with mock.patch.object(postgres_store, "numbers_of_records", return_value=nothing):
         yield
 
 

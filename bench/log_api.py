@@ -1,4 +1,4 @@
-"""What the log API takes on 5 million records: pages, filters, history, export; and what its indexes cost the ingestor.
+"""Measures the log API on 5 million records: pages, filters, history, export; and the cost of its indexes at ingest.
 
 `python -m bench.log_api --dir FOLDER` starts an embedded Postgres in the folder, fills it once, and writes
 `bench/RESULTS-log-api.md`. Everything goes over HTTP on loopback; client and server share the process.
@@ -22,10 +22,12 @@ from typing import Any
 import asyncpg
 import httpx
 
-from auditap.database import administrator, create_token, ensure_database
-from auditap.embedded_postgres import EmbeddedPostgres
-from auditap.http_server import HttpServer, bind_tcp_socket
-from auditap.logs import configure_logs
+from auditap.database.connection import administrator
+from auditap.database.schema import ensure_database
+from auditap.database.tokens import create_token
+from auditap.runtime.embedded_postgres import EmbeddedPostgres
+from auditap.runtime.http_server import HttpServer, bind_tcp_socket
+from auditap.runtime.logs import configure_logs
 from bench.seed_records import DAY_MS, Seed, account_id, rows, seed_records
 from log_api.app import log_api_app
 from log_api.config import LogApiConfig
@@ -62,7 +64,7 @@ class Line:
 
 
 class Bench:
-    """Asks a served log API and keeps the times."""
+    """Sends requests to a running log API and records their durations."""
 
     def __init__(self, client: httpx.AsyncClient, seed: Seed) -> None:
         self._client = client
@@ -70,7 +72,7 @@ class Bench:
         self._start_ms = seed.end_ms - seed.days * DAY_MS
 
     async def ask(self, account: str, path: str = "", **query: str) -> tuple[float, httpx.Response]:
-        """Return the milliseconds of one request, and its answer."""
+        """Return the duration of one request in milliseconds, and its response."""
         whole = {"since": rfc3339_ms(self._start_ms), "before": rfc3339_ms(self._seed.end_ms)}
         began = time.perf_counter()
         answer = await self._client.get(f"/accounts/{account}/logs/audit{path}", params={**whole, **query})
@@ -119,15 +121,15 @@ class Bench:
                 found = page.json()["result"]
                 values = [of(one) for one in found[:: max(len(found) // 5, 1)]]
                 if name == "action_type":
-                    # One of each twenty-five records.
+                    # One in 25 records.
                     values.append("delete")
                 there += [(await self.ask(account_id(rank), **{name: value}))[0] for value in values]
                 if name != "action_type":
                     probes = [f"nowhere-{probe}" for probe in _PROBES]
                     nowhere += [(await self.ask(account_id(rank), **{name: value}))[0] for value in probes]
-            lines.append(Line(f"`{name}`, a value that is there, 30 days", there, "< 150 ms"))
+            lines.append(Line(f"`{name}`, a value that occurs, 30 days", there, "< 150 ms"))
             if nowhere:
-                lines.append(Line(f"`{name}`, a value that is nowhere, 30 days", nowhere, "< 150 ms"))
+                lines.append(Line(f"`{name}`, a value that does not occur, 30 days", nowhere, "< 150 ms"))
         return lines
 
     async def export(self) -> str:
@@ -145,7 +147,7 @@ class Bench:
         took_s = time.perf_counter() - began
         return (
             f"Export of the largest account: {exported:,} rows in {took_s:.1f} s, {exported / took_s:,.0f} rows/s"
-            f" (target: 20,000); resident memory of client and server, each 100,000 rows:"
+            f" (target: 20,000); resident memory of client and server together, after each 100,000 rows:"
             f" {', '.join(f'{one:.0f}' for one in resident)} MB."
         )
 
@@ -156,7 +158,7 @@ def _resident_mb() -> float:
 
 
 async def store_cost(connection: asyncpg.Connection, seed: Seed) -> str:
-    """Store the same rows with and without the indexes of 0002, batch by batch in turn, as the ingestor does."""
+    """Store the same rows with and without the indexes of migration 0002, in alternating batches, as the ingestor does."""
     plain = [
         "ALTER TABLE scratch.plain ADD PRIMARY KEY (id)",
         "CREATE INDEX ON scratch.plain (account_id, id)",
@@ -177,22 +179,21 @@ async def store_cost(connection: asyncpg.Connection, seed: Seed) -> str:
             began = time.perf_counter()
             async with connection.transaction():
                 await connection.copy_records_to_table("staging", columns=COLUMNS, records=batch)
-                await connection.execute(
-                    sql_file("store_records").replace("auditap.audit_records", f"scratch.{table}")
-                )
+                insert = sql_file("store_records").format(columns=", ".join(COLUMNS))
+                await connection.execute(insert.replace("auditap.audit_records", f"scratch.{table}"))
             took_s[table] += time.perf_counter() - began
     await connection.execute("DROP SCHEMA scratch CASCADE")
     return (
         f"Storing {_COST_ROWS:,} rows in batches of {_COST_BATCH:,} (COPY into staging, insert with conflict check):"
         f" {_COST_ROWS / took_s['plain']:,.0f} rows/s with the primary key and the indexes of 0001,"
-        f" {_COST_ROWS / took_s['whole']:,.0f} rows/s with those of 0002 as well:"
-        f" {took_s['whole'] / took_s['plain']:.2f} times the time, in one run."
+        f" {_COST_ROWS / took_s['whole']:,.0f} rows/s with those of 0002 in addition:"
+        f" {took_s['whole'] / took_s['plain']:.2f} times the duration, in one run."
     )
 
 
 @asynccontextmanager
 async def _database(folder: Path, seed: Seed) -> AsyncIterator[AuditDatabase]:
-    """A filled database in the folder; filled once, and again where another number of records is asked for."""
+    """Yield a filled database in the folder. It is filled again only if the number of records differs."""
     async with EmbeddedPostgres(folder) as server:
         async with administrator(server.dsn()) as connection:
             await ensure_database(connection, _DATABASE)
@@ -203,7 +204,7 @@ async def _database(folder: Path, seed: Seed) -> AsyncIterator[AuditDatabase]:
                 await connection.execute("TRUNCATE auditap.audit_records, auditap.audit_enrichments")
                 print(f"COPY took {await seed_records(connection, seed):.0f} s")
                 await connection.execute("VACUUM ANALYZE auditap.audit_records", timeout=3600)
-            # Seeded rows do not move with the clock: the days asked for are those that are there.
+            # Seeded rows do not move with the clock, so the benchmark uses the days that they cover.
         yield database
 
 
@@ -229,7 +230,7 @@ async def _served(database: AuditDatabase) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def _last_ms(database: AuditDatabase) -> int:
-    """Return the end of the last day that holds records, or today's beginning where there are none yet."""
+    """Return the end of the last day with records, or the start of today if there are none."""
     async with administrator(database.admin_dsn) as connection:
         last = await connection.fetchval("SELECT id FROM auditap.audit_records ORDER BY id DESC LIMIT 1")
     last_ms = int(last.int) >> 80
@@ -237,7 +238,6 @@ async def _last_ms(database: AuditDatabase) -> int:
 
 
 async def run(folder: Path, records: int, days: int, accounts: int) -> str:
-    """Return the report."""
     end_ms = int(time.time() * 1000) // DAY_MS * DAY_MS
     async with _database(folder, Seed(records, days, accounts, end_ms)) as database:
         seed = Seed(records, days, accounts, await _last_ms(database))
@@ -260,11 +260,11 @@ async def run(folder: Path, records: int, days: int, accounts: int) -> str:
         f" (client, server and Postgres included); nice value {os.nice(0)}."
     )
     measured = (
-        "Milliseconds over HTTP, checking the request and writing the answer included; accounts of rank"
+        "Milliseconds over HTTP, including the checks of the request and writing the response; accounts of rank"
         f" {', '.join(map(str, _RANKS))}."
     )
     report = [
-        "# Log API: measured",
+        "# Benchmark of the log API",
         "",
         made,
         "",
@@ -278,7 +278,7 @@ async def run(folder: Path, records: int, days: int, accounts: int) -> str:
         "",
         cost,
         "",
-        "`python -m bench.log_api --dir FOLDER` measures it again.",
+        "`python -m bench.log_api --dir FOLDER` repeats the measurement.",
         "",
     ]
     return "\n".join(report)

@@ -1,6 +1,6 @@
-"""(c) The whole way: captures over the Unix socket in batches of 100 until they are rows. `python -m bench.pipeline`.
+"""(c) End to end: captures over the Unix socket in batches of 100, until they are rows. `python -m bench.pipeline`.
 
-Real processes: collector, ingestors, Kafka, Postgres and what sends, all on this machine.
+Collector, ingestors, Kafka, Postgres and sender are processes on this machine.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 import asyncpg
 
-from auditap.database import administrator
-from auditap.logs import configure_logs
+from auditap.database.connection import administrator
+from auditap.runtime.logs import configure_logs
 from bench.results import BENCH, table, write_section
 from bench.servers import Servers, cpu_s, peak_mb, servers
 from bench.workload import EXAMPLE_DOCUMENT, example_lines, now_ms
@@ -31,12 +31,12 @@ _CONNECTIONS = 6
 _TAIL_CHARS = 35  # `"<32 hex digits>"}`: a line ends with its id
 _SAMPLED = 200  # of so many pairs one is waited for
 _POLL_S = 0.05
-_SETTLE_S_MAX = 120
+_PROCESSED_S_MAX = 120
 _WARMING_S_MAX = 3
 
 
 class Lines:
-    """Batches of captures with ids of now, cheap to make: only the ids at the lines' ends are new."""
+    """Batches of captures with current ids. Only the ids at the end of the lines are new, which is cheap."""
 
     def __init__(self, seed: int) -> None:
         self._heads = [line[:-_TAIL_CHARS] for line in example_lines(5_000, seed)]
@@ -61,7 +61,7 @@ class Lines:
 
 @dataclass
 class Run:
-    """What one run measured."""
+    """The measurements of one run."""
 
     sent: int = 0
     stored: int = 0
@@ -77,7 +77,7 @@ class Run:
         return self.stored / self.storing_s
 
     def cpu_us(self, part: str) -> float:
-        """Return the CPU microseconds a pair that a part took."""
+        """Return the CPU time of a part, in microseconds a pair."""
         return self.cpu_s[part] / self.sent * 1e6
 
     def latency(self, share: float) -> str:
@@ -86,7 +86,7 @@ class Run:
 
 
 class Sender:
-    """Sends batches over connections of its own, each waiting for its answer."""
+    """Sends batches over several connections, each of which waits for the response."""
 
     def __init__(self, socket: Path, lines: Lines, run: Run) -> None:
         self._socket = socket
@@ -94,7 +94,7 @@ class Sender:
         self._run = run
 
     async def send(self, until: float, batches_per_s: float | None) -> None:
-        """Send until a time of `time.monotonic`, as fast as it is taken or at a pace."""
+        """Send until a time of `time.monotonic`, as fast as accepted or at a pace; at least one batch on each connection."""
         began = time.monotonic()
         turns = self._paced(began, batches_per_s) if batches_per_s else self._unpaced()
         await asyncio.gather(*(self._connection(until, turns) for _ in range(_CONNECTIONS)))
@@ -112,7 +112,7 @@ class Sender:
 
     async def _connection(self, until: float, turns: Iterator[float]) -> None:
         reader, writer = await asyncio.open_unix_connection(str(self._socket))
-        while time.monotonic() < until:
+        while True:
             await asyncio.sleep(max(0.0, next(turns) - time.monotonic()))
             body = self._lines.batch()
             head = f"POST /v1/captures HTTP/1.1\r\nhost: c\r\ncontent-type: application/x-ndjson\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -120,6 +120,8 @@ class Sender:
                 self._run.refused += 1
                 await asyncio.sleep(0.2)
             self._run.sent += _BATCH
+            if time.monotonic() >= until:
+                break
         writer.close()
         await writer.wait_closed()
 
@@ -141,8 +143,8 @@ class Sender:
         return False
 
 
-async def watch(connection: asyncpg.Connection, lines: Lines, run: Run) -> None:
-    """Note when sampled pairs can be queried."""
+async def record_latencies(connection: asyncpg.Connection, lines: Lines, run: Run) -> None:
+    """Record the latency until sampled pairs can be queried."""
     waiting: dict[str, int] = {}
     while True:
         await asyncio.sleep(_POLL_S)
@@ -178,7 +180,7 @@ async def measured(
     ingestors: int = 1,
     database: AuditDatabase | None = None,
 ) -> Run:
-    """Start the pipeline on a fresh topic, and a fresh database if none is given, send, and wait until all is stored."""
+    """Start the pipeline on a new topic and, without `database`, a new database; send; wait until everything is stored."""
     run = Run()
     folder = running.folder / name
     folder.mkdir()
@@ -222,7 +224,7 @@ async def _run(
     async with administrator(pipeline.database.admin_dsn) as connection:
         began, began_ms = time.monotonic(), now_ms()
         cpu = {name: sum(map(cpu_s, each)) for name, each in pids.items()} | {"sender": time.process_time()}
-        watching = asyncio.create_task(watch(connection, lines, run))
+        recording = asyncio.create_task(record_latencies(connection, lines, run))
         sender = Sender(pipeline.socket, lines, run)
         await sender.send(began + seconds, pairs_per_s and pairs_per_s / _BATCH)
         await _stored(pipeline, warmed + run.sent)
@@ -231,10 +233,10 @@ async def _run(
         run.cpu_s["sender"] = time.process_time() - cpu["sender"]
         run.peak_mb = {name: max(map(peak_mb, each)) for name, each in pids.items()}
         await asyncio.sleep(1)
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        recording.cancel()
+        await asyncio.gather(recording, return_exceptions=True)
     async with administrator(pipeline.database.admin_dsn) as connection:
-        # What was there before, and what was sent for warming up, is older.
+        # Rows that existed before, and those of the warm-up, are older.
         run.stored = await connection.fetchval(
             "SELECT count(*) FROM auditap.audit_records WHERE id >= $1", first_id_at(began_ms)
         )
@@ -242,8 +244,8 @@ async def _run(
 
 
 async def _stored(pipeline: Pipeline, wanted: int) -> None:
-    """Return once the ingestors have stored so many."""
-    deadline = time.monotonic() + _SETTLE_S_MAX
+    """Return once the ingestors have stored this many records."""
+    deadline = time.monotonic() + _PROCESSED_S_MAX
     while time.monotonic() < deadline:
         stored = [int(await each.metric("auditap_records_stored_total")) for each in pipeline.ingestors]
         if sum(stored) >= wanted:
@@ -277,11 +279,11 @@ def report(runs: dict[str, Run]) -> str:
     memory = [[name, *(f"{run.peak_mb[part]:,.0f}" for part in named)] for name, run in runs.items()]
     return "\n\n".join(
         (
-            "Latency is from the capture to a row that a query finds, looked for every 50 ms, of one pair in two hundred.",
+            "Latency is the time from the capture until a query finds the row: one pair in 200, polled every 50 ms.",
             table(head, rows),
             "CPU µs a pair, by process:",
             table(["", *parts, "together"], costs),
-            "Peak memory in MB, by process (of several ingestors the largest):",
+            "Peak memory in MB, by process (the largest of several ingestors):",
             table(["", *named], memory),
         )
     )
@@ -290,7 +292,7 @@ def report(runs: dict[str, Run]) -> str:
 async def measure(seconds: float) -> str:
     async with servers() as running:
         runs = {
-            "as fast as it is taken": await measured(running, "maximum", seconds=seconds, pairs_per_s=None),
+            "as fast as accepted": await measured(running, "maximum", seconds=seconds, pairs_per_s=None),
             "10,000 pairs/s": await measured(running, "steady", seconds=seconds, pairs_per_s=10_000),
         }
     return f"{seconds:.0f} s each, 4 partitions, one collector, one ingestor.\n\n" + report(runs)

@@ -1,7 +1,7 @@
-"""A baseline: what one would write without much ado. orjson, a recursive walk of the same rules, orjson again.
+"""A baseline, the simplest that works: orjson, a recursive walk of the same rules, orjson again.
 
-It keeps the same leaves of well-behaved pairs, and none of the promises for others: it knows no duplicate keys, no
-tokens of numbers, no denials in choices, no bounds, and takes whatever orjson takes.
+It keeps the same fields of ordinary pairs and gives no guarantee for others: it does not know duplicate keys, number
+tokens, denials in alternatives or limits, reads JSON alone, and accepts whatever orjson accepts.
 """
 
 from __future__ import annotations
@@ -13,43 +13,53 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from redactor.compiled import CompiledOperation
-from redactor.compiler import Compiler
+from redactor.compile.compiled_operation import CompiledOperation
+from redactor.compile.compiler import Compiler
+from redactor.compile.plan import (
+    ArrayPlan,
+    DropPlan,
+    FreeFormPlan,
+    ObjectPlan,
+    Plan,
+    RefPlan,
+    ScalarPlan,
+    TaggedUnionPlan,
+    TypeSwitchPlan,
+)
 from redactor.config import RedactionConfig
-from redactor.document import LoadedDocument
-from redactor.operations import LITERAL, operations_of
-from redactor.plan import Array, Drop, Either, FreeForm, Link, Narrowed, Object, Plan, Scalar
-from redactor.wellformed import JsonInteger, JsonNumber
+from redactor.decode.json import JsonInteger, JsonNumber
+from redactor.openapi.document import OpenApiDocument
+from redactor.openapi.operations import LITERAL, operations_of
 
 _MISSING = object()
 _TYPES = {str: (str,), bool: (bool,), JsonInteger: (int,), JsonNumber: (float, int)}
 _IDS = re.compile(r".*(id|uuid|identifier|tag)$", re.IGNORECASE)
-_LINKS_MAX = 8
+_REFS_MAX = 8
 
 
 def rules_of(plan: Plan, depth: int = 0) -> Any:
     """The plan as plain data: a dict of properties, a list of one, a tuple of types, True, or None."""
-    if depth > _LINKS_MAX or isinstance(plan, Drop):
+    if depth > _REFS_MAX or isinstance(plan, DropPlan):
         return None
-    if isinstance(plan, Link):
+    if isinstance(plan, RefPlan):
         return rules_of(plan.target, depth + 1)
-    if isinstance(plan, Object):
+    if isinstance(plan, ObjectPlan):
         parts = {name: rules_of(each, depth + 1) for name, each in plan.properties.items()}
         return {name: each for name, each in parts.items() if each is not None}
-    if isinstance(plan, Array):
+    if isinstance(plan, ArrayPlan):
         return [rules_of(plan.items, depth + 1)]
-    if isinstance(plan, Scalar):
+    if isinstance(plan, ScalarPlan):
         return tuple(kind for each in plan.types for kind in _TYPES[each])
-    if isinstance(plan, Narrowed):
-        ways = [rules_of(each, depth + 1) or {} for each in plan.ways.values()]
-        return {name: rule for way in ways for name, rule in way.items()}
-    if isinstance(plan, Either):
+    if isinstance(plan, TaggedUnionPlan):
+        variants = [rules_of(each, depth + 1) or {} for each in plan.variants.values()]
+        return {name: rule for variant in variants for name, rule in variant.items()}
+    if isinstance(plan, TypeSwitchPlan):
         return rules_of(plan.as_object, depth + 1) or rules_of(plan.as_array, depth + 1)
-    return True if isinstance(plan, FreeForm) else None
+    return True if isinstance(plan, FreeFormPlan) else None
 
 
 def walk(rule: Any, value: Any) -> Any:
-    """What the rule keeps of a value."""
+    """Return the part of a value that the rule keeps."""
     if rule is True:
         return value if isinstance(value, dict) else _MISSING
     if isinstance(rule, tuple):
@@ -71,9 +81,9 @@ def walk(rule: Any, value: Any) -> Any:
 
 
 class PlainWalk:
-    """From a line to an event, in the plainest way."""
+    """Makes an event of a capture line, in the simplest way."""
 
-    def __init__(self, document: LoadedDocument, config: RedactionConfig) -> None:
+    def __init__(self, document: OpenApiDocument, config: RedactionConfig) -> None:
         self._config = config
         compiler = Compiler(document, config.limits)
         self._routes: dict[Any, Any] = {}
@@ -161,7 +171,7 @@ class PlainWalk:
             rules = {
                 name: (rules_of(media.plan), media.envelope)
                 for name, media in content.items()
-                if media is not None
+                if media is not None and name == "application/json"
             }
             self._rules[compiled.operation.id, key] = rules
         rule, envelope = rules.get(headers.get("content-type", "").partition(";")[0], (None, None))

@@ -26,12 +26,12 @@ from bench.workload import (
     example_lines,
     list_lines,
 )
-from redactor import fast_path
 from redactor.config import DocumentConfig, RedactionConfig
-from redactor.document import load_document
-from redactor.fast_routes import automaton, walk
-from redactor.redact import Redactor, redact_lines
-from redactor.url import split_path, split_url
+from redactor.decode.url import split_path, split_url
+from redactor.openapi.document import load_document
+from redactor.openapi.route_automaton import start_state, state_after
+from redactor.pipeline import pipeline
+from redactor.pipeline.redactor import Redactor, redact_lines
 from schemas.capture import decode_capture
 
 _ROUNDS = 5
@@ -135,7 +135,7 @@ def agreement(redactor: Redactor, plain: PlainWalk, lines: Sequence[bytes]) -> f
 
 def is_compiled() -> bool:
     """Whether what is measured is what `make compile` made."""
-    return not str(fast_path.__file__).endswith(".py")
+    return not str(pipeline.__file__).endswith(".py")
 
 
 def example() -> str:
@@ -147,11 +147,11 @@ def example() -> str:
     few = lines[:_OPENAPI_PAIRS]
     found = interleaved(
         [
-            ("auditap, from the line to the event's bytes", len(lines), through(redactor, lines)),
-            ("of it decoding the captures", len(lines), lambda: [decode_capture(line) for line in lines]),
+            ("auditap, from a line to the bytes of its event", len(lines), through(redactor, lines)),
+            ("of this, decoding the captures", len(lines), lambda: [decode_capture(line) for line in lines]),
             ("orjson and a recursive walk", len(lines), lambda: [plain.redact(line) for line in lines]),
             (
-                "openapi-core, unmarshalled and walked",
+                "openapi-core, then the same walk",
                 len(few),
                 lambda: [openapi.redact(line) for line in few],
             ),
@@ -171,9 +171,9 @@ def example() -> str:
     alike = agreement(redactor, plain, lines)
     return (
         f"{'Compiled modules. ' if is_compiled() else ''}Example workload: {len(lines):,} pairs of {sizes:,.0f} bytes, {bodies_in(lines) / len(lines):,.0f} of them bodies."
-        f" Medians of {_ROUNDS} turns. Walking plainly keeps the same of the bodies in {alike:.1%} of the pairs;"
-        f" openapi-core found a fault in {openapi.failed} of its {openapi.asked}.\n\n"
-        + table(["", "pairs/s on one core", "CPU µs a pair", "times ours"], rows)
+        f" Medians of {_ROUNDS} turns. The plain walk keeps the same body values in {alike:.1%} of the pairs;"
+        f" openapi-core raised an error for {openapi.failed} of its {openapi.asked}.\n\n"
+        + table(["", "pairs/s on one core", "CPU µs a pair", "times auditap's"], rows)
     )
 
 
@@ -185,7 +185,7 @@ def lists() -> str:
     found = interleaved(
         [
             ("auditap", len(lines), through(redactor, lines)),
-            ("of it decoding the captures", len(lines), lambda: [decode_capture(line) for line in lines]),
+            ("of this, decoding the captures", len(lines), lambda: [decode_capture(line) for line in lines]),
             ("orjson and a recursive walk", len(lines), lambda: [plain.redact(line) for line in lines]),
         ]
     )
@@ -195,7 +195,7 @@ def lists() -> str:
         for each in found
     ]
     return (
-        f"List responses of {bodies / len(lines):,.0f} bytes (`{LIST_OPERATION}`, kept by configuration).\n\n"
+        f"List responses of {bodies / len(lines):,.0f} bytes (`{LIST_OPERATION}`, recorded by configuration).\n\n"
         + table(["", "pairs/s on one core", "CPU µs a pair", "MB/s of bodies"], rows)
     )
 
@@ -212,9 +212,13 @@ def every_operation(path: Path) -> str:
     found = interleaved(
         [
             ("auditap", len(lines), through(redactor, lines)),
-            ("of it decoding the captures", len(lines), lambda: [decode_capture(line) for line in lines]),
-            ("finding the operation alone", len(lines), routing(redactor, lines)),
-            ("the same by the trie, as the general way does", len(lines), routing_generally(redactor, lines)),
+            ("of this, decoding the captures", len(lines), lambda: [decode_capture(line) for line in lines]),
+            ("only finding the operation", len(lines), routing(redactor, lines)),
+            (
+                "the same on the reference path (trie)",
+                len(lines),
+                routing_by_reference(redactor, lines),
+            ),
             ("orjson and a recursive walk", len(lines), lambda: [plain.redact(line) for line in lines]),
         ]
     )
@@ -228,11 +232,11 @@ def every_operation(path: Path) -> str:
 
 
 def routing(redactor: Redactor, lines: Sequence[bytes]) -> Callable[[], object]:
-    """Only the step from a path's segments to the governing operations, as the fast way takes it."""
+    """Only the step from a path's segments to the operations that apply, on the fast path."""
     captures = [decode_capture(line) for line in lines]
     urls = [split_url(each.request.url) for each in captures]
     tables = {url.host: redactor.routes.only_table(url.host) for url in urls}
-    begins = {host: automaton(found) for host, found in tables.items() if found is not None}
+    begins = {host: start_state(found) for host, found in tables.items() if found is not None}
     asked = [
         (begins[url.host], each.request.method, url.path.split("/"))
         for url, each in zip(urls, captures, strict=True)
@@ -240,15 +244,15 @@ def routing(redactor: Redactor, lines: Sequence[bytes]) -> Callable[[], object]:
 
     def all_of_them() -> None:
         for begin, method, segments in asked:
-            state = walk(begin, segments)
+            state = state_after(begin, segments)
             if state is not None:
-                state.governing(method)
+                state.routes_for(method)
 
     all_of_them()  # states are made as they are met
     return all_of_them
 
 
-def routing_generally(redactor: Redactor, lines: Sequence[bytes]) -> Callable[[], object]:
+def routing_by_reference(redactor: Redactor, lines: Sequence[bytes]) -> Callable[[], object]:
     """The same step in the trie, from decoded segments."""
     captures = [decode_capture(line) for line in lines]
     urls = [split_url(each.request.url) for each in captures]

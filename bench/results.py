@@ -13,10 +13,10 @@ from pathlib import Path
 
 BENCH = Path(__file__).parent
 RESULTS = BENCH / "RESULTS.md"
-_HEAD = """# Measured
+_HEAD = """# Benchmark results
 
-`make bench` measures all of it anew; `python -m bench.PART` one part. Rates come from one run each; the comparisons are
-ratios within one run. CPU time is the process's own (`process_time`), so that it holds on a machine with neighbours too.
+`make bench` repeats all measurements, `python -m bench.PART` repeats one part. Each rate comes from one run; comparisons are
+ratios within one run. CPU time is that of the process (`process_time`), so it is meaningful on a shared machine too.
 """
 _PACKAGES = ("msgspec", "orjson", "openapi-core", "aiokafka", "asyncpg", "uvloop")
 

@@ -1,4 +1,4 @@
-"""(d) How it scales: `python -m bench.scaling`; `--rows 20000000` for a table of that size."""
+"""(d) Scaling: `python -m bench.scaling`; `--rows 20000000` for a table of that size."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from typing import Any
 
 import yaml
 
-from auditap.database import administrator
-from auditap.logs import configure_logs
+from auditap.database.connection import administrator
+from auditap.runtime.logs import configure_logs
 from bench.pipeline import Run, measured
 from bench.redactor import measured as timed
 from bench.redactor import through
 from bench.results import BENCH, table, write_section
 from bench.servers import Servers, servers
 from bench.workload import EXAMPLE_DOCUMENT, batches, example_config, example_lines, now_ms
-from gateway_tap.intake import IntakeLimits, read_batch
+from gateway_tap.intake import read_batch
+from gateway_tap.limits import IntakeLimits
 from redactor.config import DocumentConfig
-from redactor.document import parse_document
-from redactor.redact import Redactor
+from redactor.openapi.document import parse_document
+from redactor.pipeline.redactor import Redactor
 
-_OPERATIONS = (67, 500, 2_745)
+_OPERATIONS = (29, 500, 2_745)
 _BATCHES = (1, 10, 100, 500)
 _PAIRS = 5_000
 _COUNTS = (1, 2, 4)
@@ -38,7 +39,7 @@ _DAY_MS = 86_400_000
 
 
 def documents() -> str:
-    """The example's document with operations added that nobody asks for, beside those that are."""
+    """Redaction with more and more operations in the document, of which the traffic uses the same few."""
     lines = example_lines(_PAIRS)
     source = yaml.safe_load(EXAMPLE_DOCUMENT.read_text())
     rows = []
@@ -55,7 +56,7 @@ def documents() -> str:
 
 
 def grown(source: Any, operations: int) -> Any:
-    """A document with as many operations: copies of its paths below other beginnings."""
+    """Return a document with this many operations: the additional ones are copies of its paths below other prefixes."""
     document = copy.deepcopy(source)
     counted = sum(
         len({"get", "put", "post", "patch", "delete", "head"} & set(item))
@@ -87,7 +88,7 @@ def batch_sizes() -> str:
             return sum(len(read_batch(body, "application/x-ndjson", limits).captures) for body in bodies)
 
         rows.append([str(size), f"{timed('', len(lines), intake, rounds=3).cpu_us:.2f}"])
-    return "Captures in one request, and CPU µs a capture to take them apart and decode them:\n\n" + table(
+    return "Captures in one request, and CPU µs a capture to split and decode them:\n\n" + table(
         ["captures", "CPU µs"], rows
     )
 
@@ -101,13 +102,13 @@ async def ingestors(running: Servers, seconds: float, counts: Sequence[int] = _C
         )
         rows.append([f"{count} and {count}", f"{run.rate:,.0f}"])
     return (
-        f"End to end as fast as it is taken, {seconds:.0f} s each, an empty table, stored/s to the last row:\n\n"
+        f"End to end as fast as accepted, {seconds:.0f} s each, into an empty table; stored/s, to the last row:\n\n"
         + table(["partitions and ingestors", "stored/s"], rows)
     )
 
 
 async def filled(running: Servers, count: int, seconds: float, rounds: int = _ROUNDS) -> str:
-    """The rate into a table whose present partition holds `count` rows, beside that into an empty one, in turns."""
+    """The rate into a table whose current partition holds `count` rows, and into an empty one, in turns."""
     there = await running.database("filled")
     took_s, bytes_ = await fill(there.admin_dsn, count)
     runs: list[tuple[Run, Run]] = []
@@ -127,14 +128,14 @@ async def filled(running: Servers, count: int, seconds: float, rounds: int = _RO
     ]
     median = statistics.median(full.rate / empty.rate for empty, full in runs)
     return (
-        f"The same with 4 partitions and one ingestor, {seconds:.0f} s each, in turns: an empty table, and one of"
+        f"The same with 4 partitions and one ingestor, {seconds:.0f} s each, in turns: into an empty table, and into one of"
         f" {count:,} rows ({bytes_ / 1e9:.1f} GB with indexes, filled in {took_s:.0f} s), all of them in the partition"
-        f" that is written to. Of the empty table's rate: **{median:.2f}** (median).\n\n"
+        f" that is written to. Median rate relative to the empty table: **{median:.2f}**.\n\n"
         + table(
             [
                 "empty, stored/s",
                 "filled, stored/s",
-                "of the empty one's",
+                "relative to empty",
                 "Postgres' CPU µs a row, empty",
                 "filled",
             ],
@@ -211,7 +212,7 @@ async def live(rows: int, seconds: float) -> str:
 def run(rows: int = 1_000_000, seconds: float = 10) -> None:
     configure_logs("warning", "json")
     sections = [documents(), batch_sizes(), asyncio.run(live(rows, seconds))]
-    write_section("(d) How it scales", "\n\n".join(sections))
+    write_section("(d) Scaling", "\n\n".join(sections))
 
 
 def main() -> None:

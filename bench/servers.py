@@ -1,4 +1,4 @@
-"""A real Kafka and a real Postgres for measuring, in a folder of their own, and what processes take."""
+"""A real Kafka and a real Postgres for benchmarks, and the CPU time and memory of processes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from auditap.database import administrator, ensure_database
-from auditap.embedded_postgres import EmbeddedPostgres
-from redactor.topics import TopicSettings, ensure_topics
+from auditap.database.connection import administrator
+from auditap.database.schema import ensure_database
+from auditap.runtime.embedded_postgres import EmbeddedPostgres
+from eventlog.kafka.client import KafkaConnection
+from eventlog.kafka.topics import TopicSettings, ensure_topics
 from tests.audit_database import AuditDatabase, migrated
 from tests.kafka_broker import KafkaBroker
 
@@ -20,7 +22,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Servers:
-    """Both servers and where they live."""
+    """Both servers and their folder."""
 
     folder: Path
     kafka: KafkaBroker
@@ -36,9 +38,9 @@ class Servers:
         """Return a new topic for events."""
         await ensure_topics(
             TopicSettings(
-                bootstrap_servers=self.kafka.bootstrap,
-                events_topic=name,
-                dead_letters_topic=f"{name}-dead-letters",
+                KafkaConnection(self.kafka.bootstrap),
+                name,
+                f"{name}-dead-letters",
                 partitions=partitions,
                 replication_factor=1,
                 min_insync_replicas=1,
@@ -69,7 +71,7 @@ def _prepared(folder: Path) -> Path:
 
 
 def cpu_s(pid: int) -> float:
-    """Return the CPU time that a process and those it started and still runs have taken."""
+    """Return the CPU seconds of a process and its running children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     # Its own, and that of children that have ended.
@@ -77,7 +79,7 @@ def cpu_s(pid: int) -> float:
 
 
 def peak_mb(pid: int) -> float:
-    """Return the most memory that a process had in use."""
+    """Return the peak memory of a process in MB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1000

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from auditap_tap import AuditTapMiddleware
 from bench.results import BENCH, table, write_section
-from gateway_tap.middleware import AuditTapMiddleware
 
 _ROUNDS = 5
 _REQUESTS = 1_500
@@ -22,7 +22,7 @@ _PACE_S = 0.0005  # between requests, so that the tap's thread sends while none 
 _BODY = (
     b'{"name":"Origin down","enabled":true,"alert_type":"origin_unreachable","filters":{"services":["dns"]}}'
 )
-_ANSWER = b'{"result":{"id":"8a1f0c2b7d9e4c3b8d6e5f4a3b2c1d0e"},"success":true,"errors":[],"messages":[]}'
+_RESPONSE = b'{"result":{"id":"8a1f0c2b7d9e4c3b8d6e5f4a3b2c1d0e"},"success":true,"errors":[],"messages":[]}'
 _HEADERS = [
     (b"host", b"api.example.com"),
     (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64)"),
@@ -32,23 +32,23 @@ _HEADERS = [
 
 
 async def app(_: Any, receive: Any, send: Any) -> None:
-    """Reads the request and answers it."""
+    """Read the request and respond to it."""
     while (await receive()).get("more_body"):
         pass
     headers = [(b"content-type", b"application/json"), (b"x-actor-id", b"u1")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": _ANSWER})
+    await send({"type": "http.response.body", "body": _RESPONSE})
 
 
 async def collector(path: str) -> None:
-    """Takes whatever comes; a process of its own."""
+    """Accept whatever comes; runs in a process of its own."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError):
             while True:
-                await answer(reader, writer)
+                await respond(reader, writer)
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         fields = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:] if line)
         await reader.readexactly(int(fields.get(b"content-length", b"0")))
@@ -60,7 +60,7 @@ async def collector(path: str) -> None:
 
     async with await asyncio.start_unix_server(serve, path):
         print("ready", flush=True)
-        # Ends with whoever started it.
+        # Ends when the process that started it closes the pipe.
         await asyncio.to_thread(sys.stdin.read)
 
 
@@ -123,8 +123,8 @@ async def measure(turns: int = _ROUNDS, requests: int = _REQUESTS) -> str:
     rows = [[f"{p50:.0f}", f"{p99:.0f}"] for p50, p99 in added]
     medians = [f"**{statistics.median(each):.0f}**" for each in zip(*added, strict=True)]
     return (
-        f"Microseconds added to a POST of {len(_BODY)} bytes with an answer of {len(_ANSWER)}, called without a server:"
-        f" {turns} rounds of {requests:,} pairs, a collector that takes everything in a process of its own. In bold the"
+        f"Microseconds added to a POST of {len(_BODY)} bytes with a response of {len(_RESPONSE)}, called without a server:"
+        f" {turns} rounds of {requests:,} pairs, with a collector that accepts everything, in a process of its own. In bold the"
         f" medians of the rounds. {stats.dropped:,} pairs of {(turns + 1) * requests:,} were dropped.\n\n"
         + table(["p50", "p99"], [*rows, medians])
     )

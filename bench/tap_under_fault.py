@@ -1,8 +1,8 @@
 """What a user of a tapped service notices while the collector is dead, hung, slow or refusing.
 
-`python -m bench.tap_under_fault` serves the same application twice, with the tap and without, and asks both in turn, so that
-each pair of requests meets the same machine. Five runs for each fault; the difference of the 99th percentiles is the
-median of the five. `> bench/RESULTS-tap-under-fault.md` keeps what it prints.
+`python -m bench.tap_under_fault` serves the same application twice, with the tap and without, and sends requests to both in turn, so
+that both of a pair meet the same conditions. There are five runs for each fault, and the difference of the 99th
+percentiles is the median of the five. `> bench/RESULTS-tap-under-fault.md` keeps the output.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from auditap.child_process import free_port
-from auditap.http_server import HttpServer, bind_tcp_socket
-from gateway_tap.middleware import AuditTapMiddleware
+from auditap.runtime.http_server import HttpServer, bind_tcp_socket
+from auditap_tap import AuditTapMiddleware
+from tests.ports import free_port
 
 _RUNS = 5
 _WARM_UP_PAIRS = 200
@@ -42,12 +42,12 @@ _SLOW_S = 2.0
 _BODY = b'{"name": "Origin down", "enabled": true, "note": "' + b"x" * 900 + b'"}'
 _HEADERS = {"content-type": "application/json", "x-request-id": "8e9f1a2b3c4d5e6f"}
 
-Answer = Callable[[socket.socket], None]
+Respond = Callable[[socket.socket], None]
 
 
 @dataclass
 class Run:
-    """Milliseconds of each request, with the tap and without, and how many did not get their answer."""
+    """Milliseconds of each request, with the tap and without, and how many got no response."""
 
     tapped_ms: list[float] = field(default_factory=list)
     bare_ms: list[float] = field(default_factory=list)
@@ -104,46 +104,46 @@ def hung(_connection: socket.socket) -> None:
 
 def slow(connection: socket.socket) -> None:
     time.sleep(_SLOW_S)
-    _answer(connection, "200 OK", b'{"accepted": 0, "refused": []}')
+    _send_response(connection, "200 OK", b'{"accepted": 0, "refused": []}')
 
 
 def refusing(connection: socket.socket) -> None:
-    _answer(connection, "503 Service Unavailable", b'{"error": "away"}')
+    _send_response(connection, "503 Service Unavailable", b'{"error": "away"}')
 
 
-def well(connection: socket.socket) -> None:
-    _answer(connection, "200 OK", b'{"accepted": 0, "refused": []}')
+def healthy(connection: socket.socket) -> None:
+    _send_response(connection, "200 OK", b'{"accepted": 0, "refused": []}')
 
 
-def _answer(connection: socket.socket, status: str, body: bytes) -> None:
+def _send_response(connection: socket.socket, status: str, body: bytes) -> None:
     connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
 
 
 @contextlib.contextmanager
-def collector(answer: Answer | None) -> Iterator[str]:
-    """Yield the address of a collector that answers like this; None: nobody listens."""
+def collector(respond: Respond | None) -> Iterator[str]:
+    """Yield the address of a collector that responds like this; with None, nobody listens there."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "collector.sock"
-        if answer is None:
+        if respond is None:
             yield f"unix:{path}"
             return
         listening = socket.socket(socket.AF_UNIX)
         listening.bind(str(path))
         listening.listen()
-        threading.Thread(target=_take_connections, args=(listening, answer), daemon=True).start()
+        threading.Thread(target=_accept_connections, args=(listening, respond), daemon=True).start()
         yield f"unix:{path}"
         listening.close()
 
 
-def _take_connections(listening: socket.socket, answer: Answer) -> None:
+def _accept_connections(listening: socket.socket, respond: Respond) -> None:
     with contextlib.suppress(OSError):
         while True:
             connection, _ = listening.accept()
-            threading.Thread(target=_answer_requests, args=(connection, answer), daemon=True).start()
+            threading.Thread(target=_respond_to_requests, args=(connection, respond), daemon=True).start()
 
 
-def _answer_requests(connection: socket.socket, answer: Answer) -> None:
-    """Read whole requests (the tap gives their length) and answer each."""
+def _respond_to_requests(connection: socket.socket, respond: Respond) -> None:
+    """Read whole requests, whose length the tap sends, and respond to each."""
     with contextlib.suppress(OSError, ValueError), connection, connection.makefile("rb") as reader:
         while True:
             length = 0
@@ -154,11 +154,11 @@ def _answer_requests(connection: socket.socket, answer: Answer) -> None:
             if not line:
                 return
             reader.read(length)
-            answer(connection)
+            respond(connection)
 
 
 def measured(tapped_port: int, bare_port: int, pairs: int, seed: int) -> Run:
-    """Ask both, in an order that is drawn for each pair."""
+    """Send pairs of requests to both, in a random order within each pair."""
     drawn, run = random.Random(seed), Run()
     tapped, bare = (http.client.HTTPConnection("127.0.0.1", port) for port in (tapped_port, bare_port))
     both = [(tapped, run.tapped_ms), (bare, run.bare_ms)]
@@ -166,7 +166,7 @@ def measured(tapped_port: int, bare_port: int, pairs: int, seed: int) -> Run:
         drawn.shuffle(both)
         for connection, times_ms in both:
             began = time.perf_counter()
-            if not _asked(connection):
+            if not _is_successful(connection):
                 run.failed += 1
             times_ms.append((time.perf_counter() - began) * 1000)
     tapped.close()
@@ -174,7 +174,7 @@ def measured(tapped_port: int, bare_port: int, pairs: int, seed: int) -> Run:
     return run
 
 
-def _asked(connection: http.client.HTTPConnection) -> bool:
+def _is_successful(connection: http.client.HTTPConnection) -> bool:
     try:
         connection.request("POST", "/accounts/1f0c2b7d9e8a/policies", _BODY, _HEADERS)
         response = connection.getresponse()
@@ -197,26 +197,26 @@ def line(name: str, runs: Sequence[Run]) -> str:
 
 
 def main(pairs: int) -> int:
-    """Measure every fault, print the table and return the exit code: 1 where a request failed."""
+    """Measure every fault, print the table and return the exit code: 1 if a request failed."""
     print(
-        "# A tapped service while its collector is well, dead, hung, slow and refusing\n\n"
-        "`python -m bench.tap_under_fault` wrote this.\n\n"
-        f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, Python {platform.python_version()},"
-        f" {_RUNS} runs of {pairs} pairs each\n"
+        "# A tapped service while its collector is healthy, dead, hung, slow or refusing\n\n"
+        "This page is the output of `python -m bench.tap_under_fault`.\n\n"
+        f"Load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, Python {platform.python_version()},"
+        f" {_RUNS} runs of {pairs} pairs each.\n"
     )
     print(
-        "| collector | requests failed | p50, tap on - off, ms | p99 off, ms | p99, on - off, ms: median | each run |"
+        "| collector | requests failed | p50 added by the tap, ms | p99 without tap, ms | p99 added by the tap, ms: median | each run |"
     )
     print("| --- | ---: | ---: | ---: | ---: | --- |")
     failed = 0
-    for name, answer in (
-        ("well", well),
+    for name, respond in (
+        ("healthy", healthy),
         ("dead", None),
         ("hung", hung),
         ("slow", slow),
         ("refusing", refusing),
     ):
-        with collector(answer) as address, serving(address) as tapped, serving(None) as bare:
+        with collector(respond) as address, serving(address) as tapped, serving(None) as bare:
             measured(tapped, bare, _WARM_UP_PAIRS, 0)
             runs = [measured(tapped, bare, pairs, seed) for seed in range(_RUNS)]
         print(line(name, runs), flush=True)

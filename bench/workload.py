@@ -12,16 +12,16 @@ from typing import Any
 
 import msgspec
 
-from auditap.example_api.document import server_url
-from auditap.example_api.traffic import mixed_captures
+from auditap_example.document import server_url
+from auditap_example.traffic import mixed_captures
 from redactor.config import DocumentConfig, RedactionConfig
-from redactor.document import LoadedDocument
-from redactor.surface import Body, OperationSurface, Surface
+from redactor.openapi.document import OpenApiDocument
+from redactor.report.operation_fields import Body, DocumentFields, OperationFields
 from schemas.capture import Capture
 from schemas.identity import new_id
-from tests.unit.redactor.instances import JSON, Tokens, instance, pair_for
+from tests.unit.redactor.report.instances import JSON, Tokens, instance, pair_for
 
-EXAMPLE_DOCUMENT = Path("auditap/example_api/openapi.yaml")
+EXAMPLE_DOCUMENT = Path("examples/auditap_example/openapi.yaml")
 LIST_OPERATION = "notification-policies-list"
 _ACCOUNT = "1f0c2b7d9e8a4c3b8d6e5f4a3b2c1d0e"
 
@@ -37,7 +37,7 @@ def example_config() -> RedactionConfig:
 
 
 def example_lines(count: int, seed: int = 1) -> list[bytes]:
-    """1.4 KB a pair, the two bodies 670 characters together, 30 % GET, one in ten failed, one in fifty unrouted."""
+    """1.4 KB a pair, the two bodies 660 characters together, 30 % GET, one in ten failed, one in fifty unrouted."""
     return [msgspec.json.encode(each) for each in mixed_captures(count, seed, now_ms=now_ms())]
 
 
@@ -84,19 +84,19 @@ def _list_pair(rng: Random, policies: list[dict[str, Any]], body_bytes: int) -> 
     }
 
 
-def every_operation_lines(document: LoadedDocument, config: RedactionConfig) -> list[bytes]:
+def every_operation_lines(document: OpenApiDocument, config: RedactionConfig) -> list[bytes]:
     """One pair for each operation of a document; a body that it declares has a value at every position."""
-    surface = Surface(document, config)
+    document_fields = DocumentFields(document, config)
     lines = []
-    for operation in surface.operations:
-        found = surface.of(operation)
+    for operation in document_fields.operations:
+        found = document_fields.of(operation)
         if found is not None:
             pair = msgspec.structs.replace(_filled_pair(found), id=new_id(now_ms()))
             lines.append(msgspec.json.encode(pair))
     return lines
 
 
-def _filled_pair(found: OperationSurface) -> Capture:
+def _filled_pair(found: OperationFields) -> Capture:
     requests = found.request_bodies() if found.reads_requests else ()
     return pair_for(
         found,

@@ -1,4 +1,4 @@
-"""The read-through cache: each id is asked for once, whoever wants it and however often."""
+"""A read-through cache in front of a lookup: concurrent lookups of one key share a single request (single flight)."""
 
 from __future__ import annotations
 
@@ -11,241 +11,271 @@ from typing import NamedTuple
 import cachetools
 import structlog
 
-from enricher.bucket import TokenBucket
 from enricher.config import CacheConfig
-from enricher.keys import KeyCheck
-from enricher.ports import Absent, Found, Kind, LookUp, may_be_asked
+from enricher.key_syntax import KeyCheck
+from enricher.ports import Absent, Found, Kind, Lookup, is_valid_key
+from enricher.token_bucket import TokenBucket
 from schemas.errors import RetryableError
 from schemas.metric_defs import Metrics
 
 _log = structlog.get_logger(__name__)
 _ABSENT = Absent()
-_COMPLAINT_INTERVAL_S = 60.0
+_WARNING_INTERVAL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A look-up that came to nothing, for now. `message` names the part that is away, nothing else."""
+    """A lookup that failed. `message` names the service and the cause; it holds neither key nor response."""
 
     message: str
 
 
-Answer = Found | Absent | Failed
+LookupResult = Found | Absent | Failed
 
 
-class _Flight(NamedTuple):
-    """A look-up under way, and when it began (the cache's clock, seconds)."""
+class CacheLimits(NamedTuple):
+    """Limits of the cache that operators do not set."""
 
-    task: asyncio.Task[Answer]
-    began_s: float
+    failure_ttl_ms: int = 5_000
+    """How long a key whose lookup failed is not looked up again. The circuit breaker handles longer failures."""
+    in_flight_max: int = 4_096
+    """Lookups in flight for each kind, those that wait for a connection included. One more fails at once."""
+    lookup_ms_max: int = 10_000
+    """The time limit of one lookup, waiting for a connection included. It exceeds every service's own timeout."""
+    unseen_burst_s: float = 10
+    """Unknown ids may be looked up in a burst of so many seconds' worth of `unseen_per_s`."""
 
 
-class _Kept(NamedTuple):
-    """An answer: given without asking until `fresh_until_s`, given while it is asked for anew until `gone_s`."""
+class _InFlight(NamedTuple):
+    """A lookup in flight and its start by the cache's clock."""
 
-    answer: Answer
+    task: asyncio.Task[LookupResult]
+    started_s: float
+
+
+class _Entry(NamedTuple):
+    """A cached result. It is used as it is until `fresh_until_s`, and used while it is refreshed until `expires_s`."""
+
+    result: LookupResult
     fresh_until_s: float
-    gone_s: float
+    expires_s: float
 
 
-_Entries = cachetools.TLRUCache[str, _Kept, float]
+_Entries = cachetools.TLRUCache[str, _Entry, float]
 
 
-class _Shelf:
-    """What is kept of one kind: at most `entries_max` names, as many ids without one, and `in_flight_max` look-ups.
+class _KindCache:
+    """The entries and the lookups in flight of one kind."""
 
-    Two caches, so that a flood of ids that nobody knows pushes out no name.
-    """
-
-    def __init__(self, config: CacheConfig, clock: Callable[[], float]) -> None:
-        self.config = config
+    def __init__(self, config: CacheConfig, limits: CacheLimits, clock: Callable[[], float]) -> None:
+        self._config = config
+        self._limits = limits
         self._clock = clock
-        self.names: _Entries = cachetools.TLRUCache(config.entries_max, _gone_s, clock)
-        self.others: _Entries = cachetools.TLRUCache(config.entries_max, _gone_s, clock)
-        self.flights: dict[str, _Flight] = {}
-        self.unseen = TokenBucket(config.unseen_per_s, config.unseen_burst, clock)
-        self.complained_s = -_COMPLAINT_INTERVAL_S
+        # Names and other results are bounded separately, so that a flood of unknown ids evicts no name.
+        self._names: _Entries = cachetools.TLRUCache(config.entries_max, _expires_s, clock)
+        self._others: _Entries = cachetools.TLRUCache(config.entries_max, _expires_s, clock)
+        self.in_flight: dict[str, _InFlight] = {}
+        burst = max(int(config.unseen_per_s * limits.unseen_burst_s), 1)
+        self.unseen = TokenBucket(config.unseen_per_s, burst, clock)
+        self.warned_s = -_WARNING_INTERVAL_S
 
-    def entry(self, key: str) -> _Kept | None:
-        for entries in (self.names, self.others):
+    @property
+    def has_room(self) -> bool:
+        return len(self.in_flight) < self._limits.in_flight_max
+
+    def entry(self, key: str) -> _Entry | None:
+        for entries in (self._names, self._others):
             try:
                 return entries[key]
             except KeyError:
                 continue
         return None
 
-    def keep(self, key: str, answer: Answer) -> None:
-        """Keep an answer for its time. A failure takes no name away: it is given for as long as it may be stale."""
-        config, now_s = self.config, self._clock()
-        if isinstance(answer, Found):
-            fresh_until_s = now_s + config.ttl_ms / 1000
-            self.names[key] = _Kept(answer, fresh_until_s, fresh_until_s + config.stale_ms / 1000)
-            self.others.pop(key, None)
+    def store(self, key: str, result: LookupResult) -> None:
+        """Store a result for the time that its type has. A failure leaves a cached name in place until it is stale."""
+        now_s = self._clock()
+        if isinstance(result, Found):
+            fresh_until_s = now_s + self._config.ttl_ms / 1000
+            self._names[key] = _Entry(result, fresh_until_s, fresh_until_s + self._config.stale_ms / 1000)
+            # Or an older result could outlive the name.
+            self._others.pop(key, None)
             return
-        if isinstance(answer, Failed):
-            until_s = now_s + config.failure_ttl_ms / 1000
-            if kept := self.names.get(key):
-                self.names[key] = kept._replace(fresh_until_s=until_s)
+        if isinstance(result, Failed):
+            until_s = now_s + self._limits.failure_ttl_ms / 1000
+            # The name is used until it is stale, and is not looked up again before `failure_ttl_ms` has passed.
+            if name := self._names.get(key):
+                self._names[key] = name._replace(fresh_until_s=until_s)
                 return
         else:
-            until_s = now_s + config.negative_ttl_ms / 1000
-            self.names.pop(key, None)
-        self.others[key] = _Kept(answer, until_s, until_s)
+            until_s = now_s + self._config.negative_ttl_ms / 1000
+            # The service no longer knows the id, which overrides a name that is still cached.
+            self._names.pop(key, None)
+        self._others[key] = _Entry(result, until_s, until_s)
 
 
-def _gone_s(_key: str, kept: _Kept, _now_s: float) -> float:
-    return kept.gone_s
+def _expires_s(_key: str, entry: _Entry, _now_s: float) -> float:
+    return entry.expires_s
 
 
-class LookUpCache:
-    """`LookUp` through a cache, for the kinds configured.
+class LookupCache:
+    """`Lookup` through a cache, for the kinds in `configs`. Use it from one event loop, and stop it at the end.
 
-    Found, absent and failed answers are kept for their own times. What was found is given for `stale_ms` longer, while
-    one look-up behind it asks anew. Askers of one key share one look-up; it goes on when an asker is cancelled, and
-    ends by itself within `look_up_ms_max`. Ids for which nothing was found before are asked for at a bounded rate.
-    `key_checks`: which ids may be asked for at all. To be used by one event loop, and stopped at the end.
+    - Found, absent and failed results have their own times to live. An expired name is used for `stale_ms` more while one
+      lookup in the background refreshes it (stale-while-revalidate).
+    - Callers that look up one key share one lookup. It goes on when a caller is cancelled, and ends within
+      `limits.lookup_ms_max`.
+    - Lookups of ids without a cached result are rate limited by `unseen_per_s`.
+
+    `key_checks` decides for each kind which ids may be looked up; `clock` returns monotonic seconds.
     """
 
     def __init__(
         self,
-        source: LookUp,
+        source: Lookup,
         configs: Mapping[Kind, CacheConfig],
         metrics: Metrics,
+        *,
         clock: Callable[[], float] = time.monotonic,
         key_checks: Mapping[Kind, KeyCheck] | None = None,
+        limits: CacheLimits = CacheLimits(),  # noqa: B008  immutable
     ) -> None:
         self._key_checks = key_checks or {}
         self.kinds = frozenset(configs)
         self._source = source
         self._metrics = metrics
         self._clock = clock
-        self._shelves = {kind: _Shelf(config, clock) for kind, config in configs.items()}
+        self._limits = limits
+        self._caches = {kind: _KindCache(config, limits, clock) for kind, config in configs.items()}
         self._stopped = False
 
     async def look_up(self, kind: Kind, key: str) -> Found | Absent:
-        """See `LookUp`. `kind` is one of those configured."""
-        known, _ = self.known(kind, (key,))
-        answer = known[key] if known else await self.answer(kind, key)
-        if isinstance(answer, Failed):
-            raise RetryableError(answer.message)
-        return answer
+        """See `Lookup`. `kind` must be configured."""
+        cached, _ = self.cached(kind, (key,))
+        result = cached[key] if cached else await self.fetch(kind, key)
+        if isinstance(result, Failed):
+            raise RetryableError(result.message)
+        return result
 
-    def known(
-        self, kind: Kind, keys: Iterable[str], patience_s: float | None = None
-    ) -> tuple[dict[str, Answer], list[str]]:
-        """Return what is known of `keys` without asking, and the keys that have to be asked for.
+    def cached(
+        self, kind: Kind, keys: Iterable[str], wait_s: float | None = None
+    ) -> tuple[dict[str, LookupResult], list[str]]:
+        """Return the cached results for `keys`, and the keys that have to be fetched. Never waits.
 
-        A key whose look-up has been under way for `patience_s` or longer counts as failed: whoever waits no
-        longer than that need not begin to.
+        If a lookup has been in flight for `wait_s` or longer, its key counts as failed: a caller that would wait no longer
+        than that need not wait at all.
         """
-        shelf = self._shelves[kind]
-        known: dict[str, Answer] = {}
-        asking: list[str] = []
+        cache = self._caches[kind]
+        results: dict[str, LookupResult] = {}
+        missing: list[str] = []
         for key in keys:
-            if (kept := shelf.entry(key)) is not None:
-                known[key] = kept.answer
-                if kept.fresh_until_s <= self._clock():
-                    self._refresh(kind, shelf, key)
-            elif patience_s is not None and self._is_late(shelf, key, patience_s):
-                known[key] = Failed("the look-up is late")
+            if (entry := cache.entry(key)) is not None:
+                results[key] = entry.result
+                if entry.fresh_until_s <= self._clock():
+                    self._refresh(kind, cache, key)
+            elif wait_s is not None and self._is_slow(cache, key, wait_s):
+                results[key] = Failed("the lookup is slow")
             else:
-                asking.append(key)
-        self._count_hits(kind, known)
-        return known, asking
+                missing.append(key)
+        self._count_hits(kind, results)
+        return results, missing
 
-    def _is_late(self, shelf: _Shelf, key: str, patience_s: float) -> bool:
-        flight = shelf.flights.get(key)
-        return flight is not None and self._clock() - flight.began_s >= patience_s
+    def _is_slow(self, cache: _KindCache, key: str, wait_s: float) -> bool:
+        in_flight = cache.in_flight.get(key)
+        return in_flight is not None and self._clock() - in_flight.started_s >= wait_s
 
-    def _refresh(self, kind: Kind, shelf: _Shelf, key: str) -> None:
-        """Begin to ask anew for what is stale, if there is room and nobody does already."""
-        if not self._stopped and key not in shelf.flights and len(shelf.flights) < shelf.config.in_flight_max:
+    def _refresh(self, kind: Kind, cache: _KindCache, key: str) -> None:
+        """Start to refresh an expired name, unless that is in progress or too many lookups are in flight."""
+        if not self._stopped and key not in cache.in_flight and cache.has_room:
             self._count(kind, "refresh")
-            self._take_off(kind, shelf, key)
+            self._start(kind, cache, key)
 
-    def _count_hits(self, kind: Kind, known: Mapping[str, Answer]) -> None:
-        """Count what the cache answered; a remembered failure was counted when it happened."""
-        types = [type(answer) for answer in known.values()]
+    def _count_hits(self, kind: Kind, results: Mapping[str, LookupResult]) -> None:
+        # A cached failure was counted when it happened.
+        types = [type(result) for result in results.values()]
         for outcome, hits in (("hit", types.count(Found)), ("negative_hit", types.count(Absent))):
             if hits:
                 self._metrics.lookups.labels(kind.value, outcome).inc(hits)
 
-    async def answer(self, kind: Kind, key: str) -> Answer:
-        """Return the answer of the one look-up of `key` that is under way, begun by this call if there is none.
+    async def fetch(self, kind: Kind, key: str) -> LookupResult:
+        """Return the result of the lookup of `key` in flight, after starting one if there is none.
 
-        Raises nothing; a cancelled caller leaves the look-up to the others, and to the cache.
+        Raises nothing. If the caller is cancelled, the lookup goes on for other callers and the cache.
         """
-        shelf = self._shelves[kind]
-        flight = shelf.flights.get(key) or self._begin(kind, shelf, key)
-        if not isinstance(flight, _Flight):
-            return flight
-        await asyncio.wait((flight.task,))
-        return Failed("the look-up was stopped") if flight.task.cancelled() else flight.task.result()
+        cache = self._caches[kind]
+        lookup = cache.in_flight.get(key) or self._start_if_allowed(kind, cache, key)
+        if not isinstance(lookup, _InFlight):
+            return lookup
+        # Not `await lookup.task`: a caller that is cancelled would cancel the lookup for everybody.
+        await asyncio.wait((lookup.task,))
+        return Failed("the lookup was stopped") if lookup.task.cancelled() else lookup.task.result()
 
-    def _begin(self, kind: Kind, shelf: _Shelf, key: str) -> _Flight | Answer:
-        """Return the look-up just begun, or the answer where there is no need or no room for one."""
-        if not self._key_checks.get(kind, may_be_asked)(key):
+    def _start_if_allowed(self, kind: Kind, cache: _KindCache, key: str) -> _InFlight | LookupResult:
+        """Start a lookup, or return the result if none is needed or allowed."""
+        if not self._key_checks.get(kind, is_valid_key)(key):
+            # Not cached: an id that can never be looked up must not evict one that can.
             return self._counted(kind, _ABSENT)
-        # Another asker's look-up may have ended since the caller found nothing known.
-        kept = shelf.entry(key)
-        if kept is not None:
-            return kept.answer
+        # Another caller's lookup may have ended since this caller found no entry.
+        entry = cache.entry(key)
+        if entry is not None:
+            return entry.result
         if self._stopped:
-            return Failed("the look-up was stopped")
-        if len(shelf.flights) >= shelf.config.in_flight_max:
-            return self._counted(kind, Failed(f"too many {kind} look-ups are under way"))
-        if not shelf.unseen.take():
+            return Failed("the lookup was stopped")
+        if not cache.has_room:
+            return self._counted(kind, Failed(f"too many {kind} lookups are in flight"))
+        # Not cached: the id is looked up as soon as the rate allows it.
+        if not cache.unseen.take():
             self._count(kind, "limited")
             return Failed(f"too many unknown {kind} ids")
-        return self._take_off(kind, shelf, key)
+        return self._start(kind, cache, key)
 
-    def _take_off(self, kind: Kind, shelf: _Shelf, key: str) -> _Flight:
-        flight = _Flight(asyncio.create_task(self._fly(kind, key)), self._clock())
-        shelf.flights[key] = flight
-        return flight
+    def _start(self, kind: Kind, cache: _KindCache, key: str) -> _InFlight:
+        in_flight = _InFlight(asyncio.create_task(self._run(kind, cache, key)), self._clock())
+        cache.in_flight[key] = in_flight
+        return in_flight
 
-    async def _fly(self, kind: Kind, key: str) -> Answer:
-        shelf = self._shelves[kind]
+    async def _run(self, kind: Kind, cache: _KindCache, key: str) -> LookupResult:
         try:
-            answer = await self._asked(kind, key, shelf.config.look_up_ms_max / 1000)
-            shelf.keep(key, answer)
+            result = await self._look_up_source(kind, key)
+            cache.store(key, result)
         finally:
-            del shelf.flights[key]
-        if isinstance(answer, Failed):
-            self._complain(kind, shelf, answer)
-        self._counted(kind, answer)
-        kept = shelf.entry(key)
-        return answer if kept is None else kept.answer
+            # After the result is stored, so that there is no moment at which a caller finds neither.
+            del cache.in_flight[key]
+        if isinstance(result, Failed):
+            self._warn(kind, cache, result)
+        self._counted(kind, result)
+        entry = cache.entry(key)
+        return result if entry is None else entry.result
 
-    async def _asked(self, kind: Kind, key: str, limit_s: float) -> Answer:
+    async def _look_up_source(self, kind: Kind, key: str) -> LookupResult:
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(self._limits.lookup_ms_max / 1000):
                 return await self._source.look_up(kind, key)
         except TimeoutError:
-            return Failed(f"the {kind} look-up took too long")
+            return Failed(f"the {kind} lookup took too long")
         except RetryableError as error:
             return Failed(str(error))
-        except Exception as error:  # noqa: BLE001 - a fault in a look-up must not hold records back
-            return Failed(f"the {kind} look-up has a fault: {type(error).__name__}")
+        except Exception as error:  # noqa: BLE001 - a bug in a lookup must not stop ingest
+            return Failed(f"the {kind} lookup has a fault: {type(error).__name__}")
 
-    def _counted(self, kind: Kind, answer: Answer) -> Answer:
-        self._count(kind, type(answer).__name__.lower())
-        return answer
+    def _counted(self, kind: Kind, result: LookupResult) -> LookupResult:
+        self._count(kind, type(result).__name__.lower())
+        return result
 
     def _count(self, kind: Kind, outcome: str) -> None:
         self._metrics.lookups.labels(kind.value, outcome).inc()
 
-    def _complain(self, kind: Kind, shelf: _Shelf, failed: Failed) -> None:
-        """Log a failure, at most once a minute per kind: while a service is away there are thousands."""
+    def _warn(self, kind: Kind, cache: _KindCache, failed: Failed) -> None:
+        # At most once a minute for each kind: while a service is down, thousands of lookups fail.
         now_s = self._clock()
-        if now_s - shelf.complained_s >= _COMPLAINT_INTERVAL_S:
-            shelf.complained_s = now_s
-            _log.warning("look-up failed", kind=kind.value, cause=failed.message)
+        if now_s - cache.warned_s >= _WARNING_INTERVAL_S:
+            cache.warned_s = now_s
+            _log.warning("lookup failed", kind=kind.value, cause=failed.message)
 
     async def stop(self) -> None:
-        """Give up the look-ups that are under way; their askers get a failure, as does who asks from now on."""
+        """Cancel the lookups in flight. Their callers, and later ones, get `Failed`."""
+        # First, so that no caller that wakes up starts another.
         self._stopped = True
-        tasks = [flight.task for shelf in self._shelves.values() for flight in shelf.flights.values()]
+        tasks = [each.task for cache in self._caches.values() for each in cache.in_flight.values()]
         for task in tasks:
             task.cancel()
         if tasks:

@@ -1,15 +1,16 @@
-"""The enricher's ports: the service it asks, with one contract suite for every side of it, and what it completes."""
+"""The enricher's ports: the lookup service, and the records to enrich. Every `Lookup` passes one contract suite."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from typing import Any, Protocol
-from uuid import UUID
 
 import msgspec
 
+from schemas.record import PartialRecord, Record
+
 KEY_CHARS_MAX = 256
-"""A longer key is never asked for; it bounds what one entry of a cache may weigh."""
+"""A longer key is never looked up. This bounds the memory of a cache entry."""
 
 
 class Kind(StrEnum):
@@ -33,9 +34,9 @@ class _Unprintable(msgspec.Struct, frozen=True):
 
 
 class Found(_Unprintable, frozen=True):
-    """What a service knows of an id it knows; a field is None where it has none, or where the kind has not that field.
+    """The fields of an id that the service knows. A field is None if the service has no value or the kind has no such field.
 
-    Account and token give `name`; a zone `name`, `account_id` and perhaps `account_name`; a user `email`.
+    Accounts and tokens have `name`; zones have `name`, `account_id` and optionally `account_name`; users have `email`.
     """
 
     name: str | None = None
@@ -45,7 +46,7 @@ class Found(_Unprintable, frozen=True):
 
 
 class Absent(_Unprintable, frozen=True):
-    """The service answered that it does not know the id, or the id is none that it could know."""
+    """The service does not know the id, or the text cannot be an id of this kind."""
 
 
 FIELDS: dict[Kind, tuple[str, ...]] = {
@@ -54,27 +55,27 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.USER: ("email",),
     Kind.TOKEN: ("name",),
 }
-"""The fields of `Found` that each kind can give."""
+"""The fields of `Found` that each kind can have."""
 
-FIELDS_THAT_MAY_BE_LEFT_OUT = frozenset({"account_name", "email"})
-"""An answer may leave these out; any other that is asked for is there, if only as null."""
+OPTIONAL_FIELDS = frozenset({"account_name", "email"})
+"""Fields that a response may leave out. Any other configured field must be present, though it may be null."""
 
 
-class LookUp(Protocol):
-    """A service that knows names."""
+class Lookup(Protocol):
+    """Looks up the names for ids."""
 
     async def look_up(self, kind: Kind, key: str) -> Found | Absent:
-        """Return what the service knows of `key`, within a bounded time.
+        """Return the fields for `key`, within a bounded time.
 
-        `key` comes from traffic and may be anything: one that is no id of this kind is `Absent` and never sent.
-        Raises RetryableError, whose message holds neither key nor answer, where the service is down or slow or
-        its answer cannot be trusted (too large, not JSON, of another shape). May be called concurrently;
-        cancelling a call leaves nothing behind.
+        `key` comes from traffic and may be any text: what cannot be an id of this kind is `Absent` and is never sent.
+        Raises RetryableError if the service is down or slow, or if its response is invalid (too large, not JSON, of another
+        shape). The message holds neither the key nor a part of the response. May be called concurrently. A cancelled call
+        leaves nothing behind.
         """
 
 
-def may_be_asked(key: str) -> bool:
-    """Tell whether `key` is short enough, and text enough (no lone surrogate), to be held and asked for at all."""
+def is_valid_key(key: str) -> bool:
+    """Return whether a key is short enough to cache and free of lone surrogates, which cannot be encoded."""
     if not 0 < len(key) <= KEY_CHARS_MAX:
         return False
     try:
@@ -84,45 +85,6 @@ def may_be_asked(key: str) -> bool:
     return True
 
 
-class Incomplete(Protocol):
-    """The ids of a record and what is there already: a `Record`, or a row of those left partial."""
-
-    @property
-    def id(self) -> UUID:
-        """The record's id."""
-
-    @property
-    def account_id(self) -> str | None:
-        """Whose resource was acted on; None where that is the zone's account."""
-
-    @property
-    def account_name(self) -> str | None:
-        """None or empty: to be found, as for every field below that is no id."""
-
-    @property
-    def zone_id(self) -> str | None:
-        """The zone acted in."""
-
-    @property
-    def zone_name(self) -> str | None:
-        """Its name."""
-
-    @property
-    def actor_id(self) -> str | None:
-        """Who acted."""
-
-    @property
-    def actor_type(self) -> str | None:
-        """What kind of actor; only a `user` has an e-mail address."""
-
-    @property
-    def actor_email(self) -> str | None:
-        """The user's e-mail address."""
-
-    @property
-    def actor_token_id(self) -> str | None:
-        """The token that was presented."""
-
-    @property
-    def actor_token_name(self) -> str | None:
-        """Its name."""
+Enrichable = Record | PartialRecord
+"""What can be enriched: a record at ingest, or a partial one that the backfill reads. A name that is not known is None or
+empty."""

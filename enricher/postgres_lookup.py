@@ -1,4 +1,4 @@
-"""Look-ups by a query: the enricher's only module on asyncpg."""
+"""Lookups by an SQL query: the enricher's only module that uses asyncpg."""
 
 from __future__ import annotations
 
@@ -8,49 +8,66 @@ from itertools import islice
 
 import asyncpg
 
-from enricher.answer import compile_fields
-from enricher.breaker import Breaker
-from enricher.config import QueryConfig
-from enricher.keys import compile_keys
+from enricher.circuit_breaker import CircuitBreaker
+from enricher.config import PostgresLookupConfig
+from enricher.key_syntax import KEY_CHARS_MAX, compile_key_check
 from enricher.ports import Absent, Found, Kind
+from enricher.response import VALUE_CHARS_MAX, compile_fields_reader
 from schemas.errors import RetryableError
 
+# Large enough that one query serves most batches of records.
+KEYS_MAX = 500
 _ABSENT = Absent()
-_Answer = Found | Absent | RetryableError
-_NO_ANSWER = (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_Result = Found | Absent | RetryableError
+_CONNECTION_ERRORS = (
+    OSError,
+    ValueError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
 
-class PostgresLookUp:
-    """`LookUp` by a query of each kind, in sessions that may only read. Keys that are asked for at the same time go
-    together. To be used by one event loop, and stopped at the end.
+class PostgresLookup:
+    """`Lookup` by an SQL query for each kind, in read-only sessions. Use it from one event loop, and stop it at the end.
+
+    Keys that are looked up at the same time share a query of at most `keys_max` keys. `new_breaker` returns a circuit breaker
+    for a query, given its name for error messages and its kind.
     """
 
     def __init__(
         self,
-        configs: Iterable[QueryConfig],
-        breakers: Callable[[str, QueryConfig], Breaker] = lambda who, config: Breaker(who, config.breaker),
+        configs: Iterable[PostgresLookupConfig],
+        new_breaker: Callable[[str, Kind], CircuitBreaker] = lambda query, _kind: CircuitBreaker(query),
+        keys_max: int = KEYS_MAX,
     ) -> None:
-        self._directories = {config.kind: _Directory(config, breakers) for config in configs}
+        self._queries = {config.kind: _BatchedQuery(config, new_breaker, keys_max) for config in configs}
 
     async def look_up(self, kind: Kind, key: str) -> Found | Absent:
-        """See `LookUp`. `kind` is one of those configured."""
-        return await self._directories[kind].look_up(key)
+        """See `Lookup`. `kind` must be configured."""
+        return await self._queries[kind].look_up(key)
 
     async def stop(self) -> None:
-        """Give up what is under way and close the connections."""
-        for directory in self._directories.values():
-            await directory.stop()
+        """Cancel queries in flight and close the connections."""
+        for query in self._queries.values():
+            await query.stop()
 
 
-class _Directory:
-    """One kind's query."""
+class _BatchedQuery:
+    """The query of one kind. Up to `connections_max` workers each take the keys that wait and run one query for them."""
 
-    def __init__(self, config: QueryConfig, breakers: Callable[[str, QueryConfig], Breaker]) -> None:
+    def __init__(
+        self,
+        config: PostgresLookupConfig,
+        new_breaker: Callable[[str, Kind], CircuitBreaker],
+        keys_max: int,
+    ) -> None:
         self._config = config
-        self._who = f"the {config.kind} query"
-        self._is_key = compile_keys(self._who, config.key_syntax, config.key_chars_max)
-        self._breaker = breakers(self._who, config)
-        self._read_fields = compile_fields(self._who, tuple(config.columns), config.value_chars_max)
+        self._keys_max = keys_max
+        self._name = f"the {config.kind} query"
+        self._may_be_sent = compile_key_check(self._name, config.key_syntax)
+        self._breaker = new_breaker(self._name, config.kind)
+        self._read_fields = compile_fields_reader(self._name, tuple(config.columns))
         self._statement = _bounded(config)
         self._waiting: dict[str, list[asyncio.Future[Found | Absent]]] = {}
         self._workers: set[asyncio.Task[None]] = set()
@@ -58,16 +75,17 @@ class _Directory:
         self._pool: asyncpg.Pool | None = None
 
     async def look_up(self, key: str) -> Found | Absent:
-        if not self._is_key(key):
+        if not self._may_be_sent(key):
             return _ABSENT
+        # Before queueing, so that lookups in a database that is down fail at once.
         self._breaker.check()
-        answer: asyncio.Future[Found | Absent] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(key, []).append(answer)
+        result: asyncio.Future[Found | Absent] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, []).append(result)
         self._start_worker()
-        return await answer
+        return await result
 
     def _start_worker(self) -> None:
-        """Start one where there is room, unless one is about to take whoever waits."""
+        """Start a worker if there is a connection for it and no other worker is about to take the keys."""
         if not self._is_gathering and len(self._workers) < self._config.connections_max:
             self._is_gathering = True
             worker = asyncio.create_task(self._work())
@@ -75,35 +93,38 @@ class _Directory:
             worker.add_done_callback(self._workers.discard)
 
     async def _work(self) -> None:
-        """Ask until nobody waits."""
-        # Whoever asks in the same turn of the loop goes along.
+        """Run queries until no key waits."""
+        # Keys that are looked up in the same turn of the event loop join the query.
         await asyncio.sleep(0)
         self._is_gathering = False
         while self._waiting:
-            keys = list(islice(self._waiting, self._config.keys_max))
-            asking = {key: self._waiting.pop(key) for key in keys}
+            keys = list(islice(self._waiting, self._keys_max))
+            futures = {key: self._waiting.pop(key) for key in keys}
+            # More keys wait than one query takes: another connection may take the rest.
             if self._waiting:
                 self._start_worker()
             try:
-                answers: Mapping[str, _Answer] = await self._breaker.call(lambda keys=keys: self._ask(keys))  # type: ignore[misc]
+                results: Mapping[str, _Result] = await self._breaker.call(lambda keys=keys: self._query(keys))  # type: ignore[misc]
             except RetryableError as error:
-                answers = dict.fromkeys(keys, error)
+                results = dict.fromkeys(keys, error)
             except asyncio.CancelledError:
-                _give(asking, dict.fromkeys(keys, RetryableError(f"{self._who} was stopped")))
+                # Their callers hold futures and no task, so nothing else would end their waiting.
+                _set_results(futures, dict.fromkeys(keys, RetryableError(f"{self._name} was stopped")))
                 raise
-            _give(asking, answers)
+            _set_results(futures, results)
 
-    async def _ask(self, keys: Sequence[str]) -> Mapping[str, _Answer]:
-        """Return what the query found of each key. Raises RetryableError where its rows cannot be believed."""
-        found: dict[str, _Answer] = {}
+    async def _query(self, keys: Sequence[str]) -> Mapping[str, _Result]:
+        """Return the result for each key. Raises RetryableError if the rows are not about these keys, each once."""
+        found: dict[str, _Result] = {}
         for row in await self._rows(keys):
             key, *values = row
+            # A query that ignores `$1`, or joins too much, would give one id another's name.
             if key is None or key not in keys or key in found:
-                raise RetryableError(f"{self._who} answered about what was not asked")
-            found[key] = self._believed(values)
+                raise RetryableError(f"{self._name} responded about another id")
+            found[key] = self._read(values)
         return {key: found.get(key, _ABSENT) for key in keys}
 
-    def _believed(self, values: Sequence[str | None]) -> _Answer:
+    def _read(self, values: Sequence[str | None]) -> _Result:
         try:
             return self._read_fields(dict(zip(self._config.columns, values, strict=True)))
         except RetryableError as error:
@@ -114,22 +135,24 @@ class _Directory:
         try:
             async with (
                 asyncio.timeout(timeout_s),
-                (await self._opened()).acquire() as connection,
+                (await self._connected_pool()).acquire() as connection,
                 connection.transaction(readonly=True),
             ):
+                # One row more than there are keys, which is enough to see that the query is wrong.
                 rows = await connection.fetch(self._statement, keys, len(keys) + 1)
                 return [tuple(row.values()) for row in rows]
         except TimeoutError:
-            trouble = "did not answer in time"
+            cause = "did not respond in time"
         except asyncpg.QueryCanceledError:
-            trouble = "took too long"
+            cause = "took too long"
         except (asyncpg.SyntaxOrAccessError, asyncpg.ReadOnlySQLTransactionError):
-            trouble = "is refused by its database"
-        except _NO_ANSWER:
-            trouble = "cannot be asked"
-        raise RetryableError(f"{self._who} {trouble}")
+            cause = "is refused by its database"
+        except _CONNECTION_ERRORS:
+            cause = "failed"
+        # Raised out here, because asyncpg's errors may quote keys and rows.
+        raise RetryableError(f"{self._name} {cause}")
 
-    async def _opened(self) -> asyncpg.Pool:
+    async def _connected_pool(self) -> asyncpg.Pool:
         if self._pool is None:
             timeout_ms = str(self._config.timeout_ms)
             self._pool = asyncpg.create_pool(
@@ -139,7 +162,9 @@ class _Directory:
                 timeout=self._config.timeout_ms / 1000,
                 server_settings={
                     "application_name": "auditap-enrich",
+                    # Besides the transaction's own READ ONLY: the query is the operator's, and so are its mistakes.
                     "default_transaction_read_only": "on",
+                    # The client's timeout alone would leave the query running on the server.
                     "statement_timeout": timeout_ms,
                     "idle_in_transaction_session_timeout": timeout_ms,
                 },
@@ -152,37 +177,40 @@ class _Directory:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-        gone = RetryableError(f"{self._who} was stopped")
-        _give(self._waiting, dict.fromkeys(self._waiting, gone))
+        stopped = RetryableError(f"{self._name} was stopped")
+        _set_results(self._waiting, dict.fromkeys(self._waiting, stopped))
         self._waiting.clear()
         if self._pool is not None:
+            # Not `close`, which would wait for queries under way.
             self._pool.terminate()
             self._pool = None
 
 
-def _bounded(config: QueryConfig) -> str:
-    """Return the query inside of a SELECT that bounds its rows and their texts, and that nothing but a SELECT fits in."""
-    key = f"left({_quoted(config.key_column)}::text, {config.key_chars_max + 1})"
-    values = [
-        f"left({_quoted(column)}::text, {config.value_chars_max + 1})" for column in config.columns.values()
-    ]
+def _bounded(config: PostgresLookupConfig) -> str:
+    """Return the configured query as a subquery. The outer SELECT bounds the rows and the length of each value, and makes
+    anything but a SELECT a syntax error.
+    """
+    key = f"left({_quoted(config.key_column)}::text, {KEY_CHARS_MAX + 1})"
+    # One character more than is allowed shows that a value is too long, without sending all of it.
+    values = [f"left({_quoted(column)}::text, {VALUE_CHARS_MAX + 1})" for column in config.columns.values()]
     names = ", ".join(f"{text} AS c{number}" for number, text in enumerate([key, *values]))
-    return f"SELECT {names} FROM (\n{config.query}\n) AS found LIMIT $2::bigint"  # noqa: S608  an operator's own SQL
+    return f"SELECT {names} FROM (\n{config.query}\n) AS found LIMIT $2::bigint"  # noqa: S608  the operator's own SQL
 
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _give(
-    asking: Mapping[str, Iterable[asyncio.Future[Found | Absent]]], answers: Mapping[str, _Answer]
+def _set_results(
+    futures: Mapping[str, Iterable[asyncio.Future[Found | Absent]]], results: Mapping[str, _Result]
 ) -> None:
-    for key, futures in asking.items():
-        answer = answers[key]
-        for future in futures:
+    for key, waiting in futures.items():
+        result = results[key]
+        for future in waiting:
             if future.done():
-                continue  # whoever asked was cancelled
-            if isinstance(answer, RetryableError):
-                future.set_exception(RetryableError(str(answer)))
+                continue  # the caller was cancelled
+            if isinstance(result, RetryableError):
+                # One error for each future: raised several times, one object would collect the tracebacks of all.
+                future.set_exception(RetryableError(str(result)))
             else:
-                future.set_result(answer)
+                future.set_result(result)

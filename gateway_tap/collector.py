@@ -1,19 +1,15 @@
-"""The collector's endpoints, `POST /v1/captures` and `/v1/heartbeats`, for taps on the same host and, with a token,
-beyond it.
+"""The collector's endpoints, `POST /v1/captures` and `POST /v1/heartbeats`: over a Unix socket for taps on the same host,
+and over TCP with a bearer token.
 
-No answer, log line or metric holds anything of a capture.
+No response, log line or metric holds anything of a capture.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import structlog
 from starlette.applications import Starlette
@@ -21,71 +17,39 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from gateway_tap.body import Refusal, RejectedBody, Rejection, inflate
 from gateway_tap.heartbeats import read_heartbeats
-from gateway_tap.identify import identify
-from gateway_tap.intake import Batch, IntakeLimits, Refusal, Unusable, UnusableBatch, inflate, read_batch
+from gateway_tap.in_flight import InFlight, RequestBytes, TooMuchInFlight
+from gateway_tap.intake import CaptureBatch, read_batch
+from gateway_tap.limits import CAPTURES_MAX, READ_MS_MAX, IntakeLimits
 from gateway_tap.ports import CaptureSink, IdentifiedCapture
+from gateway_tap.tokens import TapToken, TapTokens
 from schemas.capture import TapPosition
+from schemas.capture_id import capture_id, is_repeatable
+from schemas.contracts import validator
 from schemas.errors import NotDurable, RefusalReason, RefusedCapture
-from schemas.explain import validator
 from schemas.heartbeat import Heartbeat
 from schemas.metric_defs import Metrics
 
 DROPPED_HEADER: Final = "auditap-dropped"
-_ANY_TAP: Final = "*"
 _RETRY_AFTER_S: Final = 1
-_DROPPED_DIGITS_MAX: Final = 12
-_STATUS: Final = {
-    Unusable.GZIP: 400,
-    Unusable.ARRAY: 400,
-    Unusable.MEDIA_TYPE: 415,
-    Unusable.CONTENT_ENCODING: 415,
-    Unusable.BATCH_BYTES: 413,
-    Unusable.INFLATED_BYTES: 413,
-    Unusable.CAPTURES: 413,
+_DROPPED_DIGITS_MAX: Final = 12  # one wrong header must not spoil the metric for good
+_UNREPEATABLE: Final = "sent again, they become second records: give each an id, or captured_at with tap.seq or one x-request-id header"
+_REJECTION_STATUS: Final = {
+    Rejection.GZIP: 400,
+    Rejection.ARRAY: 400,
+    Rejection.MEDIA_TYPE: 415,
+    Rejection.CONTENT_ENCODING: 415,
+    Rejection.BATCH_BYTES: 413,
+    Rejection.INFLATED_BYTES: 413,
+    Rejection.CAPTURES: 413,
 }
 
 _log = structlog.get_logger(__name__)
 
 
-class TapToken(NamedTuple):
-    """A token, known by its SHA-256 alone, and the tap ids it may speak for: names, `fnmatch` patterns or `*`.
-
-    A capture that names no tap needs `*`.
-    """
-
-    sha256: bytes
-    tap_patterns: tuple[str, ...]
-
-    def may_speak_for(self, tap_id: str | None) -> bool:
-        """Tell whether what names this tap, or none, may come in under this token."""
-        if tap_id is None:
-            return _ANY_TAP in self.tap_patterns
-        return any(fnmatchcase(tap_id, pattern) for pattern in self.tap_patterns)
-
-
-class TapTokens:
-    """The tokens that taps may present over TCP."""
-
-    def __init__(self, tokens: Sequence[TapToken]) -> None:
-        self._tokens = tuple(tokens)
-
-    def find(self, authorization: str) -> TapToken | None:
-        """Return the token that an `Authorization` header presents, if it is one of these."""
-        scheme, _, presented = authorization.partition(" ")
-        if scheme.lower() != "bearer":
-            return None
-        digest = hashlib.sha256(presented.strip().encode("utf-8", "surrogateescape")).digest()
-        found = None
-        # Every token is compared, so that the time tells nothing about which of them was near.
-        for token in self._tokens:
-            if hmac.compare_digest(token.sha256, digest):
-                found = token
-        return found
-
-
-class _Answer(Exception):
-    """Ends the handling of a request with this status and sentence."""
+class _ErrorResponse(Exception):
+    """Ends the handling of a request with this status, and a sentence for the sender."""
 
     def __init__(self, status: int, sentence: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(sentence)
@@ -94,48 +58,8 @@ class _Answer(Exception):
         self.headers = headers
 
 
-def _unavailable(sentence: str, retry_after_s: int = _RETRY_AFTER_S) -> _Answer:
-    return _Answer(503, sentence, {"Retry-After": str(max(1, retry_after_s))})
-
-
-class _InFlight:
-    """How many requests, and how many bytes of their bodies, are in memory."""
-
-    def __init__(self, limits: IntakeLimits) -> None:
-        self._limits = limits
-        self._requests = 0
-        self._bytes = 0
-
-    @contextmanager
-    def request(self) -> Iterator[_Held]:
-        """Hold one request's place; raises _Answer (503) where there is none."""
-        if self._requests >= self._limits.requests_max:
-            raise _unavailable("too many requests at once")
-        self._requests += 1
-        held = _Held(self)
-        try:
-            yield held
-        finally:
-            self._requests -= 1
-            self._bytes -= held.size_bytes
-
-    def take(self, size_bytes: int) -> None:
-        if self._bytes + size_bytes > self._limits.in_flight_bytes_max:
-            raise _unavailable("too many bytes at once")
-        self._bytes += size_bytes
-
-
-class _Held:
-    """The bytes that one request holds."""
-
-    def __init__(self, in_flight: _InFlight) -> None:
-        self._in_flight = in_flight
-        self.size_bytes = 0
-
-    def add(self, size_bytes: int) -> None:
-        """Hold more; raises _Answer (503) where that is too much."""
-        self._in_flight.take(size_bytes)
-        self.size_bytes += size_bytes
+def _unavailable(sentence: str, retry_after_s: int = _RETRY_AFTER_S) -> _ErrorResponse:
+    return _ErrorResponse(503, sentence, {"Retry-After": str(max(1, retry_after_s))})
 
 
 @dataclass(frozen=True)
@@ -143,135 +67,157 @@ class _Collector:
     sink: CaptureSink
     identity_key: bytes
     limits: IntakeLimits
+    captures_max: int
+    read_ms_max: int
     tokens: TapTokens | None
     metrics: Metrics
     clock_ms: Callable[[], int]
-    in_flight: _InFlight
+    in_flight: InFlight
 
     async def post_captures(self, request: Request) -> JSONResponse:
-        return await self._guarded(request, self._captures)
+        return await self._handle(request, self._captures)
 
     async def post_heartbeats(self, request: Request) -> JSONResponse:
-        return await self._guarded(request, self._heartbeats)
+        return await self._handle(request, self._heartbeats)
 
-    async def _guarded(
-        self, request: Request, answer: Callable[[Request], Awaitable[JSONResponse]]
+    async def _handle(
+        self, request: Request, handler: Callable[[Request], Awaitable[JSONResponse]]
     ) -> JSONResponse:
+        """Return the handler's response, or the one that its error stands for."""
         try:
-            return await answer(request)
-        except _Answer as early:
-            return _refusal(request, early)
-        except UnusableBatch as unusable:
-            return _refusal(request, _Answer(_STATUS[unusable.reason], unusable.reason.value))
+            return await handler(request)
+        except _ErrorResponse as raised:
+            error = raised
+        except RejectedBody as rejected:
+            error = _ErrorResponse(_REJECTION_STATUS[rejected.reason], rejected.reason.value)
+        except TooMuchInFlight as busy:
+            error = _unavailable(str(busy))
         except ClientDisconnect:
-            return _refusal(request, _Answer(400, "the body did not arrive"))
+            error = _ErrorResponse(400, "the body did not arrive")
         except Exception as failure:  # noqa: BLE001  # its text and traceback may hold the pair: the type must do
             _log.error("collector_failed", error=type(failure).__name__)
-        return _refusal(request, _unavailable("the collector failed"))
+            error = _unavailable("the collector failed")
+        return _error_response(request, error)
 
     async def _captures(self, request: Request) -> JSONResponse:
+        # Before the body is read: whoever has no token takes no memory.
         token = self._authorize(request)
         with self.in_flight.request() as held:
             body = await self._read(request, held)
-            batch = read_batch(body, request.headers.get("content-type", ""), self.limits)
+            content_type = request.headers.get("content-type", "")
+            batch = read_batch(body, content_type, self.limits, captures_max=self.captures_max)
             received_ms = self.clock_ms()
-            taken, refusals = self._identify(batch, token, received_ms)
-            await self._hand_over(taken, received_ms, batch.refused_positions)
+            accepted, refusals = self._identify(batch, token, received_ms)
+            refused = {each.index for each in refusals}
+            unrepeatable = [
+                index
+                for index, capture in batch.captures
+                if not is_repeatable(capture) and index not in refused
+            ]
+            # Within the bound on memory: the captures are held until the log has them, and must not make room for
+            # others before.
+            await self._make_durable(accepted, received_ms, batch.refused_positions)
         for refusal in refusals:
             self.metrics.captures_refused.labels(refusal.reason.value).inc()
-        # Only an answer acknowledges the count: until then the tap reports it again.
+        # Only now: the tap reports the number again unless the response is a success.
         self.metrics.captures_dropped_by_taps.inc(_dropped(request))
-        unknown = batch.with_unknown_fields
-        self.metrics.captures_with_unknown_fields.inc(len(unknown))
-        return _outcome(len(taken), refusals, unknown)
+        self.metrics.captures_with_unknown_fields.inc(len(batch.with_unknown_fields))
+        return _success(len(accepted), refusals, batch.with_unknown_fields, unrepeatable)
 
     async def _heartbeats(self, request: Request) -> JSONResponse:
         token = self._authorize(request)
         with self.in_flight.request() as held:
             body = await self._read(request, held)
-            batch = read_heartbeats(body, request.headers.get("content-type", ""), self.limits)
-            taken: list[Heartbeat] = []
+            batch = read_heartbeats(body, request.headers.get("content-type", ""))
+            accepted: list[Heartbeat] = []
             for index, heartbeat in batch.heartbeats:
-                if token is None or token.may_speak_for(heartbeat.tap.id):
-                    taken.append(heartbeat)
+                if token is None or token.allows(heartbeat.tap.id):
+                    accepted.append(heartbeat)
                 else:
                     batch.refusals.append(Refusal(index, RefusalReason.TAP_NOT_ALLOWED, "tap.id"))
             try:
-                await self.sink.report(taken, self.clock_ms())
-            except NotDurable as away:
-                raise _unavailable("the heartbeats could not be made durable", away.retry_after_s) from None
-        self.metrics.heartbeats_accepted.inc(len(taken))
-        return _outcome(len(taken), sorted(batch.refusals))
+                await self.sink.report(accepted, self.clock_ms())
+            except NotDurable as error:
+                raise _unavailable("the heartbeats could not be made durable", error.retry_after_s) from None
+        self.metrics.heartbeats_accepted.inc(len(accepted))
+        return _success(len(accepted), sorted(batch.refusals))
 
     def _authorize(self, request: Request) -> TapToken | None:
-        """Return the token presented, or None where none is needed; raises _Answer (401)."""
+        """Return the token presented, or None if none is required. Raises _ErrorResponse (401)."""
         if self.tokens is None:
             return None
         token = self.tokens.find(request.headers.get("authorization", ""))
         if token is None:
-            raise _Answer(
-                401, "a valid bearer token is needed", {"WWW-Authenticate": 'Bearer realm="auditap"'}
-            )
+            challenge = {"WWW-Authenticate": 'Bearer realm="auditap"'}
+            raise _ErrorResponse(401, "a valid bearer token is required", challenge)
         return token
 
-    async def _read(self, request: Request, held: _Held) -> bytes:
-        """Return the inflated body; raises UnusableBatch, _Answer (408, 503) or ClientDisconnect."""
-        body = await self._body(request, held)
-        inflated = inflate(body, request.headers.get("content-encoding", ""), self.limits)
+    async def _read(self, request: Request, held: RequestBytes) -> bytes:
+        """Return the inflated body. Raises RejectedBody, TooMuchInFlight, _ErrorResponse (408) or ClientDisconnect."""
+        body = await self._receive(request, held)
+        encoding = request.headers.get("content-encoding", "")
+        inflated = inflate(body, encoding, self.limits.inflated_bytes_max)
+        # Both are in memory now.
         if inflated is not body:
             held.add(len(inflated))
         return inflated
 
-    async def _body(self, request: Request, held: _Held) -> bytes:
+    async def _receive(self, request: Request, held: RequestBytes) -> bytes:
+        # A declared length ends it at once; a wrong or missing one is caught while reading.
         if _content_length(request) > self.limits.batch_bytes_max:
-            raise UnusableBatch(Unusable.BATCH_BYTES)
+            raise RejectedBody(Rejection.BATCH_BYTES)
         chunks: list[bytes] = []
         try:
-            async with asyncio.timeout(self.limits.read_ms_max / 1000):
+            async with asyncio.timeout(self.read_ms_max / 1000):
                 async for chunk in request.stream():
                     held.add(len(chunk))
                     if held.size_bytes > self.limits.batch_bytes_max:
-                        raise UnusableBatch(Unusable.BATCH_BYTES)
+                        raise RejectedBody(Rejection.BATCH_BYTES)
                     chunks.append(chunk)
         except TimeoutError:
-            raise _Answer(408, "the body did not arrive in time") from None
+            raise _ErrorResponse(408, "the body did not arrive in time") from None
         return b"".join(chunks)
 
     def _identify(
-        self, batch: Batch, token: TapToken | None, received_ms: int
+        self, batch: CaptureBatch, token: TapToken | None, received_ms: int
     ) -> tuple[list[IdentifiedCapture], list[Refusal]]:
-        taken: list[IdentifiedCapture] = []
+        """Return the captures that are accepted, with their ids, and all refusals in the order of their indexes."""
+        accepted: list[IdentifiedCapture] = []
         refusals = batch.refusals
         if token is not None:
-            # Nobody accounts for another's numbers.
-            allowed = [each for each in batch.refused_positions if token.may_speak_for(each.id)]
+            # A token may report sequence numbers only for its own taps.
+            allowed = [position for position in batch.refused_positions if token.allows(position.id)]
             batch.refused_positions[:] = allowed
         for index, capture in batch.captures:
-            if token is not None and not token.may_speak_for(capture.tap.id if capture.tap else None):
+            if token is not None and not token.allows(capture.tap.id if capture.tap else None):
                 refusals.append(Refusal(index, RefusalReason.TAP_NOT_ALLOWED, "tap.id"))
                 continue
             try:
-                taken.append(IdentifiedCapture(identify(capture, self.identity_key, received_ms), capture))
+                event_id = capture_id(capture, self.identity_key, received_ms)
             except RefusedCapture as refused:
                 refusals.append(Refusal(index, refused.reason, refused.path))
-                batch.refused_positions.extend([capture.tap] if capture.tap else [])
-        return taken, sorted(refusals)
+                if capture.tap is not None:
+                    batch.refused_positions.append(capture.tap)
+                continue
+            accepted.append(IdentifiedCapture(event_id, capture))
+        return accepted, sorted(refusals)
 
-    async def _hand_over(
-        self, taken: list[IdentifiedCapture], received_ms: int, refused: list[TapPosition]
+    async def _make_durable(
+        self, captures: list[IdentifiedCapture], received_ms: int, refused: list[TapPosition]
     ) -> None:
-        """Return once the sink has taken everything; raises _Answer (503) where it has not."""
-        if not taken and not refused:
+        """Return once the sink has accepted everything. Raises _ErrorResponse (503) if it has not."""
+        # Nothing to store, so a log that is away is no reason to refuse.
+        if not captures and not refused:
             return
         try:
-            await self.sink.accept(taken, received_ms, refused)
-        except NotDurable as away:
-            self.metrics.captures_unavailable.inc(len(taken))
-            raise _unavailable("the batch could not be made durable", away.retry_after_s) from None
+            await self.sink.accept(captures, received_ms, refused)
+        except NotDurable as error:
+            self.metrics.captures_unavailable.inc(len(captures))
+            raise _unavailable("the batch could not be made durable", error.retry_after_s) from None
         except Exception:
-            self.metrics.captures_unavailable.inc(len(taken))
+            self.metrics.captures_unavailable.inc(len(captures))
             raise
-        self.metrics.captures_accepted.inc(len(taken))
+        self.metrics.captures_accepted.inc(len(captures))
 
 
 def collector_app(
@@ -282,21 +228,39 @@ def collector_app(
     tokens: TapTokens | None,
     metrics: Metrics,
     clock_ms: Callable[[], int],
+    captures_max: int = CAPTURES_MAX,
+    read_ms_max: int = READ_MS_MAX,
 ) -> Starlette:
     """Return the application with `POST /v1/captures` and `POST /v1/heartbeats`.
 
-    `tokens`: None on a Unix socket that only the right users can open; on TCP the bearer tokens. `identity_key`
-    derives ids and must outlive restarts. `clock_ms` gives Unix milliseconds.
+    `tokens`: the bearer tokens that taps may present over TCP; None on a Unix socket, which its permissions protect.
+    `identity_key` derives ids, and must outlive restarts. `clock_ms` returns Unix milliseconds.
 
-    Answers: 200 `{"accepted": n, "refused": [{"index", "reason", "path"}]}` once every accepted capture's event, or
-    every accepted heartbeat, is durable, with `"unknown_fields": {"captures": n, "first_index": i}` where captures hold fields that no
-    capture has, which are passed over; 400, 408, 413 and 415 where the body as a whole is of no use; 401; 503 with Retry-After where sending
-    the same again may succeed. Every other answer has the body `{"error": "one sentence"}`.
+    Responses:
+
+    - 200 `{"accepted": n, "refused": [{"index", "reason", "path"}]}`: every accepted capture or heartbeat is durable. With
+      `"unknown_fields": {"captures": n, "first_index": i}` if captures have unknown fields, which are ignored; with
+      `"unrepeatable": {"captures": n, "first_index": i, "warning": "…"}` if captures become new records when sent again.
+    - 400, 408, 413, 415: the body as a whole is rejected; sending it again would not help, except after 408.
+    - 401: no valid token.
+    - 503 with Retry-After: nothing was accepted, and sending the same again may succeed.
+
+    Every response but 200 has the body `{"error": "one sentence"}`.
     """
-    # The contracts' validators are built here and not inside the first request that holds a bad line.
+    # Built here, because building them inside a request would hold up all others.
     validator("capture")
     validator("heartbeat")
-    collector = _Collector(sink, identity_key, limits, tokens, metrics, clock_ms, _InFlight(limits))
+    collector = _Collector(
+        sink=sink,
+        identity_key=identity_key,
+        limits=limits,
+        captures_max=captures_max,
+        read_ms_max=read_ms_max,
+        tokens=tokens,
+        metrics=metrics,
+        clock_ms=clock_ms,
+        in_flight=InFlight(limits),
+    )
     routes: list[Any] = [
         Route("/v1/captures", collector.post_captures, methods=["POST"]),
         Route("/v1/heartbeats", collector.post_heartbeats, methods=["POST"]),
@@ -304,28 +268,42 @@ def collector_app(
     return Starlette(routes=routes)
 
 
-def _outcome(accepted: int, refusals: Sequence[Refusal], unknown: Sequence[int] = ()) -> JSONResponse:
+def _success(
+    accepted: int,
+    refusals: Sequence[Refusal],
+    unknown_fields: Sequence[int] = (),
+    unrepeatable: Sequence[int] = (),
+) -> JSONResponse:
     refused = [{"index": each.index, "reason": each.reason, "path": each.path} for each in refusals]
-    answer: dict[str, Any] = {"accepted": accepted, "refused": refused}
-    if unknown:
-        answer["unknown_fields"] = {"captures": len(unknown), "first_index": unknown[0]}
-    return JSONResponse(answer)
+    content: dict[str, Any] = {"accepted": accepted, "refused": refused}
+    if unknown_fields:
+        content["unknown_fields"] = _counted(unknown_fields)
+    if unrepeatable:
+        content["unrepeatable"] = {**_counted(unrepeatable), "warning": _UNREPEATABLE}
+    return JSONResponse(content)
 
 
-def _refusal(request: Request, answer: _Answer) -> JSONResponse:
-    headers = dict(answer.headers or {})
-    # The server reads on, to keep the connection, until the body ends; one without a length need never end.
+def _counted(indexes: Sequence[int]) -> dict[str, int]:
+    return {"captures": len(indexes), "first_index": indexes[0]}
+
+
+def _error_response(request: Request, error: _ErrorResponse) -> JSONResponse:
+    headers = dict(error.headers or {})
+    # To keep the connection, the server would read on until the body ends; one without a length need never end.
     if "content-length" not in request.headers:
         headers["Connection"] = "close"
-    return JSONResponse({"error": answer.sentence}, answer.status, headers)
+    return JSONResponse({"error": error.sentence}, error.status, headers)
 
 
 def _content_length(request: Request) -> int:
+    """Return the declared length in bytes; 0 if there is none, so that the body is counted as it arrives."""
     declared = request.headers.get("content-length", "")
+    # Longer ones are no lengths, and Python refuses to parse thousands of digits.
     return int(declared) if declared.isdecimal() and len(declared) <= 20 else 0
 
 
 def _dropped(request: Request) -> int:
+    """Return how many captures the tap reports as dropped; 0 if the header is absent or not a number."""
     reported = request.headers.get(DROPPED_HEADER, "")
     usable = reported.isascii() and reported.isdecimal() and len(reported) <= _DROPPED_DIGITS_MAX
     return int(reported) if usable else 0

@@ -1,4 +1,4 @@
-"""The collector's port to what stands behind it. Its docstring is a contract."""
+"""What the collector hands captures and heartbeats to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from schemas.heartbeat import Heartbeat
 
 
 class IdentifiedCapture(NamedTuple):
-    """A capture and the id that it keeps on every retry (32 hex digits)."""
+    """A capture and its id (32 hex digits), which stays the same whenever the capture is sent again."""
 
     id: str
     capture: Capture
@@ -20,19 +20,18 @@ class IdentifiedCapture(NamedTuple):
 
 
 class CaptureSink(Protocol):
-    """Redaction and publishing, as the collector sees them."""
+    """Redacts and publishes."""
 
     async def accept(
-        self,
-        captures: Sequence[IdentifiedCapture],
-        received_ms: int,
-        refused: Sequence[TapPosition] = (),
+        self, captures: Sequence[IdentifiedCapture], received_ms: int, refused: Sequence[TapPosition] = ()
     ) -> None:
-        """Return only after the event of every capture is durable, or its operation is excluded; with them, where in
-        their taps' counts captures stood that were excluded or `refused` (as far as their lines tell).
+        """Return only after every capture is durable as a redacted event, or is excluded by configuration.
 
-        Raises NotDurable for the whole batch otherwise. Never raises because of what a capture holds.
+        `received_ms` is the time of receipt (Unix ms). The sequence numbers of excluded captures, and those in
+        `refused`, are made durable too, so that they are not taken for gaps.
+
+        Raises NotDurable: then the whole batch counts as not accepted. Never raises because of what a capture holds.
         """
 
     async def report(self, heartbeats: Sequence[Heartbeat], received_ms: int) -> None:
-        """Return only after every heartbeat is durable. Raises NotDurable otherwise."""
+        """Return only after every heartbeat is durable. Raises NotDurable."""

@@ -1,31 +1,30 @@
-"""Replay: send the captures of a file to a collector, as a tap would."""
+"""Replay: sends the captures of a file to a collector, as a tap would."""
 
 from __future__ import annotations
 
 import asyncio
-import gzip
 import ipaddress
-import zlib
-from collections.abc import Awaitable, Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+import time
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field
-from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple, cast
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import httpx
 import msgspec
 
+from gateway_tap.capture_file import Line, read_lines
 from schemas.errors import NotDurable, RefusalReason, StartupError
+from schemas.retry_after import asked_to_wait_s
+from schemas.urls import has_unencoded_login
 
-_GZIP_MAGIC: Final = b"\x1f\x8b"
-_LINE_SPACE: Final = b" \t\r\n"
-_CHUNK_BYTES: Final = 64 * 1024
 _RETRY_DELAY_S: Final = 0.2
 _RETRY_DELAY_S_MAX: Final = 5.0
+_ASKED_WAIT_S_MAX: Final = 60.0
 _RETRIED_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})
-_SENTENCES: Final = {
-    401: "the collector refuses the token: give one that it knows",
+_ERROR_SENTENCES: Final = {
+    401: "the collector refuses the token: use one that it knows",
     404: "there is no collector at this address",
     413: "a batch is over the collector's limits: send fewer captures a batch",
 }
@@ -33,7 +32,7 @@ _SENTENCES: Final = {
 
 @dataclass(frozen=True)
 class ReplayLimits:
-    """How a file is cut into batches, and how long one of them is tried."""
+    """How a file is split into batches, and for how long one of them is retried."""
 
     batch_pairs_max: int = 100
     batch_bytes_max: int = 4 * 1024 * 1024
@@ -44,7 +43,7 @@ class ReplayLimits:
 
 
 class RefusedLine(NamedTuple):
-    """A line that was not taken; `line` counts the file's lines from 1."""
+    """A line that was refused. `line` is its number in the file, from 1; `path` is a schema path."""
 
     line: int
     reason: str
@@ -53,9 +52,7 @@ class RefusedLine(NamedTuple):
 
 @dataclass
 class ReplayReport:
-    """What became of the lines so far. `refusals` lists the first of the `refused`; `retried` counts how often a
-    batch was sent again.
-    """
+    """What became of the lines so far. `refusals` lists the first of the `refused`; `retried` counts retries of batches."""
 
     accepted: int = 0
     refused: int = 0
@@ -63,17 +60,13 @@ class ReplayReport:
     batches: int = 0
     retried: int = 0
     unknown_fields: int = 0
-    """Captures with fields that no capture has."""
+    """Captures with unknown fields."""
     unknown_fields_line: int | None = None
-    """The first of them."""
-
-
-class _Line(NamedTuple):
-    number: int
-    text: bytes
-
-    def __repr__(self) -> str:
-        return f"_Line({self.number})"
+    """The line of the first of them."""
+    unrepeatable: int = 0
+    """Captures that become new records if they are sent again."""
+    unrepeatable_line: int | None = None
+    """The line of the first of them."""
 
 
 class _Refused(msgspec.Struct):
@@ -82,18 +75,19 @@ class _Refused(msgspec.Struct):
     path: str = ""
 
 
-class _UnknownFields(msgspec.Struct):
+class _Counted(msgspec.Struct):
     captures: int
     first_index: int
 
 
-class _Answer(msgspec.Struct):
+class _Success(msgspec.Struct):
     accepted: int
     refused: list[_Refused] = []
-    unknown_fields: _UnknownFields | None = None
+    unknown_fields: _Counted | None = None
+    unrepeatable: _Counted | None = None
 
 
-_answer_decoder = msgspec.json.Decoder(_Answer)
+_success_decoder = msgspec.json.Decoder(_Success)
 
 
 async def replay(
@@ -101,23 +95,24 @@ async def replay(
     collector: str,
     *,
     token: str | None = None,
+    plain_http_allowed: bool = False,
     limits: ReplayLimits | None = None,
     on_progress: Callable[[ReplayReport], None] | None = None,
     pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
 ) -> ReplayReport:
-    """Send the NDJSON of `source`, gzipped or not, and return the report.
+    """Send the captures in `source`, NDJSON or a JSON array, gzipped or not, and return the report.
 
-    `collector`: `unix:/path/collector.sock`, `http://127.0.0.1:8400` (loopback only) or `https://host:port`. The file
-    is read as it is sent, a batch at a time; `on_progress` is called after each. A batch that is not taken is sent
-    again, waiting (`pause`, in seconds) `retry_ms_max` in all; that records nothing twice of what has ids, or tap
-    positions and times of capture.
+    `collector`: `unix:/path/collector.sock`, `http://127.0.0.1:8400` (loopback only, unless `plain_http_allowed`) or
+    `https://host:port`. NDJSON is read as it is sent, a batch at a time; `on_progress` is called after each. A batch that is not accepted is
+    retried, with pauses (`pause`, in seconds) of `retry_ms_max` in all. Captures with ids, or with times and tap
+    positions, are recorded once all the same.
 
-    Raises StartupError where the file cannot be read or the collector will not take this; NotDurable, naming the
-    line to begin with again, where the collector stays away.
+    Raises StartupError if the file cannot be read or the collector rejects what is sent. Raises NotDurable, naming the
+    line to begin with again, if the collector stays unavailable.
     """
     limits = limits or ReplayLimits()
     report = ReplayReport()
-    async with _client(collector, token, limits) as client:
+    async with _client(collector, token, limits, plain_http_allowed=plain_http_allowed) as client:
         sender = _Sender(client, limits, report, pause)
         with closing(_batches(source, limits, sender)) as batches:
             for batch in batches:
@@ -127,7 +122,9 @@ async def replay(
     return report
 
 
-def _client(collector: str, token: str | None, limits: ReplayLimits) -> httpx.AsyncClient:
+def _client(
+    collector: str, token: str | None, limits: ReplayLimits, *, plain_http_allowed: bool
+) -> httpx.AsyncClient:
     headers = {"Content-Type": "application/x-ndjson"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
@@ -135,28 +132,32 @@ def _client(collector: str, token: str | None, limits: ReplayLimits) -> httpx.As
     if collector.startswith("unix:"):
         path = collector.removeprefix("unix:")
         if not Path(path).exists():
-            raise StartupError(f"there is no collector at {collector}: start one, or name where it listens")
+            raise StartupError(
+                f"there is no collector at {collector}: start one, or name the place where it listens"
+            )
+        # With a transport of its own, httpx uses no proxy from the environment.
         transport = httpx.AsyncHTTPTransport(uds=path)
         return httpx.AsyncClient(
             transport=transport, base_url="http://localhost", headers=headers, timeout=timeout_s
         )
-    _refuse_wrong_address(collector)
-    # No proxy of the environment gets to see what is not redacted yet.
+    _refuse_wrong_address(collector, plain_http_allowed=plain_http_allowed)
+    # No proxy from the environment may see captures, which are not redacted yet.
     return httpx.AsyncClient(base_url=collector, headers=headers, timeout=timeout_s, trust_env=False)
 
 
-def _refuse_wrong_address(collector: str) -> None:
+def _refuse_wrong_address(collector: str, *, plain_http_allowed: bool) -> None:
     try:
         url = httpx.URL(collector)
     except httpx.InvalidURL:
         url = httpx.URL()
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not url.host or url.userinfo or has_unencoded_login(collector):
         raise StartupError(
             "the collector must be unix:/path/of/socket, http://127.0.0.1:8400 or https://host:port"
         )
-    if url.scheme == "http" and not _is_loopback(url.host):
+    if url.scheme == "http" and not (plain_http_allowed or _is_loopback(url.host)):
         raise StartupError(
-            "the collector must be https unless it is on loopback: captures are not redacted yet"
+            "the collector must be https unless it is on loopback, because captures are not redacted yet; where a mesh"
+            " encrypts, set plain_http_allowed"
         )
 
 
@@ -167,11 +168,11 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _batches(source: Path | BinaryIO, limits: ReplayLimits, sender: _Sender) -> Generator[list[_Line]]:
-    """Yield batches of lines that are not blank; lines over the limit are refused to `sender` instead."""
-    batch: list[_Line] = []
+def _batches(source: Path | BinaryIO, limits: ReplayLimits, sender: _Sender) -> Generator[list[Line]]:
+    """Yield batches of lines. A line over the limit is counted as refused, and not sent."""
+    batch: list[Line] = []
     batch_bytes = 0
-    for line in _lines(source, limits.line_bytes_max):
+    for line in read_lines(source, limits.line_bytes_max):
         if len(line.text) > limits.line_bytes_max:
             sender.refuse(line.number, RefusalReason.TOO_LARGE, "")
             continue
@@ -185,44 +186,6 @@ def _batches(source: Path | BinaryIO, limits: ReplayLimits, sender: _Sender) -> 
             batch, batch_bytes = [], 0
     if batch:
         yield batch
-
-
-def _lines(source: Path | BinaryIO, line_bytes_max: int) -> Iterator[_Line]:
-    """Yield the lines that are not blank; of one that is too long, enough to see that it is."""
-    number = 0
-    try:
-        with _open(source) as opened:
-            while text := opened.readline(line_bytes_max + 2):
-                number += 1
-                _skip_rest_of_line(opened, text)
-                if stripped := text.strip(_LINE_SPACE):
-                    yield _Line(number, stripped)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise StartupError(f"{_name(source)} is damaged after line {number}") from None
-    except OSError as failure:
-        raise StartupError(f"cannot read {_name(source)}: {failure.strerror}") from None
-
-
-@contextmanager
-def _open(source: Path | BinaryIO) -> Iterator[BinaryIO]:
-    with ExitStack() as stack:
-        opened = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
-        buffered = BufferedReader(cast("RawIOBase", opened))
-        # Whoever opened it closes it.
-        stack.callback(buffered.detach)
-        if buffered.peek(2).startswith(_GZIP_MAGIC):
-            yield cast("BinaryIO", stack.enter_context(gzip.GzipFile(fileobj=buffered)))
-        else:
-            yield buffered
-
-
-def _skip_rest_of_line(opened: BinaryIO, text: bytes) -> None:
-    while text and not text.endswith(b"\n"):
-        text = opened.readline(_CHUNK_BYTES)
-
-
-def _name(source: Path | BinaryIO) -> str:
-    return str(source) if isinstance(source, Path) else "the input"
 
 
 class _Sender:
@@ -240,43 +203,48 @@ class _Sender:
         self._report = report
         self._pause = pause
 
-    async def send(self, batch: list[_Line]) -> None:
-        """Send one batch until it is taken; raises StartupError or NotDurable."""
-        response = await self._taken(b"\n".join(line.text for line in batch), batch[0].number)
+    async def send(self, batch: list[Line]) -> None:
+        """Send one batch until it is accepted, and add the response to the report. Raises StartupError or NotDurable."""
+        response = await self._post_until_accepted(b"\n".join(line.text for line in batch), batch[0].number)
         try:
-            answer = _answer_decoder.decode(response.content)
+            success = _success_decoder.decode(response.content)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise StartupError("what answers at this address is no collector") from None
+            raise StartupError("what responds at this address is not a collector") from None
         self._report.batches += 1
-        self._report.accepted += answer.accepted
-        for refused in answer.refused:
+        self._report.accepted += success.accepted
+        for refused in success.refused:
+            # Whatever responds at this address may name lines that there are not.
             if 0 <= refused.index < len(batch):
                 self.refuse(batch[refused.index].number, refused.reason, refused.path)
-        unknown = answer.unknown_fields
-        if unknown is not None and 0 <= unknown.first_index < len(batch):
-            self._report.unknown_fields += unknown.captures
-            if self._report.unknown_fields_line is None:
-                self._report.unknown_fields_line = batch[unknown.first_index].number
+        report = self._report
+        if found := _first_line(success.unknown_fields, batch):
+            report.unknown_fields += found.captures
+            report.unknown_fields_line = report.unknown_fields_line or found.line
+        if found := _first_line(success.unrepeatable, batch):
+            report.unrepeatable += found.captures
+            report.unrepeatable_line = report.unrepeatable_line or found.line
 
     def refuse(self, line: int, reason: str, path: str) -> None:
         self._report.refused += 1
         if len(self._report.refusals) < self._limits.refusals_listed_max:
             self._report.refusals.append(RefusedLine(line, reason, path))
 
-    async def _taken(self, body: bytes, first_line: int) -> httpx.Response:
-        """Return the answer 200, however often it takes."""
+    async def _post_until_accepted(self, body: bytes, first_line: int) -> httpx.Response:
+        """Return the response with status 200. Raises StartupError or NotDurable."""
         left_s = self._limits.retry_ms_max / 1000
         delay_s = _RETRY_DELAY_S
         while True:
             response = await self._post(body)
             if response is not None and response.status_code not in _RETRIED_STATUS:
-                return _ok(response)
-            wait_s = min(max(delay_s, _retry_after_s(response)), _RETRY_DELAY_S_MAX)
+                return _checked(response)
+            wait_s = min(delay_s, _RETRY_DELAY_S_MAX)
             if wait_s > left_s:
                 raise NotDurable(
-                    f"the collector does not answer, or cannot make captures durable: nothing from line {first_line} on"
-                    " was accepted; send the rest again when it does"
+                    f"the collector does not respond, or cannot make captures durable: nothing from line {first_line} on"
+                    " was accepted; send the rest when it is available again"
                 )
+            # A collector that asks for longer than there is time gets the batch once more at the end of it.
+            wait_s = max(wait_s, min(_asked_to_wait_s(response), _ASKED_WAIT_S_MAX, left_s))
             await self._pause(wait_s)
             left_s -= wait_s
             delay_s *= 2
@@ -289,13 +257,29 @@ class _Sender:
             return None
 
 
-def _ok(response: httpx.Response) -> httpx.Response:
+class _Found(NamedTuple):
+    captures: int
+    line: int
+
+
+def _first_line(counted: _Counted | None, batch: list[Line]) -> _Found | None:
+    # Whatever responds at this address may name lines that there are not.
+    if counted is None or not 0 <= counted.first_index < len(batch):
+        return None
+    return _Found(counted.captures, batch[counted.first_index].number)
+
+
+def _checked(response: httpx.Response) -> httpx.Response:
+    """Return a response with status 200. Raises StartupError for any other, because a retry would not help."""
     if response.status_code != 200:
-        sentence = _SENTENCES.get(response.status_code, f"the collector answers {response.status_code}")
+        sentence = _ERROR_SENTENCES.get(
+            response.status_code, f"the collector responds with status {response.status_code}"
+        )
         raise StartupError(sentence)
     return response
 
 
-def _retry_after_s(response: httpx.Response | None) -> float:
-    asked = response.headers.get("retry-after", "") if response is not None else ""
-    return float(asked) if asked.isascii() and asked.isdecimal() else 0.0
+def _asked_to_wait_s(response: httpx.Response | None) -> float:
+    if response is None:
+        return 0.0
+    return asked_to_wait_s(response.status_code, response.headers, time.time()) or 0.0

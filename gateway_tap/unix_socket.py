@@ -20,10 +20,10 @@ _BACKLOG: Final = 1024
 
 
 def bind_unix_socket(path: str | Path, mode: int = 0o660) -> socket.socket:
-    """Return a socket listening at `path`, whose permissions are `mode` from the first moment anyone can reach it.
+    """Return a socket that listens at `path`, with the permissions `mode` from the first moment anyone can connect.
 
-    A socket that a dead process left there is replaced. Raises StartupError where a process listens at `path`,
-    where something else is there, and where the folder is missing or not writable.
+    A socket that a dead process left there is replaced. Raises StartupError if a process listens at `path`, if
+    something that is not a socket is there, or if the folder is missing or not writable.
     """
     path = Path(path)
     try:
@@ -31,13 +31,14 @@ def bind_unix_socket(path: str | Path, mode: int = 0o660) -> socket.socket:
             _refuse_if_taken(path)
             return _bind_and_move(path, mode)
     except OSError as failure:
+        # Python itself refuses a path that does not fit into the socket's address, with an OSError without errno.
         reason = "the path is too long" if failure.errno is None else os.strerror(failure.errno)
         raise StartupError(f"cannot listen at {path}: {reason}") from None
 
 
 @contextmanager
 def _folder_locked(folder: Path) -> Iterator[None]:
-    """Hold the folder, so that of two processes starting at once the second sees the first one's socket."""
+    """Lock the folder, so that of two processes that start at once the second sees the first one's socket."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -48,7 +49,7 @@ def _folder_locked(folder: Path) -> Iterator[None]:
 
 def _refuse_if_taken(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as probe:
-        # A listener whose backlog is full must not hold the start up: not to answer is to be there.
+        # Non-blocking, because a listener whose backlog is full would hold up the start. No response means that it is there.
         probe.setblocking(False)
         outcome = probe.connect_ex(str(path))
     if outcome == errno.ENOENT:
@@ -60,7 +61,7 @@ def _refuse_if_taken(path: Path) -> None:
 
 
 def _bind_and_move(path: Path, mode: int) -> socket.socket:
-    # Made in a folder that nobody else can enter, then moved: no umask to change, which all threads would share.
+    # Made in a folder that nobody else can enter, then moved. Setting a umask instead would affect all threads.
     private = tempfile.mkdtemp(prefix=".", dir=path.parent)
     listener = socket.socket(socket.AF_UNIX)
     try:

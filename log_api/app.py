@@ -1,4 +1,4 @@
-"""The log API: its document's routes, each joined to what answers it."""
+"""The log API as an ASGI application: the routes of its OpenAPI document, each with its handler."""
 
 from __future__ import annotations
 
@@ -11,12 +11,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from log_api.access_log import AccessLog
-from log_api.answers import Answer, Answers
 from log_api.config import LogApiConfig
 from log_api.contract import Contract, Operation
-from log_api.failures import ApiFailure, failed, failure_response, method_not_allowed, not_found, unavailable
+from log_api.errors import (
+    ApiError,
+    error_response,
+    internal_error,
+    method_not_allowed,
+    not_found,
+    unavailable,
+)
+from log_api.handlers import Handler, Handlers
+from log_api.path_segments import EncodedSlashes, path_values
 from log_api.ports import LogDatabase
+from log_api.request_log import RequestLog
 from schemas.errors import RetryableError, StartupError
 from schemas.metric_defs import Metrics
 
@@ -28,64 +36,66 @@ def log_api_app(
     clock_ms: Callable[[], int],
     stopping: Callable[[], bool] = lambda: False,
 ) -> Starlette:
-    """Return the application. Whoever calls opens and closes the `database`. `clock_ms`: now, in Unix milliseconds.
-    `stopping`: whether tails are to end.
+    """Return the application.
 
-    Raises StartupError where the document names an operation that nothing answers, or the reverse.
+    The caller opens and closes the `database`. `clock_ms` returns Unix milliseconds. Tails end once `stopping` returns
+    True. Raises StartupError if the operations of the document and the handlers differ.
     """
     contract = Contract(settings)
-    answers = Answers(database, settings, contract, clock_ms, stopping)
-    routes = contract_routes(contract, settings.prefix, answers.by_operation())
+    handlers = Handlers(database, settings, contract, clock_ms, stopping)
+    routes = contract_routes(contract, settings.prefix, handlers.by_operation())
 
-    async def on_failure(_request: Request, failure: Exception) -> Response:
-        return failure_response(failure if isinstance(failure, ApiFailure) else failed())
+    async def on_api_error(_request: Request, error: Exception) -> Response:
+        return error_response(error if isinstance(error, ApiError) else internal_error())
 
     async def on_unavailable(_request: Request, _error: Exception) -> Response:
-        return failure_response(unavailable(settings.retry_after_s))
+        return error_response(unavailable(settings.limits.retry_after_s))
 
     app = Starlette(
         routes=routes,
         middleware=[
+            Middleware(EncodedSlashes),
             Middleware(
-                AccessLog,
+                RequestLog,
                 metrics=metrics,
                 routes={route.endpoint: route.path for route in routes},
-            )
+            ),
         ],
         exception_handlers={
-            ApiFailure: on_failure,
+            ApiError: on_api_error,
             RetryableError: on_unavailable,
-            HTTPException: _on_routing_failure,
+            HTTPException: _on_routing_error,
         },
     )
-    # A redirect would repeat the path that was sent.
+    # A redirect would repeat the path that was sent, which no response may do.
     app.router.redirect_slashes = False
     return app
 
 
-def contract_routes(contract: Contract, prefix: str, answers: Mapping[str, Answer]) -> list[Route]:
-    """Return a route for every operation of the document. Raises StartupError where the two sides differ."""
-    if {operation.id for operation in contract.operations} != set(answers):
+def contract_routes(contract: Contract, prefix: str, handlers: Mapping[str, Handler]) -> list[Route]:
+    """Return a route for every operation of the document. Raises StartupError if operations and handlers differ."""
+    if {operation.id for operation in contract.operations} != set(handlers):
         raise StartupError("The log API's document and its routes differ: reinstall auditap.")
-    # A path with a name in it would take what a plain one beside it is for.
+    # Starlette takes the first route that matches, so literal segments must come before parameters.
     ordered = sorted(
         contract.operations, key=lambda operation: [part[:1] == "{" for part in operation.path.split("/")]
     )
-    return [_route(operation, prefix, answers[operation.id]) for operation in ordered]
+    return [_route(operation, prefix, handlers[operation.id]) for operation in ordered]
 
 
-def _route(operation: Operation, prefix: str, answer: Answer) -> Route:
+def _route(operation: Operation, prefix: str, handler: Handler) -> Route:
     async def endpoint(request: Request) -> Response:
-        return await answer(operation, request)
+        request.scope["path_params"] = path_values(request.path_params)
+        return await handler(operation, request)
 
     route = Route(prefix + operation.path, endpoint, methods=[operation.method], name=operation.id)
-    # Starlette adds HEAD, which the document does not have.
+    # Starlette adds HEAD, which is not in the document.
     route.methods = {operation.method.upper()}
     return route
 
 
-async def _on_routing_failure(_request: Request, error: Exception) -> Response:
+async def _on_routing_error(_request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == 405 and isinstance(error, HTTPException):
-        return failure_response(method_not_allowed((error.headers or {}).get("Allow", "")))
-    return failure_response(not_found() if status == 404 else failed())
+        return error_response(method_not_allowed((error.headers or {}).get("Allow", "")))
+    return error_response(not_found() if status == 404 else internal_error())

@@ -1,4 +1,4 @@
-"""What is not there, as it is served; and before when everything is."""
+"""Gaps and the completeness watermark as the API returns them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from schemas.identity import rfc3339_ms
 
 
 class Gap(NamedTuple):
-    """A range of a tap's numbers, or of a log's offsets, that is not there. Times are Unix ms.
+    """A range of a tap's sequence numbers, or of a log partition's offsets, that is missing. Times are Unix milliseconds.
 
-    `last`, `numbers` (how many), `to_ms` None: nobody knows. `from_ms` 0: from whenever on.
+    `first` and `last` are the ends of the range and `size` is its length; `last` and `size` are None if the end is unknown.
+    `from_ms` is 0 if the start of the time span is unknown, `to_ms` is None if its end is.
     """
 
     tap_id: str | None
@@ -21,14 +22,14 @@ class Gap(NamedTuple):
     partition: int | None
     first: int
     last: int | None
-    numbers: int | None
+    size: int | None
     from_ms: int
     to_ms: int | None
     cause: str
 
 
 class Gaps(NamedTuple):
-    """The first gaps of a range of time; of all of them how many there are, and how many captures they hold."""
+    """The first gaps of a time range, the number of all gaps in it, and the number of captures missing in all of them."""
 
     gaps: Sequence[Gap]
     total: int
@@ -36,62 +37,68 @@ class Gaps(NamedTuple):
 
 
 class TapCounts(NamedTuple):
-    """Starts of taps that are heard and that were cut off, and taps whose captures have no numbers."""
+    """How many tap epochs have a valid lease, how many have an expired one, and how many taps send no sequence numbers."""
 
     alive: int
     expired: int
     unnumbered: int
 
 
-class _Database(Protocol):
+class _WatermarkSource(Protocol):
     async def complete_before_ms(self) -> int | None: ...
 
 
-class CompleteBefore:
-    """Before when everything is there, asked for once in `kept_ms`: an older answer is as true, and never later."""
+class WatermarkCache:
+    """Caches the completeness watermark for `ttl_ms`.
+
+    A cached watermark is still correct: it may only be lower than necessary.
+    """
 
     def __init__(
-        self, database: _Database, kept_ms: int, timer: Callable[[], float] = time.monotonic
+        self, database: _WatermarkSource, ttl_ms: int, timer: Callable[[], float] = time.monotonic
     ) -> None:
         self._database = database
-        self._kept_s = kept_ms / 1000
+        self._ttl_s = ttl_ms / 1000
         self._timer = timer
-        self._until_s = 0.0
-        self._at_ms: int | None = None
+        self._expires_s = 0.0
+        self._watermark_ms: int | None = None
 
-    async def at_ms(self) -> int | None:
-        """Return it (Unix ms), None where no tap numbers. Ask before the page is read. Raises RetryableError."""
-        if self._timer() >= self._until_s:
-            self._at_ms = await self._database.complete_before_ms()
-            self._until_s = self._timer() + self._kept_s
-        return self._at_ms
+    async def get_ms(self) -> int | None:
+        """Return the watermark (Unix ms), None if no tap sends sequence numbers. Raises RetryableError.
+
+        Read it before the page it is returned with: a record stored between the two must not be below the watermark
+        and missing on the page.
+        """
+        if self._timer() >= self._expires_s:
+            self._watermark_ms = await self._database.complete_before_ms()
+            self._expires_s = self._timer() + self._ttl_s
+        return self._watermark_ms
 
 
-def shown_gap(gap: Gap) -> dict[str, Any]:
-    """Return a gap as the document has it."""
+def gap_json(gap: Gap) -> dict[str, Any]:
     return {
         "cause": gap.cause,
         "tap": None if gap.tap_id is None else {"id": gap.tap_id, "epoch": gap.epoch},
         "log": None if gap.log is None else {"name": gap.log, "partition": gap.partition},
         "first": gap.first,
         "last": gap.last,
-        "count": gap.numbers,
-        "from": _moment(gap.from_ms or None),
-        "to": _moment(gap.to_ms),
+        "count": gap.size,
+        "from": _timestamp(gap.from_ms or None),
+        "to": _timestamp(gap.to_ms),
     }
 
 
-def completeness_info(found: Gaps, taps: TapCounts, complete_before_ms: int | None) -> dict[str, Any]:
-    """Return the `result_info` of an answer about gaps."""
+def completeness_info(found: Gaps, taps: TapCounts, watermark_ms: int | None) -> dict[str, Any]:
+    """Return the `result_info` of a response about gaps."""
     return {
         "count": len(found.gaps),
         "complete": len(found.gaps) == found.total,
         "gaps": found.total,
         "missing": found.missing,
-        "complete_before": _moment(complete_before_ms),
+        "complete_before": _timestamp(watermark_ms),
         "taps": taps._asdict(),
     }
 
 
-def _moment(at_ms: int | None) -> str | None:
+def _timestamp(at_ms: int | None) -> str | None:
     return None if at_ms is None else rfc3339_ms(at_ms)

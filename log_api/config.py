@@ -1,93 +1,115 @@
-"""What an operator decides about the log API."""
+"""Settings and limits of the log API."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from schemas.errors import StartupError
 
 _CURSOR_KEY_BYTES_MIN = 32
-_PAGE_RECORDS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class ProductCategory:
-    """Products under one name. `products`: the label of each value of `resource.product`."""
+    """Products under one name, for the filter `product_category`."""
 
     label: str
+    """Name of the category."""
     products: Mapping[str, str]
+    """Label of each product, by the value of `resource.product`."""
+
+
+class LogApiLimits(NamedTuple):
+    """Limits of the log API that operators do not set."""
+
+    page_records_max: int = 1_000
+    """The largest `limit`. Clients of the original know no larger one."""
+    page_bytes_max: int = 16 << 20
+    """A page ends early, with a cursor, once its bodies and receipts exceed this."""
+    page_time_ms: int = 2_000
+    """A page that holds a record ends, with a cursor, once finding more takes longer."""
+    numbered_records_max: int = 100_000
+    """How far page numbers reach: page n has to skip all pages before it."""
+    fetch_records_max: int = 128
+    """Whole records fetched with one statement; four times as many after a batch of small ones."""
+    query_bytes_max: int = 16_384
+    """Query strings longer than this are rejected. Common servers have the same limit or a lower one."""
+    partitions_read_max: int = 32
+    """Partitions that one statement may read. It locks each with its indexes, and Postgres' lock table is finite."""
+    connect_timeout_ms: int = 5_000
+    acquire_timeout_ms: int = 2_000
+    """How long a request waits for a free connection before it is answered 503."""
+    token_cache_ms: int = 2_000
+    """How long a revoked token may still be accepted."""
+    tokens_cached_max: int = 10_000
+    retry_after_s: int = 2
+    """The value of Retry-After where the cause does not determine one."""
+    export_records: int = 1_000
+    """Records that an export holds in memory."""
+    export_retries: int = 5
+    """How often an export waits `retry_after_s` for the database before it breaks off."""
+    tail_lookback_ms: int = 30_000
+    """A tail leaves out records that are stored later than this after their action."""
+    tail_records_max: int = 10_000
+    """Ids of sent records that one tail remembers."""
+    tail_heartbeat_ms: int = 15_000
+    """Below the 30 s after which common proxies close an idle connection."""
+    tail_time_ms: int = 3_600_000
+    """After this a tail ends, so that connections move to other processes. Clients reconnect from the last event's id."""
+    summary_buckets_max: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class LogApiConfig:
-    """Every bound of the log API. Raises StartupError where a value cannot work."""
+    """Settings of the log API. Raises StartupError for an invalid value."""
 
     cursor_key: bytes = field(repr=False)
-    """Authenticates cursors; processes that share an address share it. At least 32 bytes."""
+    """Authenticates cursors, at least 32 bytes. Processes behind one address must share it."""
     prefix: str = "/client/v4"
-    page_records_max: int = _PAGE_RECORDS_MAX
-    page_bytes_max: int = 16 << 20
-    """A page ends early, with a cursor, once its bodies and receipts exceed this."""
-    page_time_ms: int = 2_000
-    """A page that holds something ends, with a cursor, once finding more takes longer than this."""
-    numbered_records_max: int = 100_000
-    """How far page numbers reach; beyond it there are cursors and exports."""
-    fetch_records_max: int = 128
-    """Whole records taken from the database at once, four times as many where the last ones were small."""
-    query_bytes_max: int = 16_384
     statement_timeout_ms: int = 10_000
-    """How long a page is looked for that holds nothing yet, and any other statement takes."""
+    """The time limit of a statement, and of the search for the first record of a page."""
     connections_max: int = 10
-    partitions_read_max: int = 32
-    """Partitions that one statement may touch: it locks each with its indexes, and the server's table of locks is finite."""
-    connect_timeout_ms: int = 5_000
-    acquire_timeout_ms: int = 2_000
-    """How long a request waits for a free connection."""
-    token_cache_ms: int = 2_000
-    """How long a revoked token may still work."""
-    tokens_cached_max: int = 10_000
     requests_per_s: float = 50
-    """What one token may ask, unless it has a rate of its own, …"""
+    """The rate limit of a token that has no limit of its own."""
     requests_burst: int = 200
-    """… and how many at once after a pause."""
-    retry_after_s: int = 2
+    """Requests that a token may send at once after a pause."""
     streams_max: int = 32
-    """Exports and tails under way at a time, in one process."""
-    export_records: int = 1_000
-    """Records that an export holds in memory at a time."""
-    export_retries: int = 5
-    """How often an export waits `retry_after_s` for a database that is away before it breaks off."""
+    """Open exports and tails in one process."""
     tail_interval_ms: int = 1_000
-    tail_lookback_ms: int = 30_000
-    """Records that arrive later than this after their action are left to the list."""
-    tail_records_max: int = 10_000
-    """Ids of records that one tail remembers to have sent."""
-    tail_heartbeat_ms: int = 15_000
-    tail_time_ms: int = 3_600_000
-    """After this a tail ends; clients go on from the last event's id."""
-    summary_buckets_max: int = 1_000
+    """How often a tail polls for new records."""
     product_categories: Mapping[str, ProductCategory] = field(default_factory=dict)
-    """By their value, in lower case."""
+    """By value, in lower case."""
     organizations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The accounts of each organization."""
+    keep_unknown_values: bool = False
+    """Whether to show values of `actor.context` and `actor.type` that strict clients do not know."""
+    limits: LogApiLimits = LogApiLimits()  # noqa: RUF009  immutable
 
     def __post_init__(self) -> None:
         if len(self.cursor_key) < _CURSOR_KEY_BYTES_MIN:
             raise StartupError(f"The log API's cursor key must have at least {_CURSOR_KEY_BYTES_MIN} bytes.")
-        if self.prefix and (not self.prefix.startswith("/") or self.prefix.endswith("/")):
-            raise StartupError("The log API's prefix must begin with a slash and not end with one.")
-        if "{" in self.prefix or "}" in self.prefix:
-            raise StartupError("The log API's prefix must not hold braces.")
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if isinstance(value, int) and value < 1:
-                raise StartupError(f"The log API's {one.name} must be at least 1.")
+        _require_prefix(self.prefix)
+        for name in (
+            "statement_timeout_ms",
+            "connections_max",
+            "requests_burst",
+            "streams_max",
+            "tail_interval_ms",
+        ):
+            if getattr(self, name) < 1:
+                raise StartupError(f"The log API's {name} must be at least 1.")
         if self.requests_per_s <= 0:
             raise StartupError("The log API's requests_per_s must be more than 0.")
-        if self.page_records_max > _PAGE_RECORDS_MAX:
-            raise StartupError(f"The log API's page_records_max must be at most {_PAGE_RECORDS_MAX}.")
         if any(name != name.lower() for name in self.product_categories):
             raise StartupError("The log API's product categories must be named in lower case.")
         if not all(self.organizations.values()):
             raise StartupError("The log API's organizations must have at least one account each.")
+
+
+def _require_prefix(prefix: str) -> None:
+    if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
+        raise StartupError("The log API's prefix must begin with a slash and not end with one.")
+    if "{" in prefix or "}" in prefix:
+        raise StartupError("The log API's prefix must not hold braces.")

@@ -1,9 +1,10 @@
-"""The contract document, and requests held to it by openapi-core."""
+"""The API's OpenAPI document, and the validation of requests against it by openapi-core."""
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cache, cached_property
 from importlib.resources import files
@@ -22,20 +23,26 @@ from openapi_core.validation.request.exceptions import (
 from starlette.datastructures import Headers, ImmutableMultiDict
 
 from log_api.config import LogApiConfig
-from log_api.failures import ApiFailure, bad_parameter, failed, not_found, unauthenticated
+from log_api.errors import ApiError, bad_parameter, internal_error, not_found, unauthenticated
 
 QueryPairs = Sequence[tuple[str, str]]
 
-_ACCEPTED_MAX = 4_096
-_ACCEPTED_CHARACTERS_MAX = 128
+# Clients choose the values: long ones are validated each time, so that the cache stays small.
+_VALID_CACHED_MAX = 4_096
+_VALID_CACHED_CHARS_MAX = 128
+# A name this close to a known one is taken for a misspelling.
+_LIKENESS_MIN = 0.8
+# Clients send one or two unknown parameters; comparing hundreds with every known name would take seconds.
+_UNKNOWN_PARAMETERS_MAX = 16
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,9}(\.0*)?", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _OFFSET_AFTER_SPACE = re.compile(r" (?=\d\d:\d\d$)", re.ASCII)
 
 
 class Operation(NamedTuple):
-    """One route of the document. `path` is the template below the prefix, `permission` what its token must have.
+    """One operation of the document. `path` is the template below the prefix; a token must have `permission`.
 
-    `public`: it takes no token.
+    `public` operations need no token.
     """
 
     id: str
@@ -53,7 +60,7 @@ class _Parameter(NamedTuple):
 
     @property
     def allowed(self) -> str:
-        """What the document says is allowed."""
+        """The description of allowed values for error messages."""
         return str(self.schema["x-allowed"])
 
     @property
@@ -62,7 +69,7 @@ class _Parameter(NamedTuple):
 
 
 class _DocumentRequest:
-    """A request whose route is known, as openapi-core wants to see it. It has no body."""
+    """A request in the form that openapi-core validates. Its route is known and it has no body."""
 
     body = None
     content_type = ""
@@ -77,9 +84,9 @@ class _DocumentRequest:
 
 
 class _PresentParametersValidator(V31RequestValidator):
-    """Looks only at parameters that are there or must be, and at the same value once.
+    """Validates only present and required parameters, and caches values that were valid.
 
-    An absent one costs openapi-core 0.3 ms, a present one 1 ms, and clients ask for the same account and range again.
+    An absent parameter costs openapi-core 0.3 ms and a present one 1 ms, and clients repeat accounts and time ranges.
     """
 
     @cached_property
@@ -94,35 +101,35 @@ class _PresentParametersValidator(V31RequestValidator):
         }
 
     @cached_property
-    def _accepted(self) -> LRUCache[_Given, bool]:
-        return LRUCache(_ACCEPTED_MAX)
+    def _valid(self) -> LRUCache[_ParameterValues, bool]:
+        return LRUCache(_VALID_CACHED_MAX)
 
     def _get_parameters(
         self, parameters: RequestParameters, operation: SchemaPath, path: SchemaPath
     ) -> Parameters:
         operation_id = (operation / "operationId").read_str()
         relevant: list[SchemaPath] = []
-        fresh: list[_Given] = []
+        unknown: list[_ParameterValues] = []
         for name, location, required, one in self._declared[operation_id]:
-            given = _Given(operation_id, location, name, _values(parameters, location, name))
-            if given.values and given in self._accepted:
+            sent = _ParameterValues(operation_id, location, name, _values(parameters, location, name))
+            if sent.values and sent in self._valid:
                 continue
-            if required or given.values:
+            if required or sent.values:
                 relevant.append(one)
-                if sum(map(len, given.values)) <= _ACCEPTED_CHARACTERS_MAX:
-                    fresh.append(given)
-        # Of the operation, openapi-core asks for its parameters alone.
-        narrowed = cast("SchemaPath", {"parameters": relevant})
-        found = super()._get_parameters(parameters, narrowed, path)
-        # It raises where one of them does not fit.
-        for given in fresh:
-            if given.values:
-                self._accepted[given] = True
+                if sum(map(len, sent.values)) <= _VALID_CACHED_CHARS_MAX:
+                    unknown.append(sent)
+        # Of the operation, openapi-core reads nothing but its parameters.
+        only_relevant = cast("SchemaPath", {"parameters": relevant})
+        found = super()._get_parameters(parameters, only_relevant, path)
+        # That raised if one of them is invalid, so all of them are valid here.
+        for sent in unknown:
+            if sent.values:
+                self._valid[sent] = True
         return found
 
 
-class _Given(NamedTuple):
-    """A parameter of an operation with all its values, as text."""
+class _ParameterValues(NamedTuple):
+    """All values of one parameter of an operation."""
 
     operation_id: str
     location: str
@@ -131,39 +138,39 @@ class _Given(NamedTuple):
 
 
 def _values(parameters: RequestParameters, location: str, name: str) -> tuple[str, ...]:
-    given = parameters[location]
-    if name not in given:
+    sent = parameters[location]
+    if name not in sent:
         return ()
-    if isinstance(given, ImmutableMultiDict):
-        return tuple(given.getlist(name))
-    return (str(given[name]),)
+    if isinstance(sent, ImmutableMultiDict):
+        return tuple(sent.getlist(name))
+    return (str(sent[name]),)
 
 
 class CheckedRequest(NamedTuple):
-    """What the document says of a request; `query` holds known names in their one spelling."""
+    """A validated request. `query` holds the known parameters by their canonical names."""
 
     query: ImmutableMultiDict[str, str]
-    faults: Sequence[ApiFailure]
+    errors: Sequence[ApiError]
 
     def require_route(self) -> None:
-        """Raise the failure of a path that the document does not know, or of a missing token."""
-        for fault in self.faults:
-            if fault.status != 400:
-                raise fault
+        """Raise the error of an invalid path or a missing token, if there is one."""
+        for error in self.errors:
+            if error.status != 400:
+                raise error
 
     def require_parameters(self) -> None:
-        """Raise the failure of the first parameter that does not fit."""
-        for fault in self.faults:
-            raise fault
+        """Raise the error of the first invalid parameter, if there is one."""
+        for error in self.errors:
+            raise error
 
 
 class Contract:
-    """The document with this API's prefix and limits, and the check of requests against it. Built once."""
+    """The document with this API's prefix and limits, and the validation of requests. Built once per process."""
 
     def __init__(self, config: LogApiConfig) -> None:
         self.document = contract_document(config)
         self._prefix = config.prefix
-        # That the document is a right one is a test's business; checking it at each start takes 0.2 s.
+        # A test validates the document itself; doing so at each start would take 0.2 s.
         self._validator = _PresentParametersValidator(SchemaPath.from_dict(self.document))
         self.operations = tuple(
             Operation(
@@ -171,6 +178,7 @@ class Contract:
                 method,
                 path,
                 details.get("x-permission"),
+                # An empty list needs no token; without one, the document's own `security` applies.
                 details.get("security") == [],
             )
             for path, methods in self.document["paths"].items()
@@ -180,73 +188,76 @@ class Contract:
             operation.id: {(one.name, one.location): one for one in self._declared(operation)}
             for operation in self.operations
         }
-        self._spellings = {
-            operation.id: dict(_spellings(self._parameters[operation.id].values()))
+        self._aliases = {
+            operation.id: dict(_aliases(self._parameters[operation.id].values()))
             for operation in self.operations
         }
 
-    def bad_query(self, operation: Operation, name: str) -> ApiFailure:
-        """Return the failure of a query parameter that fits the document and still cannot be used."""
+    def bad_query(self, operation: Operation, name: str) -> ApiError:
+        """Return the error for a query parameter that is valid by the document and still cannot be used."""
         return bad_parameter(name, self._parameters[operation.id][name, "query"].allowed)
 
     def check(
         self, operation: Operation, path_values: Mapping[str, str], query: QueryPairs, headers: Headers
     ) -> CheckedRequest:
-        """Return the request's parameters and every fault of it. Never raises because of what was sent."""
-        known, faults = self._respell(operation, query)
-        if not all(value.isascii() and value.isprintable() for value in path_values.values()):
-            # A pattern's end would let a line end pass.
-            faults.insert(0, not_found())
+        """Validate a request. The result holds all its errors; no request makes this method raise."""
+        known, errors = self._canonical_query(operation, query)
+        if any(map(_CONTROL.search, path_values.values())):
+            # A pattern's `$` also matches before a final line end.
+            errors.insert(0, not_found())
         request = _DocumentRequest(
             operation.method, self._prefix + operation.path, path_values, known, headers
         )
-        faults += [self._fault(operation, error) for error in self._validator.iter_errors(request)]
-        return CheckedRequest(ImmutableMultiDict(known), faults)
+        errors += [self._error(operation, error) for error in self._validator.iter_errors(request)]
+        return CheckedRequest(ImmutableMultiDict(known), errors)
 
     def _declared(self, operation: Operation) -> Iterator[_Parameter]:
-        for stated in self.document["paths"][operation.path][operation.method].get("parameters", ()):
-            parameter = self._meant(stated)
+        for node in self.document["paths"][operation.path][operation.method].get("parameters", ()):
+            parameter = self._resolve(node)
             required = parameter.get("required", False)
-            yield _Parameter(parameter["name"], parameter["in"], required, self._meant(parameter["schema"]))
+            yield _Parameter(parameter["name"], parameter["in"], required, self._resolve(parameter["schema"]))
 
-    def _meant(self, stated: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return what a reference into the components leads to, and anything else as it is."""
-        if "$ref" not in stated:
-            return stated
-        _, _, kind, name = stated["$ref"].split("/")
+    def _resolve(self, node: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the target of a `$ref` into the components; any other node as it is."""
+        if "$ref" not in node:
+            return node
+        _, _, kind, name = node["$ref"].split("/")
         found: Mapping[str, Any] = self.document["components"][kind][name]
         return found
 
-    def _respell(
+    def _canonical_query(
         self, operation: Operation, query: QueryPairs
-    ) -> tuple[list[tuple[str, str]], list[ApiFailure]]:
-        """Return the query with each known parameter under its one name, and the faults of spelling.
+    ) -> tuple[list[tuple[str, str]], list[ApiError]]:
+        """Return the query with known parameters under their canonical names, and the errors found on the way.
 
-        Names that are no parameter's are passed over, as clients expect; a known one in a spelling that is not
-        known would change the answer without a word, and is a fault.
+        Unknown parameters are ignored, as clients expect. A misspelt name and a known filter with an unknown suffix are
+        errors: ignoring them would silently change the result.
         """
-        spellings = self._spellings[operation.id]
+        aliases = self._aliases[operation.id]
         known: list[tuple[str, str]] = []
-        faults: list[ApiFailure] = []
+        errors: list[ApiError] = []
+        unknown: dict[str, None] = {}
         for sent, value in query:
-            parameter = spellings.get(sent)
+            parameter = aliases.get(sent)
             if parameter is None:
                 base = re.split(r"[.\[]", sent, maxsplit=1)[0]
-                if base in spellings:
-                    faults.append(bad_parameter(base, "may be spelled as the documentation says"))
+                if base in aliases:
+                    errors.append(bad_parameter(base, "may be spelled as the documentation says"))
+                else:
+                    unknown[sent.lower()] = None
             elif not parameter.repeatable and any(parameter.name == name for name, _ in known):
-                faults.append(bad_parameter(parameter.name, "may be given once"))
-            elif (plain := _plain(parameter, value)) is None:
-                faults.append(bad_parameter(parameter.name, parameter.allowed))
-            elif plain:
-                known.append((parameter.name, plain))
-        return known, faults
+                errors.append(bad_parameter(parameter.name, "may be given once"))
+            elif (cleaned := _clean(parameter, value)) is None:
+                errors.append(bad_parameter(parameter.name, parameter.allowed))
+            elif cleaned:
+                known.append((parameter.name, cleaned))
+        return known, errors + _misspelt(unknown, aliases)
 
-    def _fault(self, operation: Operation, error: Exception) -> ApiFailure:
+    def _error(self, operation: Operation, error: Exception) -> ApiError:
         if isinstance(error, SecurityValidationError):
             return unauthenticated()
         if not isinstance(error, ParameterValidationError):
-            return failed()
+            return internal_error()
         if error.location == "path":
             return not_found()
         allowed = self._parameters[operation.id][error.name, error.location].allowed
@@ -255,14 +266,15 @@ class Contract:
 
 
 def contract_document(config: LogApiConfig) -> dict[str, Any]:
-    """Return the document as this API keeps it: with its prefix and the size of its pages."""
+    """Return the document with the prefix and the page limit of this configuration."""
+    # The shipped one is cached for every configuration.
     document = deepcopy(_shipped_document())
     document["servers"] = [{"url": config.prefix or "/"}]
     for name in ("PageLimit", "AccessLimit"):
         limit = document["components"]["schemas"][name]
-        limit["maximum"] = config.page_records_max
-        limit["default"] = min(limit["default"], config.page_records_max)
-        limit["x-allowed"] = f"a whole number from 1 to {config.page_records_max}"
+        limit["maximum"] = config.limits.page_records_max
+        limit["default"] = min(limit["default"], config.limits.page_records_max)
+        limit["x-allowed"] = f"a whole number from 1 to {config.limits.page_records_max}"
     return document
 
 
@@ -273,7 +285,7 @@ def _shipped_document() -> dict[str, Any]:
     return document
 
 
-def _spellings(parameters: Iterable[_Parameter]) -> Iterator[tuple[str, _Parameter]]:
+def _aliases(parameters: Iterable[_Parameter]) -> Iterator[tuple[str, _Parameter]]:
     for parameter in parameters:
         if parameter.location != "query":
             continue
@@ -285,13 +297,23 @@ def _spellings(parameters: Iterable[_Parameter]) -> Iterator[tuple[str, _Paramet
                 yield f"{base}[not]", parameter
 
 
-def _plain(parameter: _Parameter, value: str) -> str | None:
-    """Return a value without what clients do to it on the way, "" to leave it out, None where it cannot be right."""
+def _misspelt(unknown: Collection[str], known: Collection[str]) -> list[ApiError]:
+    """Return the errors for unknown names that are close to a known one, and for too many of them."""
+    if len(unknown) > _UNKNOWN_PARAMETERS_MAX:
+        return [bad_parameter("query", f"at most {_UNKNOWN_PARAMETERS_MAX} unknown parameters")]
+    nearest = (difflib.get_close_matches(name, known, 1, _LIKENESS_MIN) for name in unknown)
+    return [
+        bad_parameter("query", f"an unknown parameter; did you mean {names[0]}?")
+        for names in nearest
+        if names
+    ]
+
+
+def _clean(parameter: _Parameter, value: str) -> str | None:
+    """Undo known client quirks in a value. Returns "" for a value to ignore, None for an invalid one."""
     if parameter.schema.get("type") == "number":
         return value if _WHOLE_NUMBER.fullmatch(value) else None
     if "anyOf" in parameter.schema:
-        # A plus sign that was not escaped arrives as a space.
+        # An unescaped plus sign arrives as a space.
         return _OFFSET_AFTER_SPACE.sub("+", value)
-    if parameter.repeatable:
-        return value or None
     return value

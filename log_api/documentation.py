@@ -1,4 +1,4 @@
-"""The documentation page: the document as one self-contained page, which loads nothing and runs nothing."""
+"""Renders the OpenAPI document as one self-contained HTML page without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _STYLE = (
 
 
 def documentation_policy() -> str:
-    """Return the page's Content-Security-Policy: its own style and nothing else."""
+    """Return the page's Content-Security-Policy, which allows its own style sheet alone."""
     digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; frame-ancestors 'none'"
 
 
 def documentation_page(document: Mapping[str, Any]) -> bytes:
-    """Return the page for the document, in UTF-8."""
+    """Return the OpenAPI document as an HTML page in UTF-8."""
     info = document["info"]
     parts = [
         f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{escape(info['title'])}</title>",
@@ -75,26 +75,26 @@ def _operation(
         yield f"<p>{escape(operation['description'])}</p>"
     if "x-permission" in operation:
         yield f"<p>Permission: <code>{escape(operation['x-permission'])}</code></p>"
-    parameters = [_meant(document, stated) for stated in operation.get("parameters", ())]
+    parameters = [_resolve(document, node) for node in operation.get("parameters", ())]
     if parameters:
         yield "<details><summary>Parameters</summary><table><tr><th>name<th>in<th>allowed<th></tr>"
         for parameter in parameters:
             required = "Required. " if parameter.get("required") else ""
-            allowed = _meant(document, parameter["schema"])["x-allowed"]
+            allowed = _resolve(document, parameter["schema"])["x-allowed"]
             yield f"<tr><td><code>{escape(parameter['name'])}</code><td>{escape(parameter['in'])}"
             yield f"<td>{escape(allowed)}<td>{required}{escape(parameter.get('description', ''))}</tr>"
         yield "</table></details>"
-    yield "<details><summary>Answers</summary><table><tr><th>status<th>content<th></tr>"
-    for status, stated in operation["responses"].items():
-        answer = _meant(document, stated)
-        content = ", ".join(map(escape, answer.get("content", ())))
-        yield f"<tr><td>{escape(status)}<td>{content}<td>{escape(answer['description'])}</tr>"
+    yield "<details><summary>Responses</summary><table><tr><th>status<th>content<th></tr>"
+    for status, node in operation["responses"].items():
+        response = _resolve(document, node)
+        content = ", ".join(map(escape, response.get("content", ())))
+        yield f"<tr><td>{escape(status)}<td>{content}<td>{escape(response['description'])}</tr>"
     yield "</table></details>"
 
 
-def _meant(document: Mapping[str, Any], stated: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "$ref" not in stated:
-        return stated
-    _, _, kind, name = stated["$ref"].split("/")
+def _resolve(document: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "$ref" not in node:
+        return node
+    _, _, kind, name = node["$ref"].split("/")
     found: Mapping[str, Any] = document["components"][kind][name]
     return found

@@ -1,4 +1,4 @@
-"""Streams of all that a query finds, in bounded memory."""
+"""Streams all records of a query, in bounded memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import msgspec
 
-from log_api.csv_text import csv_lines
-from log_api.listing import ListQuery
+from log_api.csv_format import csv_lines
 from log_api.ports import LogDatabase
 from log_api.records import AuditRecord, Page
+from log_api.sql_builder import ListQuery
 from schemas.errors import RetryableError
 
 Cells = Callable[[AuditRecord], Sequence[object]]
@@ -51,7 +51,7 @@ _encoder = msgspec.json.Encoder()
 class Exporter:
     """Reads page after page, and holds no connection, transaction or snapshot while the client is slow.
 
-    The pages come as `limit` of the query has them. What arrives behind the place that was reached is not in the stream.
+    A page has `query.limit` records. Records that are stored behind the current position are not in the stream.
     """
 
     def __init__(self, database: LogDatabase, retries: int, retry_after_s: float) -> None:
@@ -60,12 +60,12 @@ class Exporter:
         self._retry_after_s = retry_after_s
 
     async def ndjson(self, query: ListQuery) -> AsyncIterator[bytes]:
-        """Yield a record on each line. Raises RetryableError where the database stays away."""
+        """Yield one record per line. Raises RetryableError if the database stays unavailable."""
         async for records in self._pages(query):
             yield _encoder.encode_lines(records)
 
     async def csv(self, query: ListQuery, header: Sequence[str], cells: Cells) -> AsyncIterator[bytes]:
-        """Yield a header, and a record on each line. Raises RetryableError where the database stays away."""
+        """Yield a header and one record per line. Raises RetryableError if the database stays unavailable."""
         yield csv_lines([header])
         async for records in self._pages(query):
             yield csv_lines(map(cells, records))
@@ -89,7 +89,6 @@ class Exporter:
 
 
 def v2_cells(record: AuditRecord) -> Sequence[object]:
-    """Return the record's cells below CSV_HEADER."""
     action, actor, resource, raw = record.action, record.actor, record.resource, record.raw
     return (
         record.id,

@@ -1,4 +1,4 @@
-"""The log API's port to what is stored. Its docstring is a contract."""
+"""The log API's port to the database. The docstrings are the contract that every implementation is tested against."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from log_api.completeness import Gaps, TapCounts
-from log_api.listing import ListQuery, SummaryQuery
 from log_api.records import AuditRecord, Page
+from log_api.sql_builder import ListQuery, SummaryQuery
 
 
 class Permission(StrEnum):
-    """What a token may do; the closed list. The document names one for each route that needs a token's accounts."""
+    """The permissions of a token. The OpenAPI document names the one that each route requires."""
 
     AUDIT_LOGS = "audit_logs:read"
     ACCESS_LOGS = "access_logs:read"
@@ -22,9 +22,9 @@ class Permission(StrEnum):
 
 
 class Token(NamedTuple):
-    """A token that was not revoked. `accounts` None: every account. `expires_ms`: Unix milliseconds.
+    """A token that is not revoked. `accounts` None: every account. `expires_ms`: Unix milliseconds.
 
-    `email`: whose it is. `requests_per_s` None: the rate that is configured.
+    `email` is the address of its user. `requests_per_s` None: the configured rate limit.
     """
 
     id: UUID
@@ -37,7 +37,7 @@ class Token(NamedTuple):
 
 
 class Count(NamedTuple):
-    """So many records of a summary fall into a bucket (from 0) and have this value."""
+    """The number of records in one bucket of a summary (counted from 0) that have this value."""
 
     bucket: int
     value: str | None
@@ -45,7 +45,7 @@ class Count(NamedTuple):
 
 
 class AlertQuery(NamedTuple):
-    """Alerts of an account, newest first. `since`, `before`: ids that bound them; None: whichever."""
+    """Alerts of an account, newest first, with ids in [since, before). For the other filters None means no filter."""
 
     account: str
     since: UUID
@@ -57,52 +57,56 @@ class AlertQuery(NamedTuple):
 
 
 class LogDatabase(Protocol):
-    """Where records and tokens are read. Every method raises RetryableError while that is not possible in time.
+    """Reads records, alerts and tokens. Every method raises RetryableError if the database does not respond in time.
 
-    A record belongs to the account it was stored with or, lacking one, to the account that enrichment found.
+    A record belongs to the account it was stored with or, without one, to the account that the enrichment backfill found.
     """
 
     async def page(self, query: ListQuery) -> Page:
-        """Return at most `query.limit` records in order, and from where the next page goes on.
+        """Return at most `query.limit` records in order, and the id after which the next page starts.
 
-        Fewer than `limit` with a next page is allowed where bodies are large and, unless `query.whole`, where finding
-        more takes longer than a page may. None at all with a next page: nothing was found in the time there was.
+        A page may hold fewer records, or none, and still have a next page: if bodies are large or, unless `query.whole`, if
+        finding more takes longer than a page may take.
         """
 
     async def ids(self, query: ListQuery) -> Sequence[UUID]:
         """Return the ids of the records of a page, in order."""
 
     async def records(self, accounts: Sequence[str] | None, ids: Sequence[UUID]) -> Sequence[AuditRecord]:
-        """Return the records with these ids, in the order asked for, those of other accounts left out.
+        """Return the records with these ids that belong to `accounts` (None: every account), in the order of `ids`.
 
-        None: whatever the account. Fewer at the end are allowed where bodies are large, none is not.
+        If bodies are large, records at the end may be missing, but not all of them.
         """
 
     async def counts(self, query: SummaryQuery) -> Sequence[Count]:
-        """Return how many records fall into each bucket, by value, in no order; what would be 0 is left out."""
+        """Return the number of records by bucket and value, in any order, without zeros."""
 
     async def complete_before_ms(self) -> int | None:
-        """Return the time (Unix ms) before which everything that numbering taps captured is there or a gap; None where
-        there is no such tap. A page that is asked for afterwards holds all of that.
+        """Return the completeness watermark (Unix ms); None if no tap sends sequence numbers.
+
+        Every capture before it is a record or a gap. A page that is read afterwards holds all these records.
         """
 
     async def gaps(self, since_ms: int, before_ms: int, gaps_max: int) -> Gaps:
-        """Return the gaps that touch a range of time (Unix ms), earliest first, at most `gaps_max`."""
+        """Return the gaps that overlap a time range (Unix ms), earliest first, at most `gaps_max`."""
 
     async def taps(self) -> TapCounts:
-        """Return how many taps there are, by what is known of them."""
+        """Return how many taps there are, by state."""
 
     async def alerts(self, query: AlertQuery) -> Sequence[Mapping[str, Any]]:
-        """Return at most `query.limit` alerts as they are shown, newest first."""
+        """Return at most `query.limit` alerts as JSON objects, newest first."""
 
     async def acknowledge(self, account: str, alert_id: UUID, who: str) -> Mapping[str, Any] | None:
-        """Note durably that somebody saw an alert of the account, and return it; None where there is none.
+        """Acknowledge an alert of the account durably and return it; None if there is no such alert.
 
-        Who was first stays.
+        The first acknowledgement stays.
         """
 
+    async def accounts(self, accounts_max: int) -> Sequence[str]:
+        """Return the accounts that have records in the newest partitions, sorted, at most `accounts_max`."""
+
     async def token(self, sha256: bytes) -> Token | None:
-        """Return the token with this SHA-256, unless there is none or it was revoked."""
+        """Return the token with this SHA-256; None if there is none or it is revoked."""
 
     async def ready(self) -> bool:
         """Return whether queries are likely to succeed now."""

@@ -1,4 +1,4 @@
-"""The record as it is served. Mirrors `schemas/audit_record.schema.json`."""
+"""The record as the API returns it. Mirrors `schemas/audit_record.schema.json`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import msgspec
 from schemas.event import Account, Action, Actor, RawRequest, Resource, Tap, Zone
 from schemas.identity import id_ms, rfc3339_ms
 
-# Clients that check what they get know these values and no others.
-ACTOR_CONTEXTS = frozenset({"api", "api_key", "api_token", "dash", "oauth", "origin_ca_key"})
-ACTOR_TYPES = frozenset({"account", "cloudflare_admin", "delegated_service", "system", "user"})
+# Clients with closed enums reject a whole page for one value that they do not know. These are known to all of them.
+ACTOR_CONTEXTS = frozenset({"api_key", "api_token", "dash", "oauth", "origin_ca_key"})
+ACTOR_TYPES = frozenset({"account", "cloudflare_admin", "system", "user"})
 ORGANIZATION_ACTOR_TYPES = frozenset({"cloudflare_admin", "system", "user"})
 
 
@@ -24,9 +24,9 @@ class Row(Protocol):
 
 
 class Provenance(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What auditap knows of the record itself. `received_at`: when the collector took the capture.
+    """Facts about the record itself. `received_at`: when the collector received the capture.
 
-    `clamped_from`: the time that the tap claimed, where its clock was too far ahead to be believed.
+    `clamped_from`: the time that the tap sent, if its clock was so far ahead that the record has the time of receipt.
     """
 
     receipt: msgspec.Raw
@@ -37,30 +37,16 @@ class Provenance(msgspec.Struct, frozen=True, omit_defaults=True):
     clamped_from: str | None = None
 
 
-class AuditRecord(msgspec.Struct, frozen=True):
-    """One record of the answer. What is not known is left out of the part it belongs to; every part is there."""
-
-    id: str
-    account: Account
-    action: Action
-    actor: Actor
-    raw: RawRequest
-    resource: Resource
-    zone: Zone
-    auditap: Provenance
-
-
 class Organization(msgspec.Struct, frozen=True):
-    """Whose accounts were rolled up."""
-
     id: str
 
 
-class OrganizationRecord(msgspec.Struct, frozen=True):
-    """A record in the answer about an organization."""
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One record. Every part is present; unknown values are left out of their part. Recorded bodies are JSON objects."""
 
     id: str
-    organization: Organization
+    organization: Organization | msgspec.UnsetType = msgspec.UNSET
+    """Only on the routes of an organization."""
     account: Account
     action: Action
     actor: Actor
@@ -71,25 +57,30 @@ class OrganizationRecord(msgspec.Struct, frozen=True):
 
 
 class Page(NamedTuple):
-    """Records in the order asked for, and the id beyond which the next page goes on; None: there is none."""
+    """The records of a page in order, and the id after which the next page starts; None on the last page."""
 
     records: Sequence[AuditRecord]
     after: UUID | None
 
 
-def audit_record(row: Row) -> AuditRecord:
-    """Return the record that a row of `records_by_id.sql` holds. Bodies and receipt stay the text they are."""
+def audit_record(row: Row, *, keep_unknown_values: bool = False) -> AuditRecord:
+    """Return the record in a row of `records_by_id.sql`. Bodies and receipt are passed on as JSON text.
+
+    A body that is no object is below the key `value`, and an unknown name is the id, because strict clients require
+    objects and the account's name. `keep_unknown_values` shows values of `actor.context` and `actor.type` that not every
+    client knows.
+    """
     record_id, clamped_from_ms = row["id"].hex, row["clamped_from_ms"]
     return AuditRecord(
         id=record_id,
-        account=Account(row["account_id"], row["account_name"]),
+        account=Account(row["account_id"], row["account_name"] or row["account_id"]),
         action=Action(
             result=row["action_result"],
             time=rfc3339_ms(id_ms(record_id)),
             type=row["action_type"],
             description=row["action_description"],
         ),
-        actor=_actor(row),
+        actor=_actor(row, keep_unknown_values=keep_unknown_values),
         raw=RawRequest(
             cf_ray_id=row["raw_cf_ray_id"],
             method=row["raw_method"],
@@ -100,12 +91,12 @@ def audit_record(row: Row) -> AuditRecord:
         resource=Resource(
             id=row["resource_id"],
             product=row["resource_product"],
-            request=_json_text(row["resource_request"]),
-            response=_json_text(row["resource_response"]),
+            request=_object_text(row["resource_request"]),
+            response=_object_text(row["resource_response"]),
             scope=row["resource_scope"],
             type=row["resource_type"],
         ),
-        zone=Zone(row["zone_id"], row["zone_name"]),
+        zone=Zone(row["zone_id"], row["zone_name"] or row["zone_id"]),
         auditap=Provenance(
             receipt=_on_one_line(row["receipt"]),
             enrichment=row["enrichment"],
@@ -117,58 +108,57 @@ def audit_record(row: Row) -> AuditRecord:
     )
 
 
-def organization_record(record: AuditRecord, organization_id: str) -> OrganizationRecord:
-    """Return the record as an organization's. Clients that check know fewer types of actors there."""
+def organization_record(
+    record: AuditRecord, organization_id: str, *, keep_unknown_values: bool = False
+) -> AuditRecord:
+    """Return the record with its organization. Clients with closed enums know fewer actor types here."""
     actor = record.actor
-    if actor.type not in ORGANIZATION_ACTOR_TYPES:
+    if not keep_unknown_values and actor.type not in ORGANIZATION_ACTOR_TYPES:
         actor = msgspec.structs.replace(actor, type=None)
-    return OrganizationRecord(
-        record.id,
-        Organization(organization_id),
-        record.account,
-        record.action,
-        actor,
-        record.raw,
-        record.resource,
-        record.zone,
-        record.auditap,
-    )
+    return msgspec.structs.replace(record, organization=Organization(organization_id), actor=actor)
 
 
-def _actor(row: Row) -> Actor:
+def _actor(row: Row, *, keep_unknown_values: bool) -> Actor:
+    context, kind = row["actor_context"], row["actor_type"]
+    if not keep_unknown_values:
+        context = context if context in ACTOR_CONTEXTS else None
+        kind = kind if kind in ACTOR_TYPES else None
     return Actor(
         id=row["actor_id"],
-        context=row["actor_context"] if row["actor_context"] in ACTOR_CONTEXTS else None,
+        context=context,
         email=row["actor_email"],
         ip_address=row["actor_ip_address"],
         token_id=row["actor_token_id"],
         token_name=row["actor_token_name"],
-        type=row["actor_type"] if row["actor_type"] in ACTOR_TYPES else None,
+        type=kind,
     )
 
 
-def _json_text(text: str | None) -> msgspec.Raw | msgspec.UnsetType:
-    return msgspec.UNSET if text is None else _on_one_line(text)
+def _object_text(text: str | None) -> msgspec.Raw | msgspec.UnsetType:
+    if text is None:
+        return msgspec.UNSET
+    is_object = text.lstrip(" \t\r\n").startswith("{")
+    return _on_one_line(text if is_object else f'{{"value":{text}}}')
 
 
 def _on_one_line(text: str) -> msgspec.Raw:
-    # Between tokens a line end is a space to JSON, and the end of a record to streams.
+    # To JSON a line end between tokens is white space, but NDJSON and event streams end a record there.
     if "\n" in text or "\r" in text:
         text = text.replace("\n", " ").replace("\r", " ")
     return msgspec.Raw(text)
 
 
 def body_bytes(record: AuditRecord) -> int:
-    """Return how many bytes of the answer the record's unbounded parts take."""
+    """Return the size of the record's unbounded parts in the response."""
     parts = (record.resource.request, record.resource.response, record.auditap.receipt)
     return sum(len(part) for part in parts if isinstance(part, msgspec.Raw))
 
 
 def page_info(count: int, cursor: str | None, complete_before_ms: int | None) -> dict[str, Any]:
-    """Return the `result_info` of a page. `cursor` None: the last one. `complete_before_ms`: None where unknown."""
+    """Return the `result_info` of a page. `cursor` is None on the last page, `complete_before_ms` if it is unknown."""
     complete_before = None if complete_before_ms is None else rfc3339_ms(complete_before_ms)
     info = {"count": count, "complete_before": complete_before}
     if cursor is None:
         return info
-    # Clients follow one of the two, and stop after a page where theirs is missing.
+    # The SDK follows only `cursors.after`, other clients only `cursor`. Either stops after one page without its own.
     return {**info, "cursor": cursor, "cursors": {"after": cursor}}

@@ -1,4 +1,4 @@
-"""Counting a range day after day, the newest first, as far as the time reaches."""
+"""Counts the records of a time range by day, newest day first, within a time limit."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from log_api.listing import SummaryQuery
 from log_api.ports import Count, LogDatabase
+from log_api.sql_builder import SummaryQuery
 from schemas.errors import RetryableError
 from schemas.identity import rfc3339_ms
 
@@ -20,7 +20,7 @@ _VALUES_MAX = 100
 
 
 class Summary(NamedTuple):
-    """Buckets as they are served, oldest first, and from when on (Unix ms) they count."""
+    """Buckets as the API returns them, oldest first; the time (Unix ms) from which they count; whether that is all."""
 
     buckets: Sequence[dict[str, Any]]
     counted_since_ms: int
@@ -30,13 +30,14 @@ class Summary(NamedTuple):
 async def summarize(
     database: LogDatabase, query: SummaryQuery, time_s: float, timer: Callable[[], float] = time.monotonic
 ) -> Summary:
-    """Return the counts of as many buckets as `time_s` allows. Raises RetryableError where it allows none."""
+    """Return the counts of as many days as can be read in `time_s`. Raises RetryableError if that is none."""
     if query.hops > 1:
-        return Summary(await _hopping(database, query), query.bounds_ms[0], complete=True)
+        return Summary(await _hopping_windows(database, query), query.bounds_ms[0], complete=True)
     began_s = timer()
     parts = _days(query.bounds_ms)
     found: list[dict[str, Any]] = []
     counted_since_ms = query.bounds_ms[-1]
+    # The newest day first: if the time does not suffice, the oldest days are missing, and `counted_since` says so.
     for bounds_ms in reversed(parts):
         try:
             counts = await database.counts(replace(query, bounds_ms=bounds_ms))
@@ -51,26 +52,26 @@ async def summarize(
     return Summary(found, counted_since_ms, counted_since_ms == query.bounds_ms[0])
 
 
-async def _hopping(database: LogDatabase, query: SummaryQuery) -> Sequence[dict[str, Any]]:
-    """Return windows of `hops` spans, one from each bound on that is followed by so many."""
-    spans: dict[int, Counter[str | None]] = defaultdict(Counter)
+async def _hopping_windows(database: LogDatabase, query: SummaryQuery) -> Sequence[dict[str, Any]]:
+    """Return windows of `hops` buckets, one starting at each boundary that has enough buckets after it."""
+    counts: dict[int, Counter[str | None]] = defaultdict(Counter)
     for one in await database.counts(query):
-        spans[one.bucket][one.value] += one.records
+        counts[one.bucket][one.value] += one.records
     buckets, window = [], Counter[str | None]()
     for last, (_, before_ms) in enumerate(pairwise(query.bounds_ms)):
-        window += spans[last]
+        window += counts[last]
         first = last + 1 - query.hops
         if first < 0:
             continue
-        await asyncio.sleep(0)  # many windows of many values take their time
+        await asyncio.sleep(0)  # many windows of many values would block the event loop
         found = [Count(first, value, records) for value, records in window.items()]
         buckets.append(_bucket(query.bounds_ms[first], before_ms, found))
-        window -= spans.pop(first)
+        window -= counts.pop(first)
     return buckets
 
 
 def _days(bounds_ms: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Return the bounds in parts that each lie in one day, and together are all of them."""
+    """Split the boundaries into one sequence for each day."""
     parts: list[tuple[int, ...]] = []
     for low, high in pairwise(bounds_ms):
         if low == high:
@@ -92,11 +93,11 @@ def _buckets(bounds_ms: tuple[int, ...], counts: Sequence[Count]) -> list[dict[s
 def _bucket(since_ms: int, before_ms: int, found: list[Count]) -> dict[str, Any]:
     found.sort(key=lambda one: (-one.records, one.value is not None, one.value or ""))
     total = sum(one.records for one in found)
-    shown = found[:_VALUES_MAX]
+    listed = found[:_VALUES_MAX]
     return {
         "since": rfc3339_ms(max(since_ms, 0)),
         "before": rfc3339_ms(max(before_ms, 0)),
         "count": total,
-        "values": [{"value": one.value, "count": one.records} for one in shown],
-        "others": total - sum(one.records for one in shown),
+        "values": [{"value": one.value, "count": one.records} for one in listed],
+        "others": total - sum(one.records for one in listed),
     }

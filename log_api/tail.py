@@ -1,7 +1,7 @@
-"""Records as they arrive, as server-sent events.
+"""Streams records as they arrive, as server-sent events.
 
-Records arrive in almost the order of their ids. Each look therefore goes back by a bounded time and passes over what
-was sent; a client that comes back begins as far before the last event that it saw.
+Records are stored almost in the order of their ids. Each poll therefore looks back by a bounded time and skips the records
+already sent. A client that reconnects starts that far before the last event it received.
 """
 
 from __future__ import annotations
@@ -13,85 +13,94 @@ from uuid import UUID
 import msgspec
 
 from log_api.config import LogApiConfig
-from log_api.listing import Direction, ListQuery
 from log_api.ports import LogDatabase
 from log_api.records import AuditRecord
+from log_api.sql_builder import Direction, ListQuery
 from schemas.errors import RetryableError
 from schemas.identity import first_id_at, id_ms
 
-# Beyond any clock that records are taken from.
+# No record has a time further ahead than this: ingest clamps clocks that are.
 _AHEAD_MS = 86_400_000
 _HEARTBEAT = b": waiting\n\n"
+_BATCH_RECORDS = 500
 _encoder = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """Follows the log for one client.
+    """Streams new records to one client as server-sent events.
 
-    `still_allowed` is asked before each look and ends the stream where it says no. `clock_ms`: Unix milliseconds.
+    `may_continue` is called before each poll; the stream ends when it returns False. `clock_ms` returns Unix milliseconds.
     """
 
     database: LogDatabase
     config: LogApiConfig
     clock_ms: Callable[[], int]
     sleep: Callable[[float], Awaitable[None]]
-    still_allowed: Callable[[], Awaitable[bool]]
+    may_continue: Callable[[], Awaitable[bool]]
 
     async def events(self, query: ListQuery, since_ms: int) -> AsyncIterator[bytes]:
-        """Yield the events of what is stored from `since_ms` on, then of what arrives, until the time is up.
+        """Yield events for the records stored since `since_ms`, then for new ones, until the stream's time limit.
 
-        The query's accounts and conditions count.
+        Only the accounts and conditions of `query` are used.
         """
-        config = self.config
-        began_ms = told_ms = self.clock_ms()
+        limits = self.config.limits
+        started_ms = last_sent_ms = self.clock_ms()
         floor = first_id_at(since_ms)
         sent: set[UUID] = set()
-        # Tells the client's library that it is connected.
+        # The client's library reports a connection once it has the first bytes.
         yield _HEARTBEAT
-        while self.clock_ms() - began_ms < config.tail_time_ms and await self.still_allowed():
+        while self.clock_ms() - started_ms < limits.tail_time_ms and await self.may_continue():
             ids = await self._ids(query, floor)
-            fresh = [one for one in ids if one not in sent]
-            for records in [fresh[at : at + 500] for at in range(0, len(fresh), 500)]:
-                async for event in self._whole(query, records):
-                    yield event
-                told_ms = self.clock_ms()
-            sent.update(fresh)
-            behind = len(ids) >= config.tail_records_max
-            lookback = first_id_at(self.clock_ms() - config.tail_lookback_ms)
-            floor = UUID(int=ids[-1].int + 1) if behind else max(floor, lookback)
-            sent = {one for one in sent if one >= floor}
-            if behind:
+            unsent = [each for each in ids if each not in sent]
+            async for events in self._events(query, unsent):
+                yield events
+                last_sent_ms = self.clock_ms()
+            sent.update(unsent)
+            # If there is more than one poll returns, the next one goes on behind it. Looking back each time, the tail
+            # of a busy log would never catch up.
+            is_behind = len(ids) >= limits.tail_records_max
+            floor = UUID(int=ids[-1].int + 1) if is_behind else max(floor, self._lookback_id())
+            sent = {each for each in sent if each >= floor}
+            if is_behind:
                 continue
-            if self.clock_ms() - told_ms >= config.tail_heartbeat_ms:
-                told_ms = self.clock_ms()
+            if self.clock_ms() - last_sent_ms >= limits.tail_heartbeat_ms:
+                last_sent_ms = self.clock_ms()
                 yield _HEARTBEAT
-            await self.sleep(config.tail_interval_ms / 1000)
+            await self.sleep(self.config.tail_interval_ms / 1000)
+
+    def _lookback_id(self) -> UUID:
+        return first_id_at(self.clock_ms() - self.config.limits.tail_lookback_ms)
 
     async def _ids(self, query: ListQuery, floor: UUID) -> list[UUID]:
-        """Return the oldest ids from `floor` on; none while the database is away."""
-        asked = replace(
+        """Return the oldest ids from `floor`, in order; none while the database is unavailable."""
+        oldest = replace(
             query,
             since_ms=id_ms(floor.hex),
             before_ms=self.clock_ms() + _AHEAD_MS,
+            # `since_ms` has whole milliseconds, the floor may lie within one.
             after=UUID(int=max(floor.int - 1, 0)),
             direction=Direction.ASC,
-            limit=self.config.tail_records_max,
+            limit=self.config.limits.tail_records_max,
         )
         try:
-            return list(await self.database.ids(asked))
+            return list(await self.database.ids(oldest))
         except RetryableError:
             return []
 
-    async def _whole(self, query: ListQuery, ids: list[UUID]) -> AsyncIterator[bytes]:
-        while ids:
-            records = await self.database.records(query.accounts, ids)
-            if not records:
-                return
-            yield b"".join(map(_event, records))
-            ids = ids[[one.hex for one in ids].index(records[-1].id) + 1 :]
+    async def _events(self, query: ListQuery, ids: list[UUID]) -> AsyncIterator[bytes]:
+        """Yield the events for `ids`, in order, many in each chunk."""
+        for start in range(0, len(ids), _BATCH_RECORDS):
+            batch = ids[start : start + _BATCH_RECORDS]
+            while batch:
+                records = await self.database.records(query.accounts, batch)
+                if not records:
+                    break
+                yield b"".join(map(_event, records))
+                # The database may leave out records at the end of a batch.
+                batch = batch[[each.hex for each in batch].index(records[-1].id) + 1 :]
 
 
 def _event(record: AuditRecord) -> bytes:
-    # JSON has no bare line ends, so that one data line holds it.
+    # The encoded record holds no line end, so one data line is enough.
     return b"id: %b\nevent: record\ndata: %b\n\n" % (record.id.encode(), _encoder.encode(record))

@@ -1,4 +1,4 @@
-"""The record as audit logs v1 has it: a view of the same record."""
+"""The record in the shape of audit logs v1."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 
 from log_api.records import AuditRecord
 
+_NO_VALUE = msgspec.Raw(b"{}")
 _ACTOR_TYPES = {"user": "user", "cloudflare_admin": "admin", "system": "Cloudflare"}
 
 CSV_HEADER = (
@@ -31,14 +32,12 @@ CSV_HEADER = (
 
 
 class V1Action(msgspec.Struct, frozen=True):
-    """Whether it succeeded, and what kind of action it was."""
-
     result: bool
     type: str
 
 
 class V1Actor(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who did it; `type` one of user, admin, Cloudflare."""
+    """`type` is one of user, admin, Cloudflare."""
 
     id: str | None = None
     email: str | None = None
@@ -53,8 +52,8 @@ class V1Part(msgspec.Struct, frozen=True, omit_defaults=True):
     type: str | None = None
 
 
-class V1Record(msgspec.Struct, frozen=True, rename={"new_value": "newValue", "old_value": "oldValue"}):
-    """One record of v1. What was there before an action is not recorded: `old_value` is empty."""
+class V1Record(msgspec.Struct, frozen=True, rename="camel"):
+    """A v1 record. The old value is always empty, because the state before an action is not recorded."""
 
     id: str
     action: V1Action
@@ -62,16 +61,17 @@ class V1Record(msgspec.Struct, frozen=True, rename={"new_value": "newValue", "ol
     interface: str
     metadata: dict[str, Any]
     new_value: str
+    new_value_json: msgspec.Raw
     owner: V1Part
     resource: V1Part
     when: str
     old_value: str = ""
+    old_value_json: msgspec.Raw = _NO_VALUE
 
 
 def v1_record(record: AuditRecord) -> V1Record:
-    """Return the record in the shape of v1."""
     actor, raw = record.actor, record.raw
-    told = {
+    metadata = {
         "description": record.action.description,
         "method": raw.method,
         "status_code": raw.status_code,
@@ -86,8 +86,9 @@ def v1_record(record: AuditRecord) -> V1Record:
         action=V1Action(record.action.result == "success", record.action.type),
         actor=V1Actor(actor.id, actor.email, actor.ip_address, _ACTOR_TYPES.get(actor.type or "")),
         interface="UI" if actor.context == "dash" else "API",
-        metadata={name: value for name, value in told.items() if value is not None},
+        metadata={name: value for name, value in metadata.items() if value is not None},
         new_value=_body(record),
+        new_value_json=_NO_VALUE if record.resource.request is msgspec.UNSET else record.resource.request,
         owner=V1Part(record.account.id),
         resource=V1Part(record.resource.id, record.resource.type),
         when=record.action.time,
@@ -100,7 +101,6 @@ def _body(record: AuditRecord) -> str:
 
 
 def v1_cells(record: AuditRecord) -> Sequence[object]:
-    """Return the record's cells below CSV_HEADER."""
     one = v1_record(record)
     return (
         one.id,

@@ -1,4 +1,4 @@
-"""What an operator tells the redactor, beside the OpenAPI documents themselves. Immutable; checked when built."""
+"""What an operator configures of the redactor. Immutable; a wrong value raises StartupError when it is constructed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from schemas.constants import Constant
 from schemas.errors import StartupError
 
 ContainerMarks = Literal["presence", "inherit"]
 
-_DEPTH_CEILING = 128  # a body is walked by recursion, so no setting may reach the interpreter's limit
+_DEPTH_CEILING = 128  # bodies are walked by recursion, which must stay far below the interpreter's limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,21 +19,23 @@ class Limits:
     """Bounds on what is read and on what is written."""
 
     body_bytes_max: int = 1_048_576
-    """A body above this is dropped as `too_large`."""
-    depth_max: int = 64
+    """A body above this is dropped as `too_large`. Captures may be four times as long, and 4 MiB in any case."""
+    depth_max: Constant[int] = 64
     """A body nested deeper than this is dropped as `too_deep`."""
-    free_form_bytes_max: int = 65_536
-    """A free-form object whose JSON text is longer keeps its presence only (rule 4)."""
-    free_form_depth_max: int = 16
-    """The same for its depth; the object itself counts as one."""
-    uri_bytes_max: int = 16_384
-    """The recorded path and query; what does not fit is left out, parameter by parameter."""
-    form_fields_max: int = 1_000
+    free_form_bytes_max: Constant[int] = 65_536
+    """A free-form object whose JSON text is longer is recorded as `{}` (rule 4)."""
+    free_form_depth_max: Constant[int] = 16
+    """A free-form object nested deeper is recorded as `{}`; the object itself counts as one level."""
+    uri_bytes_max: Constant[int] = 16_384
+    """Bound on the recorded path and query; query parameters that do not fit are left out one by one."""
+    number_chars_max: Constant[int] = 128
+    """A number that is written longer does not fit its schema: it breaks the JSON readers of whoever queries the log (rule 6)."""
+    form_fields_max: Constant[int] = 1_000
     """A form with more fields is dropped as `too_large`."""
-    lines_max: int = 10_000
-    """The same for a body of more lines of JSON."""
-    capture_bytes_max: int = 8_388_608
-    """One line of captures."""
+    lines_max: Constant[int] = 10_000
+    """An NDJSON body with more lines is dropped as `too_large`."""
+    capture_bytes_max: Constant[int] = 8_388_608
+    """A capture whose JSON text is longer is refused."""
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -44,21 +47,29 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class HeaderNames:
-    """The headers that may be read, in lower case (rule 14). An empty name or tuple reads none.
+    """The names of the headers that are read, in lower case; an empty name or tuple reads none (rule 14).
 
-    Those of actor and account are read from the response alone: a client could forge them on its request.
+    Actor and account are read from the response alone, because a client could forge them on its request.
     """
 
     actor_id: str = "x-actor-id"
+    """Response header with the actor's id."""
     actor_email: str = "x-actor-email"
+    """Response header with the actor's e-mail address."""
     actor_type: str = "x-actor-type"
+    """Response header with the kind of actor, such as `user`."""
     actor_context: str = "x-actor-context"
+    """Response header with how the actor came in, such as `api_key`."""
     actor_token_id: str = "x-actor-token-id"  # noqa: S105  a header's name
+    """Response header with the id of the actor's token."""
     actor_token_name: str = "x-actor-token-name"  # noqa: S105  a header's name
+    """Response header with the name of the actor's token."""
     account_id: str = "x-account-id"
+    """Response header with the account."""
     user_agent: str = "user-agent"
+    """Request header with the user agent."""
     request_ids: tuple[str, ...] = ("cf-ray", "x-request-id")
-    """The first that stands exactly once counts, on the request before the response."""
+    """Headers with a request id. The first that occurs exactly once counts, on the request before the response."""
 
     def __post_init__(self) -> None:
         singles = [getattr(self, name) for name in self.__slots__ if name != "request_ids"]
@@ -72,46 +83,37 @@ class DocumentConfig:
     """One OpenAPI document, JSON or YAML."""
 
     path: Path
+    """File of the OpenAPI document."""
     envelope: str | None = None
-    """The property of a response's root that is recorded in its place (rule 12)."""
+    """The property of a response's root that is recorded in the response's place (rule 12)."""
     container_marks: ContainerMarks = "presence"
     """Whether a mark on a container reaches its children (rule 3)."""
     hosts: tuple[str, ...] = ()
-    """The hosts that it serves. Empty: those of its servers, or any host where it is the only document."""
+    """The hosts that it applies to. Empty: those of its `servers`, or any host if it is the only document."""
+    base_paths: tuple[str, ...] = ()
+    """Base paths as the tap sees them, where a proxy strips or adds some; `/` is none. Empty: those of its `servers`."""
+
+    def __post_init__(self) -> None:
+        for each in self.base_paths:
+            is_literal = each.startswith("/") and not set(each) & set("{}?#;%\\")
+            if not is_literal or ".." in each.split("/"):
+                raise StartupError(
+                    "A document's base paths must begin with a slash and be literal: /api/v2, or / for none."
+                )
 
 
 @dataclass(frozen=True, slots=True)
 class RedactionConfig:
-    """Everything the redactor decides by, beside the documents' own marks."""
+    """Everything that decides what is kept, besides the marks in the documents."""
 
     documents: tuple[DocumentConfig, ...] = ()
     headers: HeaderNames = field(default_factory=HeaderNames)
     limits: Limits = field(default_factory=Limits)
     path_parameters_kept: frozenset[str] = frozenset()
-    """Names of path parameters recorded as their value, marked or not; a denial still wins (rule 13)."""
+    """Names of path parameters whose value is recorded although they are not marked; a denial still wins (rule 13)."""
     get_responses_kept: frozenset[str] = frozenset()
-    """Operation ids whose GET response is kept by the rules; no document can fill this (rule 8)."""
+    """Ids of operations whose GET response is redacted and recorded; no document can add to this (rule 8)."""
     excluded_operations: frozenset[str] = frozenset()
-    """Operation ids that are not recorded at all."""
+    """Ids of operations that are not recorded at all."""
     trailing_slash_allowed: bool = False
-    """Whether one slash at a path's end is ignored in matching."""
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolBounds:
-    """The spool's bounds; every one is a setting."""
-
-    bytes_max: int = 4 * 1024**3
-    """Files of all processes in the folder together, as far as a look every `adopt_interval_ms` can see. A full spool
-    refuses."""
-    append_deadline_ms: int = 10_000
-    """How long a write to the spool may take before the batch is refused."""
-    drain_events_max: int = 2_000
-    """Events published at once when Kafka is back."""
-    drain_bytes_max: int = 4 * 1024**2
-    retry_wait_ms: int = 500
-    """Pause between attempts to drain while Kafka is away."""
-    adopt_interval_ms: int = 5_000
-    """How often the folder is looked at for files of processes that have ended."""
-    stop_wait_ms: int = 5_000
-    """How long a process that is told to end goes on draining; the rest stays for the next start."""
+    """Whether a path with one slash at its end matches as if it had none."""

@@ -1,4 +1,4 @@
-"""The contracts: JSON Schemas, the types that mirror them, identity, errors, metrics and SQL.
+"""What the parts share: contracts as JSON Schemas, the types that mirror them, identity, errors, metrics and SQL.
 
-Imports nothing else of auditap, so that every part can import it.
+The package imports no other part of auditap, so every part can import it.
 """

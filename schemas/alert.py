@@ -1,4 +1,4 @@
-"""Alert: what the watcher raises, as it is shown by the log API and told to channels. Made of records alone."""
+"""The payload of a stored alert: one shape for the log API, channels and the command line."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from schemas.identity import rfc3339_ms
 _decode = msgspec.json.Decoder().decode
 
 
-def alert_document(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of the table `alerts` as it is shown to others."""
+def alert_payload(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the payload of a row of the table `alerts`. Times are RFC 3339 with milliseconds, ids hex."""
     acknowledged = None
     if row["acknowledged_at"] is not None:
         acknowledged = {
-            "at": _moment(row["acknowledged_at"]),
+            "at": _timestamp(row["acknowledged_at"]),
             "by": row["acknowledged_by"],
             "note": row["note"],
         }
@@ -32,15 +32,14 @@ def alert_document(row: Mapping[str, Any]) -> dict[str, Any]:
         "window": window(row["window_start_ms"], row["window_ms"]),
         "records": row["records"],
         "record": _decode(row["record"]),
-        "raised_at": _moment(row["raised_at"]),
+        "raised_at": _timestamp(row["raised_at"]),
         "acknowledged": acknowledged,
     }
 
 
 def window(start_ms: int, size_ms: int) -> dict[str, str]:
-    """Return a window as it is shown."""
     return {"start": rfc3339_ms(start_ms), "end": rfc3339_ms(start_ms + size_ms)}
 
 
-def _moment(at: datetime) -> str:
+def _timestamp(at: datetime) -> str:
     return rfc3339_ms(int(at.timestamp() * 1000))

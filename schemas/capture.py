@@ -1,7 +1,7 @@
-"""Capture: one request/response pair as taps send it. Mirrors `capture.schema.json`; tests hold the two to agree.
+"""Capture: one request/response pair as taps send it. Mirrors `capture.schema.json`; tests keep the two in agreement.
 
-A capture is unredacted. It lives in the memory of tap and collector only: these types have no repr of their
-contents, and nothing here puts a value into an error.
+A capture is not redacted. It exists only in the memory of tap and collector, so the repr of these types shows nothing of
+their contents, and no error here holds a value.
 """
 
 from __future__ import annotations
@@ -13,37 +13,42 @@ from typing import Annotated, Any
 
 import msgspec
 
+from schemas.contracts import schema_path_of_first_error
 from schemas.errors import RefusalReason, RefusedCapture
-from schemas.explain import schema_path_of_first_error
 
 Headers = dict[str, str | list[str]]
 _EPOCH_MAX = (1 << 63) - 1
 
 
 class _Unprintable(msgspec.Struct, frozen=True, gc=False):
-    """A struct whose repr shows nothing, so that no traceback or log line can.
+    """A struct whose repr shows nothing, so that no traceback and no log line can.
 
-    The collector of garbage passes these over: they hold texts and numbers, and never refer back.
+    `gc=False`: these hold texts and numbers and cannot be part of a cycle, so the garbage collector need not visit them.
     """
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Show nothing to rich either."""
+        """Return nothing: rich, which prints tracebacks with local variables, has a protocol of its own."""
         return []
 
 
 class TapPosition(_Unprintable, frozen=True, gc=False):
-    """Which tap captured the pair, and where in its count. `seq` counts within one `epoch` (a start of the tap)."""
+    """Which tap captured the pair, and its sequence number. `seq` counts within one `epoch`, a run of the tap."""
 
+    # In Python, `$` alone also matches before a trailing line end.
     id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:\-]{0,63}$(?![\s\S])")]
     epoch: Annotated[int, msgspec.Meta(ge=0, le=_EPOCH_MAX)] | None = None
     seq: Annotated[int, msgspec.Meta(ge=0, le=_EPOCH_MAX)] | None = None
 
 
 class CapturedRequest(_Unprintable, frozen=True, gc=False):
-    """The request. `body` is text, or `body_base64` stands in its place; `url` is absolute or a path with query."""
+    """The request. A body that is not text is in `body_base64`. `url` is absolute, or a path with query.
+
+    `not_read`: the service responded without reading the body to its end, and the tap did not get it either. Taps set
+    `truncated` beside it, for collectors that do not know `not_read`.
+    """
 
     method: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     url: Annotated[str, msgspec.Meta(min_length=1, max_length=65_536)]
@@ -51,10 +56,11 @@ class CapturedRequest(_Unprintable, frozen=True, gc=False):
     body: str | None = None
     body_base64: str | None = None
     truncated: bool = False
+    not_read: bool = False
 
 
 class CapturedResponse(_Unprintable, frozen=True, gc=False):
-    """The response. `complete` says whether it ended as it should; `truncated` whether the tap cut its body."""
+    """The response. `complete`: it was sent to its end. `truncated`: it had a body that the tap did not copy whole."""
 
     status: Annotated[int, msgspec.Meta(ge=100, le=999)]
     headers: Headers = {}
@@ -65,7 +71,10 @@ class CapturedResponse(_Unprintable, frozen=True, gc=False):
 
 
 class Capture(_Unprintable, frozen=True, gc=False):
-    """One pair. Only `request.method`, `request.url` and `response.status` are required."""
+    """One pair. Only `request.method`, `request.url` and `response.status` are required.
+
+    `captured_at` is an RFC 3339 time with an offset.
+    """
 
     request: CapturedRequest
     response: CapturedResponse
@@ -76,34 +85,35 @@ class Capture(_Unprintable, frozen=True, gc=False):
     client_ip: Annotated[str, msgspec.Meta(max_length=64)] | None = None
 
 
-class _KnownTapPosition(TapPosition, frozen=True, gc=False, forbid_unknown_fields=True):
-    """One that holds no field of another name."""
+# The same types, but refusing unknown fields: decoding with these first shows whether a capture has any.
 
 
-class _KnownRequest(CapturedRequest, frozen=True, gc=False, forbid_unknown_fields=True):
-    """One that holds no field of another name."""
+class _StrictTapPosition(TapPosition, frozen=True, gc=False, forbid_unknown_fields=True):
+    pass
 
 
-class _KnownResponse(CapturedResponse, frozen=True, gc=False, forbid_unknown_fields=True):
-    """One that holds no field of another name."""
+class _StrictRequest(CapturedRequest, frozen=True, gc=False, forbid_unknown_fields=True):
+    pass
 
 
-class _KnownCapture(Capture, frozen=True, gc=False, forbid_unknown_fields=True):
-    """One that holds no field of another name."""
+class _StrictResponse(CapturedResponse, frozen=True, gc=False, forbid_unknown_fields=True):
+    pass
 
-    request: _KnownRequest
-    response: _KnownResponse
-    tap: _KnownTapPosition | None = None
+
+class _StrictCapture(Capture, frozen=True, gc=False, forbid_unknown_fields=True):
+    request: _StrictRequest
+    response: _StrictResponse
+    tap: _StrictTapPosition | None = None
 
 
 _decoder = msgspec.json.Decoder(Capture)
-_known_decoder = msgspec.json.Decoder(_KnownCapture)
+_strict_decoder = msgspec.json.Decoder(_StrictCapture)
 
 
 def body_bytes(message: CapturedRequest | CapturedResponse) -> bytes | None:
-    """Return the body as it went over the wire, or None where there was none.
+    """Return the body as it was on the wire, None if there was none.
 
-    Raises ValueError (without the body) where `body_base64` is not base64 or both forms are given.
+    Raises ValueError, without the body, if `body_base64` is not base64 or both forms are present.
     """
     if message.body_base64 is None:
         return None if message.body is None else message.body.encode()
@@ -116,11 +126,11 @@ def body_bytes(message: CapturedRequest | CapturedResponse) -> bytes | None:
     raise ValueError("body_base64 is not base64")
 
 
-def decode_capture(line: bytes) -> Capture:
-    """Return the capture that one JSON text holds.
+def decode_capture(line: bytes, *, explained: bool = True) -> Capture:
+    """Return the capture in one JSON text. Unknown fields are ignored.
 
-    Raises RefusedCapture: `malformed` where it is not JSON in UTF-8, `invalid` with the path of the first
-    declared field that does not fit.
+    Raises RefusedCapture: `malformed` if the text is not JSON in UTF-8, else `invalid`, if `explained` with the schema path
+    of the first error. Finding that path takes a hundred times as long as decoding.
     """
     try:
         return _decoder.decode(line)
@@ -129,20 +139,20 @@ def decode_capture(line: bytes) -> Capture:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         reason = RefusalReason.MALFORMED
     # Raised out here so that the decoder's error, which may hold the line, is not even its context.
-    path = schema_path_of_first_error("capture", line) if reason is RefusalReason.INVALID else ""
-    raise RefusedCapture(reason, path)
+    is_searched = explained and reason is RefusalReason.INVALID
+    raise RefusedCapture(reason, schema_path_of_first_error("capture", line) if is_searched else "")
 
 
-def decode_known(line: bytes) -> Capture | None:
-    """Return the capture that one JSON text holds, or None where it is none or holds fields that no capture has."""
+def decode_strict(line: bytes) -> Capture | None:
+    """Return the capture in one JSON text; None if it is not a capture, or has unknown fields."""
     try:
-        return _known_decoder.decode(line)
+        return _strict_decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
 def split_ndjson(body: bytes) -> Iterator[bytes]:
-    """Yield the lines of NDJSON that are not blank, without their line ends."""
+    """Yield the lines that are not blank, without the space around them."""
     for line in body.split(b"\n"):
         stripped = line.strip(b" \t\r")
         if stripped:

@@ -2,10 +2,10 @@
 
 AuditapError
 ├── StartupError          a wrong setting, document or database: ends the process with its one sentence
-├── PermanentError        the same input fails again: refused or buried, never retried
+├── PermanentError        the same input fails again: refused or dead-lettered, never retried
 │   ├── EventsTooLarge    events that the log will not take in any batch
 │   ├── RefusedCapture    a line a tap sent that is not a capture
-│   └── BuriedEvent       an event that can never become a record
+│   └── UnprocessableEvent  an event that can never become a record
 └── RetryableError        the same input may succeed later: back off in place
     └── NotDurable        a batch could not be made durable; the sender keeps it and sends it again
 
@@ -26,16 +26,16 @@ class StartupError(AuditapError):
 
 
 class RefusalReason(StrEnum):
-    """Why a line sent to the collector was not taken; the closed list that taps may rely on."""
+    """Why the collector refused a line; a closed list, on which taps may rely."""
 
     MALFORMED = "malformed"
     """Not JSON in UTF-8, or not an object."""
     INVALID = "invalid"
-    """JSON, but not a capture; the answer names the schema path."""
+    """JSON, but not a capture; the response has the schema path."""
     TOO_LARGE = "too_large"
     """Longer than the limit for one capture."""
     TAP_NOT_ALLOWED = "tap_not_allowed"
-    """The token presented is bound to other tap ids."""
+    """The token may not send for this tap."""
 
 
 class DeadLetterReason(StrEnum):
@@ -44,15 +44,15 @@ class DeadLetterReason(StrEnum):
     MALFORMED = "malformed"
     """Not an audit event: not JSON, or a field is missing or of another type."""
     ID_CONFLICT = "id_conflict"
-    """The id is taken by a different event."""
+    """Another event with the same id is stored already."""
     EXPIRED = "expired"
     """Older than the retention period."""
     CLOCK_AHEAD = "clock_ahead"
-    """Dated too far in the future. Letters of old: such events are records now, and these become some when retried."""
+    """Dated too far in the future. No longer used: such events are records now, and older dead letters become records when retried."""
     UNSTORABLE = "unstorable"
     """The database refuses the row by itself, whatever the batch."""
     TOO_LARGE = "too_large"
-    """The log did not take the event whole: the bodies are not in it."""
+    """The log refused the event because of its size; this one is without its bodies."""
 
 
 class PermanentError(AuditapError):
@@ -60,15 +60,15 @@ class PermanentError(AuditapError):
 
 
 class EventsTooLarge(PermanentError):
-    """The log will not take the events with these ids, however they are sent; nothing is said of the others."""
+    """The log refuses the events with these ids because of their size. The others of the batch may be sent again."""
 
     def __init__(self, ids: frozenset[str]) -> None:
-        super().__init__(f"{len(ids)} events are larger than the log takes")
+        super().__init__(f"{len(ids)} events are larger than the log accepts")
         self.ids = ids
 
 
 class RefusedCapture(PermanentError):
-    """One capture line is refused; `reason` is from the closed list, `path` names declared fields only."""
+    """One line is refused. `path` is a schema path, so it names declared fields only."""
 
     def __init__(self, reason: RefusalReason, path: str = "") -> None:
         super().__init__(f"{reason}: {path}" if path else str(reason))
@@ -76,8 +76,8 @@ class RefusedCapture(PermanentError):
         self.path = path
 
 
-class BuriedEvent(PermanentError):
-    """One event is to be buried; `reason` is from the closed list, `path` names declared fields only."""
+class UnprocessableEvent(PermanentError):
+    """One event must be dead-lettered; `reason` is from the closed list, `path` names declared fields only."""
 
     def __init__(self, reason: DeadLetterReason, path: str = "") -> None:
         super().__init__(f"{reason}: {path}" if path else str(reason))
@@ -86,11 +86,18 @@ class BuriedEvent(PermanentError):
 
 
 class RetryableError(AuditapError):
-    """The same input may succeed later. The message names the part that is away, nothing else."""
+    """The same input may succeed later. The message names the part that is unavailable, and nothing else.
+
+    `asked_to_wait_s`: for how long the other side asked to wait; None if it did not.
+    """
+
+    def __init__(self, message: str, *, asked_to_wait_s: float | None = None) -> None:
+        super().__init__(message)
+        self.asked_to_wait_s = asked_to_wait_s
 
 
 class NotDurable(RetryableError):
-    """Nothing of the batch may be called accepted; `retry_after_s` is a hint for the sender."""
+    """No capture of the batch counts as accepted. `retry_after_s` is a hint for the sender."""
 
     def __init__(self, message: str, retry_after_s: int = 1) -> None:
         super().__init__(message)

@@ -1,9 +1,10 @@
-"""AuditEvent: what leaves the redactor, one Kafka record each. Mirrors `audit_event.schema.json`.
+"""AuditEvent: what leaves the redactor, one log record each. Mirrors `audit_event.schema.json`.
 
-Its names are the record's names. Its bytes depend on the capture, the document and the configuration alone (no
-time of receipt, no host), so that the same capture sent again gives the same bytes: `event_digest` relies on it.
+Its fields have the names that they have in the record. Its bytes depend on the capture, the OpenAPI document and the
+configuration alone, and not on the host or the time of receipt: the same capture sent again gives the same bytes, on which
+`event_digest` relies.
 
-None of its types can be part of a cycle: the garbage collector need not follow them (`gc=False`).
+`gc=False`: none of these types can be part of a cycle, so the garbage collector need not visit them.
 """
 
 from __future__ import annotations
@@ -14,49 +15,51 @@ from typing import NamedTuple
 
 import msgspec
 
-from schemas.errors import BuriedEvent, DeadLetterReason
-from schemas.explain import schema_path_of_first_error
+from schemas.contracts import schema_path_of_first_error
+from schemas.errors import DeadLetterReason, UnprocessableEvent
 from schemas.identity import parse_id
 
 EVENT_VERSION = 1
 
 
 class BodyReason(StrEnum):
-    """Why a body is not in the event; closed, and in the order in which the checks are made (REDACTION.md)."""
+    """Why a body is not in the event. A closed list, in the order of the checks: the first one that fails counts."""
 
     GET = "get"
     NO_OPERATION = "no_operation"
     OPTED_OUT = "opted_out"
     NO_SCHEMA = "no_schema"
     MEDIA_TYPE = "media_type"
+    NOT_READ = "not_read"
     TRUNCATED = "truncated"
     ENCODING = "encoding"
     TOO_LARGE = "too_large"
     MALFORMED = "malformed"
     TOO_DEEP = "too_deep"
+    TOO_COMPLEX = "too_complex"
     NO_BRANCH = "no_branch"
 
 
 class UnmatchedReason(StrEnum):
-    """Why no operation of any document governs the request; closed."""
+    """Why no operation of any OpenAPI document applies to the request; a closed list."""
 
     NO_DOCUMENT = "no_document"
-    """No document serves this host."""
+    """No OpenAPI document serves this host."""
     INVALID_PATH = "invalid_path"
-    """The path holds a segment that matches nothing by rule."""
+    """The path has a segment that may match nothing: empty, a dot segment, or with a control character, for example."""
     NO_PATH = "no_path"
     NO_METHOD = "no_method"
-    """Templates match the path, none has this method."""
+    """Path templates match, but none of them has this method."""
     METHOD_OVERRIDE = "method_override"
-    """A header or field asks for another method than the request line."""
+    """A header or a field overrides the method of the request line."""
     SYSTEM = "system"
     """Not a request: a login or another action of the system itself."""
 
 
 class BodyReceipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """Either `kept`, the number of scalars written, or the one `reason` why the body is not there.
+    """Either `kept`, the number of scalars written, or the `reason` why the body is absent.
 
-    Both absent: there was no body.
+    Neither is set if there was no body. The number of dropped scalars would reveal something about them, so it is not here.
     """
 
     kept: int | None = None
@@ -64,24 +67,28 @@ class BodyReceipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What decided: the document's digest, the operation (or why none), and what became of each body."""
+    """What the redactor decided by: the OpenAPI document's digest, the operation or why none applies, and each body's outcome."""
 
     document: str | None = None
     operation: str | None = None
     unmatched: UnmatchedReason | None = None
     request: BodyReceipt = BodyReceipt()
     response: BodyReceipt = BodyReceipt()
+    altered: bool = False
+    """The operation was found only by reading the request leniently; `unmatched` says why it did not match as written."""
+    refused: tuple[str, ...] = ()
+    """Fields of the event that are empty because what the headers or the tap gave for them is not recorded."""
 
 
 class Account(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """Whose resource was acted on; the name comes from enrichment."""
+    """The account whose resource was acted on. The name comes from enrichment."""
 
     id: str | None = None
     name: str | None = None
 
 
 class Action(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What was done, when (`time` is the id's) and how it ended."""
+    """What was done, when, and how it ended. `time` is the time in the id, as RFC 3339 in UTC with milliseconds."""
 
     result: str
     time: str
@@ -90,7 +97,7 @@ class Action(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Actor(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """Who did it, and by which kind of credential."""
+    """Who did it, and with which kind of credential."""
 
     id: str | None = None
     context: str | None = None
@@ -102,7 +109,7 @@ class Actor(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class RawRequest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The request as it was recorded: path and kept query, never a value that was not kept."""
+    """The request as recorded. `uri` is the path, with templates for parameters that are not kept, and the kept query."""
 
     cf_ray_id: str | None = None
     method: str | None = None
@@ -112,7 +119,7 @@ class RawRequest(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Resource(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """`request` and `response` hold the redacted bodies as JSON text, number tokens as they were written."""
+    """What was acted on. `request` and `response` are the redacted bodies as JSON text; numbers are as the sender wrote them."""
 
     id: str | None = None
     product: str | None = None
@@ -123,22 +130,22 @@ class Resource(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Zone(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The zone acted in; the name comes from enrichment."""
+    """The zone of the resource. The name comes from enrichment."""
 
     id: str | None = None
     name: str | None = None
 
 
 class Tap(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """Which tap captured the pair, and where in its count."""
+    """Which tap captured the pair, and its sequence number within an epoch."""
 
     id: str | None = None
     epoch: int | None = None
     seq: int | None = None
 
 
-class Cut(msgspec.Struct, frozen=True, gc=False):
-    """What the event was before it was cut: its size, and the hex of its `event_digest`."""
+class Truncation(msgspec.Struct, frozen=True, gc=False):
+    """The size of an event before it was truncated, and the hex of its `event_digest`."""
 
     size_bytes: int
     digest: str
@@ -156,15 +163,17 @@ class AuditEvent(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     zone: Zone = Zone()
     receipt: Receipt = Receipt()
     tap: Tap = Tap()
-    cut: Cut | None = None
-    """Set where the log did not take the event whole and this is what it took of it."""
+    cut: Truncation | None = None
+    """Set if the log refused the event because of its size, and this is what is left of it."""
     v: int = EVENT_VERSION
     """The contract's version; left out while it is 1."""
 
 
 class EncodedEvent(NamedTuple):
-    """An event on its way to the log. `received_ms`: when the collector took it (Unix ms); it travels as the log
-    record's timestamp, never in the value.
+    """An event on its way to the log. `received_ms` is the collector's time of receipt (Unix ms).
+
+    That time becomes the timestamp of the log record. It is not in the value, which must not change when the same capture
+    is sent again.
     """
 
     id: str
@@ -177,32 +186,33 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode_event(event: AuditEvent) -> bytes:
-    """Return the event's JSON text, the same bytes for the same event."""
+    """Return the event's JSON text: the same bytes for equal events."""
     return _encoder.encode(event)
 
 
 def decode_event(value: bytes) -> AuditEvent:
-    """Return the event that a log record's value holds.
+    """Return the event in a log record's value.
 
-    Raises BuriedEvent with `malformed` and, where it is JSON, the path of the first declared field that does not fit.
+    Raises UnprocessableEvent: `malformed`, with the schema path of the first error if the value is JSON.
     """
     try:
         return _decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    raise BuriedEvent(DeadLetterReason.MALFORMED, schema_path_of_first_error("audit_event", value))
+    raise UnprocessableEvent(DeadLetterReason.MALFORMED, schema_path_of_first_error("audit_event", value))
 
 
-def cut_event(value: bytes) -> bytes | None:
-    """Return an event without its bodies, or, where that is no smaller, with nothing but what identifies it.
+def truncate_event(value: bytes) -> bytes | None:
+    """Return the event without its bodies; if that is no smaller, with nothing but what identifies it.
 
-    None where nothing can be left out, or it is no event.
+    Return None if neither is smaller, or if the value is not an event.
     """
     try:
         event = _decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    cut = event.cut or Cut(len(value), event_digest(value).hex())
+    # On a second pass, size and digest of the whole event stay.
+    cut = event.cut or Truncation(len(value), event_digest(value).hex())
     action = msgspec.structs.replace(event.action, description=None)
     smaller = (
         _encoder.encode(_without_bodies(event, cut)),
@@ -211,7 +221,7 @@ def cut_event(value: bytes) -> bytes | None:
     return next((each for each in smaller if len(each) < len(value)), None)
 
 
-def _without_bodies(event: AuditEvent, cut: Cut) -> AuditEvent:
+def _without_bodies(event: AuditEvent, cut: Truncation) -> AuditEvent:
     left_out = BodyReceipt(reason=BodyReason.TOO_LARGE)
     resource, receipt = event.resource, event.receipt
     return msgspec.structs.replace(
@@ -227,7 +237,8 @@ def _without_bodies(event: AuditEvent, cut: Cut) -> AuditEvent:
 
 
 def event_digest(value: bytes) -> bytes:
-    """Return the 16 bytes that tell two events with the same id apart."""
+    """Return 16 bytes by which two events with the same id are compared: equal for a repetition, different for a conflict."""
+    # Stored in every row, so no longer than needed: an accident cannot make two events with one id agree in 128 bits.
     return hashlib.blake2b(value, digest_size=16).digest()
 
 
@@ -239,7 +250,7 @@ _id_decoder = msgspec.json.Decoder(_Identified)
 
 
 def event_id(value: bytes) -> str | None:
-    """Return the id in an event's bytes, if there is a valid one, whatever else is wrong with it."""
+    """Return the id in an event's bytes; None without a valid one. Whatever else is wrong with the event does not matter."""
     try:
         return parse_id(_id_decoder.decode(value).id)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,7 +1,9 @@
-"""Heartbeat: what a numbering tap says of itself, and TapReport, in which that and a collector's own count travel on
-the log. Heartbeat mirrors `heartbeat.schema.json`, TapReport `tap_report.schema.json`; tests hold them to agree.
+"""Heartbeat: what a tap reports about its sequence numbers. TapReport: the log record in which a heartbeat, or what a
+collector knows about sequence numbers, reaches the ingestor.
 
-Numbers count from 1 within an epoch (one start of a tap). Times are Unix milliseconds.
+Heartbeat mirrors `heartbeat.schema.json`, TapReport mirrors `tap_report.schema.json`; tests keep them in agreement.
+
+Sequence numbers count from 1 within an epoch, which is one run of a tap. Times are Unix milliseconds.
 """
 
 from __future__ import annotations
@@ -12,87 +14,98 @@ from typing import Annotated, Final
 
 import msgspec
 
-from schemas.errors import BuriedEvent, DeadLetterReason, RefusalReason, RefusedCapture
-from schemas.explain import schema_path_of_first_error
+from schemas.contracts import schema_path_of_first_error
+from schemas.errors import DeadLetterReason, RefusalReason, RefusedCapture, UnprocessableEvent
 
-NUMBER_MAX: Final = (1 << 53) - 1
-"""No tap counts further; what claims to is stored, and not counted."""
+# Beyond it, a JSON reader whose numbers are floats would confuse neighbours.
+SEQ_MAX: Final = (1 << 53) - 1
+"""The highest sequence number. A capture with a higher one is stored, but no gap is derived from it."""
 REPORT_PREFIX: Final = b'{"report":'
-"""How the value of every report on the log begins, and no event's."""
-COUNT_RANGES_MAX: Final = 10_000
-"""As many one report of a collector takes."""
+"""The first bytes of every report on the log. No event begins with them, so readers can distinguish the two."""
+UNRECORDED_RANGES_MAX: Final = 10_000
+"""Ranges in one report of a collector."""
 _EPOCH_MAX: Final = (1 << 63) - 1
 _MS_MAX: Final = (1 << 48) - 1
 
-_Number = Annotated[int, msgspec.Meta(ge=1, le=NUMBER_MAX)]
+_Seq = Annotated[int, msgspec.Meta(ge=1, le=SEQ_MAX)]
 _Ms = Annotated[int, msgspec.Meta(ge=0, le=_MS_MAX)]
 
 
 class TapState(StrEnum):
-    """What became of an epoch."""
+    """The state of a run."""
 
     ALIVE = "alive"
     ENDED = "ended"
-    """Cleanly: the highest number is the last."""
+    """Ended properly: the highest number is the last."""
     KILLED = "killed"
-    """Cut off; the highest number is the last."""
+    """Crashed; the highest number is the last."""
     LOST = "lost"
-    """Cut off with its machine: there may be higher numbers."""
+    """Crashed together with its machine: there may be higher numbers than the highest known."""
 
 
 class TapEpoch(msgspec.Struct, frozen=True):
-    """One start of a tap."""
+    """One run of a tap."""
 
+    # In Python, `$` alone also matches before a trailing line end.
     id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:\-]{0,63}$(?![\s\S])")]
     epoch: Annotated[int, msgspec.Meta(ge=0, le=_EPOCH_MAX)]
 
 
 class DroppedRange(msgspec.Struct, frozen=True):
-    """Numbers from `first` to `last` whose captures were given up, of requests between two times, all included."""
+    """Sequence numbers of dropped captures, and the times of their first and last request; all bounds are inclusive."""
 
-    first: _Number
-    last: _Number
+    first: _Seq
+    last: _Seq
     cause: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$(?![\s\S])")]
     from_ms: _Ms
     to_ms: _Ms
 
 
 class Heartbeat(msgspec.Struct, frozen=True, omit_defaults=True):
-    """All numbers below `pending_from` were acknowledged by a collector or dropped; no capture with that or a higher
-    number is earlier than `pending_since_ms`. `beat` orders an epoch's heartbeats; a later start speaks for one that
-    was cut off with 0.
+    """What a run of a tap reports about itself; each statement stays true, so order and repetition do not matter.
+
+    - `highest`: the highest sequence number assigned.
+    - `pending_from`: a collector has acknowledged all lower numbers, or the tap has dropped them.
+    - `pending_since_ms`: no capture with that number or a higher one is of an earlier time.
+    - `dropped`: numbers whose captures were dropped. May be repeated.
+    - `lease_ms`: the tap counts as gone after so long without a heartbeat.
+    - `beat` numbers the heartbeats of an epoch from 1. It is 0 where a later run reports a crashed one.
     """
 
     tap: TapEpoch
-    beat: Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
+    beat: Annotated[int, msgspec.Meta(ge=0, le=SEQ_MAX)]
     at_ms: _Ms
     started_ms: _Ms
-    highest: Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
-    pending_from: Annotated[int, msgspec.Meta(ge=1, le=NUMBER_MAX + 1)]
+    highest: Annotated[int, msgspec.Meta(ge=0, le=SEQ_MAX)]
+    pending_from: Annotated[int, msgspec.Meta(ge=1, le=SEQ_MAX + 1)]
     pending_since_ms: _Ms
     lease_ms: Annotated[int, msgspec.Meta(ge=100, le=86_400_000)]
     state: TapState = TapState.ALIVE
     dropped: Annotated[tuple[DroppedRange, ...], msgspec.Meta(max_length=1000)] = ()
 
 
-class CollectorCount(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Numbers that a collector saw and that become no record: `excluded` by configuration (first and last of each
-    range), or `dropped`.
+class UnrecordedNumbers(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Sequence numbers of captures that reached a collector and become no record, so that they are not gaps.
+
+    `excluded`: their operation is excluded by configuration; first and last of each range. `dropped`: they were refused.
     """
 
     tap: TapEpoch
-    excluded: Annotated[tuple[tuple[_Number, _Number], ...], msgspec.Meta(max_length=COUNT_RANGES_MAX)] = ()
-    dropped: Annotated[tuple[DroppedRange, ...], msgspec.Meta(max_length=COUNT_RANGES_MAX)] = ()
+    excluded: Annotated[tuple[tuple[_Seq, _Seq], ...], msgspec.Meta(max_length=UNRECORDED_RANGES_MAX)] = ()
+    dropped: Annotated[tuple[DroppedRange, ...], msgspec.Meta(max_length=UNRECORDED_RANGES_MAX)] = ()
 
 
 class TapReport(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One log record that is no event: a tap's heartbeat, a collector's count, or, with neither, the word of a
-    collector that it is there.
+    """A log record that is not an event. Its JSON is internal to auditap.
+
+    It holds a tap's heartbeat, or a collector's `count`. One with neither is the collector's own heartbeat: it moves the
+    log's time on, by which leases run out.
     """
 
+    # First: msgspec writes fields in this order, and every report begins with REPORT_PREFIX.
     report: int
     heartbeat: Heartbeat | None = None
-    count: CollectorCount | None = None
+    count: UnrecordedNumbers | None = None
 
 
 REPORT_VERSION: Final = 1
@@ -104,7 +117,7 @@ _encoder = msgspec.json.Encoder()
 def decode_heartbeat(line: bytes) -> Heartbeat:
     """Return the heartbeat that one JSON text holds.
 
-    Raises RefusedCapture as `decode_capture` does; `invalid` too where ranges or numbers contradict one another.
+    Raises RefusedCapture as `decode_capture` does, and `invalid` if ranges or numbers contradict one another.
     """
     try:
         heartbeat = _heartbeat_decoder.decode(line)
@@ -113,57 +126,59 @@ def decode_heartbeat(line: bytes) -> Heartbeat:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         reason = RefusalReason.MALFORMED
     else:
-        if _consistent(heartbeat):
+        if _is_consistent(heartbeat):
             return heartbeat
-        raise RefusedCapture(RefusalReason.INVALID, "numbers: order")
+        raise RefusedCapture(RefusalReason.INVALID, "$: order")
     path = schema_path_of_first_error("heartbeat", line) if reason is RefusalReason.INVALID else ""
     raise RefusedCapture(reason, path)
 
 
 def encode_report(report: TapReport) -> bytes:
-    """Return the report's JSON text, which begins with REPORT_PREFIX."""
+    """Return the report's JSON text. It begins with REPORT_PREFIX."""
     return _encoder.encode(report)
 
 
 def decode_report(value: bytes) -> TapReport:
-    """Return the report that a log record's value holds. Raises BuriedEvent (`malformed`)."""
+    """Return the report in a log record's value. Raises UnprocessableEvent (`malformed`)."""
     try:
         report = _report_decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         report = None
-    if report is None or not _sound(report):
-        raise BuriedEvent(DeadLetterReason.MALFORMED, "report")
+    if report is None or not _is_consistent_report(report):
+        raise UnprocessableEvent(DeadLetterReason.MALFORMED, "report")
     return report
 
 
-def ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Yield rising numbers, repeated or not, as the first and last of each run without a hole."""
-    first = last = None
-    for number in numbers:
-        if last is not None and number <= last + 1:
-            last = max(last, number)
-            continue
-        if first is not None and last is not None:
+def contiguous_ranges(seqs: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield first and last of each run of consecutive numbers. `seqs` must rise; repeated numbers are fine."""
+    rising = iter(seqs)
+    first = last = next(rising, None)
+    if first is None or last is None:
+        return
+    for seq in rising:
+        if seq > last + 1:
             yield first, last
-        first = last = number
-    if first is not None and last is not None:
-        yield first, last
+            first = seq
+        last = max(last, seq)
+    yield first, last
 
 
-def _sound(report: TapReport) -> bool:
+def _is_consistent_report(report: TapReport) -> bool:
+    if report.heartbeat is not None and not _is_consistent(report.heartbeat):
+        return False
     count = report.count
-    return (report.heartbeat is None or _consistent(report.heartbeat)) and (
-        count is None or (_in_order(count.dropped) and all(first <= last for first, last in count.excluded))
-    )
+    if count is None:
+        return True
+    return _is_ordered(count.dropped) and all(first <= last for first, last in count.excluded)
 
 
-def _consistent(heartbeat: Heartbeat) -> bool:
+def _is_consistent(heartbeat: Heartbeat) -> bool:
     return (
         heartbeat.pending_from <= heartbeat.highest + 1
         and all(each.last <= heartbeat.highest for each in heartbeat.dropped)
-        and _in_order(heartbeat.dropped)
+        and _is_ordered(heartbeat.dropped)
     )
 
 
-def _in_order(dropped: Iterable[DroppedRange]) -> bool:
+def _is_ordered(dropped: Iterable[DroppedRange]) -> bool:
     return all(each.first <= each.last for each in dropped)

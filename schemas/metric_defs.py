@@ -1,223 +1,227 @@
-"""Every metric, one line of meaning each. No label ever holds a value taken from traffic.
+"""Every metric as one table: name, type, process, meaning, labels. docs/metrics.md is made from it.
 
-`Metrics` is built once per process by the wiring and handed to the parts.
+Names follow the Prometheus conventions: the unit is the suffix, and the client appends `_total` to counters. No label ever
+holds a value taken from traffic.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, Self, TypeVar, overload
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+MetricType = TypeVar("MetricType", bound=MetricWrapperBase)
+_COLLECT, _INGEST, _SERVE, _ALERTING = "collect", "ingest", "serve", "alerting"
+
+
+class MetricDef(Generic[MetricType]):
+    """One row of the table: a descriptor, so that `metrics.<attribute>` has the metric's own type.
+
+    The attribute's name, after `auditap_`, is the metric's. `process`: the `auditap` command that exposes it. `labels`:
+    names of labels. `options`: what else the constructor of the type takes.
+    """
+
+    def __init__(
+        self,
+        kind: type[MetricType],
+        process: str,
+        meaning: str,
+        labels: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
+        self.kind = kind
+        self.process = process
+        self.meaning = meaning
+        self.labels = tuple(labels)
+        self._options: Mapping[str, Any] = options
+        self.name = self.attribute = ""
+
+    def __set_name__(self, _owner: type, attribute: str) -> None:
+        self.attribute = attribute
+        self.name = f"auditap_{attribute}"
+
+    @overload
+    def __get__(self, metrics: None, _owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, metrics: Metrics, _owner: type) -> MetricType: ...
+
+    def __get__(self, metrics: Metrics | None, _owner: type) -> Self | MetricType:
+        # Reached on the class alone: an instance holds the metric itself under the same name.
+        if metrics is None:
+            return self
+        raise AttributeError(self.attribute)
+
+    def create(self, registry: CollectorRegistry) -> MetricType:
+        """Return the metric, registered."""
+        return self.kind(self.name, self.meaning, self.labels, registry=registry, **self._options)
 
 
 class Metrics:
-    """The process's metrics in a registry of their own."""
+    """The process's metrics in a registry of their own, built once by the wiring and handed to the parts."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._count_collector(self.registry)
-        self._count_spool(self.registry)
-        self._count_ingestor(self.registry)
-        self._count_account(self.registry)
-        self._count_log_api(self.registry)
-        self._count_watcher(self.registry)
+        for definition in definitions():
+            self.__dict__[definition.attribute] = definition.create(self.registry)
 
-    def _count_collector(self, registry: CollectorRegistry) -> None:
-        """What a collector takes and publishes."""
-        self.captures_accepted = Counter(
-            "auditap_captures_accepted", "Captures whose events are durable.", registry=registry
-        )
-        self.captures_refused = Counter(
-            "auditap_captures_refused", "Lines that are no captures.", ["reason"], registry=registry
-        )
-        self.captures_with_unknown_fields = Counter(
-            "auditap_captures_with_unknown_fields",
-            "Captures with fields that no capture has, which are passed over: a tap's mistake, or of a newer contract.",
-            registry=registry,
-        )
-        self.captures_excluded = Counter(
-            "auditap_captures_excluded",
-            "Captures of operations excluded by configuration.",
-            registry=registry,
-        )
-        self.captures_unavailable = Counter(
-            "auditap_captures_unavailable", "Captures answered with 503: not durable.", registry=registry
-        )
-        self.captures_dropped_by_taps = Counter(
-            "auditap_captures_dropped_by_taps", "Pairs that taps report as dropped.", registry=registry
-        )
-        self.heartbeats_accepted = Counter(
-            "auditap_heartbeats_accepted", "Heartbeats of taps that are durable.", registry=registry
-        )
-        self.redact_failures = Counter(
-            "auditap_redact_failures", "Pairs recorded bare because redacting them failed.", registry=registry
-        )
-        self.documents_reloaded = Counter(
-            "auditap_documents_reloaded",
-            "Changed OpenAPI documents taken up while running.",
-            registry=registry,
-        )
-        self.documents_refused = Counter(
-            "auditap_documents_refused",
-            "Changed OpenAPI documents not taken up: one cannot be used, those before it go on.",
-            registry=registry,
-        )
-        self.publish_seconds = Histogram(
-            "auditap_publish_seconds", "Time until a batch of events is durable.", registry=registry
-        )
-        self.events_cut = Counter(
-            "auditap_events_cut",
-            "Events published without their bodies, to be buried, because the log does not take them whole.",
-            registry=registry,
-        )
+    # Captures and their events.
+    captures_accepted = MetricDef(Counter, _COLLECT, "Captures whose events are durable.")
+    captures_refused = MetricDef(Counter, _COLLECT, "Lines that are no captures, by reason.", ["reason"])
+    captures_with_unknown_fields = MetricDef(
+        Counter,
+        _COLLECT,
+        "Captures with unknown fields, which are ignored: a mistake in a tap, or a newer contract.",
+    )
+    captures_excluded = MetricDef(
+        Counter, _COLLECT, "Captures of operations that the configuration excludes."
+    )
+    captures_unavailable = MetricDef(
+        Counter, _COLLECT, "Captures answered with 503 because their events could not be made durable."
+    )
+    captures_dropped_by_taps = MetricDef(Counter, _COLLECT, "Pairs that taps report as dropped.")
+    heartbeats_accepted = MetricDef(Counter, _COLLECT, "Heartbeats of taps that are durable.")
+    redaction_failures = MetricDef(
+        Counter, _COLLECT, "Pairs recorded without bodies and query because redacting them failed."
+    )
+    captures_unmatched = MetricDef(
+        Counter,
+        _COLLECT,
+        "Captures that match no operation as they are written, by reason. `altered`: whether one was found by reading them leniently.",
+        ["reason", "altered"],
+    )
+    captures_without_account = MetricDef(
+        Counter,
+        _COLLECT,
+        "Captures of an operation for which neither path nor response names an account, or a zone to find it by.",
+    )
+    identifiers_refused = MetricDef(
+        Counter,
+        _COLLECT,
+        "Fields of events that are empty because what a header or the tap gave for them is not recorded.",
+        ["field"],
+    )
+    openapi_documents_reloaded = MetricDef(
+        Counter, _COLLECT, "Changed OpenAPI documents reloaded while running."
+    )
+    openapi_documents_refused = MetricDef(
+        Counter, _COLLECT, "Changed OpenAPI documents that cannot be used; the ones before stay in force."
+    )
+    publish_duration_seconds = MetricDef(Histogram, _COLLECT, "Time until a batch of events is durable.")
+    events_truncated = MetricDef(
+        Counter,
+        _COLLECT,
+        "Events published without their bodies because they exceed what the log accepts; they are dead-lettered.",
+    )
 
-    def _count_spool(self, registry: CollectorRegistry) -> None:
-        """What stands in a spool."""
-        self.spool_written = Counter(
-            "auditap_spool_written", "Events spooled because Kafka was away.", registry=registry
-        )
-        self.spool_drained = Counter(
-            "auditap_spool_drained", "Spooled events that Kafka has acknowledged.", registry=registry
-        )
-        self.spool_adopted = Counter(
-            "auditap_spool_adopted", "Spool files of ended processes taken over.", registry=registry
-        )
-        self.spool_damaged = Counter(
-            "auditap_spool_damaged", "Spool files set aside because they cannot be read.", registry=registry
-        )
-        self.spool_events = Gauge(
-            "auditap_spool_events", "Events in the spool files that this process holds.", registry=registry
-        )
-        self.spool_bytes = Gauge("auditap_spool_bytes", "Size of these events.", registry=registry)
-        self.spool_oldest_seconds = Gauge(
-            "auditap_spool_oldest_seconds",
-            "Age of the oldest of these events; 0: there is none.",
-            registry=registry,
-        )
+    # The spool (`collector.durability = spool`).
+    spool_events_written = MetricDef(Counter, _COLLECT, "Events spooled because Kafka was away.")
+    spool_events_drained = MetricDef(Counter, _COLLECT, "Spooled events that Kafka has acknowledged.")
+    spool_files_adopted = MetricDef(
+        Counter, _COLLECT, "Spool files of crashed processes that this process took over."
+    )
+    spool_files_damaged = MetricDef(Counter, _COLLECT, "Spool files set aside because they cannot be read.")
+    spool_events = MetricDef(Gauge, _COLLECT, "Events in the spool files that this process holds.")
+    spool_bytes = MetricDef(Gauge, _COLLECT, "Size of the events in the spool.")
+    spool_oldest_event_age_seconds = MetricDef(
+        Gauge, _COLLECT, "Age of the oldest event in the spool; 0 if it is empty."
+    )
 
-    def _count_ingestor(self, registry: CollectorRegistry) -> None:
-        """What an ingestor reads and stores."""
-        self.events_consumed = Counter(
-            "auditap_events_consumed", "Events read from the log.", registry=registry
-        )
-        self.reports_consumed = Counter(
-            "auditap_reports_consumed",
-            "Heartbeats of taps and counts of collectors read from the log.",
-            registry=registry,
-        )
-        self.records_stored = Counter(
-            "auditap_records_stored", "Records new in the store.", registry=registry
-        )
-        self.records_repeated = Counter(
-            "auditap_records_repeated", "Events whose record was there already.", registry=registry
-        )
-        self.dead_letters = Counter(
-            "auditap_dead_letters", "Events buried, by reason.", ["reason"], registry=registry
-        )
-        self.dead_letters_open = Gauge(
-            "auditap_dead_letters_open",
-            "Dead letters that nobody has decided about, by reason; counted up to 100,000 of each.",
-            ["reason"],
-            registry=registry,
-        )
-        self.store_retries = Counter(
-            "auditap_store_retries", "Batches tried again because the store was away.", registry=registry
-        )
-        self.store_seconds = Histogram(
-            "auditap_store_seconds", "Time to store one batch, retries included.", registry=registry
-        )
-        self.batches_in_flight = Gauge(
-            "auditap_batches_in_flight", "Batches fetched and not yet stored.", registry=registry
-        )
-        self.partitions_assigned = Gauge(
-            "auditap_partitions_assigned", "Partitions this process reads.", registry=registry
-        )
+    # Reading the log and storing records.
+    events_consumed = MetricDef(Counter, _INGEST, "Events read from the log.")
+    reports_consumed = MetricDef(
+        Counter, _INGEST, "Heartbeats of taps and counts of collectors read from the log."
+    )
+    records_stored = MetricDef(Counter, _INGEST, "Records new in the store.")
+    records_repeated = MetricDef(Counter, _INGEST, "Events whose record was stored already.")
+    dead_letters = MetricDef(Counter, _INGEST, "Events dead-lettered, by reason.", ["reason"])
+    dead_letters_unresolved = MetricDef(
+        Gauge, _INGEST, "Unresolved dead letters, by reason; counted up to 100,000 of each.", ["reason"]
+    )
+    ingest_halted = MetricDef(
+        Gauge,
+        _INGEST,
+        "1 while ingest has stopped because nearly all events are malformed; a restart ends it.",
+    )
+    ingest_clocks_apart = MetricDef(
+        Gauge,
+        _INGEST,
+        "1 while ingest waits because this host's clock and the database's are more than five minutes apart.",
+    )
+    store_retries = MetricDef(
+        Counter, _INGEST, "Steps retried because the store or the log was away, or the clocks were apart."
+    )
+    store_duration_seconds = MetricDef(Histogram, _INGEST, "Time to store one batch, retries included.")
+    batches_in_flight = MetricDef(Gauge, _INGEST, "Batches fetched and not yet stored.")
+    partitions_assigned = MetricDef(
+        Gauge, f"{_INGEST}, {_ALERTING}", "Partitions of the log that this process reads."
+    )
 
-    def _count_account(self, registry: CollectorRegistry) -> None:
-        """Names, what is there beside what there should be, and retention."""
-        self.lookups = Counter(
-            "auditap_lookups",
-            "Look-ups by kind and outcome: hit, negative_hit, refresh, limited, found, absent, failed.",
-            ["kind", "outcome"],
-            registry=registry,
-        )
-        self.lookup_breaker_open = Gauge(
-            "auditap_lookup_breaker_open",
-            "1 while a kind's service is left alone because it does not answer.",
-            ["kind"],
-            registry=registry,
-        )
-        self.records_completed = Counter(
-            "auditap_records_completed", "Partial records completed later.", ["state"], registry=registry
-        )
-        self.gaps_open = Gauge(
-            "auditap_gaps_open", "Ranges of captures that are not there.", registry=registry
-        )
-        self.captures_missing = Gauge(
-            "auditap_captures_missing",
-            "Captures that taps numbered and that are neither stored nor buried.",
-            registry=registry,
-        )
-        self.taps = Gauge(
-            "auditap_taps",
-            "Taps by what is known of them: alive, expired, unnumbered.",
-            ["state"],
-            registry=registry,
-        )
-        self.partitions_dropped = Counter(
-            "auditap_partitions_dropped",
-            "Partitions dropped because they are older than the retention.",
-            registry=registry,
-        )
+    # Enrichment, completeness and retention.
+    lookups = MetricDef(
+        Counter,
+        _INGEST,
+        "Lookups by kind and outcome: hit, negative_hit, refresh, limited, found, absent, failed.",
+        ["kind", "outcome"],
+    )
+    lookup_breaker_open = MetricDef(
+        Gauge, _INGEST, "1 while the circuit breaker of a kind's service is open.", ["kind"]
+    )
+    records_backfilled = MetricDef(
+        Counter, _INGEST, "Partial records that the enrichment backfill completed, by state.", ["state"]
+    )
+    gaps_open = MetricDef(Gauge, _INGEST, "Ranges of captures that are missing.")
+    captures_missing = MetricDef(
+        Gauge, _INGEST, "Captures with a sequence number that are neither stored nor dead-lettered."
+    )
+    taps = MetricDef(Gauge, _INGEST, "Taps by state: alive, expired, unnumbered.", ["state"])
+    partitions_dropped = MetricDef(
+        Counter, _INGEST, "Database partitions dropped because they are older than the retention."
+    )
+    retention_refused = MetricDef(
+        Gauge,
+        _INGEST,
+        "1 while retention drops nothing because clocks and receipts disagree, or because too much has expired at once.",
+    )
 
-    def _count_log_api(self, registry: CollectorRegistry) -> None:
-        """What is asked of the log."""
-        self.queries = Counter(
-            "auditap_queries",
-            "Requests to the log API by route and status.",
-            ["route", "status"],
-            registry=registry,
-        )
-        self.query_seconds = Histogram(
-            "auditap_query_seconds", "Time to answer a request to the log API.", ["route"], registry=registry
-        )
+    # The log API.
+    log_api_requests = MetricDef(
+        Counter, _SERVE, "Requests to the log API, by route and status.", ["route", "status"]
+    )
+    log_api_request_duration_seconds = MetricDef(
+        Histogram, _SERVE, "Time to answer a request to the log API, by route.", ["route"]
+    )
 
-    def _count_watcher(self, registry: CollectorRegistry) -> None:
-        """What a watcher reads and raises."""
-        self.watch_events = Counter(
-            "auditap_watch_events", "Events that the watcher has judged.", registry=registry
-        )
-        self.watch_passed_over = Counter(
-            "auditap_watch_passed_over",
-            "Events of which there is no record to judge, by reason; removed: the log did not hold them any more.",
-            ["reason"],
-            registry=registry,
-        )
-        self.watch_late = Counter(
-            "auditap_watch_late", "Times a record was too late to count in a window.", registry=registry
-        )
-        self.watch_behind_seconds = Gauge(
-            "auditap_watch_behind_seconds", "Age of the newest event that is judged.", registry=registry
-        )
-        self.watch_lag_events = Gauge(
-            "auditap_watch_lag_events", "Events of the log that are not judged yet.", registry=registry
-        )
-        self.rules_loaded = Counter(
-            "auditap_rules_loaded",
-            "Times the file of rules was read: taken or refused.",
-            ["outcome"],
-            registry=registry,
-        )
-        self.alerts_raised = Counter(
-            "auditap_alerts_raised", "Alerts that are new, by severity.", ["severity"], registry=registry
-        )
-        self.alert_seconds = Histogram(
-            "auditap_alert_seconds",
-            "Time from an action to its alert.",
-            registry=registry,
-            buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
-        )
-        self.alert_deliveries = Counter(
-            "auditap_alert_deliveries",
-            "Deliveries of alerts by how they went: delivered, retried, dead.",
-            ["outcome"],
-            registry=registry,
-        )
+    # Alerting.
+    alerting_events = MetricDef(Counter, _ALERTING, "Events evaluated.")
+    alerting_events_skipped = MetricDef(
+        Counter,
+        _ALERTING,
+        "Events that were not evaluated, by reason; removed: the log no longer held them.",
+        ["reason"],
+    )
+    alerting_late_matches = MetricDef(
+        Counter, _ALERTING, "Rule matches not counted in a window because their record arrived too late."
+    )
+    alerting_lag_seconds = MetricDef(Gauge, _ALERTING, "Age of the newest event that is evaluated.")
+    alerting_lag_events = MetricDef(Gauge, _ALERTING, "Events of the log that are not evaluated yet.")
+    alert_rules_loaded = MetricDef(
+        Counter, _ALERTING, "Changed rules files, by outcome: loaded, refused.", ["outcome"]
+    )
+    alerts_raised = MetricDef(Counter, _ALERTING, "New alerts, by severity.", ["severity"])
+    alert_delay_seconds = MetricDef(
+        Histogram,
+        _ALERTING,
+        "Time from an action to its alert.",
+        buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
+    )
+    alert_deliveries = MetricDef(
+        Counter, _ALERTING, "Delivery attempts, by outcome: delivered, postponed, retried, dead.", ["outcome"]
+    )
+
+
+def definitions() -> list[MetricDef[Any]]:
+    """Return all metrics, in the order in which docs/metrics.md lists them."""
+    return [definition for definition in vars(Metrics).values() if isinstance(definition, MetricDef)]

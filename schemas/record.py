@@ -1,11 +1,12 @@
 """AuditRecord: what is stored and served. Mirrors `audit_record.schema.json` and the table `audit_records`.
 
-A `Record` is a row on its way to the store; `COLUMNS` is the order in which COPY writes it.
+A `Record` is a row on its way to the store. `COLUMNS` is the order in which COPY writes its fields.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -14,21 +15,22 @@ from schemas.identity import id_ms_of, with_ms
 
 
 class EnrichmentState(StrEnum):
-    """What enrichment knows of a record."""
+    """How far a record is enriched."""
 
     COMPLETE = "complete"
     PARTIAL = "partial"
-    """A look-up failed; a later pass completes it."""
+    """A look-up failed; the enrichment backfill completes the record later."""
     UNRESOLVABLE = "unresolvable"
-    """The service answered that it does not know one of the ids."""
+    """The service does not know one of the ids."""
 
 
 class Record(msgspec.Struct, gc=False):
     """One row of `audit_records`. Bodies and receipt are JSON text. Never updated once stored.
 
-    `clamped_from_ms`: the time that its tap claimed and that is not the id's, because it lay too far ahead (Unix ms).
+    `clamped_from_ms`: the time that the tap claimed (Unix ms), if it was too far ahead and the id has another one.
     """
 
+    # The order of COPY (`COLUMNS`), of the arguments in `ingestor/build.py`, and of the staging table.
     id: UUID
     account_id: str | None
     account_name: str | None
@@ -66,16 +68,54 @@ class Record(msgspec.Struct, gc=False):
     clamped_from_ms: int | None = None
 
 
+class PartialRecord(msgspec.Struct, frozen=True):
+    """A stored record without some of its names: its ids, and the names it has."""
+
+    id: UUID
+    account_id: str | None
+    account_name: str | None
+    zone_id: str | None
+    zone_name: str | None
+    actor_id: str | None
+    actor_type: str | None
+    actor_email: str | None
+    actor_token_id: str | None
+    actor_token_name: str | None
+
+
+class EnrichmentResult(msgspec.Struct, frozen=True):
+    """The values that a record lacked and that lookups found; None where the record had one or none was found.
+
+    Field names and order are those of `store_enrichments.sql`. If `state` is `partial`, a lookup failed and the record should
+    be enriched again later; otherwise the result is final.
+    """
+
+    id: UUID
+    account_id: str | None
+    account_name: str | None
+    zone_name: str | None
+    actor_email: str | None
+    actor_token_name: str | None
+    state: EnrichmentState
+
+    # Names and e-mail addresses must not reach logs or tracebacks.
+    def __repr__(self) -> str:
+        return f"<EnrichmentResult {self.state}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
+
+
 COLUMNS: tuple[str, ...] = tuple(field.name for field in msgspec.structs.fields(Record))
 
 
 def event_id_of(record: Record) -> UUID:
-    """Return the id that the record's event has."""
+    """Return the id of the record's event, which differs from the record's own if the time was clamped."""
     return record.id if record.clamped_from_ms is None else with_ms(record.id, record.clamped_from_ms)
 
 
-def under_id(record: Record, record_id: UUID) -> Record:
-    """Return the record of the same event with another id, marked where that is not the event's own."""
+def with_id(record: Record, record_id: UUID) -> Record:
+    """Return the record with the id `record_id`. If that is not the event's id, `clamped_from_ms` has the event's time."""
     own = event_id_of(record)
     clamped_from_ms = None if record_id == own else id_ms_of(own)
     return msgspec.structs.replace(record, id=record_id, clamped_from_ms=clamped_from_ms)

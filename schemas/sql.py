@@ -1,4 +1,4 @@
-"""The SQL files: ordered migrations and named queries, each a file of its own that begins with what it does."""
+"""The SQL files: ordered migrations and named queries. Each file begins with a comment that says what it does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Migration(NamedTuple):
-    """One step of the database's schema. `number` counts from 1 without holes."""
+    """One step of the database's schema. Numbers count from 1 without gaps."""
 
     number: int
     name: str

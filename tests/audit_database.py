@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from auditap.database import ROLES, administrator, let_role_log_in, migrate
+import asyncpg
+import pytest
+
+from auditap.database.connection import administrator
+from auditap.database.roles import ROLES, set_role_password
+from auditap.database.schema import migrate
 
 # One password per role, because roles are shared by all databases of a server and tests may overlap.
 _PASSWORD = "for-tests-only"
@@ -14,13 +19,13 @@ _PASSWORD = "for-tests-only"
 @dataclass(frozen=True)
 class AuditDatabase:
     """Addresses of one migrated database: as superuser, as the ingestor, the log API, who drops what is old,
-    the watcher, who decides on dead letters."""
+    alerting, who decides on dead letters."""
 
     admin_dsn: str
     writer_dsn: str
     reader_dsn: str
     maintainer_dsn: str = ""
-    watcher_dsn: str = ""
+    alerting_dsn: str = ""
     operator_dsn: str = ""
 
 
@@ -29,10 +34,26 @@ async def migrated(admin_dsn: str) -> AuditDatabase:
     async with administrator(admin_dsn) as connection:
         await migrate(connection)
         for role in ROLES:
-            await let_role_log_in(connection, role, _PASSWORD)
+            await set_role_password(connection, role, _PASSWORD)
+    return with_roles(admin_dsn)
+
+
+def with_roles(admin_dsn: str) -> AuditDatabase:
+    """Return the addresses of a database that is migrated, or a copy of one that is."""
     return AuditDatabase(admin_dsn, *(_as(admin_dsn, role) for role in ROLES))
 
 
 def _as(dsn: str, role: str) -> str:
     parts = urlsplit(dsn)
     return parts._replace(netloc=f"{role}:{_PASSWORD}@{parts.netloc.rpartition('@')[2]}").geturl()
+
+
+async def assert_denied(dsn: str, *statements: str) -> None:
+    """Assert that the role of the DSN has no privilege for any of the statements."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        for statement in statements:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+    finally:
+        await connection.close()

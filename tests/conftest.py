@@ -6,7 +6,9 @@ import asyncio
 import os
 import re
 import signal
+import tempfile
 import uuid
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -15,11 +17,13 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from auditap.embedded_postgres import EmbeddedPostgres
+from auditap.runtime.embedded_postgres import EmbeddedPostgres
+from ingestor.postgres_store import PostgresStore
+from tests.audit_database import AuditDatabase, migrated, with_roles
 from tests.kafka_broker import KafkaBroker, KafkaUnavailableError, fetch_jars
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 _RUNNING_KAFKA = "AUDITAP_TEST_KAFKA"
 _RUNNING_POSTGRES = "AUDITAP_TEST_POSTGRES"
@@ -27,23 +31,73 @@ _REAL_SPECS = "AUDITAP_REAL_SPECS"
 _OWN_BROKER_FIXTURES = {"own_kafka", "running_system", "spooling_system"}
 _BROKER_FIXTURES = _OWN_BROKER_FIXTURES | {"kafka_bootstrap"}
 
-_kafka_skips = pytest.StashKey[str]()
-_kafka_skipped = pytest.StashKey[int]()
+_NO_KAFKA = "no Kafka"
+_SLOW_FOLDERS = ("faults", "e2e", "canary", "property", "fuzz", "oracles", "contract")
+"""Begun first where several workers share a run, so that none of them ends it alone."""
+
+_kafka_is_missing = pytest.StashKey[str]()
+_shared_broker = pytest.StashKey[KafkaBroker]()
+_shared_folder = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A test run that is told to end takes its servers with it, as it does on Ctrl-C.
+    # A test run that is asked to end takes its servers with it, as it does on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """Start one broker for all workers of a parallel run; each of them has a Postgres of its own."""
+    if os.environ.get(_RUNNING_KAFKA):
+        return
+    config.stash[_shared_folder] = folder = tempfile.TemporaryDirectory(prefix="auditap-kafka-")
+    try:
+        broker = KafkaBroker(Path(folder.name))
+        asyncio.run(broker.start())
+    except KafkaUnavailableError as unavailable:
+        config.stash[_kafka_is_missing] = str(unavailable)
+    else:
+        config.stash[_shared_broker] = broker
+        os.environ[_RUNNING_KAFKA] = broker.bootstrap
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    broker = config.stash.get(_shared_broker, None)
+    if broker is not None:
+        del os.environ[_RUNNING_KAFKA]
+        asyncio.run(broker.kill())
+    folder = config.stash.get(_shared_folder, None)
+    if folder is not None:
+        folder.cleanup()
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
     for item in items:
         names = getattr(item, "fixturenames", ())
         if _BROKER_FIXTURES & set(names):
             item.add_marker(pytest.mark.kafka)
         if "real_specs" in names:
             item.add_marker(pytest.mark.real_specs)
+        # Workers share a run file by file, because of fixtures that a file shares; all fault tests share one system.
+        folder = item.path.relative_to(tests).parts[0]
+        item.add_marker(pytest.mark.xdist_group("faults" if folder == "faults" else str(item.path)))
+    if _is_worker(config):
+        items.sort(key=lambda item: _place_in_run(item.path.relative_to(tests).parts[0]))
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name compressed bytes by their argument: gzip writes the time into them, and workers must agree on all names."""
+    return argname if isinstance(val, bytes) and b"\x1f\x8b" in val else None
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _place_in_run(folder: str) -> int:
+    return _SLOW_FOLDERS.index(folder) if folder in _SLOW_FOLDERS else len(_SLOW_FOLDERS)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -57,21 +111,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         fetch_jars()
     except KafkaUnavailableError as unavailable:
         for item in items:
-            item.add_marker(pytest.mark.skip(reason="no Kafka"))
-        session.config.stash[_kafka_skips] = str(unavailable)
-        session.config.stash[_kafka_skipped] = len(items)
+            item.add_marker(pytest.mark.skip(reason=_NO_KAFKA))
+        session.config.stash[_kafka_is_missing] = str(unavailable)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if _kafka_skips in session.config.stash and _in_ci() and session.exitstatus == pytest.ExitCode.OK:
+    if _kafka_is_missing in session.config.stash and _in_ci() and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if _kafka_skips in config.stash:
+    if _kafka_is_missing in config.stash:
         verdict = "under CI=true this is a failure: " if _in_ci() else ""
+        skipped = sum(_NO_KAFKA in str(each.longrepr) for each in terminalreporter.stats.get("skipped", []))
         terminalreporter.write_line(
-            f"{verdict}{config.stash[_kafka_skipped]} tests with Apache Kafka were skipped: {config.stash[_kafka_skips]}",
+            f"{verdict}{skipped} tests with Apache Kafka were skipped: {config.stash[_kafka_is_missing]}",
             red=_in_ci(),
             yellow=not _in_ci(),
         )
@@ -82,7 +136,12 @@ def _in_ci() -> bool:
 
 
 # HYPOTHESIS_PROFILE=fuzz asks for the long runs; a test that sets its own number of examples keeps it.
-settings.register_profile("default", max_examples=300, deadline=None, derandomize=_in_ci())
+# How long an example takes to draw says something of the machine, and nothing of the code.
+_OF_TIME = [HealthCheck.too_slow]
+settings.register_profile(
+    "default", max_examples=300, deadline=None, derandomize=_in_ci(), suppress_health_check=_OF_TIME
+)
+settings.register_profile("fast", max_examples=30, deadline=None, suppress_health_check=_OF_TIME)
 settings.register_profile(
     "fuzz", max_examples=10_000, deadline=None, derandomize=_in_ci(), suppress_health_check=list(HealthCheck)
 )
@@ -93,9 +152,21 @@ settings.register_profile(
     deadline=None,
     derandomize=True,
     database=None,
+    suppress_health_check=_OF_TIME,
     phases=(Phase.explicit, Phase.generate),
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _without_the_settings_of_the_developer() -> Iterator[None]:
+    """Tests neither read nor pass on the variables with which a developer runs auditap."""
+    with pytest.MonkeyPatch.context() as changed:
+        for name in list(os.environ):
+            is_of_tests = name == _REAL_SPECS or name.startswith("AUDITAP_TEST_")
+            if name.startswith("AUDITAP_") and not is_of_tests:
+                changed.delenv(name)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +176,7 @@ async def _no_task_outlives_its_test() -> AsyncIterator[None]:
     leaked = asyncio.all_tasks() - before - {asyncio.current_task()}
     if leaked:
         # What is already on its way out may finish.
-        _, leaked = await asyncio.wait(leaked, timeout=0.5)
+        _, leaked = await asyncio.wait(leaked, timeout=60)
     described = sorted(map(repr, leaked))
     for task in leaked:
         task.cancel()
@@ -122,6 +193,15 @@ async def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
         return
     async with KafkaBroker(tmp_path_factory.mktemp("kafka")) as broker:
         yield broker.bootstrap
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+def bootstrap(request: pytest.FixtureRequest) -> str | None:
+    """The log of a whole pipeline: a broker's address, or None for the embedded log."""
+    if request.param == "embedded":
+        return None
+    address: str = request.getfixturevalue("kafka_bootstrap")
+    return address
 
 
 @pytest.fixture
@@ -153,17 +233,62 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[st
         yield server.dsn()
 
 
-@pytest.fixture
-async def database(postgres: str) -> AsyncIterator[str]:
-    """Superuser's address of a fresh, empty database of this test's own. Roles are shared by all databases."""
+@asynccontextmanager
+async def _new_database(postgres: str, template: str = "template1") -> AsyncIterator[str]:
+    """Yield the superuser's address of a copy of `template`, which is dropped at the end."""
     name = f"test_{uuid.uuid4().hex}"
     connection = await asyncpg.connect(postgres)
     try:
-        await connection.execute(f"CREATE DATABASE {name}")
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         yield urlsplit(postgres)._replace(path=f"/{name}").geturl()
         await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:
         await connection.close()
+
+
+@pytest.fixture
+async def database(postgres: str) -> AsyncIterator[str]:
+    """Superuser's address of a fresh, empty database of this test's own. Roles are shared by all databases."""
+    async with _new_database(postgres) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+async def migrated_template(postgres: str) -> AsyncIterator[str]:
+    """Name of a migrated database that no test connects to: to copy it takes a fraction of the time of migrating."""
+    async with _new_database(postgres) as address:
+        await migrated(address)
+        name = urlsplit(address).path[1:]
+        await _wait_until_closed(postgres, name)
+        yield name
+
+
+async def _wait_until_closed(postgres: str, name: str) -> None:
+    # Postgres copies no database that a session is connected to, and ends a session shortly after its client.
+    connection = await asyncpg.connect(postgres)
+    try:
+        async with asyncio.timeout(60):
+            while await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname = $1", name):
+                await asyncio.sleep(0.01)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+async def audit_database(postgres: str, migrated_template: str) -> AsyncIterator[AuditDatabase]:
+    """A migrated database of this test's own."""
+    async with _new_database(postgres, migrated_template) as address:
+        yield with_roles(address)
+
+
+@pytest.fixture
+async def postgres_store(audit_database: AuditDatabase) -> AsyncIterator[PostgresStore]:
+    """The ingestor's store, with the ingestor's role."""
+    store = await PostgresStore.connect(
+        audit_database.writer_dsn, connections_max=4, command_timeout_ms=60_000
+    )
+    yield store
+    await store.close()
 
 
 @pytest.fixture(scope="session")

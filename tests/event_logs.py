@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from ingestor.embedded_source import EmbeddedSource
-from ingestor.kafka_source import KafkaSource, KafkaSourceSettings
-from ingestor.ports import Batch, EventSource, Partition, RevokeListener
-from redactor.config import SpoolBounds
-from redactor.embedded_publisher import EmbeddedPublisher
-from redactor.event_log import EventLog, EventLogSettings
-from redactor.ports import EventPublisher
-from redactor.publisher import KafkaPublisher, KafkaSettings
-from redactor.spool import SpoolingPublisher
-from redactor.topics import TopicSettings, ensure_topics
+from eventlog.embedded.log import EmbeddedLog, EmbeddedLogSettings
+from eventlog.embedded.publisher import EmbeddedPublisher
+from eventlog.embedded.source import EmbeddedSource
+from eventlog.kafka.client import KafkaConnection
+from eventlog.kafka.publisher import KafkaPublisher, KafkaPublisherSettings
+from eventlog.kafka.source import KafkaSource, KafkaSourceSettings
+from eventlog.kafka.topics import TopicSettings, ensure_topics
+from eventlog.ports import Batch, EventPublisher, EventSource, Partition, RevokeListener
+from eventlog.spool.config import SpoolBounds
+from eventlog.spool.publisher import SpoolingPublisher
+from schemas.errors import RetryableError
 from schemas.event import EncodedEvent
 from schemas.metric_defs import Metrics
 from tests.fakes.event_log import MemoryEventLog, MemoryPublisher, MemorySource
 
-_WAIT_SECONDS_MAX = 30
+_WAIT_SECONDS_MAX = 120
 
 
 class LogUnderTest(Protocol):
@@ -43,9 +45,9 @@ class MemoryLog:
         return MemorySource(self._log, group, listener)
 
 
-class EmbeddedLog:
+class EmbeddedLogUnderTest:
     def __init__(self, folder: Path) -> None:
-        self.log = EventLog(EventLogSettings(folder / "events.db"))
+        self.log = EmbeddedLog(EmbeddedLogSettings(folder / "events.db"))
 
     def publisher(self) -> EmbeddedPublisher:
         return EmbeddedPublisher(self.log)
@@ -55,46 +57,55 @@ class EmbeddedLog:
 
 
 class KafkaLog:
-    """Topics of its own on a running broker, with clocks fit for tests."""
+    """Topics of its own on a running broker.
 
-    def __init__(self, bootstrap: str, prefix: str) -> None:
+    Waits are long, because a busy broker is slow; `answers_at_once` makes those short that a test spends on a broker that
+    it has hurt.
+    """
+
+    def __init__(self, bootstrap: str, prefix: str, *, answers_at_once: bool = False) -> None:
         self.bootstrap = bootstrap
         self.topic = prefix + "events"
+        self._wait_ms = 2_000 if answers_at_once else 30_000
 
-    async def make_topics(self, partitions: int = 3) -> None:
-        settings = TopicSettings(
-            self.bootstrap,
-            self.topic,
-            f"{self.topic}.dead",
-            partitions=partitions,
-            replication_factor=1,
-            min_insync_replicas=1,
+    async def make_topics(self, partitions: int = 3, **settings: Any) -> None:
+        await ensure_topics(
+            TopicSettings(
+                KafkaConnection(self.bootstrap),
+                self.topic,
+                f"{self.topic}.dead",
+                partitions=partitions,
+                replication_factor=1,
+                min_insync_replicas=1,
+                **settings,
+            )
         )
-        await ensure_topics(settings)
 
-    def publisher(self, publish_deadline_ms: int = 10_000) -> KafkaPublisher:
+    def publisher(self, publish_deadline_ms: int = 60_000) -> KafkaPublisher:
         return KafkaPublisher(
-            KafkaSettings(
-                self.bootstrap,
+            KafkaPublisherSettings(
+                KafkaConnection(self.bootstrap),
                 self.topic,
                 publish_deadline_ms=publish_deadline_ms,
                 reconnect_wait_ms=50,
-                request_timeout_ms=2_000,
-                stop_wait_ms=2_000,
+                request_timeout_ms=self._wait_ms,
+                stop_wait_ms=self._wait_ms,
             )
         )
 
     def source(self, group: str, listener: RevokeListener) -> KafkaSource:
         return KafkaSource(
             KafkaSourceSettings(
-                self.bootstrap,
+                KafkaConnection(self.bootstrap),
                 self.topic,
                 f"{self.topic}.{group}",
-                session_timeout_ms=6_000,
+                session_timeout_ms=60_000,
                 heartbeat_interval_ms=100,
-                request_timeout_ms=5_000,
-                commit_wait_ms=2_000,
-                stop_wait_ms=2_000,
+                revoke_wait_ms=60_000,
+                rebalance_timeout_ms=120_000,
+                request_timeout_ms=max(5_000, self._wait_ms),
+                commit_wait_ms=self._wait_ms,
+                stop_wait_ms=self._wait_ms,
             ),
             listener,
         )
@@ -115,7 +126,7 @@ class SpooledLog:
 
 
 class Assignments:
-    """A RevokeListener that notes what it is told."""
+    """A RevokeListener that records its calls."""
 
     def __init__(self) -> None:
         self.generations: list[dict[Partition, int]] = []
@@ -140,6 +151,14 @@ def values(batches: Sequence[Batch]) -> list[bytes]:
     return [event.value for batch in batches for event in batch.events]
 
 
+async def retried(start: Callable[[], Awaitable[None]]) -> None:
+    """Start as the processes do: what is retryable is tried again."""
+    async with asyncio.timeout(_WAIT_SECONDS_MAX):
+        while True:
+            with contextlib.suppress(RetryableError):
+                return await start()
+
+
 async def read(source: EventSource, count: int, events_max: int = 1_000) -> list[Batch]:
     """Fetch until `count` events have come."""
     batches: list[Batch] = []
@@ -147,6 +166,16 @@ async def read(source: EventSource, count: int, events_max: int = 1_000) -> list
         while len(values(batches)) < count:
             batches += await source.fetch(events_max)
     return batches
+
+
+async def read_all(log: LogUnderTest, group: str, count: int) -> list[Batch]:
+    """Join `group` alone, fetch until `count` events have come, and leave without committing."""
+    source = log.source(group, Assignments())
+    await source.start()
+    try:
+        return await read(source, count)
+    finally:
+        await source.stop()
 
 
 def ends(batches: Sequence[Batch]) -> dict[Partition, int]:

@@ -21,15 +21,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from auditap import child_process
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from auditap.runtime import child_process
+from tests.ports import free_port
 
 _ROOT = Path(__file__).resolve().parent.parent
 _DEPLOY = _ROOT / "deploy" / "kafka"
@@ -38,8 +36,8 @@ _CLUSTER_ID = "YXVkaXRhcC10ZXN0cy1rcg"
 _INSTALL = "install Java 17 and Maven (Debian: apt-get install openjdk-17-jre-headless maven)"
 
 _FETCH_SECONDS_MAX = 600
-_START_SECONDS_MAX = 60
-_STOP_SECONDS_MAX = 30
+_START_SECONDS_MAX = 180
+_STOP_SECONDS_MAX = 60
 
 
 class KafkaUnavailableError(Exception):
@@ -55,8 +53,8 @@ class KafkaBroker:
 
     def __init__(self, base_dir: Path) -> None:
         self._base_dir = base_dir
-        self._port = child_process.free_port()
-        self._controller_port = child_process.free_port()
+        self._port = free_port()
+        self._controller_port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -102,9 +100,7 @@ class KafkaBroker:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     async def _format(self, properties: Path) -> None:
@@ -140,7 +136,7 @@ class KafkaBroker:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap, request_timeout_ms=5000)
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap, request_timeout_ms=20_000)
         try:
             await admin.start()
             cluster = await admin.describe_cluster()

@@ -1,4 +1,4 @@
-"""A completeness ledger on a real database, and taps that are made up."""
+"""A gap ledger on a real database, and taps that are made up."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import asyncpg
 from ingestor.ports import ReceivedReport
 from ingestor.postgres_store import PostgresStore
 from schemas.heartbeat import (
-    CollectorCount,
     DroppedRange,
     Heartbeat,
     TapEpoch,
     TapReport,
     TapState,
+    UnrecordedNumbers,
 )
 from schemas.record import Record
 from tests.records import record
@@ -75,15 +75,15 @@ class Tap:
         )
         return ReceivedReport(received_ms or at_ms, TapReport(1, heartbeat=heartbeat))
 
-    def count(self, at_ms: int, **said: Any) -> ReceivedReport:
-        return ReceivedReport(at_ms, TapReport(1, count=CollectorCount(self.epoch, **said)))
+    def count(self, at_ms: int, **numbers: Any) -> ReceivedReport:
+        return ReceivedReport(at_ms, TapReport(1, count=UnrecordedNumbers(self.epoch, **numbers)))
 
     def dropped(self, first: int, last: int, cause: str = "buffer_full") -> DroppedRange:
         return DroppedRange(first, last, cause, self.started_ms + first, self.started_ms + last)
 
 
 def clock(at_ms: int) -> ReceivedReport:
-    """A collector's word that it is there."""
+    """A collector's report that it is running."""
     return ReceivedReport(at_ms, TapReport(1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,28 @@ import msgspec
 from schemas.event import Action, AuditEvent, RawRequest, encode_event, event_digest
 from schemas.identity import new_id, rfc3339_ms
 from schemas.record import Record
+
+# A request that updated a policy: the values that a redacted capture and enrichment can give a record.
+POLICY_UPDATE: Mapping[str, Any] = {
+    "account_name": "Acme",
+    "action_description": "Update a policy",
+    "actor_context": "dash",
+    "actor_email": "one@example.com",
+    "actor_id": "u1",
+    "actor_ip_address": "203.0.113.9",
+    "actor_type": "user",
+    "raw_cf_ray_id": "ray1",
+    "raw_method": "PUT",
+    "raw_status_code": 200,
+    "raw_uri": "/accounts/x/alerting/v3/policies/1",
+    "raw_user_agent": "curl",
+    "resource_id": "p1",
+    "resource_product": "alerting",
+    "resource_request": '{"enabled":true}',
+    "resource_response": '{"id":"p1"}',
+    "resource_scope": "accounts",
+    "resource_type": "policies",
+}
 
 
 def event(at_ms: int, **changes: Any) -> AuditEvent:

@@ -1,5 +1,5 @@
--- Take notes of partial records after a given id for the length of a transaction; those that another one has taken are
--- passed over, so that several ingestors share the work.
+-- Lock the notes of partial records above the id $1, at most $2, until the transaction ends. Notes that another transaction
+-- has locked are skipped, so that several ingestors share the work.
 SELECT id
 FROM auditap.partial_records
 WHERE id > $1::uuid

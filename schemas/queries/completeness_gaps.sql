@@ -1,6 +1,6 @@
--- Gaps that touch the time from $1 on and before $2 (Unix ms), earliest first, at most $3; and of all of them how many there
--- are and what they count.
-SELECT g.tap_id, g.epoch, g.log, g.partition, g.first, g.last, g.count AS numbers, g.from_ms, g.to_ms, g.cause,
+-- Gaps that overlap the time range from $1 to $2 (Unix ms, half-open), earliest first, at most $3; and in every row the
+-- number of all such gaps and of the captures missing in them.
+SELECT g.tap_id, g.epoch, g.log, g.partition, g.first, g.last, g.count AS size, g.from_ms, g.to_ms, g.cause,
     count(*) OVER () AS total, (coalesce(sum(g.count) FILTER (WHERE g.cause <> 'offsets_expired') OVER (), 0))::bigint AS missing
 FROM auditap.completeness_gaps AS g
 WHERE g.from_ms < $2 AND (g.to_ms IS NULL OR g.to_ms >= $1)

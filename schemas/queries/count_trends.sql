@@ -1,5 +1,5 @@
--- A summary from what the watcher counted. $1 accounts; $2 bounds (Unix ms, at multiples of the width); $3 the field; $4 the
--- width of what is added up.
+-- Sums trend buckets. $1 accounts; $2 bounds (Unix ms, multiples of the width); $3 the field to group by; $4 the width of the
+-- buckets.
 SELECT width_bucket(start_ms, $2::bigint[]) AS bucket,
     CASE $3::text
         WHEN 'action_type' THEN action_type

@@ -1,4 +1,4 @@
--- The session's staging table: what COPY fills and store_records.sql empties into the log.
+-- The session's staging table: COPY fills it, and store_records.sql inserts its rows into the log.
 CREATE TEMPORARY TABLE IF NOT EXISTS staging (
     id uuid,
     account_id text,

@@ -1,5 +1,5 @@
--- Alerts, newest first. $1: of this account, NULL: of all; $2: of windows from then on (Unix ms); $3: at most so many;
--- $4: only those that nobody has acknowledged.
+-- Lists alerts, newest first. $1: account (NULL: all); $2: of windows from this time on (Unix ms); $3: most alerts; $4: only
+-- unacknowledged ones.
 SELECT id, rule, severity, title, account_id, key, window_start_ms, window_ms, records, record, raised_at,
     acknowledged_at, acknowledged_by, note
 FROM auditap.alerts

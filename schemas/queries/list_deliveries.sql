@@ -1,5 +1,5 @@
--- Deliveries of alerts, the newest alert first. $1 state, $2 alerts, $3 channels (NULL: any); $4: of windows from then on (Unix
--- ms); $5: at most so many.
+-- Lists deliveries, those of the newest alert first. $1 state, $2 alerts, $3 channels (NULL: any); $4: of windows from this time on
+-- (Unix ms); $5: most deliveries.
 SELECT d.alert_id, d.channel, d.state, d.attempts, d.due_at, d.outcome, a.rule, a.severity, a.title
 FROM auditap.alert_deliveries AS d
 JOIN auditap.alerts AS a ON a.id = d.alert_id

@@ -1,4 +1,4 @@
--- Note which of the staged records wait for enrichment.
+-- Note which of the staged records are partial.
 INSERT INTO auditap.partial_records (id)
 SELECT id FROM staging WHERE enrichment = 'partial'
 ORDER BY id

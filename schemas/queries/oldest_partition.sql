@@ -1,5 +1,5 @@
--- The time (Unix ms) at which the oldest partition of records begins; no row where there is none. Names of one log end with
--- the time in figures of equal length, so that the least is the oldest.
+-- The start (Unix ms) of the oldest partition of records; no row where there is none. Partition names of one log end with
+-- the start time in digits of equal length, so the least name is the oldest.
 SELECT ('x' || left(replace(bound[1], '-', ''), 12))::bit(48)::bigint AS from_ms
 FROM (
     SELECT child.oid, child.relpartbound

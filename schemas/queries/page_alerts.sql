@@ -1,5 +1,5 @@
--- One page of an account's alerts, newest first. $1 account; $2, $3: ids from, before; $4 severities, $5 rules (NULL:
--- all); $6: acknowledged or not (NULL: both); $7: at most so many.
+-- One page of an account's alerts, newest first. $1 account; $2, $3: ids from, before; $4 severities, $5 rules (NULL: all); $6:
+-- acknowledged or not (NULL: both); $7: most alerts.
 SELECT id, rule, severity, title, account_id, key, window_start_ms, window_ms, records, record, raised_at,
     acknowledged_at, acknowledged_by, note
 FROM auditap.alerts

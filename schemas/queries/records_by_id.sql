@@ -1,5 +1,5 @@
--- Whole records by their ids, in the order asked for, of the accounts $4 alone (NULL: whatever the account).
--- $2 and $3: the lowest and the highest of the ids, so that the planner passes over other days.
+-- Whole records by id, in the order of the ids $1, limited to the accounts $4 (NULL: every account). $2 and $3 are the
+-- lowest and the highest id, so that the planner can prune partitions.
 SELECT
     r.id,
     coalesce(r.account_id, e.account_id) AS account_id,

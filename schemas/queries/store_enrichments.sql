@@ -1,5 +1,5 @@
--- Add what a later pass found out, and take away the notes $8 of records that wait for nothing any more. A record completed
--- already stays as it is.
+-- Insert what the enrichment backfill found, and delete the notes $8 of records that are no longer partial. An enrichment that
+-- is there already stays as it is.
 WITH forgotten AS (
     DELETE FROM auditap.partial_records WHERE id = ANY($8::uuid[])
 )

@@ -1,5 +1,5 @@
--- The digests of the records that have these ids; the range lets the planner pass over other days, and OFFSET 0 keeps each
--- look-up one in the primary key.
+-- The digests of the records with the ids $1. The range $2 to $3 restricts it to the partition of that day. OFFSET 0 makes the
+-- planner use the primary key for each id.
 SELECT r.id, r.event_digest
 FROM unnest($1::uuid[]) AS wanted (id)
 CROSS JOIN LATERAL (

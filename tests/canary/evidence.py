@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 from aiokafka import AIOKafkaConsumer
 
-from auditap.database import administrator, create_token
+from auditap.database.connection import administrator
+from auditap.database.tokens import create_token
 from tests.canary.tokens import secrets_in, shown_in
 
 API = "/client/v4"

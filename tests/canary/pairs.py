@@ -9,12 +9,14 @@ import random
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import cramjam
 
 from tests.canary.reading import (
+    ANOTHER_TYPE,
     DENIED,
     ENVELOPE,
     GET,
@@ -44,7 +46,6 @@ from tests.canary.values import Writer, position_of
 
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
 OPEN_ARRAY_IN_FORM = Verdict(None, "9: an array in a form")
-OPEN_PARTLY_LITERAL = Verdict(None, "13: a variable in a partly literal segment")
 OPEN_CLAIMED = Verdict(None, "13: a name that several parameters claim")
 OPEN_ACCOUNT = Verdict(None, "15: the account in the path counts before the header's")
 _JSON = "application/json"
@@ -127,7 +128,10 @@ class PairWriter:
         capture = {
             "captured_at": "2026-01-23T18:25:14.749Z",
             "client_ip": "203.0.113.9",
-            "request": {"method": operation.method.upper(), "url": self._url(operation, strict=strict)}
+            "request": {
+                "method": operation.method.upper(),
+                "url": self._url(operation, strict=strict, fitting=fitting),
+            }
             | request,
             "response": {"status": status} | response,
         }
@@ -145,28 +149,37 @@ class PairWriter:
 
     # ── URL ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _url(self, operation: Operation, *, strict: bool) -> str:
+    def _url(self, operation: Operation, *, strict: bool, fitting: bool) -> str:
         scheme, _, rest = self._base.partition("://")
         path = "/".join(
-            self._segment(operation, each, strict=strict) for each in operation.template.split("/")
+            self._segment(operation, each, strict=strict, fitting=fitting)
+            for each in re.split(r"[?#]", operation.template)[0].split("/")
         )
         query = "&".join(self._query(operation, strict=strict))
         userinfo = f"{self._secret(URL)}:{self._secret(URL)}@"
         return f"{scheme}://{userinfo}{rest}{path}?{query}#{self._secret(URL)}"
 
-    def _segment(self, operation: Operation, template: str, *, strict: bool) -> str:
+    def _segment(self, operation: Operation, template: str, *, strict: bool, fitting: bool) -> str:
         names = re.findall(r"\{([^{}]+)\}", template)
         by_name = all(self._is_kept_by_name(operation, name) for name in names)
         if names and by_name and self._accounts and "account" in template:
             return self._rng.choice(self._accounts)
+        verdict = self._segment_verdict(operation, names, strict=strict)
+        parameters = [self._path_position(operation, name) for name in names]
+        if not fitting and any(each.excludes("string") for each in parameters):
+            return re.sub(r"\{[^{}]+\}", lambda _: self._secret(ANOTHER_TYPE), template)
+        kinds = iter([self._parameter_kind(each) for each in parameters])
+        return re.sub(r"\{[^{}]+\}", lambda _: self._text(verdict, next(kinds)), template)
 
-        def value(match: re.Match[str]) -> str:
-            verdict = KEPT_PATH if by_name else self._path_verdict(operation, match[1], strict=strict)
-            if not by_name and verdict.leaves and match[0] != template:
-                verdict = OPEN_PARTLY_LITERAL
-            return self._text(verdict, self._parameter_kind(operation, match[1]))
+    def _segment_verdict(self, operation: Operation, names: Sequence[str], *, strict: bool) -> Verdict:
+        """Return what becomes of a segment's variables: several in one segment are recorded together."""
+        verdicts = [self._variable_verdict(operation, name, strict=strict) for name in names]
+        return next((each for each in verdicts if each.recorded is not True), KEPT_PATH)
 
-        return re.sub(r"\{([^{}]+)\}", value, template)
+    def _variable_verdict(self, operation: Operation, name: str, *, strict: bool) -> Verdict:
+        if self._is_kept_by_name(operation, name):
+            return KEPT_PATH
+        return self._path_verdict(operation, name, strict=strict)
 
     def _is_kept_by_name(self, operation: Operation, name: str) -> bool:
         named = name.lower().endswith(_NAMES_KEPT)
@@ -186,7 +199,7 @@ class PairWriter:
         if self._path_is_denied(operation) or self._denied_parameter(operation, "path", name):
             return DENIED
         verdict = self._parameter_verdict(parameter, strict=strict)
-        return KEPT_PATH if verdict.leaves else PATH if verdict.leaves is False else verdict
+        return KEPT_PATH if verdict.recorded else PATH if verdict.recorded is False else verdict
 
     def _parameters(self, operation: Operation) -> dict[tuple[str, str], Node]:
         listed = [*operation.item.get("parameters", ()), *operation.node.get("parameters", ())]
@@ -225,9 +238,12 @@ class PairWriter:
             return OPEN_COMPOSED if value.is_composed and value.marks() else UNMARKED
         return value.scalar_verdict(kind)
 
-    def _parameter_kind(self, operation: Operation, name: str) -> str:
+    def _path_position(self, operation: Operation, name: str) -> Position:
         parameter = self._parameters(operation).get(("path", name), {})
-        position = position_of(self._document, parameter.get("schema"), denied=False, strict=False)
+        return position_of(self._document, parameter.get("schema"), denied=False, strict=False)
+
+    @staticmethod
+    def _parameter_kind(position: Position) -> str:
         return next(iter(sorted(position.kinds() & SCALARS)), "string")
 
     def _query(self, operation: Operation, *, strict: bool) -> Iterator[str]:
@@ -383,40 +399,31 @@ class PairWriter:
     def _text(self, verdict: Verdict, kind: str) -> str:
         if kind == "boolean":
             return "true"
-        if verdict.leaves is False:
+        if verdict.recorded is False:
             return self._secret(verdict) if kind == "string" else str(self._mint.secret_number(verdict.rule))
         return self._shown(verdict) if kind == "string" else str(self._mint.shown_number(verdict.rule))
 
 
+@dataclass
 class _Body:
     """Writes one body in its media type."""
 
-    def __init__(
-        self,
-        document: Document,
-        mint: Mint,
-        rng: random.Random,
-        writer: Writer,
-        boundary: str,
-        *,
-        strict: bool,
-    ) -> None:
-        self._document = document
-        self._mint = mint
-        self._rng = rng
-        self._writer = writer
-        self._boundary = boundary
-        self._strict = strict
-        self.is_read = False
-        """Whether the redactor must read the body."""
-        self.coding = "identity"
+    document: Document
+    mint: Mint
+    rng: random.Random
+    writer: Writer
+    boundary: str
+    strict: bool
+    is_read: bool = False
+    """Whether the redactor must read the body."""
+    coding: str = "identity"
 
     def write(self, media: str | None, node: Node, ruled: Verdict | None, envelope: str | None) -> Node:
         """Return the capture's `body`, or `body_base64` in its place."""
         essence = (media or "").lower().partition(";")[0]
         if "schema" not in node:
             return {"body": json.dumps({self._secret(NO_SCHEMA): self._secret(NO_SCHEMA)})}
-        position = position_of(self._document, node["schema"], denied=False, strict=self._strict)
+        position = position_of(self.document, node["schema"], denied=False, strict=self.strict)
         if essence == _JSON or essence.endswith("+json"):
             self.is_read = True
             return self._packed(json.dumps(self._json(position, ruled, envelope)).encode())
@@ -430,23 +437,23 @@ class _Body:
         return {"body_base64": base64.b64encode(self._secret(MEDIA_TYPE).encode() + b"\0\xff").decode()}
 
     def _packed(self, text: bytes) -> Node:
-        if self._rng.random() > 0.1:
+        if self.rng.random() > 0.1:
             return {"body": text.decode()}
-        self.coding = self._rng.choice(list(_CODINGS))
+        self.coding = self.rng.choice(list(_CODINGS))
         return {"body_base64": base64.b64encode(_CODINGS[self.coding](text)).decode()}
 
     def _json(self, position: Position, ruled: Verdict | None, envelope: str | None) -> Any:
         if ruled is not None:
             return (
-                self._writer.body(position, lambda _: ruled)
+                self.writer.body(position, lambda _: ruled)
                 if position.properties()
                 else {self._secret(ruled): self._secret(ruled)}
             )
         declaring = [each for each in position.granting if envelope in each.node.get("properties", ())]
         if envelope is None or not declaring:
-            return self._writer.body(position, lambda _: None)
+            return self.writer.body(position, lambda _: None)
         inside = OPEN_COMPOSED if all(each.choice for each in declaring) else None
-        return self._writer.body(position, lambda name: inside if name == envelope or inside else ENVELOPE)
+        return self.writer.body(position, lambda name: inside if name == envelope or inside else ENVELOPE)
 
     def _fields(self, position: Position, ruled: Verdict | None) -> Iterator[tuple[str, str]]:
         yield self._secret(UNMARKED), self._secret(UNMARKED)
@@ -460,22 +467,22 @@ class _Body:
         for name, part in position.properties().items():
             as_json = "json" in str(encoding.get(name, {}).get("contentType", ""))
             if part.kinds() == {"object"} or as_json:
-                value = self._writer.value(part, 1, ruled)
+                value = self.writer.value(part, 1, ruled)
                 yield self._part(f'"{name}"; filename="{self._secret(MEDIA_TYPE)}"', json.dumps(value), _JSON)
             elif part.properties() or part.element() is not None or part.is_composed:
                 verdict = ruled or (OPEN_ARRAY_IN_FORM if _any_mark(part) else UNMARKED)
                 yield self._part(f'"{name}"', self._text(verdict))
             else:
-                is_file = any(each.node.get("format") == "binary" for each in part.speakers)
+                is_file = any(each.node.get("format") == "binary" for each in part.schemas)
                 verdict = ruled or (MEDIA_TYPE if is_file else self._scalar_verdict(part))
                 yield self._part(f'"{name}"', self._field(part, verdict))
-        yield f"--{self._boundary}--\r\n"
+        yield f"--{self.boundary}--\r\n"
 
     def _part(self, disposition: str, content: str, media: str = "") -> str:
-        said = f"Content-Type: {media}; {self._secret(HEADER)}=1\r\n" if media else ""
+        headers = f"Content-Type: {media}; {self._secret(HEADER)}=1\r\n" if media else ""
         return (
-            f"--{self._boundary}\r\nContent-Disposition: form-data; name={disposition}\r\n"
-            f"{said}X-{self._secret(HEADER)}: 1\r\n\r\n{content}\r\n"
+            f"--{self.boundary}\r\nContent-Disposition: form-data; name={disposition}\r\n"
+            f"{headers}X-{self._secret(HEADER)}: 1\r\n\r\n{content}\r\n"
         )
 
     def _scalar_verdict(self, part: Position) -> Verdict:
@@ -490,14 +497,14 @@ class _Body:
             return self._text(verdict)
         if kind == "boolean":
             return "true"
-        secret = self._mint.secret_number if verdict.leaves is False else self._mint.shown_number
+        secret = self.mint.secret_number if verdict.recorded is False else self.mint.shown_number
         return str(secret(verdict.rule))
 
     def _text(self, verdict: Verdict) -> str:
-        return self._secret(verdict) if verdict.leaves is False else self._mint.shown_text(verdict.rule)
+        return self._secret(verdict) if verdict.recorded is False else self.mint.shown_text(verdict.rule)
 
     def _secret(self, verdict: Verdict) -> str:
-        return self._mint.secret_text(verdict.rule)
+        return self.mint.secret_text(verdict.rule)
 
 
 def _any_mark(part: Position) -> bool:

@@ -1,7 +1,7 @@
 """The rules read a second time, plainly and without the redactor: what may leave of one value, and why.
 
-Slow and short on purpose. It walks the document as it is, a value at a time, and knows three answers: the value must
-leave, it must not, or the documents leave it open, which is said by name.
+Slow and short on purpose. It reads the document as it is, a value at a time, and knows three answers: the value must
+leave, it must not, or the documents leave it open, and then a name says why.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ DENYING = ("not", "if", "then", "else")
 
 
 class Verdict(NamedTuple):
-    """What becomes of a value. `leaves` is None where it may or may not."""
+    """What becomes of a value. `recorded` is None where it may or may not."""
 
-    leaves: bool | None
+    recorded: bool | None
     rule: str
 
 
 UNMARKED = Verdict(False, "1: not marked")
+KEYS_UNMARKED = Verdict(False, "4: a key of a map that is not marked itself")
 INERT = Verdict(False, "5: the mark stands where it counts for nothing")
 DENIED = Verdict(False, "5: denied")
 UNTYPED = Verdict(False, "4: a mark on no type, or on several kinds")
@@ -46,12 +47,12 @@ KEPT_AGREED = Verdict(True, "7: marked by every candidate that declares it")
 KEPT_PATH = Verdict(True, "13: a path parameter recorded by name or mark")
 KEPT_QUERY = Verdict(True, "13: a marked query parameter")
 KEPT_HEADER = Verdict(True, "14: a listed header")
-OPEN_NARROWED = Verdict(None, "7: candidates may be narrowed")
+OPEN_TAGGED = Verdict(None, "7: the candidates may be a tagged union")
 OPEN_COMPOSED = Verdict(None, "7: a composition of several kinds or levels")
 
 
 def is_denied(node: Node) -> bool:
-    """Tell whether a node denies what it describes (rules 1 and 5)."""
+    """Return whether a node denies what it describes (rules 1 and 5)."""
     auditable = node.get("x-auditable", True)
     return bool(node.get("x-sensitive")) or auditable is not True or node.get("format") == "password"
 
@@ -60,8 +61,8 @@ def is_marked(node: Node) -> bool:
     return node.get("x-auditable") is True
 
 
-class Speaker(NamedTuple):
-    """A schema that speaks about a value. `grants`: its mark counts. `choice`: the branches of oneOf and anyOf, as
+class ApplicableSchema(NamedTuple):
+    """A schema that applies to a value. `grants`: its mark counts. `choice`: the branches of oneOf and anyOf, as
     (which list, which of it), that it is a part of.
     """
 
@@ -76,7 +77,7 @@ class Document:
     def __init__(self, root: Node) -> None:
         self.root = root
         self.is_3_0 = str(root["openapi"]).startswith("3.0")
-        self._narrowing: dict[int, bool] | None = None
+        self._tagged: dict[int, bool] | None = None
 
     def resolve(self, node: Any) -> Any:
         """Return what a node's `$ref` leads to, else the node."""
@@ -106,40 +107,40 @@ class Document:
                 node = node.get(name) if isinstance(node, dict) else None
         return node
 
-    def speakers(self, starts: Iterable[Speaker]) -> list[Speaker]:
-        """Return every schema that speaks about the value which the first ones describe."""
-        found: dict[tuple[int, bool, tuple[tuple[int, int], ...]], Speaker] = {}
+    def applicable_schemas(self, starts: Iterable[ApplicableSchema]) -> list[ApplicableSchema]:
+        """Return every schema that applies to the value which the first ones describe."""
+        found: dict[tuple[int, bool, tuple[tuple[int, int], ...]], ApplicableSchema] = {}
         waiting = list(starts)
         while waiting:
-            speaker = waiting.pop(0)
-            key = (id(speaker.node), speaker.grants, speaker.choice)
-            if isinstance(speaker.node, dict) and key not in found and len(found) < 2_000:
-                found[key] = speaker
-                waiting.extend(self._beside(speaker))
+            schema = waiting.pop(0)
+            key = (id(schema.node), schema.grants, schema.choice)
+            if isinstance(schema.node, dict) and key not in found and len(found) < 2_000:
+                found[key] = schema
+                waiting.extend(self._beside(schema))
         return list(found.values())
 
-    def _beside(self, speaker: Speaker) -> Iterator[Speaker]:
-        node, grants, choice = speaker
+    def _beside(self, schema: ApplicableSchema) -> Iterator[ApplicableSchema]:
+        node, grants, choice = schema
         if "$ref" in node:
-            yield Speaker(self._at(node["$ref"]), grants, choice)
+            yield ApplicableSchema(self._at(node["$ref"]), grants, choice)
             grants = grants and not self.is_3_0
         for part in node.get("allOf", ()):
-            yield Speaker(part, grants, choice)
+            yield ApplicableSchema(part, grants, choice)
         for keyword in ("oneOf", "anyOf"):
             listed = node.get(keyword, ())
             for index, part in enumerate(listed):
-                yield Speaker(part, grants, (*choice, (id(listed), index)))
+                yield ApplicableSchema(part, grants, (*choice, (id(listed), index)))
         for keyword in DENYING:
             if keyword in node:
-                yield Speaker(node[keyword], False, choice)
+                yield ApplicableSchema(node[keyword], False, choice)
 
-    def narrows(self, composition: int) -> bool:
-        """Tell whether a composition, by the identity of its list, might be narrowed by a property (rule 7)."""
-        if self._narrowing is None:
-            self._narrowing = dict(self._narrowed())
-        return composition in self._narrowing
+    def may_be_tagged(self, composition: int) -> bool:
+        """Return whether a composition, by the identity of its list, might be a union tagged by a property (rule 7)."""
+        if self._tagged is None:
+            self._tagged = dict(self._tagged_unions())
+        return composition in self._tagged
 
-    def _narrowed(self) -> Iterator[tuple[int, bool]]:
+    def _tagged_unions(self) -> Iterator[tuple[int, bool]]:
         waiting: list[Any] = [self.root]
         while waiting:
             node = waiting.pop()
@@ -153,14 +154,17 @@ class Document:
                 waiting.extend(node)
 
     def _all_list(self, branches: Sequence[Any]) -> bool:
-        """Tell whether every branch declares one and the same property with `enum` or `const`."""
+        """Return whether every branch declares one and the same property with `enum` or `const`."""
         common: set[str] | None = None
         for branch in branches:
             names = {
                 name
-                for each in self.speakers([Speaker(branch)])
+                for each in self.applicable_schemas([ApplicableSchema(branch)])
                 for name, part in each.node.get("properties", {}).items()
-                if any("enum" in one.node or "const" in one.node for one in self.speakers([Speaker(part)]))
+                if any(
+                    "enum" in one.node or "const" in one.node
+                    for one in self.applicable_schemas([ApplicableSchema(part)])
+                )
             }
             common = names if common is None else common & names
         return bool(common)
@@ -172,33 +176,38 @@ def _admits(declared: Any, kind: str) -> bool:
 
 
 class Position:
-    """One place in a body: all that is said about the value there."""
+    """One place in a body: all schemas that apply to the value there."""
 
     def __init__(
-        self, document: Document, starts: Iterable[Speaker], *, denied: bool = False, strict: bool = False
+        self,
+        document: Document,
+        starts: Iterable[ApplicableSchema],
+        *,
+        denied: bool = False,
+        strict: bool = False,
     ) -> None:
         self.document = document
-        self.speakers = document.speakers(starts)
-        self.denied = denied or any(is_denied(each.node) for each in self.speakers)
+        self.schemas = document.applicable_schemas(starts)
+        self.denied = denied or any(is_denied(each.node) for each in self.schemas)
         self.strict = strict
         """The status is 400 or above."""
         self.array: Position | None = None
         """The array that this is an element of."""
-        self.narrowed = False
-        """Whether a property beside or above this one may tell the branches of a composition apart."""
+        self.in_tagged_union = False
+        """Whether a property beside or above this one may be the tag of a union."""
 
     @property
     def is_composed(self) -> bool:
-        return any(each.choice for each in self.speakers)
+        return any(each.choice for each in self.schemas)
 
     @property
-    def granting(self) -> list[Speaker]:
-        # Beside a `$ref` nothing grants in 3.0, even where the speaker itself would.
+    def granting(self) -> list[ApplicableSchema]:
+        # Beside a `$ref` nothing grants in 3.0, even where the schema itself would.
         inert = self.document.is_3_0
-        return [each for each in self.speakers if each.grants and not (inert and "$ref" in each.node)]
+        return [each for each in self.schemas if each.grants and not (inert and "$ref" in each.node)]
 
     def kinds(self) -> set[str]:
-        """Return the types that every granting speaker admits; empty where none says one."""
+        """Return the types that every granting schema admits; empty where none names one."""
         admitted: set[str] | None = None
         for each in self.granting:
             if "type" in each.node and not each.choice:
@@ -208,11 +217,11 @@ class Position:
         return (admitted or set()) - {"null"}
 
     def excludes(self, kind: str) -> bool:
-        """Tell whether no value of type `kind` is described: types that contradict, or no branch that admits it."""
+        """Return whether no value of type `kind` is described: types that contradict, or no branch that admits it."""
         return self._refuses(kind, ())
 
     def _refuses(self, kind: str, branch: tuple[tuple[int, int], ...]) -> bool:
-        """Tell whether one branch of a composition, or the whole, admits no value of type `kind`."""
+        """Return whether one branch of a composition, or the whole, admits no value of type `kind`."""
         below: dict[int, set[int]] = {}
         for each in self.granting:
             if each.choice == branch and "type" in each.node and not _admits(each.node["type"], kind):
@@ -225,69 +234,69 @@ class Position:
             for composition, indexes in below.items()
         )
 
-    def marks(self) -> list[Speaker]:
+    def marks(self) -> list[ApplicableSchema]:
         return [each for each in self.granting if is_marked(each.node)]
 
-    def child(self, starts: Iterable[Speaker]) -> Position:
+    def child(self, starts: Iterable[ApplicableSchema]) -> Position:
         return Position(self.document, starts, denied=self.denied, strict=self.strict)
 
     def properties(self) -> dict[str, Position]:
         """Return the position of every declared property."""
-        names = dict.fromkeys(name for each in self.speakers for name in each.node.get("properties", ()))
+        names = dict.fromkeys(name for each in self.schemas for name in each.node.get("properties", ()))
         found = {name: self.property(name) for name in names}
-        telling = self.narrowed or any(each.tells_apart() for each in found.values())
+        tagged = self.in_tagged_union or any(each.may_be_tag() for each in found.values())
         for each in found.values():
-            each.narrowed = telling
+            each.in_tagged_union = tagged
         return found
 
-    def tells_apart(self) -> bool:
-        """Tell whether more than one branch lists values for this property."""
-        listing = [each for each in self.speakers if "enum" in each.node or "const" in each.node]
+    def may_be_tag(self) -> bool:
+        """Return whether more than one branch lists values for this property."""
+        listing = [each for each in self.schemas if "enum" in each.node or "const" in each.node]
         return len({each.choice for each in listing if each.choice}) > 1
 
     def property(self, name: str) -> Position:
-        starts: list[Speaker] = []
-        for each in self.speakers:
+        starts: list[ApplicableSchema] = []
+        for each in self.schemas:
             if name in each.node.get("properties", ()):
-                starts.append(Speaker(each.node["properties"][name], each.grants, each.choice))
+                starts.append(ApplicableSchema(each.node["properties"][name], each.grants, each.choice))
             elif isinstance(each.node.get("additionalProperties"), dict):
                 # A key of a map that another branch declares: its schema may deny, its grant is not counted on.
-                starts.append(Speaker(each.node["additionalProperties"], False, each.choice))
+                starts.append(ApplicableSchema(each.node["additionalProperties"], False, each.choice))
         return self.child(starts)
 
     def entry(self) -> Position | None:
         """Return the position of a map's values; None where no schema is declared for them."""
         starts = [
-            Speaker(each.node["additionalProperties"], each.grants, each.choice)
-            for each in self.speakers
+            ApplicableSchema(each.node["additionalProperties"], each.grants, each.choice)
+            for each in self.schemas
             if isinstance(each.node.get("additionalProperties"), dict)
         ]
         return self.child(starts) if starts else None
 
     def element(self) -> Position | None:
         starts = [
-            Speaker(each.node["items"], each.grants, each.choice)
-            for each in self.speakers
+            ApplicableSchema(each.node["items"], each.grants, each.choice)
+            for each in self.schemas
             if isinstance(each.node.get("items"), dict)
         ]
         if not starts:
             return None
         element = self.child(starts)
-        element.array, element.narrowed = self, self.narrowed
+        element.array, element.in_tagged_union = self, self.in_tagged_union
         return element
 
     def is_free_form(self) -> bool:
-        """Tell whether a mark here keeps whatever stands in the object (rule 4)."""
+        """Return whether a mark here keeps whatever stands in the object (rule 4)."""
         return self.kinds() == {"object"} and not any(
             each.node.get("properties")
             or each.node.get("patternProperties")
             or isinstance(each.node.get("additionalProperties"), dict)
             or each.node.get("additionalProperties") is False
-            for each in self.speakers
+            for each in self.schemas
         )
 
     def may_be_free_form(self) -> bool:
-        """Tell whether branches of a composition alone say that this is a free-form object."""
+        """Return whether branches of a composition alone say that this is a free-form object."""
         return self.is_composed and bool(self.marks()) and not self.properties() and self.entry() is None
 
     def container_verdict(self) -> Verdict:
@@ -300,13 +309,21 @@ class Position:
             return OPEN_COMPOSED
         return KEPT if len(self.kinds()) == 1 else UNTYPED
 
+    def keys_verdict(self) -> Verdict:
+        """Return whether the keys of a map are recorded: each map must be marked itself (rule 4)."""
+        verdict = self.container_verdict()
+        maps = [each for each in self.schemas if isinstance(each.node.get("additionalProperties"), dict)]
+        if verdict.recorded is False or all(is_marked(each.node) for each in maps):
+            return verdict
+        return OPEN_COMPOSED if any("propertyNames" in each.node for each in maps) else KEYS_UNMARKED
+
     def scalar_verdict(self, kind: str) -> Verdict:
         """Return what becomes of a scalar of type `kind` that stands here."""
         if self.denied:
             return DENIED
         marks = self._scalar_marks()
         if not marks:
-            inert = any(is_marked(each.node) for each in self.speakers)
+            inert = any(is_marked(each.node) for each in self.schemas)
             return INERT if inert else UNMARKED
         if self.is_composed:
             return self._composed_verdict(marks)
@@ -320,7 +337,7 @@ class Position:
     def lists_values(self) -> bool:
         return any("enum" in each.node or "const" in each.node for each in self.granting)
 
-    def _scalar_marks(self) -> list[Speaker]:
+    def _scalar_marks(self) -> list[ApplicableSchema]:
         """Return the marks that count for a scalar: its own, and those on the array of scalars that it stands in."""
         marks = self.marks()
         if (
@@ -331,23 +348,33 @@ class Position:
             marks += self.array.marks()
         return marks
 
-    def _composed_verdict(self, marks: Sequence[Speaker]) -> Verdict:
-        """Return what becomes of a scalar that branches of oneOf and anyOf speak about (rule 7)."""
+    def _composed_verdict(self, marks: Sequence[ApplicableSchema]) -> Verdict:
+        """Return what becomes of a scalar that branches of oneOf and anyOf describe (rule 7)."""
         if self.strict or any(not each.choice for each in marks) or self._branches_of_its_own():
             return OPEN_COMPOSED
-        if self.narrowed or any(
-            self.document.narrows(composition) for each in self.speakers for composition, _ in each.choice
+        if self.in_tagged_union or any(
+            self.document.may_be_tagged(composition)
+            for each in self.schemas
+            for composition, _ in each.choice
         ):
-            return OPEN_NARROWED
-        declaring = {each.choice for each in self.speakers if each.choice and "$ref" not in each.node}
+            return OPEN_TAGGED
+        declaring = {each.choice for each in self.schemas if each.choice and "$ref" not in each.node}
         granting = {each.choice for each in marks}
         if len({len(choice) for choice in declaring}) > 1:
             return OPEN_COMPOSED
-        typed = [each for each in self.speakers if each.choice in granting and "type" in each.node]
+        typed = [each for each in self.schemas if each.choice in granting and "type" in each.node]
         kinds = {str(each.node["type"]) for each in typed}
         if len(kinds) != 1 or kinds & CONTAINERS or len(typed) < len(granting):
             return OPEN_COMPOSED
-        return KEPT_AGREED if declaring <= granting else DISPUTED
+        counting = {choice for choice in declaring if not self._is_container_alone(choice)}
+        return KEPT_AGREED if counting <= granting else DISPUTED
+
+    def _is_container_alone(self, choice: tuple[tuple[int, int], ...]) -> bool:
+        """Return whether a branch names objects and arrays alone, so that it says nothing of a scalar."""
+        declared = [
+            each.node["type"] for each in self.granting if each.choice == choice and "type" in each.node
+        ]
+        return bool(declared) and all(isinstance(each, str) and each in CONTAINERS for each in declared)
 
     def _branches_of_its_own(self) -> bool:
-        return any(keyword in each.node for each in self.speakers for keyword in ("oneOf", "anyOf"))
+        return any(keyword in each.node for each in self.schemas for keyword in ("oneOf", "anyOf"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from redactor.config import DocumentConfig, RedactionConfig
-from redactor.document import parse_document
+from redactor.openapi.document import parse_document
 from schemas.capture import decode_capture
 from schemas.event import AuditEvent, BodyReceipt, decode_event
 from schemas.identity import new_id
@@ -27,7 +27,7 @@ OPEN_RULES = frozenset(
     each.rule
     for module in (pairs, reading, values)
     for each in vars(module).values()
-    if isinstance(each, Verdict) and each.leaves is None
+    if isinstance(each, Verdict) and each.recorded is None
 )
 
 

@@ -17,6 +17,8 @@ from tests.canary.tally import Tally, run
 
 FUZZING = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"
 SEEDS = range(1, 9) if FUZZING else range(1, 2)
+# The example is small, so that it takes several runs to meet what one run over a large document meets.
+EXAMPLE_SEEDS = range(1, 25) if FUZZING else range(1, 4)
 
 
 def real(folder: Path, name: str) -> dict[str, Any]:
@@ -25,7 +27,7 @@ def real(folder: Path, name: str) -> dict[str, Any]:
 
 
 def example() -> dict[str, Any]:
-    root: dict[str, Any] = yaml.safe_load(files("auditap.example_api").joinpath("openapi.yaml").read_text())
+    root: dict[str, Any] = yaml.safe_load(files("auditap_example").joinpath("openapi.yaml").read_text())
     return root
 
 
@@ -40,20 +42,18 @@ def check(tally: Tally, operations: int) -> None:
         assert tally.shown[rule] > 0, rule
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", EXAMPLE_SEEDS)
 def test_no_token_leaves_the_example(seed: int) -> None:
     root = example()
-    check(run(root, operations_of(root), seed=seed), 67)
+    check(run(root, operations_of(root), seed=seed), 29)
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_token_leaves_the_marked_document(real_specs: Path, seed: int) -> None:
     root = real(real_specs, "cloudflare-auditable")
     check(run(root, operations_of(root), seed=seed), 2_745)
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_token_leaves_the_composed_document_with_random_marks(real_specs: Path, seed: int) -> None:
     root = real(real_specs, "cloudflare-2024")

@@ -15,21 +15,21 @@ from tests.canary.reading import (
     SCALARS,
     UNMARKED,
     UNTYPED,
+    ApplicableSchema,
     Document,
     Node,
     Position,
-    Speaker,
     Verdict,
 )
 from tests.canary.tokens import Mint
 
-OPEN_MAP = Verdict(None, "4: a map entry that keeps nothing, or that another branch speaks about")
+OPEN_MAP = Verdict(None, "4: a map entry that keeps nothing, or that another branch describes")
 _DEPTH_MAX = 12
 _VALUES_MAX = 600
 
 
 class Writer:
-    """Writes values into one body. `kept` counts the scalars that must leave, `is_open` tells that it may be more."""
+    """Writes values into one body. `kept` counts the scalars that must leave, `is_open` is set where it may be more."""
 
     def __init__(self, mint: Mint, rng: random.Random, *, fitting: bool) -> None:
         self._mint = mint
@@ -41,7 +41,7 @@ class Writer:
 
     def body(self, position: Position, verdict_of_property: Callable[[str], Verdict | None]) -> Any:
         """Return a value for a body's root, whose properties may be ruled out or left open as a whole."""
-        active = self._active(position.speakers)
+        active = self._active(position.schemas)
         if self._kind(active) == "object" and position.properties():
             return self._object(position, active, 0, None, verdict_of_property)
         return self.value(position, 0)
@@ -49,7 +49,7 @@ class Writer:
     def value(self, position: Position, depth: int, ruled: Verdict | None = None) -> Any:
         """Return a value for a position; `ruled` is what becomes of all of it, where something above decides that."""
         self._left -= 1
-        active = self._active(position.speakers)
+        active = self._active(position.schemas)
         kind = self._kind(active)
         if not self._fitting and not position.is_composed and self._rng.random() < 0.15:
             return self._misfit(kind)
@@ -70,7 +70,7 @@ class Writer:
         verdict = ruled or position.scalar_verdict(kind)
         # A boolean may be listed all the same.
         self.is_open |= verdict == NOT_LISTED and kind == "boolean"
-        if verdict.leaves is None:
+        if verdict.recorded is None:
             listed = [value for each in position.granting for value in each.node.get("enum", ())]
             if listed:
                 self.is_open = True
@@ -81,7 +81,7 @@ class Writer:
         self._count(verdict)
         if kind == "boolean":
             return self._rng.random() < 0.5
-        if verdict.leaves is False:
+        if verdict.recorded is False:
             number = self._mint.secret_number if kind != "string" else self._mint.secret_text
             token: Any = number(verdict.rule)
         else:
@@ -93,12 +93,12 @@ class Writer:
         return str(self._token("string", verdict))
 
     def _count(self, verdict: Verdict) -> None:
-        self.kept += verdict.leaves is True
-        self.is_open |= verdict.leaves is None
+        self.kept += verdict.recorded is True
+        self.is_open |= verdict.recorded is None
 
-    def _active(self, speakers: Iterable[Speaker]) -> list[Speaker]:
-        """Return the speakers that this value is made by: those of one branch of each composition, or of all."""
-        granting = [each for each in speakers if each.grants]
+    def _active(self, schemas: Iterable[ApplicableSchema]) -> list[ApplicableSchema]:
+        """Return the schemas that this value is made by: those of one branch of each composition, or of all."""
+        granting = [each for each in schemas if each.grants]
         if self._rng.random() < 0.3:
             return granting
         chosen: dict[int, int] = {}
@@ -108,7 +108,7 @@ class Writer:
                     chosen[composition] = index
         return [each for each in granting if all(chosen[of] == index for of, index in each.choice)]
 
-    def _kind(self, active: Iterable[Speaker]) -> str:
+    def _kind(self, active: Iterable[ApplicableSchema]) -> str:
         for each in active:
             declared = each.node.get("type")
             for kind in declared if isinstance(declared, list) else [declared]:
@@ -130,7 +130,7 @@ class Writer:
         return {self._key(verdict): [self.text(verdict), self._token("integer", verdict)]}
 
     def _key(self, verdict: Verdict) -> str:
-        if verdict.leaves is False:
+        if verdict.recorded is False:
             return self._mint.secret_text(verdict.rule)
         return self._mint.shown_text(verdict.rule)
 
@@ -151,14 +151,14 @@ class Writer:
         )
 
     def _safe_to_misfit(self, element: Position) -> bool:
-        """Tell whether a text among the elements is of another type for sure."""
+        """Return whether a text among the elements is of another type for sure."""
         kinds = element.kinds()
         return not element.is_composed and kinds != set() and "string" not in kinds and not element.marks()
 
     def _object(
         self,
         position: Position,
-        active: list[Speaker],
+        active: list[ApplicableSchema],
         depth: int,
         ruled: Verdict | None,
         of_property: Callable[[str], Verdict | None] = lambda _: None,
@@ -181,7 +181,7 @@ class Writer:
 
     def _free_form(self, position: Position, ruled: Verdict | None) -> Node:
         verdict = ruled or position.container_verdict()
-        if verdict.leaves is True:
+        if verdict.recorded is True:
             verdict = KEPT_FREE_FORM
         return {
             self._key(verdict): self._anything(verdict),
@@ -190,16 +190,16 @@ class Writer:
 
     def _entry(self, position: Position, entry: Position, depth: int, ruled: Verdict | None) -> Node:
         """Return one entry of a map, whose key is data."""
-        verdict = ruled or position.container_verdict()
-        several = any("additionalProperties" not in each.node for each in position.speakers) and any(
-            each.choice or not each.grants for each in position.speakers
+        verdict = ruled or position.keys_verdict()
+        several = any("additionalProperties" not in each.node for each in position.schemas) and any(
+            each.choice or not each.grants for each in position.schemas
         )
-        if verdict.leaves is None or (verdict.leaves and several):
+        if verdict.recorded is None or (verdict.recorded and several):
             return {self._key(OPEN_MAP): self.value(entry, depth + 1, OPEN_COMPOSED)}
-        if verdict.leaves is False:
+        if verdict.recorded is False:
             return {self._key(verdict): self.value(entry, depth + 1, verdict)}
-        kind = self._kind(self._active(entry.speakers))
-        kept = kind in SCALARS and self._fitting and entry.scalar_verdict(kind).leaves is True
+        kind = self._kind(self._active(entry.schemas))
+        kept = kind in SCALARS and self._fitting and entry.scalar_verdict(kind).recorded is True
         key = self._key(KEPT_MAP_KEY if kept else OPEN_MAP)
         return {key: self.value(entry, depth + 1, ruled)}
 
@@ -211,4 +211,4 @@ class Writer:
 
 def position_of(document: Document, schema: Any, *, denied: bool, strict: bool) -> Position:
     """Return the position of a body's or parameter's root."""
-    return Position(document, [Speaker(schema)], denied=denied, strict=strict)
+    return Position(document, [ApplicableSchema(schema)], denied=denied, strict=strict)

@@ -1,23 +1,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from redactor.ports import EventPublisher
+from eventlog.ports import EventPublisher
 from schemas.errors import NotDurable
 from schemas.event import EncodedEvent
 from tests.event_logs import (
-    Assignments,
-    EmbeddedLog,
+    EmbeddedLogUnderTest,
     KafkaLog,
     LogUnderTest,
     MemoryLog,
     SpooledLog,
     events,
-    read,
+    read_all,
     values,
 )
 
@@ -25,23 +23,11 @@ from tests.event_logs import (
 class PublisherContract:
     """What every EventPublisher does; `log` comes from the subclass."""
 
-    @pytest.fixture
-    async def publisher(self, log: LogUnderTest) -> AsyncIterator[EventPublisher]:
-        publisher = log.publisher()
-        await publisher.start()
-        yield publisher
-        await publisher.stop()
-
     async def _stored(self, log: LogUnderTest, count: int) -> list[tuple[int, bytes]]:
-        source = log.source("check", Assignments())
-        await source.start()
-        try:
-            batches = await read(source, count)
-        finally:
-            await source.stop()
+        batches = await read_all(log, "check", count)
         return sorted((event.received_ms, event.value) for batch in batches for event in batch.events)
 
-    async def test_what_is_published_is_there_with_its_time_of_receipt(
+    async def test_published_events_are_read_with_their_time_of_receipt(
         self, log: LogUnderTest, publisher: EventPublisher
     ) -> None:
         sent = events(0, 250)
@@ -57,7 +43,7 @@ class PublisherContract:
 
         assert len(await self._stored(log, 1)) == 1
 
-    async def test_calls_at_once_lose_nothing_and_double_nothing(
+    async def test_concurrent_calls_lose_and_duplicate_nothing(
         self, log: LogUnderTest, publisher: EventPublisher
     ) -> None:
         await asyncio.gather(*[publisher.publish(events(number * 7, 7)) for number in range(300)])
@@ -65,9 +51,7 @@ class PublisherContract:
         stored = await self._stored(log, 2_100)
         assert [value for _, value in stored] == [event.value for event in events(0, 2_100)]
 
-    async def test_values_are_bytes_of_any_kind_and_size(
-        self, log: LogUnderTest, publisher: EventPublisher
-    ) -> None:
+    async def test_values_may_be_any_bytes(self, log: LogUnderTest, publisher: EventPublisher) -> None:
         hostile = [b"\0", b"\xff\xfe", b"{}", bytes(range(256)) * 12_000, b"x" * 700_000, b"y" * 700_000]
         sent = [EncodedEvent(f"{n:032x}", value, 1_700_000_000_000 + n) for n, value in enumerate(hostile)]
 
@@ -75,7 +59,7 @@ class PublisherContract:
 
         assert [value for _, value in await self._stored(log, len(hostile))] == hostile
 
-    async def test_a_caller_that_goes_away_harms_nobody(
+    async def test_a_cancelled_call_affects_no_other(
         self, log: LogUnderTest, publisher: EventPublisher
     ) -> None:
         leaving = asyncio.create_task(publisher.publish(events(0, 5)))
@@ -87,17 +71,17 @@ class PublisherContract:
         stored = {value for _, value in await self._stored(log, 5)}
         assert {event.value for event in events(5, 5)} <= stored
 
-    async def test_ready_while_it_runs(self, publisher: EventPublisher) -> None:
+    async def test_it_is_ready_while_it_runs(self, publisher: EventPublisher) -> None:
         assert await publisher.ready()
 
-    async def test_before_start_nothing_is_durable(self, log: LogUnderTest) -> None:
+    async def test_publishing_before_start_is_not_durable(self, log: LogUnderTest) -> None:
         publisher = log.publisher()
 
         assert not await publisher.ready()
         with pytest.raises(NotDurable):
             await publisher.publish(events(0, 1))
 
-    async def test_stop_waits_for_what_is_under_way(self, log: LogUnderTest) -> None:
+    async def test_stop_waits_for_calls_under_way(self, log: LogUnderTest) -> None:
         publisher = log.publisher()
         await publisher.start()
         under_way = [asyncio.create_task(publisher.publish(events(number, 1))) for number in range(20)]
@@ -117,10 +101,8 @@ class TestMemory(PublisherContract):
 
 class TestEmbedded(PublisherContract):
     @pytest.fixture
-    async def log(self, tmp_path: Path) -> AsyncIterator[EmbeddedLog]:
-        embedded = EmbeddedLog(tmp_path)
-        yield embedded
-        await embedded.log.close()
+    def log(self, embedded_log: EmbeddedLogUnderTest) -> EmbeddedLogUnderTest:
+        return embedded_log
 
 
 class TestSpooled(PublisherContract):
@@ -131,17 +113,13 @@ class TestSpooled(PublisherContract):
 
 class TestKafkaWithSpool(PublisherContract):
     @pytest.fixture
-    async def log(self, kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> SpooledLog:
-        kafka = KafkaLog(kafka_bootstrap, topic_prefix)
-        await kafka.make_topics()
+    def log(self, kafka: KafkaLog, tmp_path: Path) -> SpooledLog:
         return SpooledLog(kafka, tmp_path / "spool")
 
 
 class TestKafka(PublisherContract):
     @pytest.fixture
-    async def log(self, kafka_bootstrap: str, topic_prefix: str) -> KafkaLog:
-        kafka = KafkaLog(kafka_bootstrap, topic_prefix)
-        await kafka.make_topics()
+    def log(self, kafka: KafkaLog) -> KafkaLog:
         return kafka
 
     async def test_batches_are_spread_over_all_partitions(
@@ -150,12 +128,7 @@ class TestKafka(PublisherContract):
         for number in range(60):
             await publisher.publish(events(number, 1))
 
-        source = log.source("spread", Assignments())
-        await source.start()
-        try:
-            batches = await read(source, 60)
-        finally:
-            await source.stop()
+        batches = await read_all(log, "spread", 60)
         counts = dict.fromkeys(range(3), 0)
         for batch in batches:
             counts[batch.partition.number] += len(values([batch]))

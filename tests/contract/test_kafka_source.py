@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,13 +14,15 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError
 
-from ingestor.kafka_source import KafkaSource, KafkaSourceSettings
-from ingestor.ports import Batch, EventSource, Partition
+from eventlog.kafka.client import KafkaConnection
+from eventlog.kafka.source import KafkaSource, KafkaSourceSettings
+from eventlog.ports import Batch, EventSource, Partition
 from schemas.errors import RetryableError, StartupError
-from tests.event_logs import Assignments, KafkaLog, ends, events, read, values
+from tests.event_logs import Assignments, KafkaLog, ends, events, read, retried, values
 from tests.kafka_broker import KafkaBroker
 
 _PARTITIONS = 4
+_POLL_S_MAX = 2.0
 
 
 @pytest.fixture
@@ -31,13 +34,13 @@ async def kafka(kafka_bootstrap: str, topic_prefix: str) -> KafkaLog:
 
 @pytest.fixture
 async def own_log(own_kafka: KafkaBroker) -> KafkaLog:
-    log = KafkaLog(own_kafka.bootstrap, "own.")
+    log = KafkaLog(own_kafka.bootstrap, "own.", answers_at_once=True)
     await log.make_topics(_PARTITIONS)
     return log
 
 
 class Reader(Assignments):
-    """Reads, stores and commits until it is told to stop, as the ingestor does."""
+    """Reads, stores and commits until it is stopped, as the ingestor does."""
 
     def __init__(self, kafka: KafkaLog) -> None:
         super().__init__()
@@ -74,6 +77,8 @@ class Reader(Assignments):
         await self._commit()
 
     async def _commit(self) -> None:
+        if not self.generations:  # Stopped before the group assigned it anything.
+            return
         latest = self.generations[-1]
         mine = [batch for batch in self.batches if latest.get(batch.partition) == batch.generation]
         await self.source.commit(ends(mine))
@@ -87,14 +92,27 @@ async def publish(kafka: KafkaLog, first: int, count: int) -> None:
     await publisher.stop()
 
 
+async def read_and_commit(
+    kafka: KafkaLog, count: int, position_of: Callable[[Batch], int]
+) -> tuple[list[Batch], dict[Partition, int]]:
+    """Read `count` events, and commit for each partition the position of its batch; return the batches and positions."""
+    reader = kafka.source("readers", Assignments())
+    await reader.start()
+    batches = await read(reader, count)
+    positions = {batch.partition: position_of(batch) for batch in batches}
+    await reader.commit(positions)
+    await reader.stop()
+    return batches, positions
+
+
 async def until(true: object) -> None:
     assert callable(true)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not true():
             await asyncio.sleep(0.01)
 
 
-async def test_partitions_are_handed_over_when_readers_come_and_go(kafka: KafkaLog) -> None:
+async def test_partitions_move_when_readers_join_and_leave(kafka: KafkaLog) -> None:
     first, second = Reader(kafka), Reader(kafka)
     await first.start()
     await publish(kafka, 0, 400)
@@ -116,18 +134,13 @@ async def test_partitions_are_handed_over_when_readers_come_and_go(kafka: KafkaL
     assert not shares[0] & shares[1]
     assert [len(generation) for generation in first.generations] == [4, 2, 4]
     assert [sorted(revoked) for revoked in first.revoked] == [sorted(first.generations[0]), sorted(shares[0])]
-    # Everything was committed when it was let go, so that nothing was read twice.
+    # Everything was committed when it was revoked, so that nothing was read twice.
     assert len(first.values) + len(second.values) == 1_200
 
 
-async def test_what_was_not_committed_is_read_again_by_the_next(kafka: KafkaLog) -> None:
+async def test_uncommitted_events_are_read_again_by_the_next_reader(kafka: KafkaLog) -> None:
     await publish(kafka, 0, 200)
-    dying = kafka.source("readers", Assignments())
-    await dying.start()
-    some = await read(dying, 200)
-    kept = {batch.partition: batch.events[0].offset + 3 for batch in some}
-    await dying.commit(kept)
-    await dying.stop()
+    _, kept = await read_and_commit(kafka, 200, lambda batch: batch.events[0].offset + 3)
 
     heir = Reader(kafka)
     await heir.start()
@@ -137,7 +150,7 @@ async def test_what_was_not_committed_is_read_again_by_the_next(kafka: KafkaLog)
     assert len(heir.values) == len(set(heir.values)) == 200 - 3 * len(kept)
 
 
-async def test_the_same_partitions_again_are_a_new_generation(kafka: KafkaLog) -> None:
+async def test_reassigned_partitions_are_a_new_generation(kafka: KafkaLog) -> None:
     staying, passing = Reader(kafka), Reader(kafka)
     await staying.start()
     await passing.start()
@@ -150,29 +163,29 @@ async def test_the_same_partitions_again_are_a_new_generation(kafka: KafkaLog) -
     assert numbers == [{1}, {2}, {3}]
 
 
-async def test_a_listener_that_hangs_does_not_hold_the_group(kafka: KafkaLog) -> None:
+async def test_a_hanging_listener_does_not_block_the_group(kafka: KafkaLog) -> None:
     class Hanging(Assignments):
         async def on_revoked(self, partitions: Sequence[Partition]) -> None:
             await super().on_revoked(partitions)
             await asyncio.Event().wait()
 
-    told = Hanging()
-    settings = replace(kafka.source("readers", told)._settings, revoke_wait_ms=100)
-    hanging = KafkaSource(settings, told)
+    listener = Hanging()
+    settings = replace(kafka.source("readers", listener)._settings, revoke_wait_ms=100)
+    hanging = KafkaSource(settings, listener)
     await hanging.start()
     other = kafka.source("readers", Assignments())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         joining = asyncio.create_task(other.start())
         while not joining.done():
             assert not await hanging.fetch(10)
     await joining
     # Seen before the other leaves, which moves the partitions once more.
-    assert len(told.revoked) == 1
+    assert len(listener.revoked) == 1
     await other.stop()
     await hanging.stop()
 
 
-async def test_nothing_comes_while_partitions_are_being_let_go(kafka: KafkaLog) -> None:
+async def test_nothing_is_fetched_while_partitions_are_being_revoked(kafka: KafkaLog) -> None:
     class Slow(Assignments):
         fetched: Sequence[Batch] | None = None
 
@@ -181,27 +194,24 @@ async def test_nothing_comes_while_partitions_are_being_let_go(kafka: KafkaLog) 
             await publish(kafka, 0, 20)
             self.fetched = await source.fetch(100)
 
-    told = Slow()
-    source = kafka.source("readers", told)
+    listener = Slow()
+    source = kafka.source("readers", listener)
     await source.start()
     other = Reader(kafka)
     await other.start()
-    await until(lambda: len(told.generations) == 2)
+    await until(lambda: len(listener.generations) == 2)
     await other.stop()
     await source.stop()
 
-    assert not told.fetched
-    assert told.fetched is not None
+    assert not listener.fetched
+    assert listener.fetched is not None
 
 
-async def test_offsets_that_are_gone_are_followed_to_the_earliest(kafka: KafkaLog) -> None:
+async def test_reading_goes_on_at_the_earliest_offset_if_the_committed_one_is_deleted(
+    kafka: KafkaLog,
+) -> None:
     await publish(kafka, 0, 200)
-    reader = kafka.source("readers", Assignments())
-    await reader.start()
-    batches = await read(reader, 200)
-    kept = {batch.partition: batch.events[0].offset + 1 for batch in batches}
-    await reader.commit(kept)
-    await reader.stop()
+    batches, kept = await read_and_commit(kafka, 200, lambda batch: batch.events[0].offset + 1)
     doomed = {
         TopicPartition(*partition): RecordsToDelete(before_offset=end - 5)
         for partition, end in ends(batches).items()
@@ -223,16 +233,11 @@ async def test_offsets_that_are_gone_are_followed_to_the_earliest(kafka: KafkaLo
     assert {batch.partition: batch.lost_from for batch in found if batch.lost_from is not None} == kept
 
 
-async def test_nothing_is_called_lost_that_was_committed_or_never_there(kafka: KafkaLog) -> None:
+async def test_committed_and_never_written_offsets_are_not_lost(kafka: KafkaLog) -> None:
     await publish(kafka, 0, 100)
     found: list[Batch] = []
     for _ in range(2):
-        reader = kafka.source("readers", Assignments())
-        await reader.start()
-        batches = await read(reader, 100)
-        await reader.commit(ends(batches))
-        await reader.stop()
-        found += batches
+        found += (await read_and_commit(kafka, 100, lambda batch: batch.events[-1].offset + 1))[0]
         await publish(kafka, 100, 100)
     assert [batch.lost_from for batch in found if batch.lost_from is not None] == []
 
@@ -259,7 +264,7 @@ async def test_a_hung_broker_bounds_commit_and_stop(own_kafka: KafkaBroker, own_
     assert own_kafka.pid is not None
     os.kill(own_kafka.pid, signal.SIGSTOP)
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             with pytest.raises(RetryableError):
                 await source.commit(ends(batches))
             assert not await source.fetch(10)
@@ -272,8 +277,8 @@ async def test_a_hung_broker_bounds_commit_and_stop(own_kafka: KafkaBroker, own_
 
 async def test_a_consumer_that_fails_is_replaced(kafka: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
     await publish(kafka, 0, 40)
-    told = Assignments()
-    source = kafka.source("readers", told)
+    listener = Assignments()
+    source = kafka.source("readers", listener)
     await source.start()
     kept = {batch.partition: batch.events[0].offset + 2 for batch in await read(source, 40)}
     await source.commit(kept)
@@ -289,52 +294,70 @@ async def test_a_consumer_that_fails_is_replaced(kafka: KafkaLog, monkeypatch: p
     found = values(await read(source, 40 - 2 * len(kept)))
     await source.stop()
     assert len(found) == 40 - 2 * len(kept)
-    assert [set(generation.values()) for generation in told.generations] == [{1}, {2}]
-    assert len(told.revoked) == 1
+    assert [set(generation.values()) for generation in listener.generations] == [{1}, {2}]
+    assert len(listener.revoked) == 1
 
 
-async def test_fetching_nothing_keeps_a_reader_in_its_group(kafka: KafkaLog) -> None:
-    told = Assignments()
-    settings = replace(
-        kafka.source("readers", told)._settings, max_poll_interval_ms=1_000, session_timeout_ms=1_000
-    )
-    source = KafkaSource(settings, told)
-    await source.start()
+async def test_fetching_zero_events_keeps_a_reader_in_its_group(kafka: KafkaLog) -> None:
     await publish(kafka, 0, 20)
-    for _ in range(400):
+    longest_pause_s, turn = _POLL_S_MAX, 0
+    # On a machine that stood still for so long, the reader was right to leave: once more.
+    while longest_pause_s >= _POLL_S_MAX / 2:
+        listener = Assignments()
+        turn += 1
+        settings = kafka.source(f"readers-{turn}", listener)._settings
+        source = KafkaSource(replace(settings, max_poll_interval_ms=int(_POLL_S_MAX * 1000)), listener)
+        await source.start()
+        longest_pause_s = await fetch_nothing(source, for_s=1.5 * _POLL_S_MAX)
+        found = values(await read(source, 20))
+        await source.stop()
+
+    assert len(found) == 20
+    assert (len(listener.generations), listener.revoked) == (1, [])
+
+
+async def fetch_nothing(source: KafkaSource, for_s: float) -> float:
+    """Fetch zero events again and again; return the longest time between two fetches, in seconds."""
+    began_s = last_s = time.monotonic()
+    longest_s = 0.0
+    while last_s < began_s + for_s:
         assert not await source.fetch(0)
-
-    assert len(values(await read(source, 20))) == 20
-    await source.stop()
-    assert (len(told.generations), told.revoked) == (1, [])
+        longest_s, last_s = max(longest_s, time.monotonic() - last_s), time.monotonic()
+    return longest_s
 
 
-async def test_without_fetching_a_reader_leaves_its_group_and_comes_back(kafka: KafkaLog) -> None:
-    told = Assignments()
-    settings = replace(
-        kafka.source("readers", told)._settings, max_poll_interval_ms=500, session_timeout_ms=1_000
-    )
-    stuck = KafkaSource(settings, told)
+async def test_a_reader_that_does_not_fetch_leaves_its_group_and_rejoins(kafka: KafkaLog) -> None:
+    listener = Assignments()
+    settings = replace(kafka.source("readers", listener)._settings, max_poll_interval_ms=500)
+    stuck = KafkaSource(settings, listener)
     await stuck.start()
-    await until(lambda: told.revoked)
+    await until(lambda: listener.revoked)
 
     await publish(kafka, 0, 20)
-    assert len(values(await read(stuck, 20))) == 20
+    found: set[bytes] = set()
+    async with asyncio.timeout(120):
+        # Where the machine stands still for longer than the interval, it leaves and reads once more.
+        while len(found) < 20:
+            found |= set(values(await stuck.fetch(50)))
     await stuck.stop()
-    assert len(told.generations) == 2
+    assert len(listener.generations) >= 2
 
 
-async def test_a_broker_that_is_away_at_start_can_be_waited_for(topic_prefix: str, unused_port: int) -> None:
-    settings = KafkaSourceSettings(f"127.0.0.1:{unused_port}", topic_prefix + "events", "readers")
+async def test_a_broker_that_is_away_at_start_is_retryable(topic_prefix: str, unused_port: int) -> None:
+    settings = KafkaSourceSettings(
+        KafkaConnection(f"127.0.0.1:{unused_port}"), topic_prefix + "events", "readers"
+    )
 
     with pytest.raises(RetryableError):
         await KafkaSource(settings, Assignments()).start()
 
 
-async def test_a_missing_topic_ends_the_start_with_advice(kafka_bootstrap: str, topic_prefix: str) -> None:
+async def test_a_missing_topic_is_a_startup_error_with_advice(
+    kafka_bootstrap: str, topic_prefix: str
+) -> None:
     settings = KafkaSourceSettings(
-        kafka_bootstrap, topic_prefix + "missing", "readers", request_timeout_ms=1_000
+        KafkaConnection(kafka_bootstrap), topic_prefix + "missing", "readers", request_timeout_ms=1_000
     )
 
     with pytest.raises(StartupError, match="auditap topics"):
-        await KafkaSource(settings, Assignments()).start()
+        await retried(KafkaSource(settings, Assignments()).start)

@@ -1,6 +1,4 @@
-"""The contract of `LookUp`, held by the fake, by HTTP against a real server, by a query in a real database, and by the
-cache in front of each.
-"""
+"""The contract of `Lookup`, for the fake, HTTP with a real server, SQL with a real database, and the cache in front of each."""
 
 from __future__ import annotations
 
@@ -16,15 +14,15 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from enricher.breaker import Breaker
-from enricher.cache import LookUpCache
-from enricher.config import CacheConfig, LookUpConfig, QueryConfig
-from enricher.http_lookup import HttpLookUp
-from enricher.ports import FIELDS, KEY_CHARS_MAX, Absent, Found, Kind, LookUp
-from enricher.postgres_lookup import PostgresLookUp
+from enricher.cache import CacheLimits, LookupCache
+from enricher.circuit_breaker import CircuitBreaker
+from enricher.config import CacheConfig, HttpLookupConfig, PostgresLookupConfig
+from enricher.http_lookup import HttpLookup
+from enricher.ports import FIELDS, KEY_CHARS_MAX, Absent, Found, Kind, Lookup
+from enricher.postgres_lookup import PostgresLookup
 from schemas.errors import RetryableError
 from schemas.metric_defs import Metrics
-from tests.fakes.lookup import FakeLookUp, NameService, running
+from tests.fakes.lookup import FakeLookup, NameService, running
 
 T = TypeVar("T")
 ACCOUNT = Found(name="Example, Inc. 例")
@@ -51,40 +49,45 @@ NO_IDS = ["", "x" * (KEY_CHARS_MAX + 1), "\ud800", "x" * 1_000_000]
 
 
 class Side(Protocol):
-    """One side of the port: the look-up, and its service to be broken and mended."""
+    """An implementation of the port, and the means to break and repair its service."""
 
-    look_up: LookUp
+    look_up: Lookup
 
     async def break_service(self) -> None: ...
-    async def mend_service(self) -> None: ...
-    def asked(self) -> int: ...
+    async def repair_service(self) -> None: ...
+    def lookups(self) -> int: ...
 
 
 class FakeSide:
     def __init__(self) -> None:
-        self.fake = FakeLookUp()
+        self.fake = FakeLookup()
         self.fake.answers.update(KNOWN)
-        self.look_up: LookUp = self.fake
+        self.look_up: Lookup = self.fake
 
     async def break_service(self) -> None:
         self.fake.failing.update(Kind)
 
-    async def mend_service(self) -> None:
+    async def repair_service(self) -> None:
         self.fake.failing.clear()
 
-    def asked(self) -> int:
-        return self.fake.asked.total()
+    def lookups(self) -> int:
+        return self.fake.lookups.total()
 
 
 class HttpSide:
     def __init__(self, service: NameService) -> None:
         self.service = service
         service.answers.update(KNOWN)
-        self.http = HttpLookUp(
-            LookUpConfig(kind=kind, url=f"{service.address}/{kind}/{{key}}", pointers=POINTERS[kind])
+        self.http = HttpLookup(
+            HttpLookupConfig(
+                kind=kind,
+                url=f"{service.address}/{kind}/{{key}}",
+                pointers=POINTERS[kind],
+                timeout_ms=60_000,
+            )
             for kind in Kind
         )
-        self.look_up: LookUp = self.http
+        self.look_up: Lookup = self.http
 
     async def break_service(self) -> None:
         async def fail(_request: Request) -> Response:
@@ -92,14 +95,14 @@ class HttpSide:
 
         self.service.behaviour = fail
 
-    async def mend_service(self) -> None:
+    async def repair_service(self) -> None:
         self.service.behaviour = None
 
-    def asked(self) -> int:
+    def lookups(self) -> int:
         return len(self.service.requests)
 
 
-class CountingBreaker(Breaker):
+class CountingBreaker(CircuitBreaker):
     calls = 0
 
     async def call(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -113,49 +116,56 @@ class QuerySide:
     def __init__(self, connection: asyncpg.Connection, dsn: str) -> None:
         CountingBreaker.calls = 0
         self.connection = connection
-        self.query = PostgresLookUp(
+        self.query = PostgresLookup(
             [
-                QueryConfig(
+                PostgresLookupConfig(
                     kind=kind,
                     dsn=dsn,
                     query=f"SELECT id AS key, * FROM names WHERE kind = '{kind}' AND id = ANY($1)",
                     columns={field: field for field in FIELDS[kind]},
+                    timeout_ms=60_000,
                 )
                 for kind in Kind
             ],
-            lambda who, config: CountingBreaker(who, config.breaker),
+            lambda query, _kind: CountingBreaker(query),
         )
-        self.look_up: LookUp = self.query
+        self.look_up: Lookup = self.query
 
     async def break_service(self) -> None:
         await self.connection.execute("ALTER TABLE names RENAME TO away")
 
-    async def mend_service(self) -> None:
+    async def repair_service(self) -> None:
         await self.connection.execute("ALTER TABLE away RENAME TO names")
 
-    def asked(self) -> int:
+    def lookups(self) -> int:
         return CountingBreaker.calls
 
 
 class CachedSide:
-    """The cache before another side; what it remembers of failures is let go at once by its own clock."""
+    """The cache in front of another lookup. Its own clock lets cached failures expire at once."""
 
     def __init__(self, inner: FakeSide | HttpSide | QuerySide) -> None:
         self.inner = inner
         self.now_s = 0.0
         configs = dict.fromkeys(Kind, CacheConfig())
-        self.cache = LookUpCache(inner.look_up, configs, Metrics(), clock=lambda: self.now_s)
-        self.look_up: LookUp = self.cache
+        self.cache = LookupCache(
+            inner.look_up,
+            configs,
+            Metrics(),
+            clock=lambda: self.now_s,
+            limits=CacheLimits(lookup_ms_max=600_000),
+        )
+        self.look_up: Lookup = self.cache
 
     async def break_service(self) -> None:
         await self.inner.break_service()
 
-    async def mend_service(self) -> None:
-        await self.inner.mend_service()
-        self.now_s += CacheConfig().failure_ttl_ms / 1000
+    async def repair_service(self) -> None:
+        await self.inner.repair_service()
+        self.now_s += CacheLimits().failure_ttl_ms / 1000
 
-    def asked(self) -> int:
-        return self.inner.asked()
+    def lookups(self) -> int:
+        return self.inner.lookups()
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +176,7 @@ async def service() -> AsyncIterator[NameService]:
 
 @pytest.fixture(scope="module")
 async def directory(postgres: str) -> AsyncIterator[asyncpg.Connection]:
-    """A database of names, which is everybody's in this module."""
+    """A database of names, shared by this module."""
     server = await asyncpg.connect(postgres)
     name = f"names_{uuid.uuid4().hex}"
     await server.execute(f"CREATE DATABASE {name}")
@@ -215,25 +225,25 @@ async def test_a_known_id_is_found_with_the_fields_of_its_kind(side: Side, kind:
 @pytest.mark.parametrize("kind", list(Kind))
 async def test_an_unknown_id_is_absent(side: Side, kind: Kind) -> None:
     assert await side.look_up.look_up(kind, "nobody") == Absent()
-    assert side.asked() == 1
+    assert side.lookups() == 1
 
 
 @pytest.mark.parametrize("key", NO_IDS, ids=["empty", "long", "lone surrogate", "very long"])
-async def test_what_can_be_no_id_is_absent_and_never_sent(side: Side, key: str) -> None:
+async def test_text_that_is_no_id_is_absent_and_never_sent(side: Side, key: str) -> None:
     assert await side.look_up.look_up(Kind.ACCOUNT, key) == Absent()
-    assert side.asked() == 0
+    assert side.lookups() == 0
 
 
-async def test_a_service_that_is_down_is_retryable_and_tells_nothing_of_the_key(side: Side) -> None:
+async def test_an_outage_is_retryable_and_its_error_holds_no_key(side: Side) -> None:
     await side.break_service()
     with pytest.raises(RetryableError) as caught:
         await side.look_up.look_up(Kind.ZONE, "zone:1")
-    assert "zone:1" not in _everything_told_by(caught.value)
-    await side.mend_service()
+    assert "zone:1" not in _everything_in(caught.value)
+    await side.repair_service()
     assert await side.look_up.look_up(Kind.ZONE, "zone:1") == ZONE
 
 
-async def test_concurrent_calls_get_each_their_own_answer(side: Side) -> None:
+async def test_concurrent_calls_get_their_own_results(side: Side) -> None:
     calls = [*KNOWN, (Kind.ACCOUNT, "nobody")] * 20
     answers = await asyncio.gather(*(side.look_up.look_up(kind, key) for kind, key in calls))
     assert answers == [KNOWN.get(call, Absent()) for call in calls]
@@ -248,16 +258,16 @@ async def test_a_cancelled_call_leaves_nothing_behind(side: Side) -> None:
     assert await side.look_up.look_up(Kind.USER, "f6b5de0326bb5182b8a4840ee01ec774") == USER
 
 
-async def _forget(look_up: LookUp, kind: Kind, key: str) -> None:
+async def _forget(look_up: Lookup, kind: Kind, key: str) -> None:
     await look_up.look_up(kind, key)
 
 
-def _everything_told_by(error: BaseException | None) -> str:
-    told: list[Any] = []
+def _everything_in(error: BaseException | None) -> str:
+    parts: list[Any] = []
     while error is not None:
-        told += [error.args, vars(error)]
+        parts += [error.args, vars(error)]
         error = error.__cause__ or error.__context__
-    return repr(told)
+    return repr(parts)
 
 
 def test_answers_have_no_repr_of_their_contents() -> None:

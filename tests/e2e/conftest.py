@@ -4,41 +4,41 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.audit_database import migrated
+from tests.audit_database import AuditDatabase
+from tests.e2e.golden import DOCUMENT
 from tests.e2e.pipeline import Pipeline
 
 StartPipeline = Callable[..., Awaitable[Pipeline]]
 
 
-@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
-def bootstrap(request: pytest.FixtureRequest) -> str | None:
-    if request.param == "embedded":
-        return None
-    address: str = request.getfixturevalue("kafka_bootstrap")
-    return address
-
-
 @pytest.fixture
 async def start_pipeline(
-    bootstrap: str | None, database: str, tmp_path: Path, topic_prefix: str
+    bootstrap: str | None, audit_database: AuditDatabase, tmp_path: Path, topic_prefix: str
 ) -> AsyncIterator[StartPipeline]:
     """Start a pipeline for a document: `await start_pipeline(document, ingestors=2)`."""
     started: list[Pipeline] = []
 
     async def start(
-        document: Path, *, ingestors: int = 1, envelope: str = "result", extra: str = ""
+        document: Path,
+        *,
+        ingestors: int = 1,
+        envelope: str = "result",
+        extra: str = "",
+        other_constants: dict[str, dict[str, Any]] | None = None,
     ) -> Pipeline:
         documents = f'[redaction]\ndocuments = [{{path = "{document}", envelope = "{envelope}"}}]'
         pipeline = Pipeline(
             tmp_path,
-            await migrated(database),
+            audit_database,
             bootstrap=bootstrap,
             topic=topic_prefix,
             documents=documents,
             extra=extra,
+            other_constants=other_constants,
         )
         started.append(pipeline)
         await pipeline.start(ingestors)
@@ -47,3 +47,19 @@ async def start_pipeline(
     yield start
     for pipeline in started:
         await pipeline.stop()
+
+
+@pytest.fixture
+async def kafka_pipeline(
+    audit_database: AuditDatabase, tmp_path: Path, kafka_bootstrap: str, topic_prefix: str
+) -> AsyncIterator[Pipeline]:
+    """A pipeline on Kafka for the golden document, not yet started."""
+    pipeline = Pipeline(
+        tmp_path,
+        audit_database,
+        bootstrap=kafka_bootstrap,
+        topic=topic_prefix,
+        documents=f'[redaction]\ndocuments = [{{path = "{DOCUMENT}", envelope = "result"}}]',
+    )
+    yield pipeline
+    await pipeline.stop()

@@ -18,11 +18,12 @@ def without_nulls(value: object) -> object:
 
 
 async def test_a_capture_becomes_the_golden_record(start_pipeline: StartPipeline) -> None:
-    pipeline = await start_pipeline(DOCUMENT)
+    # On a busy machine the directory answers late; then the name would come with the backfill.
+    pipeline = await start_pipeline(DOCUMENT, extra="[enrich]\nbatch_budget_ms = 60000")
     now_ms = time.time_ns() // 1_000_000
     capture = golden_capture(now_ms)
     assert await pipeline.send([capture]) == (1, [])
-    assert await pipeline.until_settled(1) == (1, 0)
+    assert await pipeline.until_processed(1) == (1, 0)
 
     [record] = await pipeline.list_records(ACCOUNT, rfc3339_ms(now_ms), rfc3339_ms(now_ms + 1))
 
@@ -40,7 +41,7 @@ async def test_a_capture_becomes_the_golden_record(start_pipeline: StartPipeline
 async def test_nothing_unmarked_is_in_what_was_stored_or_logged(start_pipeline: StartPipeline) -> None:
     pipeline = await start_pipeline(DOCUMENT)
     assert await pipeline.send([golden_capture(time.time_ns() // 1_000_000)]) == (1, [])
-    await pipeline.until_settled(1)
+    await pipeline.until_processed(1)
     await pipeline.stop_processes()
     for table in ("audit_records", "dead_letters"):
         for row in await pipeline.fetch(f"SELECT t::text AS text FROM auditap.{table} AS t"):
@@ -53,14 +54,14 @@ async def test_nothing_unmarked_is_in_what_was_stored_or_logged(start_pipeline: 
 async def test_a_record_stored_while_the_directory_is_away_is_completed_later(
     start_pipeline: StartPipeline,
 ) -> None:
-    pipeline = await start_pipeline(DOCUMENT, extra="[ingest]\ncompletion_interval_ms = 200")
+    pipeline = await start_pipeline(DOCUMENT, other_constants={"ingest": {"backfill_interval_ms": 200}})
     pipeline.directory.away = True
     now_ms = time.time_ns() // 1_000_000
     await pipeline.send([golden_capture(now_ms)])
-    await pipeline.until_settled(1)
+    await pipeline.until_processed(1)
     [record] = await pipeline.list_records(ACCOUNT, rfc3339_ms(now_ms), rfc3339_ms(now_ms + 1))
     assert record["auditap"]["enrichment"] == "partial"
-    assert not record["account"].get("name")
+    assert record["account"] == {"id": ACCOUNT, "name": ACCOUNT}
 
     pipeline.directory.away = False
     await completed(pipeline)
@@ -74,4 +75,4 @@ async def completed(pipeline: Pipeline) -> None:
     async def one() -> bool:
         return await pipeline.count("audit_enrichments") == 1
 
-    await until(one, 30, "the record completed")
+    await until(one, 120, "the record completed")

@@ -1,4 +1,4 @@
-"""`auditap query` and `auditap tail` against a served log, and the records that reading leaves."""
+"""`auditap query` and `auditap tail` against a served log, and the records of reading itself."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -16,13 +17,14 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from auditap.child_process import free_port
-from auditap.database import administrator, create_token
-from auditap.serve import LogApiProcess
+from auditap.database.connection import administrator
+from auditap.database.tokens import create_token
+from auditap.runtime.serve import LogApiProcess
 from auditap.settings import ReadAuditSettings, Settings, load_settings
 from log_api.ports import Permission
 from tests.audit_database import migrated
 from tests.e2e.pipeline import until
+from tests.ports import free_port
 from tests.records import record
 from tests.unit.log_api.stored_log import StoredLog
 
@@ -48,9 +50,31 @@ class Reader(NamedTuple):
         )
 
     async def run(self, *arguments: str) -> tuple[int, list[bytes], str]:
-        output, errors = await asyncio.to_thread(self.start(*arguments).communicate, timeout=60)
+        output, errors = await asyncio.to_thread(self.start(*arguments).communicate, timeout=300)
         process_output = output.splitlines()
         return (1 if errors else 0), process_output, errors.decode()
+
+
+@asynccontextmanager
+async def served(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """Run the log API, and return a client of it once it answers."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(LogApiProcess(settings).run(stop))
+    base = f"http://127.0.0.1:{settings.api.address.port}"
+    async with httpx.AsyncClient(base_url=base, timeout=120) as client:
+
+        async def answered() -> bool:
+            try:
+                return (await client.get("/healthz")).status_code == 200
+            except httpx.HTTPError:
+                return False
+
+        try:
+            await until(answered, 120, "the log API")
+            yield client
+        finally:
+            stop.set()
+            await running
 
 
 @pytest.fixture
@@ -62,17 +86,12 @@ async def reader(database: str, tmp_path: Path) -> AsyncIterator[Reader]:
         api={"address": {"port": free_port()}, "tail_interval_ms": 50},
         postgres={"reader_dsn": SecretStr(audit.reader_dsn)},
     )
-    stop = asyncio.Event()
-    process = LogApiProcess(settings)
-    running = asyncio.create_task(process.run(stop))
-    async with administrator(audit.admin_dsn) as owner:
+    async with served(settings), administrator(audit.admin_dsn) as owner:
         _, token = await create_token(
             owner, "up", None, list(Permission), datetime.now(UTC) + timedelta(days=1)
         )
         (data_dir / "api.token").write_text(token)
         yield Reader(tmp_path, settings, StoredLog(owner))
-    stop.set()
-    await running
 
 
 def now_ms() -> int:
@@ -103,6 +122,28 @@ async def test_query_prints_ndjson_into_a_pipe(reader: Reader) -> None:
     assert [json.loads(line)["id"] for line in lines] == [one.id.hex for one in records[::2]]
 
 
+async def test_without_an_account_the_accounts_are_named(reader: Reader) -> None:
+    (reader.folder / "auditap.toml").write_text('[[redaction.documents]]\npath = "openapi.yaml"\n')
+    first, second, nobodys = (
+        record(now_ms() - 60_000 + number, account_id=account)
+        for number, account in enumerate(("acme", "beta", None))
+    )
+    await reader.log.add([first])
+    _, lines, errors = await reader.run("query")
+    assert ([json.loads(line)["id"] for line in lines], errors) == ([first.id.hex], "")
+    await reader.log.add([second, nobodys])
+    for command in ("query", "tail"):
+        failed, _, errors = await reader.run(command)
+        assert failed
+        assert "Give --account or --all-accounts: there are acme, beta." in errors
+    _, lines, _ = await reader.run("query", "--all-accounts", "--oldest-first")
+    assert [json.loads(line)["id"] for line in lines] == [each.id.hex for each in (first, second, nobodys)]
+    _, lines, _ = await reader.run("tail", "--all-accounts", "--since", "1h", "--count", "3")
+    assert len(lines) == 3
+    failed, lines, _ = await reader.run("completeness")
+    assert (failed, json.loads(lines[0])["result"]) == (0, [])
+
+
 async def test_query_without_anything_reads_the_example_s_log(reader: Reader) -> None:
     failed, lines, _ = await reader.run("query")
     assert (failed, lines) == (0, [])
@@ -114,10 +155,10 @@ async def test_query_without_anything_reads_the_example_s_log(reader: Reader) ->
         (["query", "--account", ACCOUNT, "action_type=teapot"], "action_type: each one of"),
         (["query", "--account", ACCOUNT, "--since", "yesterday"], "since: a date"),
         (["query", "action_type"], "name=value"),
-        (["query", "--account", "no such"], "no such account"),
+        (["query", "--account", "x" * 257], "no such account"),
         (["tail", "--account", ACCOUNT, "action_type=teapot"], "action_type: each one of"),
-        (["query", "--api", "http://127.0.0.1:1/client/v4"], "does not answer"),
-        (["tail", "--api", "http://127.0.0.1:1/client/v4"], "does not answer"),
+        (["query", "--api", "http://127.0.0.1:1/client/v4"], "does not respond"),
+        (["tail", "--api", "http://127.0.0.1:1/client/v4"], "does not respond"),
     ],
 )
 async def test_what_is_wrong_is_one_sentence(reader: Reader, arguments: list[str], sentence: str) -> None:
@@ -138,9 +179,9 @@ async def test_tail_prints_what_arrives(reader: Reader) -> None:
     present = record(now_ms() - 1_000, account_id=ACCOUNT, action_type="delete")
     await reader.log.add([present])
     process = reader.start(
-        "tail", "--account", ACCOUNT, "--since", "1m", "--count", "3", "action_type=delete"
+        "tail", "--account", ACCOUNT, "--since", "1h", "--count", "3", "action_type=delete"
     )
-    ended = asyncio.create_task(asyncio.to_thread(process.communicate, timeout=60))
+    ended = asyncio.create_task(asyncio.to_thread(process.communicate, timeout=300))
     arrived = []
     while not ended.done():
         await asyncio.sleep(0.2)
@@ -188,8 +229,6 @@ async def test_reading_is_recorded(database: str, tmp_path: Path) -> None:
         postgres={"reader_dsn": SecretStr(audit.reader_dsn)},
     )
     api = settings.api.model_copy(update={"read_audit": ReadAuditSettings(collector=f"unix:{socket}")})
-    stop = asyncio.Event()
-    running = asyncio.create_task(LogApiProcess(settings.model_copy(update={"api": api})).run(stop))
     async with administrator(audit.admin_dsn) as owner:
         token_id, token = await create_token(
             owner,
@@ -199,28 +238,17 @@ async def test_reading_is_recorded(database: str, tmp_path: Path) -> None:
             datetime.now(UTC) + timedelta(days=1),
             email="one@example.com",
         )
-    base = f"http://127.0.0.1:{settings.api.address.port}"
     path = f"/client/v4/accounts/{ACCOUNT}/logs/audit?since=2026-01-23&before=2026-01-24"
-    async with httpx.AsyncClient(base_url=base, timeout=30) as client:
-
-        async def answered() -> bool:
-            try:
-                return (await client.get("/healthz")).status_code == 200
-            except httpx.HTTPError:
-                return False
-
-        await until(answered, 20, "the log API")
-        answer = await client.get(path, headers={"Authorization": f"Bearer {token}"})
-        await client.get(path)
-    assert answer.status_code == 200
-    assert not [name for name in answer.headers if name.startswith(("x-actor", "x-account"))]
 
     async def captured() -> bool:
         return len(collector.captures) >= 2
 
-    await until(captured, 20, "captures of the reads")
-    stop.set()
-    await running
+    async with served(settings.model_copy(update={"api": api})) as client:
+        answer = await client.get(path, headers={"Authorization": f"Bearer {token}"})
+        await client.get(path)
+        assert answer.status_code == 200
+        assert not [name for name in answer.headers if name.startswith(("x-actor", "x-account"))]
+        await until(captured, 120, "captures of the reads")
     listening.close()
     await listening.wait_closed()
     text = json.dumps(collector.captures)
@@ -228,11 +256,11 @@ async def test_reading_is_recorded(database: str, tmp_path: Path) -> None:
     first, second = collector.captures
     assert first["request"]["url"].endswith(path)  # type: ignore[index]
     headers = first["response"]["headers"]  # type: ignore[index]
-    told = {name: value if isinstance(value, str) else value[0] for name, value in headers.items()}
-    assert told["x-actor-token-id"] == token_id.hex
-    assert told["x-actor-email"] == "one@example.com"
-    assert told["x-account-id"] == ACCOUNT
-    assert told["x-actor-token-name"] == "siem"
+    received = {name: value if isinstance(value, str) else value[0] for name, value in headers.items()}
+    assert received["x-actor-token-id"] == token_id.hex
+    assert received["x-actor-email"] == "one@example.com"
+    assert received["x-account-id"] == ACCOUNT
+    assert received["x-actor-token-name"] == "siem"
     assert second["response"]["status"] == 401  # type: ignore[index]
 
 
@@ -246,19 +274,6 @@ async def test_a_collector_that_is_away_blocks_no_query(database: str, tmp_path:
         },
         postgres={"reader_dsn": SecretStr(audit.reader_dsn)},
     )
-    stop = asyncio.Event()
-    running = asyncio.create_task(LogApiProcess(settings).run(stop))
-    base = f"http://127.0.0.1:{settings.api.address.port}/client/v4"
-    async with httpx.AsyncClient(base_url=base, timeout=30) as client:
-
-        async def answered() -> bool:
-            try:
-                return (await client.get("/openapi.json")).status_code == 200
-            except httpx.HTTPError:
-                return False
-
-        await until(answered, 20, "the log API")
-        statuses = [(await client.get("/user/tokens/verify")).status_code for _ in range(50)]
+    async with served(settings) as client:
+        statuses = [(await client.get("/client/v4/user/tokens/verify")).status_code for _ in range(50)]
     assert statuses == [401] * 50
-    stop.set()
-    await running

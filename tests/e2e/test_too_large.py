@@ -1,4 +1,4 @@
-"""An event that the topic does not take whole stops no other, is buried, and becomes a record without its bodies."""
+"""An event that the topic does not take whole stops no other, is dead-lettered, and becomes a record without its bodies."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import base64
 import json
 import random
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +13,8 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from schemas.explain import validator
-from tests.audit_database import migrated
-from tests.e2e.golden import DOCUMENT, golden_capture
+from schemas.contracts import validator
+from tests.e2e.golden import golden_capture
 from tests.e2e.pipeline import Pipeline
 
 COUNT = 300
@@ -26,19 +23,9 @@ TOPIC_BYTES_MAX = 60_000
 
 
 @pytest.fixture
-async def pipeline(
-    database: str, tmp_path: Path, kafka_bootstrap: str, topic_prefix: str
-) -> AsyncIterator[Pipeline]:
-    made = Pipeline(
-        tmp_path,
-        await migrated(database),
-        bootstrap=kafka_bootstrap,
-        topic=topic_prefix,
-        documents=f'[redaction]\ndocuments = [{{path = "{DOCUMENT}", envelope = "result"}}]',
-    )
-    await made.start()
-    yield made
-    await made.stop()
+async def pipeline(kafka_pipeline: Pipeline) -> Pipeline:
+    await kafka_pipeline.start()
+    return kafka_pipeline
 
 
 async def narrow(bootstrap: str, topic: str) -> None:
@@ -56,8 +43,8 @@ async def on_the_topic(bootstrap: str, topic: str) -> dict[str, Any]:
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
     await consumer.start()
     try:
-        letter: dict[str, Any] = json.loads((await consumer.getone()).value)
-        return letter
+        dead_letter: dict[str, Any] = json.loads((await consumer.getone()).value)
+        return dead_letter
     finally:
         await consumer.stop()
 
@@ -76,23 +63,23 @@ async def test_an_event_too_large_for_the_topic(
     await narrow(kafka_bootstrap, f"{topic_prefix}events")
 
     assert await pipeline.send(captures()) == (COUNT, [])
-    assert await pipeline.until_settled(COUNT) == (COUNT - 1, 1)
+    assert await pipeline.until_processed(COUNT) == (COUNT - 1, 1)
 
-    (buried,) = await pipeline.fetch("SELECT reason, event FROM auditap.dead_letters")
-    assert buried["reason"] == "too_large"
-    cut = json.loads(buried["event"])
+    (dead_lettered,) = await pipeline.fetch("SELECT reason, event FROM auditap.dead_letters")
+    assert dead_lettered["reason"] == "too_large"
+    cut = json.loads(dead_lettered["event"])
     assert cut["cut"]["size_bytes"] > TOPIC_BYTES_MAX
     assert cut["receipt"]["request"] == {"reason": "too_large"}
-    letter = await on_the_topic(kafka_bootstrap, f"{topic_prefix}dead-letters")
-    validator("dead_letter").validate(letter)
-    assert (letter["reason"], letter["event_id"]) == ("too_large", cut["id"])
+    dead_letter = await on_the_topic(kafka_bootstrap, f"{topic_prefix}dead-letters")
+    validator("dead_letter").validate(dead_letter)
+    assert (dead_letter["reason"], dead_letter["event_id"]) == ("too_large", cut["id"])
 
     for _ in range(2):
         retry = pipeline.process("dead-letters", "retry", "--reason", "too_large")
         await retry.start(None)
         assert await retry.wait() == 0, retry.log()
         # It stays to be looked at, and is a record.
-        assert await pipeline.until_settled(COUNT + 1) == (COUNT, 1)
+        assert await pipeline.until_processed(COUNT + 1) == (COUNT, 1)
     (record,) = await pipeline.fetch(
         "SELECT resource_request, receipt FROM auditap.audit_records WHERE id = $1", cut["id"]
     )

@@ -10,10 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from auditap.database import administrator, migrate
+from auditap.database.connection import administrator
+from auditap.database.schema import migrate
 from tests.audit_database import migrated
 from tests.e2e.golden import DOCUMENT, golden_capture
-from tests.e2e.pipeline import Pipeline, free_port, until
+from tests.e2e.pipeline import Pipeline, until
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -31,11 +33,11 @@ async def test_a_collector_without_its_log_lives_is_not_ready_and_accepts_nothin
     port = pipeline.collector_port
     collector = pipeline.process("collect", AUDITAP_COLLECTOR__ADDRESS__PORT=str(port))
     await collector.start(None)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-        await until(lambda: _status(client, "/healthz", 200), 30, "alive", collector.log)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+        await until(lambda: _status(client, "/healthz", 200), 120, "alive", collector.log)
         assert (await client.get("/readyz")).json() == {"ready": False, "parts": {"log": False}}
     transport = httpx.AsyncHTTPTransport(uds=str(pipeline.socket))
-    async with httpx.AsyncClient(transport=transport, base_url="http://collector", timeout=30) as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://collector", timeout=120) as client:
         capture = json.dumps(golden_capture(time.time_ns() // 1_000_000))
         answer = await client.post(
             "/v1/captures", content=capture, headers={"content-type": "application/x-ndjson"}
@@ -52,12 +54,12 @@ async def test_an_ingestor_waits_for_migrations(pipeline: Pipeline, database: st
     port = free_port()
     ingestor = pipeline.process("ingest", AUDITAP_INGEST__ADDRESS__PORT=str(port))
     await ingestor.start(None)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-        await until(lambda: _status(client, "/healthz", 200), 30, "alive", ingestor.log)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+        await until(lambda: _status(client, "/healthz", 200), 120, "alive", ingestor.log)
         assert (await client.get("/readyz")).status_code == 503
         async with administrator(database) as connection:
             await migrate(connection)
-        await until(lambda: _status(client, "/readyz", 200), 30, "ready", ingestor.log)
+        await until(lambda: _status(client, "/readyz", 200), 120, "ready", ingestor.log)
     assert await ingestor.stop() == 0
 
 

@@ -5,28 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from ingestor.ports import Batch, Partition, RevokeListener, SourceEvent
+from eventlog.ports import Batch, LoggedEvent, Partition, RevokeListener
 from schemas.errors import NotDurable, RetryableError
 from schemas.event import EncodedEvent
 
 
 class MemoryEventLog:
-    """Lanes of events and what groups have committed; `away` makes every call fail as a log that is away does,
-    `unsure` makes it take what is published and never say so.
+    """Partitions of events and committed positions. `away` makes every call fail, as a log that is away does;
+    `unsure` makes it append what is published without acknowledging it.
     """
 
-    def __init__(self, name: str = "memory", lanes: int = 2) -> None:
-        self.lanes = {Partition(name, number): list[SourceEvent]() for number in range(lanes)}
+    def __init__(self, name: str = "memory", partitions: int = 2) -> None:
+        self.partitions = {Partition(name, number): list[LoggedEvent]() for number in range(partitions)}
         self.committed: dict[tuple[str, Partition], int] = {}
         self.away = False
         self.unsure = False
         self.generations = 0
 
     def append(self, events: Sequence[EncodedEvent]) -> None:
-        """Add the events to the shortest lane."""
-        lane = min(self.lanes.values(), key=len)
+        """Add the events to the shortest partition."""
+        partition = min(self.partitions.values(), key=len)
         for event in events:
-            lane.append(SourceEvent(len(lane), event.received_ms, event.value))
+            partition.append(LoggedEvent(len(partition), event.received_ms, event.value))
 
 
 class MemoryPublisher:
@@ -73,7 +73,7 @@ class MemorySource:
         await self._assign()
 
     async def rebalance(self) -> None:
-        """Take every lane away and give it back, as a group does when a reader joins or leaves."""
+        """Take every partition away and give it back, as a group does when a reader joins or leaves."""
         await self._listener.on_revoked(list(self._next))
         self._next = {}
         await self._assign()
@@ -82,7 +82,7 @@ class MemorySource:
         self._check()
         batches = []
         for partition, position in self._next.items():
-            events = self._log.lanes[partition][position : position + max(events_max, 0)]
+            events = self._log.partitions[partition][position : position + max(events_max, 0)]
             if events:
                 events_max -= len(events)
                 self._next[partition] = position + len(events)
@@ -102,9 +102,10 @@ class MemorySource:
     async def _assign(self) -> None:
         self._log.generations += 1
         self._generation = self._log.generations
-        await self._listener.on_assigned(dict.fromkeys(self._log.lanes, self._generation))
+        await self._listener.on_assigned(dict.fromkeys(self._log.partitions, self._generation))
         self._next = {
-            partition: self._log.committed.get((self._group, partition), 0) for partition in self._log.lanes
+            partition: self._log.committed.get((self._group, partition), 0)
+            for partition in self._log.partitions
         }
 
     def _check(self) -> None:

@@ -1,4 +1,4 @@
-"""Look-ups for tests: one in memory, and a real HTTP service on loopback that the real one asks."""
+"""Lookups for tests: a fake in memory, and an HTTP service on loopback for the real lookup."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from enricher.ports import Absent, Found, Kind, may_be_asked
+from enricher.ports import Absent, Found, Kind, is_valid_key
 from schemas.errors import RetryableError
 
 Behaviour = Callable[[Request], Awaitable[Response]]
 
 
-class FakeLookUp:
-    """A `LookUp` in memory that counts what it is asked.
+class FakeLookup:
+    """A `Lookup` in memory that counts its calls.
 
-    `failing` kinds raise RetryableError; while `gate` is closed every look-up waits at it.
+    `failing` kinds raise RetryableError; while `gate` is closed, every lookup waits.
     """
 
     def __init__(self) -> None:
         self.answers: dict[tuple[Kind, str], Found] = {}
         self.failing: set[Kind] = set()
-        self.asked: Counter[tuple[Kind, str]] = Counter()
+        self.lookups: Counter[tuple[Kind, str]] = Counter()
         self.gate = asyncio.Event()
         self.gate.set()
         self.waiting = 0
 
     async def look_up(self, kind: Kind, key: str) -> Found | Absent:
-        if not may_be_asked(key):
+        if not is_valid_key(key):
             return Absent()
-        self.asked[kind, key] += 1
+        self.lookups[kind, key] += 1
         self.waiting += 1
         try:
             await self.gate.wait()
@@ -50,9 +50,9 @@ class FakeLookUp:
 
 
 class NameService:
-    """What a real HTTP service knows; `GET /{kind}/{key}` answers in the shape of the v4 API.
+    """An HTTP service; `GET /{kind}/{key}` responds in the shape of the v4 API.
 
-    `behaviour`, while set, answers instead. `requests` keeps what came in.
+    `behaviour`, if set, responds instead. `requests` holds the requests received.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class NameService:
 
 @asynccontextmanager
 async def running(service: NameService) -> AsyncIterator[NameService]:
-    """Serve on a loopback port of its own; `service.address` is where."""
+    """Serve on a free loopback port; `service.address` is its URL."""
     # Named as TCP, because asyncio turns Nagle's delay off for such sockets alone.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
@@ -98,7 +98,7 @@ async def running(service: NameService) -> AsyncIterator[NameService]:
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        yield service  # the socket listens already; who connects before the server runs waits
+        yield service  # the socket listens already, so early connections wait
     finally:
         server.should_exit = True
         await task
@@ -106,7 +106,7 @@ async def running(service: NameService) -> AsyncIterator[NameService]:
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves the signals to the test run."""
+    """A server that installs no signal handlers."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

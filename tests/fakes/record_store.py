@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from uuid import UUID
 
-from ingestor.completion import Completed, Incomplete, Resolve, Step
-from ingestor.ports import DeadLetter, LostOffsets, ReceivedReport, StoreOutcome
-from schemas.errors import BuriedEvent, DeadLetterReason, RetryableError
-from schemas.record import EnrichmentState, Record, event_id_of, under_id
+from ingestor.dead_letters.ports import DeadLetter
+from ingestor.enrichment_backfill import BackfillStep, Resolve
+from ingestor.ports import LostOffsets, ReceivedReport, StoreOutcome
+from schemas.errors import DeadLetterReason, RetryableError, UnprocessableEvent
+from schemas.record import EnrichmentResult, EnrichmentState, PartialRecord, Record, event_id_of, with_id
 
 
 class MemoryRecordStore:
-    """Keeps records and letters; `away` makes every call fail as a database that is away does."""
+    """Keeps records and dead_letters; `away` makes every call fail as a database that is away does.
+
+    Its clock is `ahead_ms` ahead of this host's.
+    """
 
     def __init__(self) -> None:
         self.records: dict[UUID, Record] = {}
-        self.letters: dict[tuple[str, int, int], DeadLetter] = {}
-        self.completed: dict[UUID, Completed] = {}
+        self.dead_letters: dict[tuple[str, int, int], DeadLetter] = {}
+        self.enriched: dict[UUID, EnrichmentResult] = {}
         self.working: set[UUID] = set()
         self.reports: set[ReceivedReport] = set()
         self.lost: set[LostOffsets] = set()
         self.noted: dict[UUID, UUID] = {}
         self.away = False
+        self.ahead_ms = 0
+
+    async def clock_ms(self) -> int:
+        self._check()
+        return time.time_ns() // 1_000_000 + self.ahead_ms
 
     async def store(self, records: Sequence[Record]) -> StoreOutcome:
         self._check()
         stored, refused = 0, []
         for index, given in enumerate(records):
             if not _storable(given):
-                refused.append((index, BuriedEvent(DeadLetterReason.UNSTORABLE)))
+                refused.append((index, UnprocessableEvent(DeadLetterReason.UNSTORABLE)))
                 continue
             record = self._under_noted_id(given)
             stored += record.id not in self.records
             there = self.records.setdefault(record.id, record)
             if there.event_digest != record.event_digest:
-                refused.append((index, BuriedEvent(DeadLetterReason.ID_CONFLICT)))
+                refused.append((index, UnprocessableEvent(DeadLetterReason.ID_CONFLICT)))
         return StoreOutcome(stored, len(records) - stored - len(refused), refused)
 
     def _under_noted_id(self, record: Record) -> Record:
@@ -44,11 +54,11 @@ class MemoryRecordStore:
         noted = own if own in self.records else self.noted.get(own, record.id)
         if noted != own:
             self.noted[own] = noted
-        return record if noted == record.id else under_id(record, noted)
+        return record if noted == record.id else with_id(record, noted)
 
-    async def complete_next(self, after: UUID, records_max: int, resolve: Resolve) -> Step | None:
+    async def backfill_next(self, after: UUID, records_max: int, resolve: Resolve) -> BackfillStep | None:
         self._check()
-        ours = self.records.keys() - self.completed.keys() - self.working
+        ours = self.records.keys() - self.enriched.keys() - self.working
         waiting = sorted(
             each for each in ours if each > after and self.records[each].enrichment == EnrichmentState.PARTIAL
         )[:records_max]
@@ -59,14 +69,14 @@ class MemoryRecordStore:
             found = await resolve([_incomplete(self.records[each]) for each in waiting])
         finally:
             self.working.difference_update(waiting)
-        completed = [each for each in found if each.state != EnrichmentState.PARTIAL]
-        self.completed |= {each.id: each for each in completed}
-        return Step(waiting[-1], len(waiting), completed)
+        enriched = [each for each in found if each.state != EnrichmentState.PARTIAL]
+        self.enriched |= {each.id: each for each in enriched}
+        return BackfillStep(waiting[-1], len(waiting), enriched)
 
-    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+    async def write_dead_letters(self, dead_letters: Sequence[DeadLetter]) -> None:
         self._check()
-        for letter in letters:
-            self.letters.setdefault((*letter.partition, letter.offset), letter)
+        for dead_letter in dead_letters:
+            self.dead_letters.setdefault((*dead_letter.partition, dead_letter.offset), dead_letter)
 
     async def note(self, reports: Sequence[ReceivedReport], lost: Sequence[LostOffsets]) -> Sequence[int]:
         self._check()
@@ -92,5 +102,5 @@ def _storable(record: Record) -> bool:
     return not any("\0" in text for text in texts)
 
 
-def _incomplete(record: Record) -> Incomplete:
-    return Incomplete(**{name: getattr(record, name) for name in Incomplete.__struct_fields__})
+def _incomplete(record: Record) -> PartialRecord:
+    return PartialRecord(**{name: getattr(record, name) for name in PartialRecord.__struct_fields__})

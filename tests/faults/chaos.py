@@ -22,17 +22,17 @@ import click
 
 from tests.faults.chaos_report import report
 from tests.faults.faults import FAULTS, Fault, healed, ready, revived
-from tests.faults.ledger import Count, count, settled
+from tests.faults.ledger import Count, count, count_when_stored
 from tests.faults.load import Load
 from tests.faults.reading import listed
+from tests.faults.sampler import Sampler
 from tests.faults.system import System, cancelled_by_signal
-from tests.faults.watch import Watch
 
 _QUIET_S = (2.0, 6.0)
 _STEP_S_MAX = 150.0
 _FINISH_S_MAX = 60.0
-_SETTLE_S_MAX = 60.0
-_GAPS_TOLD_S = 6.0
+_STORED_S_MAX = 60.0
+_GAPS_REPORTED_S = 6.0
 _EXTRA_S = 170.0
 
 
@@ -88,15 +88,15 @@ def steps(seed: int, faults: tuple[Fault, ...] = FAULTS) -> Iterator[Step]:
             yield Step(round(drawn.uniform(*_QUIET_S), 1), fault, lasting_s)
 
 
-async def wreak(system: System, load: Load, watch: Watch, run: Run, faults: tuple[Fault, ...]) -> None:
+async def wreak(system: System, load: Load, sampler: Sampler, run: Run, faults: tuple[Fault, ...]) -> None:
     """Take step after step until the minutes are over."""
     for step in steps(run.seed, faults):
-        if watch.now_s + step.quiet_s + step.lasting_s > run.minutes * 60:
+        if sampler.now_s + step.quiet_s + step.lasting_s > run.minutes * 60:
             break
         await asyncio.sleep(step.quiet_s)
-        happened = Happened(step.fault.name, watch.now_s, step.lasting_s)
+        happened = Happened(step.fault.name, sampler.now_s, step.lasting_s)
         run.happened.append(happened)
-        say(watch, f"{step.fault.name} for {step.lasting_s:g} s")
+        say(sampler, f"{step.fault.name} for {step.lasting_s:g} s")
         try:
             async with asyncio.timeout(_STEP_S_MAX):
                 async with step.fault.inflict(system):
@@ -105,13 +105,13 @@ async def wreak(system: System, load: Load, watch: Watch, run: Run, faults: tupl
                 await ready(system)
         except Exception as trouble:  # noqa: BLE001  # the run goes on, and is called bad
             happened.trouble = str(trouble).partition("\n")[0] or type(trouble).__name__
-            say(watch, f"  {happened.trouble}")
+            say(sampler, f"  {happened.trouble}")
             await healed(system)
-        happened.until_s = watch.now_s
-    await asyncio.sleep(max(0.0, run.minutes * 60 - watch.now_s))
+        happened.until_s = sampler.now_s
+    await asyncio.sleep(max(0.0, run.minutes * 60 - sampler.now_s))
 
 
-async def chaos(run: Run, folder: Path) -> tuple[Watch, Load]:
+async def chaos(run: Run, folder: Path) -> tuple[Sampler, Load]:
     """Run it; the system is started in `folder` and gone at the end."""
     system = System(folder, {"AUDITAP_COLLECTOR__DURABILITY": run.durability})
     try:
@@ -121,35 +121,35 @@ async def chaos(run: Run, folder: Path) -> tuple[Watch, Load]:
         if not disks:
             run.left_out = "full disks: this user may not mount small ones"
         load = system.load(rate_per_s=run.rate_per_s)
-        watch = Watch(system, load)
+        sampler = Sampler(system, load)
         await load.start()
-        await watch.start()
+        await sampler.start()
         try:
-            await wreak(system, load, watch, run, faults)
+            await wreak(system, load, sampler, run, faults)
             run.ended_by_themselves += await revived(system)
-            say(watch, "no more faults, waiting for what is under way")
+            say(sampler, "no more faults, waiting for what is under way")
             await load.finish(_FINISH_S_MAX)
-            await settled(system, load, _SETTLE_S_MAX)
-            # By now the log would tell of what it misses.
-            await asyncio.sleep(_GAPS_TOLD_S)
+            await count_when_stored(system, load, _STORED_S_MAX)
+            # By now the gap ledger would list what is missing.
+            await asyncio.sleep(_GAPS_REPORTED_S)
             run.count = await count(system, load)
             run.latency_ms = await system.storing_ms(load.tap)
             run.listed = len(await listed(system, load))
         finally:
-            await watch.stop()
+            await sampler.stop()
             await load.abandon()
-        return watch, load
+        return sampler, load
     finally:
         await system.stop()
 
 
-def say(watch: Watch, what: str) -> None:
-    last = watch.last
+def say(sampler: Sampler, what: str) -> None:
+    last = sampler.last
     behind = "?" if last.behind is None else last.behind
-    click.echo(f"[{watch.now_s:6.1f} s] accepted {last.accepted}, behind {behind}: {what}")
+    click.echo(f"[{sampler.now_s:6.1f} s] accepted {last.accepted}, behind {behind}: {what}")
 
 
-async def _bounded(run: Run, folder: Path) -> tuple[Watch, Load]:
+async def _bounded(run: Run, folder: Path) -> tuple[Sampler, Load]:
     cancelled_by_signal()
     async with asyncio.timeout(run.minutes * 60 + _EXTRA_S):
         return await chaos(run, folder)
@@ -165,9 +165,9 @@ def main(run: Run, into: Path) -> int:
         f" data in {folder}"
     )
     try:
-        watch, load = asyncio.run(_bounded(run, folder))
+        sampler, load = asyncio.run(_bounded(run, folder))
         path = into / f"seed-{run.seed}.md"
-        path.write_text(report(run, watch, load))
+        path.write_text(report(run, sampler, load))
         click.echo(f"{run.count}\n{path}, {time.monotonic() - began_s:.0f} s altogether")
     except (AssertionError, OSError, TimeoutError, asyncio.CancelledError) as trouble:
         click.echo(f"the run broke off: {str(trouble) or type(trouble).__name__}")
@@ -182,7 +182,7 @@ def _keep_logs(of: Path, kept: Path) -> None:
     kept.mkdir(exist_ok=True)
     for log_file in of.glob("*.log"):
         shutil.copy(log_file, kept)
-    click.echo(f"what the processes said is in {kept}")
+    click.echo(f"the logs of the processes are in {kept}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tests.faults.load import Load
-from tests.faults.watch import Sample, Watch
+from tests.faults.sampler import Sample, Sampler
 
 if TYPE_CHECKING:
     from tests.faults.chaos import Happened, Run
@@ -19,10 +19,10 @@ _MB = 1024 * 1024
 _CAUGHT_UP_S = 2
 
 
-def report(run: Run, watch: Watch, load: Load) -> str:
+def report(run: Run, sampler: Sampler, load: Load) -> str:
     """Return the whole report."""
     return "\n".join(
-        [*_head(run, load), *_count(run, load), *_times(run, watch, load), *_timeline(run, watch, load)]
+        [*_head(run, load), *_count(run, load), *_times(run, sampler, load), *_timeline(run, sampler, load)]
     )
 
 
@@ -56,13 +56,13 @@ def _count(run: Run, load: Load) -> Iterator[str]:
         yield f"| duplicates | {count.duplicates} |"
         yield f"| lost | {count.lost} |"
         yield f"| missing by the log's own account of numbers | {count.gaps} |"
-        yield f"| in gaps that the log tells of | {count.reported} |"
+        yield f"| in gaps that the log reports | {count.reported} |"
         yield f"| stored and never sent | {count.strangers} |"
     yield f"| listed by the log API | {run.listed} |"
     yield ""
 
 
-def _times(run: Run, watch: Watch, load: Load) -> Iterator[str]:
+def _times(run: Run, sampler: Sampler, load: Load) -> Iterator[str]:
     yield "| time, in seconds | p50 | p90 | p99 | longest |"
     yield "| --- | ---: | ---: | ---: | ---: |"
     accepting = [_percentile(load.accept_ms, share) for share in (0.5, 0.9, 0.99, 1)]
@@ -72,7 +72,7 @@ def _times(run: Run, watch: Watch, load: Load) -> Iterator[str]:
     yield ""
     yield "| largest process of each part | memory, MB |"
     yield "| --- | ---: |"
-    for part, peak in sorted(watch.peaks().items()):
+    for part, peak in sorted(sampler.peaks().items()):
         yield f"| {part} | {peak / _MB:.0f} |"
     answers = ", ".join(f"{name} {count}" for name, count in sorted(load.answers.items()))
     yield ""
@@ -80,14 +80,14 @@ def _times(run: Run, watch: Watch, load: Load) -> Iterator[str]:
     yield ""
 
 
-def _timeline(run: Run, watch: Watch, load: Load) -> Iterator[str]:
+def _timeline(run: Run, sampler: Sampler, load: Load) -> Iterator[str]:
     yield (
         "| at, s | fault | for, s | all ready after, s | behind at most | caught up after, s | records/s meanwhile |"
     )
     yield "| ---: | --- | ---: | ---: | ---: | ---: | ---: |"
-    starts = [each.at_s for each in run.happened[1:]] + [watch.now_s]
+    starts = [each.at_s for each in run.happened[1:]] + [sampler.now_s]
     for happened, next_s in zip(run.happened, starts, strict=True):
-        samples = watch.between(happened.at_s, next_s)
+        samples = sampler.between(happened.at_s, next_s)
         yield (
             f"| {happened.at_s:.0f} | {happened.fault} | {happened.lasting_s:g} |"
             f" {happened.until_s - happened.at_s - happened.lasting_s:.1f} | {_behind(samples)} |"

@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 import pytest
 
 from tests.faults.faults import Inflict, healed, ready
-from tests.faults.ledger import Count, settled
+from tests.faults.ledger import Count, count_when_stored
 from tests.faults.load import Load
-from tests.faults.system import System
+from tests.faults.system import System, running
 
 Weather = Callable[..., Awaitable[Count]]
 _BEFORE, _AFTER = 200, 200
-_READY_S_MAX = 15
-_ANSWER_S_MAX = 5
-_counts = pytest.StashKey[list[str]]()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    ours = Path(__file__).parent
-    # The first test of a run waits for Kafka, Postgres and four processes to start.
-    for item in items:
-        if item.path.parent == ours:
-            item.add_marker(pytest.mark.timeout(300))
-    # The system runs until the run ends: nothing else is tested beside it.
-    items.sort(key=lambda item: item.path.parent == ours)
+_READY_S_MAX = 60
+_ANSWER_S_MAX = 60
+_COUNT = "count"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for line in config.stash.get(_counts, []):
-        terminalreporter.write_line(line)
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in report.user_properties:
+            if name == _COUNT:
+                terminalreporter.write_line(str(value))
 
 
 @pytest.fixture(autouse=True)
@@ -49,14 +40,11 @@ async def _no_task_outlives_its_test() -> AsyncIterator[None]:
     assert not sorted(map(repr, after))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def running_system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    system = System(tmp_path_factory.mktemp("faults"))
-    try:
-        await system.start()
+    # For this folder alone (which is a package for that reason): nothing of it runs beside other tests.
+    async with running(System(tmp_path_factory.mktemp("faults"))) as system:
         yield system
-    finally:
-        await system.stop()
 
 
 @pytest.fixture
@@ -64,7 +52,7 @@ def report(request: pytest.FixtureRequest) -> Callable[[Count], None]:
     """Say a count at the end of the run."""
 
     def say(found: Count) -> None:
-        request.config.stash.setdefault(_counts, []).append(f"{request.node.name}: {found}")
+        request.node.user_properties.append((_COUNT, f"{request.node.name}: {found}"))
 
     return say
 
@@ -85,7 +73,7 @@ async def weather(system: System, report: Callable[[Count], None]) -> Weather:
         finally:
             # One that failed does not go on beside the next test.
             await load.abandon()
-        found = await settled(system, load)
+        found = await count_when_stored(system, load)
         report(found)
         assert found.balanced, found
         assert not load.refused

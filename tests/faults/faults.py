@@ -6,145 +6,145 @@ import asyncio
 import contextlib
 import random
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 import asyncpg
 
-from auditap.database import administrator
-from tests.e2e.pipeline import until
+from auditap.database.connection import administrator
+from tests.e2e.pipeline import Process, until
+from tests.faults.small_disk import SmallDisk
 from tests.faults.system import INGESTORS, System, signal_all
 
 Inflict = Callable[[System], AbstractAsyncContextManager[None]]
+Act = Callable[[System], Awaitable[object]]
 
 
-@asynccontextmanager
-async def collector_killed(system: System) -> AsyncIterator[None]:
-    await system.collector.stop(signal.SIGKILL)
-    yield
+def frozen(pid_of: Callable[[System], int | None]) -> Inflict:
+    """Stop a process and all that descend from it, and let them go on."""
+
+    @asynccontextmanager
+    async def inflict(system: System) -> AsyncIterator[None]:
+        pid = pid_of(system)
+        assert pid is not None
+        signal_all(pid, signal.SIGSTOP)
+        yield
+        signal_all(pid, signal.SIGCONT)
+
+    return inflict
+
+
+def away(end: Act, start: Act) -> Inflict:
+    """End a part, and start it again."""
+
+    @asynccontextmanager
+    async def inflict(system: System) -> AsyncIterator[None]:
+        await end(system)
+        yield
+        await start(system)
+
+    return inflict
+
+
+def disk_full(disk_of: Callable[[System], SmallDisk], restart: Act) -> Inflict:
+    """Fill a server's disk, then empty it and start the server again, which has ended or is about to."""
+
+    @asynccontextmanager
+    async def inflict(system: System) -> AsyncIterator[None]:
+        disk_of(system).fill()
+        yield
+        disk_of(system).empty()
+        await restart(system)
+
+    return inflict
+
+
+def lasting_until(inflict: Inflict, condition: Callable[[], Awaitable[bool]], what: str) -> Inflict:
+    """The same fault, in force at least until the condition holds."""
+
+    @asynccontextmanager
+    async def lasting(system: System) -> AsyncIterator[None]:
+        async with inflict(system):
+            yield
+            await until(condition, 120, what)
+
+    return lasting
+
+
+async def _terminate(process: Process) -> None:
+    assert await process.stop() == 0
+
+
+async def _start_collector(system: System) -> None:
     await system.pipeline.start_collector()
 
 
-@asynccontextmanager
-async def collector_terminated(system: System) -> AsyncIterator[None]:
-    assert await system.collector.stop() == 0
-    yield
-    await system.pipeline.start_collector()
-
-
-@asynccontextmanager
-async def collector_frozen(system: System) -> AsyncIterator[None]:
-    signal_all(system.collector.pid, signal.SIGSTOP)
-    yield
-    signal_all(system.collector.pid, signal.SIGCONT)
-
-
-@asynccontextmanager
-async def ingestor_killed(system: System) -> AsyncIterator[None]:
-    await system.end_ingestor(0, signal.SIGKILL)
-    yield
+async def _start_ingestor(system: System) -> None:
     await system.pipeline.start_ingestor()
 
 
-@asynccontextmanager
-async def ingestor_terminated(system: System) -> AsyncIterator[None]:
-    assert await system.end_ingestor(0, signal.SIGTERM) == 0
-    yield
-    await system.pipeline.start_ingestor()
+async def _terminate_last_ingestor(system: System) -> None:
+    await _terminate(system.ingestors.pop())
 
 
-@asynccontextmanager
-async def ingestor_frozen(system: System) -> AsyncIterator[None]:
-    """Long enough, the group gives its partitions to others, and it wakes up in the belief that they are its own."""
-    frozen = system.ingestors[0].pid
-    signal_all(frozen, signal.SIGSTOP)
-    yield
-    signal_all(frozen, signal.SIGCONT)
-
-
-@asynccontextmanager
-async def all_ingestors_killed(system: System) -> AsyncIterator[None]:
-    count = len(system.ingestors)
-    for _ in range(count):
+async def _kill_all_ingestors(system: System) -> None:
+    while system.ingestors:
         await system.end_ingestor(0, signal.SIGKILL)
-    yield
-    for _ in range(count):
+
+
+async def _start_all_ingestors(system: System) -> None:
+    while len(system.ingestors) < INGESTORS:
         await system.pipeline.start_ingestor()
 
 
-@asynccontextmanager
-async def more_ingestors(system: System) -> AsyncIterator[None]:
-    """One more comes, and one leaves in good order at the end."""
-    await system.pipeline.start_ingestor()
-    yield
-    assert await system.end_ingestor(-1, signal.SIGTERM) == 0
+async def _kill_postgres(system: System) -> None:
+    assert system.postgres.pid is not None
+    signal_all(system.postgres.pid, signal.SIGKILL)
 
 
-@asynccontextmanager
-async def api_killed(system: System) -> AsyncIterator[None]:
-    await system.api.stop(signal.SIGKILL)
-    yield
-    await system.pipeline.start_api()
-
-
-@asynccontextmanager
-async def kafka_frozen(system: System) -> AsyncIterator[None]:
-    assert system.kafka.pid is not None
-    signal_all(system.kafka.pid, signal.SIGSTOP)
-    yield
-    signal_all(system.kafka.pid, signal.SIGCONT)
-
-
-@asynccontextmanager
-async def kafka_killed(system: System) -> AsyncIterator[None]:
+async def _restart_kafka(system: System) -> None:
     await system.kafka.kill()
-    yield
     await system.kafka.start()
+
+
+async def _restart_postgres(system: System) -> None:
+    await system.postgres.stop()
+    await system.postgres.start()
+
+
+collector_killed = away(lambda system: system.collector.stop(signal.SIGKILL), _start_collector)
+collector_terminated = away(lambda system: _terminate(system.collector), _start_collector)
+collector_frozen = frozen(lambda system: system.collector.pid)
+
+ingestor_killed = away(lambda system: system.end_ingestor(0, signal.SIGKILL), _start_ingestor)
+ingestor_terminated = away(lambda system: _terminate(system.ingestors.pop(0)), _start_ingestor)
+ingestor_frozen = frozen(lambda system: system.ingestors[0].pid)
+"""Long enough, the group gives its partitions to others, and it wakes up in the belief that they are its own."""
+all_ingestors_killed = away(_kill_all_ingestors, _start_all_ingestors)
+more_ingestors = away(_start_ingestor, _terminate_last_ingestor)
+"""One more joins, and one shuts down cleanly at the end."""
+
+api_killed = away(lambda system: system.api.stop(signal.SIGKILL), lambda system: system.pipeline.start_api())
+
+kafka_frozen = frozen(lambda system: system.kafka.pid)
+kafka_disk_full = disk_full(lambda system: system.kafka_disk, _restart_kafka)
+"""The broker gives up a log folder that it cannot write, and with its only one itself."""
+kafka_killed = away(lambda system: system.kafka.kill(), lambda system: system.kafka.start())
+
+postgres_disk_full = disk_full(lambda system: system.postgres_disk, _restart_postgres)
+postgres_frozen = frozen(lambda system: system.postgres.pid)
+postgres_killed = away(_kill_postgres, _restart_postgres)
+postgres_stopped = away(lambda system: system.postgres.stop(), lambda system: system.postgres.start())
 
 
 @asynccontextmanager
 async def kafka_and_collector_killed(system: System) -> AsyncIterator[None]:
     """The collector ends while Kafka is away, with whatever it has accepted by then."""
-    await system.kafka.kill()
-    yield
-    await system.collector.stop(signal.SIGKILL)
-    await system.kafka.start()
+    async with kafka_killed(system):
+        yield
+        await system.collector.stop(signal.SIGKILL)
     await system.pipeline.start_collector()
-
-
-@asynccontextmanager
-async def kafka_disk_full(system: System) -> AsyncIterator[None]:
-    """The broker gives up a log folder that it cannot write, and with its only one itself; it is started again."""
-    system.kafka_disk.fill()
-    yield
-    system.kafka_disk.empty()
-    await system.kafka.kill()
-    await system.kafka.start()
-
-
-@asynccontextmanager
-async def postgres_killed(system: System) -> AsyncIterator[None]:
-    assert system.postgres.pid is not None
-    signal_all(system.postgres.pid, signal.SIGKILL)
-    yield
-    await system.postgres.stop()
-    await system.postgres.start()
-
-
-@asynccontextmanager
-async def postgres_stopped(system: System) -> AsyncIterator[None]:
-    await system.postgres.stop()
-    yield
-    await system.postgres.start()
-
-
-@asynccontextmanager
-async def postgres_frozen(system: System) -> AsyncIterator[None]:
-    assert system.postgres.pid is not None
-    signal_all(system.postgres.pid, signal.SIGSTOP)
-    yield
-    signal_all(system.postgres.pid, signal.SIGCONT)
 
 
 @asynccontextmanager
@@ -201,35 +201,44 @@ async def _take_connections(
         await asyncio.sleep(0.2)
 
 
-@asynccontextmanager
-async def postgres_disk_full(system: System) -> AsyncIterator[None]:
-    system.postgres_disk.fill()
-    yield
-    system.postgres_disk.empty()
-    # A server that could not write its log has ended, or is about to.
-    await system.postgres.stop()
-    await system.postgres.start()
+def trigger(when: str, body: str) -> Inflict:
+    """A trigger of this PL/pgSQL before insertion into the table of records; the body may draw from a sequence."""
+
+    @asynccontextmanager
+    async def inflict(system: System) -> AsyncIterator[None]:
+        async with administrator(system.postgres.dsn()) as admin:
+            await admin.execute(
+                "CREATE SEQUENCE public.faults_turns; GRANT USAGE ON SEQUENCE public.faults_turns TO PUBLIC;"
+                f"CREATE FUNCTION public.faults_trigger() RETURNS trigger LANGUAGE plpgsql AS $${body}$$;"
+                f"CREATE TRIGGER faults BEFORE INSERT ON auditap.audit_records FOR EACH {when}"
+                " EXECUTE FUNCTION public.faults_trigger()"
+            )
+        yield
+        await _drop_trigger(system)
+
+    return inflict
 
 
-@asynccontextmanager
-async def postgres_conflicts(system: System) -> AsyncIterator[None]:
-    """Every third batch is the victim of a deadlock or of a serialization failure."""
+async def _drop_trigger(system: System) -> None:
     async with administrator(system.postgres.dsn()) as admin:
         await admin.execute(
-            "CREATE SEQUENCE public.faults_turns; GRANT USAGE ON SEQUENCE public.faults_turns TO PUBLIC;"
-            "CREATE FUNCTION public.faults_conflict() RETURNS trigger LANGUAGE plpgsql AS $$"
-            " DECLARE turn bigint := nextval('public.faults_turns'); BEGIN"
-            " IF turn % 3 = 0 THEN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01';"
-            " ELSIF turn % 3 = 1 THEN RAISE EXCEPTION 'could not serialize' USING ERRCODE = '40001'; END IF;"
-            " RETURN NULL; END $$;"
-            "CREATE TRIGGER faults_conflict BEFORE INSERT ON auditap.audit_records"
-            " FOR EACH STATEMENT EXECUTE FUNCTION public.faults_conflict()"
+            "DROP FUNCTION IF EXISTS public.faults_trigger() CASCADE; DROP SEQUENCE IF EXISTS public.faults_turns"
         )
-    yield
-    async with administrator(system.postgres.dsn()) as admin:
-        await admin.execute(
-            "DROP FUNCTION public.faults_conflict() CASCADE; DROP SEQUENCE public.faults_turns"
-        )
+
+
+postgres_conflicts = trigger(
+    "STATEMENT",
+    " DECLARE turn bigint := nextval('public.faults_turns'); BEGIN"
+    " IF turn % 3 = 0 THEN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01';"
+    " ELSIF turn % 3 = 1 THEN RAISE EXCEPTION 'could not serialize' USING ERRCODE = '40001'; END IF;"
+    " RETURN NULL; END ",
+)
+"""Every third batch is the victim of a deadlock, every third of a serialization failure."""
+rows_refused = trigger(
+    "ROW",
+    " BEGIN IF NEW.tap_seq % 7 = 0 THEN RAISE EXCEPTION 'bad' USING ERRCODE = '22P02'; END IF; RETURN NEW; END ",
+)
+"""Every seventh row is one that the database refuses."""
 
 
 @asynccontextmanager
@@ -242,25 +251,29 @@ async def postgres_locked(system: System) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def revoked_in_the_middle(system: System) -> AsyncIterator[None]:
-    """Partitions are taken away while their batches wait inside the database."""
+    """Partitions are revoked while their batches wait inside the database."""
     async with postgres_locked(system):
-        await asyncio.sleep(0.5)
+        await _batches_in_flight(system)
         await system.pipeline.start_ingestor()
         yield
-    assert await system.end_ingestor(-1, signal.SIGTERM) == 0
+    await _terminate_last_ingestor(system)
 
 
 @asynccontextmanager
 async def ingestors_killed_in_the_middle(system: System) -> AsyncIterator[None]:
     """They end with batches in their hands that no transaction has stored."""
-    count = len(system.ingestors)
     async with postgres_locked(system):
-        await asyncio.sleep(1.5)
-        for _ in range(count):
-            await system.end_ingestor(0, signal.SIGKILL)
+        await _batches_in_flight(system)
+        await _kill_all_ingestors(system)
     yield
-    for _ in range(count):
-        await system.pipeline.start_ingestor()
+    await _start_all_ingestors(system)
+
+
+async def _batches_in_flight(system: System) -> None:
+    async def in_flight() -> bool:
+        return all([await each.metric("auditap_batches_in_flight") > 0 for each in system.ingestors])
+
+    await until(in_flight, 120, "a batch in every ingestor's hands")
 
 
 def enrichment(mode: str) -> Inflict:
@@ -307,7 +320,7 @@ FAULTS = (
     Fault("Postgres' disk full", postgres_disk_full, 2, 15, needs_disk=True),
     Fault("deadlocks and serialization failures", postgres_conflicts, 2, 15),
     Fault("the table locked", postgres_locked, 2, 20),
-    Fault("partitions taken away in the middle of a batch", revoked_in_the_middle, 1, 15),
+    Fault("partitions revoked in the middle of a batch", revoked_in_the_middle, 1, 15),
     Fault("ingestors killed in the middle of a batch", ingestors_killed_in_the_middle, 0, 10),
     Fault("enrichment hung", enrichment("hung"), 2, 15),
     Fault("enrichment failing", enrichment("failing"), 2, 15),
@@ -316,18 +329,21 @@ FAULTS = (
 )
 
 
-async def ready(system: System, within_s: float = 60) -> None:
+BY_NAME = {fault.name: fault.inflict for fault in FAULTS}
+
+
+async def ready(system: System, within_s: float = 120) -> None:
     """Wait until every process says that it is ready."""
     for name, process in system.processes.items():
         await until(process.ready, within_s, f"{name} ready", process.log)
 
 
 async def revived(system: System) -> list[str]:
-    """Start again what ended without being told to, as a supervisor would; return what that was, and why."""
+    """Start again what ended without a signal, as a supervisor would; return what that was, and why."""
     ended = []
     for name, process in list(system.processes.items()):
         if process.ended:
-            ended.append(f"{name}: {(process.log().splitlines() or ['no word'])[-1][:500]}")
+            ended.append(f"{name}: {(process.log().splitlines() or ['nothing logged'])[-1][:500]}")
             if process is system.collector:
                 await system.pipeline.start_collector()
             elif process is system.api:
@@ -347,16 +363,10 @@ async def healed(system: System) -> None:
             disk.empty()
     for process in system.processes.values():
         signal_all(process.pid, signal.SIGCONT)
-    await system.kafka.kill()
-    await system.postgres.stop()
-    await system.kafka.start()
-    await system.postgres.start()
-    async with administrator(system.postgres.dsn()) as admin:
-        await admin.execute(
-            "DROP FUNCTION IF EXISTS public.faults_conflict() CASCADE; DROP SEQUENCE IF EXISTS public.faults_turns"
-        )
+    await _restart_kafka(system)
+    await _restart_postgres(system)
+    await _drop_trigger(system)
     await revived(system)
-    while len(system.ingestors) < INGESTORS:
-        await system.pipeline.start_ingestor()
+    await _start_all_ingestors(system)
     while len(system.ingestors) > INGESTORS:
         await system.end_ingestor(-1, signal.SIGTERM)

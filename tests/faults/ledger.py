@@ -1,4 +1,4 @@
-"""The count: what was accepted against what is stored, and what was buried."""
+"""The count: what was accepted against what is stored, and what was dead-lettered."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FROM auditap.audit_records WHERE tap_id = $1 GROUP BY tap_seq
 """
 _NOTED = "SELECT lower(run) AS first, upper(run) AS until FROM auditap.tap_epochs, unnest(seen) AS run WHERE tap_id = $1"
 _REPORTED = "SELECT coalesce(sum(count), 0) FROM auditap.completeness_gaps WHERE tap_id = $1"
-_BURIED = "SELECT event, reason FROM auditap.dead_letters WHERE position($1::bytea IN event) > 0 AND state <> 'stored'"
+_DEAD_LETTERS = "SELECT event, reason FROM auditap.dead_letters WHERE position($1::bytea IN event) > 0 AND state <> 'stored'"
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,17 @@ class Count:
     records: int
     dead_letters: int
     duplicates: int
-    """Stored more than once, or both stored and buried."""
+    """Stored more than once, or both stored and dead-lettered."""
     lost: int
-    """Accepted, and neither stored nor buried."""
+    """Accepted, and neither stored nor dead-lettered."""
     strangers: int
     """Stored, and never offered; or with another capture's resource."""
     unanswered: int
-    """Stored or buried, although the sender went away before it heard so."""
+    """Stored or dead-lettered, although the sender went away before the answer."""
     gaps: int
     """Accepted, and missing by the log's own account of what taps numbered."""
     reported: int
-    """Missing by what the log tells its users."""
+    """Missing by the gaps that the log API serves."""
     reasons: Counter[str]
     """Of the dead letters."""
 
@@ -72,40 +72,43 @@ async def count(system: System, load: Load) -> Count:
     """Count what is there now."""
     rows = await system.pipeline.fetch(_STORED, load.tap)
     stored = {row["tap_seq"]: row["count"] for row in rows}
-    buried: dict[int, str] = {}
-    for row in await system.pipeline.fetch(_BURIED, load.tap.encode()):
+    dead_lettered: dict[int, str] = {}
+    for row in await system.pipeline.fetch(_DEAD_LETTERS, load.tap.encode()):
         tap = _event_decoder.decode(row["event"]).tap
         if tap.id == load.tap and tap.seq is not None:
-            buried[tap.seq] = row["reason"]
+            dead_lettered[tap.seq] = row["reason"]
     noted: set[int] = set()
     for row in await system.pipeline.fetch(_NOTED, load.tap):
         noted.update(range(row["first"], row["until"]))
-    kept = stored.keys() | buried.keys()
+    kept = stored.keys() | dead_lettered.keys()
     return Count(
         offered=load.offered,
         accepted=len(load.accepted),
         records=sum(stored.values()),
-        dead_letters=len(buried),
-        duplicates=sum(times > 1 for times in stored.values()) + len(stored.keys() & buried.keys()),
+        dead_letters=len(dead_lettered),
+        duplicates=sum(times > 1 for times in stored.values()) + len(stored.keys() & dead_lettered.keys()),
         lost=len(load.accepted - kept),
         strangers=sum(row["mixed"] for row in rows) + sum(not 0 < number <= load.offered for number in kept),
         reported=int((await system.pipeline.fetch(_REPORTED, load.tap))[0][0]),
         gaps=len(load.accepted - noted),
         unanswered=len(kept - load.accepted),
-        reasons=Counter(buried.values()),
+        reasons=Counter(dead_lettered.values()),
     )
 
 
-async def settled(system: System, load: Load, within_s: float = 60) -> Count:
-    """Wait until everything accepted is stored or buried, or the time is over; return the count."""
+async def count_when_stored(system: System, load: Load, within_s: float = 120) -> Count:
+    """Wait until the count is balanced, or the time is over; return it."""
     deadline = time.monotonic() + within_s
-    while (found := await _kept(system, load)) < len(load.accepted) and time.monotonic() < deadline:
-        await system.pause(0.1 + found / 500_000)
-    return await count(system, load)
+    while (kept := await _kept(system, load)) < len(load.accepted) and time.monotonic() < deadline:
+        await system.pause(0.1 + kept / 500_000)
+    # As many may be kept as were accepted, and not the same ones: what was not accepted before its sender went away.
+    while not (found := await count(system, load)).balanced and time.monotonic() < deadline:
+        await system.pause(0.5 + kept / 100_000)
+    return found
 
 
 async def _kept(system: System, load: Load) -> int:
-    """About how many captures of the load are stored or buried: quick to count."""
+    """About how many captures of the load are stored or dead-lettered: quick to count."""
     rows = await system.pipeline.fetch(
         "SELECT (SELECT count(*) FROM auditap.audit_records WHERE tap_id = $1)"
         " + (SELECT count(*) FROM auditap.dead_letters WHERE position($2::bytea IN event) > 0 AND state <> 'stored')",

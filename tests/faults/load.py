@@ -13,12 +13,12 @@ from typing import Any
 
 import httpx
 
-from schemas.heartbeat import ranges
+from schemas.heartbeat import contiguous_ranges
 from schemas.identity import new_id, rfc3339_ms
 
 _RETRY_WAIT_S = 0.1
 _HEARTBEAT_S = 1.0
-# Longer than any test: a load that goes away without a word is not called cut off while it is counted.
+# Longer than any test: a load that goes away without a last heartbeat is not called cut off while it is counted.
 _LEASE_MS = 600_000
 _BACKLOG_BATCHES_MAX = 20_000
 _CAPTURES_PER_ACCOUNT = 2_000
@@ -90,7 +90,7 @@ class Load:
         self._tasks = [asyncio.create_task(self._send(), name="load-send") for _ in range(self._senders)]
         self._tasks.append(asyncio.create_task(self._keep_beating(), name="load-beat"))
 
-    async def finish(self, within_s: float = 60) -> None:
+    async def finish(self, within_s: float = 120) -> None:
         """Offer no more, and wait until everything offered was accepted."""
         try:
             async with asyncio.timeout(within_s):
@@ -108,17 +108,17 @@ class Load:
         for task in self._tasks:
             await _end(task)
 
-    async def give_up(self, within_s: float = 60) -> None:
-        """Go away, and tell a collector that what was not accepted is dropped."""
+    async def give_up(self, within_s: float = 120) -> None:
+        """Go away, and report to a collector that what was not accepted is dropped."""
         await self.abandon()
         self._given_up = True
         try:
             async with asyncio.timeout(within_s):
                 await self._say_goodbye()
         except TimeoutError:
-            raise AssertionError(f"not heard within {within_s} s: {self.describe()}") from None
+            raise AssertionError(f"no heartbeat accepted within {within_s} s: {self.describe()}") from None
 
-    async def accepts(self, captures: int, within_s: float = 60) -> None:
+    async def accepts(self, captures: int, within_s: float = 120) -> None:
         """Wait until so many more were accepted."""
         wanted = len(self.accepted) + captures
         try:
@@ -174,7 +174,7 @@ class Load:
                 await asyncio.sleep(_HEARTBEAT_S)
 
     async def _say_goodbye(self) -> None:
-        """Tell that the last number was given, until a collector has it."""
+        """Report the last sequence number until a collector has accepted it."""
         async with self._client() as client:
             while True:
                 with contextlib.suppress(httpx.TransportError):
@@ -219,7 +219,7 @@ class Load:
                 "from_ms": since_ms,
                 "to_ms": until_ms,
             }
-            for first, last in ranges(missing)
+            for first, last in contiguous_ranges(missing)
         ]
 
     def _clock_ms(self) -> int:
@@ -227,7 +227,7 @@ class Load:
 
     def _client(self) -> httpx.AsyncClient:
         transport = httpx.AsyncHTTPTransport(uds=str(self._socket))
-        return httpx.AsyncClient(transport=transport, base_url="http://collector", timeout=20)
+        return httpx.AsyncClient(transport=transport, base_url="http://collector", timeout=120)
 
     async def _send(self) -> None:
         async with self._client() as client:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import click
 
-from tests.faults.ledger import Count, settled
+from tests.faults.ledger import Count, count_when_stored
+from tests.faults.sampler import Memory, Sample, Sampler
 from tests.faults.system import System, cancelled_by_signal
-from tests.faults.watch import Memory, Sample, Watch
 
 _CAUGHT_UP_S_MAX = 300.0
 # Caught up: no further behind than what comes in within a second.
@@ -47,28 +47,28 @@ class Outage:
 async def outage(system: System, rate_per_s: int, warm_up_s: float, away_s: float) -> Outage:
     """Run it on a started system."""
     load = system.load(rate_per_s=rate_per_s, batch=100)
-    watch = Watch(system, load, interval_s=2)
+    sampler = Sampler(system, load, interval_s=2)
     await load.start()
-    await watch.start()
+    await sampler.start()
     try:
         await asyncio.sleep(warm_up_s)
-        watch.memory.clear()
+        sampler.memory.clear()
         partitions = [await _partitions(system)]
-        before, gone_s = watch.last, watch.now_s
+        before, gone_s = sampler.last, sampler.now_s
         await system.postgres.stop()
         await asyncio.sleep(away_s)
         partitions.append(await _partitions(system))
         await system.postgres.start()
-        back_s = watch.now_s
-        caught = await _caught_up(watch, rate_per_s)
+        back_s = sampler.now_s
+        caught = await _caught_up(sampler, rate_per_s)
         partitions.append(await _partitions(system))
-        memory = dict(watch.memory)
+        memory = dict(sampler.memory)
         await load.finish(120)
-        found = await settled(system, load, 120)
+        found = await count_when_stored(system, load, 120)
     finally:
-        await watch.stop()
+        await sampler.stop()
         await load.abandon()
-    behind = max((sample.behind or 0 for sample in watch.between(back_s, caught.at_s)), default=0)
+    behind = max((sample.behind or 0 for sample in sampler.between(back_s, caught.at_s)), default=0)
     stored = (caught.stored or 0) - (before.stored or 0)
     return Outage(
         away_s=back_s - gone_s,
@@ -82,14 +82,14 @@ async def outage(system: System, rate_per_s: int, warm_up_s: float, away_s: floa
     )
 
 
-async def _caught_up(watch: Watch, rate_per_s: int) -> Sample:
-    back_s = watch.now_s
-    while watch.now_s < back_s + _CAUGHT_UP_S_MAX:
+async def _caught_up(sampler: Sampler, rate_per_s: int) -> Sample:
+    back_s = sampler.now_s
+    while sampler.now_s < back_s + _CAUGHT_UP_S_MAX:
         await asyncio.sleep(0.2)
-        last = watch.last
+        last = sampler.last
         if last.at_s > back_s and last.behind is not None and last.behind <= _CAUGHT_UP_S * rate_per_s:
             return last
-    raise AssertionError(f"not caught up within {_CAUGHT_UP_S_MAX:g} s: {watch.last}")
+    raise AssertionError(f"not caught up within {_CAUGHT_UP_S_MAX:g} s: {sampler.last}")
 
 
 async def _partitions(system: System) -> float:

@@ -7,8 +7,10 @@ from typing import Any
 
 import httpx
 
-from auditap.database import administrator, create_token
+from auditap.database.connection import administrator
+from auditap.database.tokens import create_token
 from schemas.identity import rfc3339_ms
+from tests.e2e.pipeline import answered
 from tests.faults.load import Load
 from tests.faults.system import System
 
@@ -28,16 +30,16 @@ async def listed(system: System, load: Load) -> dict[str, dict[str, Any]]:
     base = f"http://127.0.0.1:{system.api.port}/client/v4"
     found: dict[str, dict[str, Any]] = {}
     async with httpx.AsyncClient(
-        base_url=base, headers={"authorization": f"Bearer {token}"}, timeout=30
+        base_url=base, headers={"authorization": f"Bearer {token}"}, timeout=120
     ) as client:
         for account in load.accounts():
-            for record in await _walked(client, account, load.began_ms):
+            for record in await _all_pages(client, account, load.began_ms):
                 assert record["resource"]["id"] not in found
                 found[record["resource"]["id"]] = record
     return found
 
 
-async def _walked(client: httpx.AsyncClient, account: str, began_ms: int) -> list[dict[str, Any]]:
+async def _all_pages(client: httpx.AsyncClient, account: str, began_ms: int) -> list[dict[str, Any]]:
     query = {
         "since": rfc3339_ms(began_ms - 3 * _HOUR_MS),
         "before": rfc3339_ms(began_ms + 3 * _HOUR_MS),
@@ -45,7 +47,7 @@ async def _walked(client: httpx.AsyncClient, account: str, began_ms: int) -> lis
     }
     records: list[dict[str, Any]] = []
     while True:
-        answer = await client.get(f"/accounts/{account}/logs/audit", params=query)
+        answer = await answered(client, f"/accounts/{account}/logs/audit", query)
         assert answer.status_code == 200, answer.text
         page = answer.json()
         records += page["result"]

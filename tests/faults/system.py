@@ -7,14 +7,15 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from auditap.embedded_postgres import EmbeddedPostgres
+from auditap.runtime.embedded_postgres import EmbeddedPostgres
 from tests.audit_database import AuditDatabase, migrated
 from tests.e2e.golden import DOCUMENT
 from tests.e2e.pipeline import Pipeline, Process
+from tests.e2e.with_constants import constants
 from tests.faults.directory import FaultyDirectory
 from tests.faults.load import Load
 from tests.faults.small_disk import SmallDisk
@@ -28,7 +29,7 @@ _POSTGRES = {
     "max_connections": "40",
     "max_wal_size": "256MB",
     "shared_buffers": "64MB",
-    "track_commit_timestamp": "on",  # tells when a record was stored
+    "track_commit_timestamp": "on",  # for the time at which a record was stored
 }
 _STORING_MS = """
 SELECT percentile_cont(ARRAY[0.5, 0.9, 0.99, 1.0]) WITHIN GROUP (
@@ -39,11 +40,15 @@ FROM auditap.audit_records WHERE tap_id = $1
 # What a fault takes to be noticed; an operator's values are longer.
 _SETTINGS = {
     "AUDITAP_KAFKA__PUBLISH_DEADLINE_MS": "3000",
-    "AUDITAP_POSTGRES__COMMAND_TIMEOUT_MS": "5000",
-    "AUDITAP_INGEST__COMPLETION_INTERVAL_MS": "1000",
-    "AUDITAP_INGEST__COMPLETENESS__SETTLE_MS": "2000",
-    "AUDITAP_INGEST__COMPLETENESS_INTERVAL_MS": "1000",
-    "AUDITAP_COLLECTOR__REPORT_INTERVAL_MS": "1000",
+    "AUDITAP_INGEST__GAP_LEDGER__WATERMARK_LAG_MS": "2000",
+    **constants(
+        collector={
+            "report_interval_ms": 1_000,
+            "spool": {"adopt_interval_ms": 300, "append_deadline_ms": 60_000},
+        },
+        ingest={"backfill_interval_ms": 1_000, "gauge_interval_ms": 1_000},
+        postgres={"command_timeout_ms": 5_000},
+    ),
 }
 _CLOCK = Path(__file__).parent / "clock"
 
@@ -139,6 +144,13 @@ class System:
         tap = f"tap-{self._loads:04d}"
         return Load(self.socket, tap=tap, rate_per_s=rate_per_s, batch=batch, clock_ahead_ms=clock_ahead_ms)
 
+    async def loading(self, accepted: int) -> Load:
+        """Start a load, and return it once so many of its captures are accepted."""
+        load = self.load()
+        await load.start()
+        await load.accepts(accepted)
+        return load
+
     async def replace_ingestor(self, index: int, how: signal.Signals) -> int:
         """End one ingestor and start another in its place; return the exit code of the first."""
         code = await self.end_ingestor(index, how)
@@ -169,6 +181,16 @@ class _Configured(Pipeline):
 
     def environment(self, **more: str) -> dict[str, str]:
         return super().environment(**{**self.settings, **more})
+
+
+@contextlib.asynccontextmanager
+async def running(system: System) -> AsyncIterator[System]:
+    """Start the system, and end it however the block ends."""
+    try:
+        await system.start()
+        yield system
+    finally:
+        await system.stop()
 
 
 def wrong_clock(ahead_s: int) -> dict[str, str]:

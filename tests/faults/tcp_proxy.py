@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from tests.e2e.pipeline import free_port
+from tests.ports import free_port
 
 _CHUNK_BYTES = 16_384
 
 
 class TcpProxy:
-    """Passes connections on to a port of this machine, until it is told otherwise.
+    """Passes connections on to a port of this machine, until `faults` change that.
 
     `target` is asked at each connection, so that what stands behind may move. `cut_after_bytes` ends a connection,
-    without a word, as soon as its client has sent so many bytes since the number was set; `silent` keeps every
+    without an error, as soon as its client has sent so many bytes since the number was set; `silent` keeps every
     connection open and passes nothing on.
     """
 

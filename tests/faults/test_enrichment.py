@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
+from tests.e2e.pipeline import until
 from tests.faults.conftest import Weather
-from tests.faults.faults import enrichment
+from tests.faults.faults import enrichment, lasting_until
 from tests.faults.load import Load
 from tests.faults.system import System
 
-_WITHIN_S = 60
+_WITHIN_S = 120
 
 
 async def states(system: System, load: Load) -> dict[str, int]:
@@ -26,22 +25,18 @@ async def test_no_record_waits_for_its_names_and_every_one_gets_them(
     weather: Weather, system: System, mode: str
 ) -> None:
     load = system.load()
-    stored_meanwhile = 0
 
-    async def stored() -> None:
-        nonlocal stored_meanwhile
-        while not stored_meanwhile:
-            await asyncio.sleep(0.05)
-            stored_meanwhile = sum((await states(system, load)).values())
+    async def stored() -> bool:
+        return bool(await states(system, load))
 
     system.directory.mode = mode
-    watching = asyncio.create_task(stored())
-    found = await weather(enrichment(mode), 3, load)
-    await watching
+    found = await weather(lasting_until(enrichment(mode), stored, "a record without names"), 3, load)
     assert not found.dead_letters
-    async with asyncio.timeout(_WITHIN_S):
-        while (await states(system, load)) != {"complete": found.records}:
-            await asyncio.sleep(0.2)
+
+    async def complete() -> bool:
+        return await states(system, load) == {"complete": found.records}
+
+    await until(complete, _WITHIN_S, "names for every record")
     names = await system.pipeline.fetch(
         "SELECT DISTINCT account_name, right(actor_email, 12) AS host FROM auditap.audit_log WHERE tap_id = $1",
         load.tap,

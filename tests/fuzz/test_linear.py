@@ -15,20 +15,13 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from redactor.redact import Redactor
+from redactor.pipeline.redactor import Redactor
 from schemas.capture import Capture
 from tests.canary.test_canary_redactor import FUZZING
 from tests.fuzz.shapes import JSON, SCALED, Scaled, capture, redactor
-from tests.unit.redactor.pairs import (
-    EVENT_ID,
-    MARKED,
-    Node,
-    a_document,
-    a_redactor,
-    an_object,
-    an_operation,
-    body_of,
-)
+from tests.unit.redactor.documents import a_document, an_operation, body_of
+from tests.unit.redactor.pairs import EVENT_ID, a_redactor
+from tests.unit.redactor.schemas import MARKED, Node, an_object
 
 pytestmark = pytest.mark.skipif(not FUZZING, reason="measures times: for `make fuzz`")
 
@@ -72,6 +65,13 @@ def of_query(parameter: Node, make: Callable[[int], str]) -> Case:
     return Case(one, lambda n: capture(None, url=f"/a/b?{make(n)}"))
 
 
+def of_path(piece: str) -> Case:
+    """A path that matches nothing as it is written."""
+    one = a_redactor(a_document({"/a/{x_id}": {"post": an_operation()}}))
+    return Case(one, lambda n: capture(None, url="/a/" + piece * (n // len(piece))))
+
+
+PART = b'--x\r\nContent-Disposition: form-data; name="_method"\r\n\r\nPOST\r\n'
 NESTED: Node = {
     "oneOf": [{"type": "array", "items": {"$ref": "#/components/schemas/R"}}, an_object(c=MARKED)]
 }
@@ -112,6 +112,13 @@ def cases() -> Mapping[str, Case]:
         ),
         "elements that differ": of_query(
             LIST | {"explode": False}, lambda n: "q=" + ",".join(map(str, range(n // 6)))
+        ),
+        "dot segments in a path": of_path("/a/.."),
+        "encoded slashes in a path": of_path("%252F"),
+        "overlong characters in a path": of_path("%c0%af"),
+        "slashes in a path": of_path("/"),
+        "parts that repeat the method": Case(
+            one, lambda n: capture(PART * (n // len(PART)), media="multipart/form-data; boundary=x")
         ),
         "escapes of a method's field": of_query(LIST, lambda n: "".join(f"%5F{i};" for i in range(n // 9))),
     }

@@ -25,23 +25,25 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from auditap.database import administrator, create_token
-from auditap.http_server import HttpServer, bind_tcp_socket
+from auditap.database.connection import administrator
+from auditap.database.tokens import create_token
+from auditap.runtime.http_server import HttpServer, bind_tcp_socket
 from log_api.app import log_api_app
-from log_api.config import LogApiConfig, ProductCategory
+from log_api.config import LogApiConfig, LogApiLimits, ProductCategory
 from log_api.contract import Contract
 from log_api.database import PostgresLogDatabase
 from log_api.ports import Permission
 from schemas.metric_defs import Metrics
 from tests.audit_database import migrated
 from tests.records import record
-from tests.unit.log_api.stored_log import StoredLog
+from tests.unit.log_api.stored_log import StoredLog, unhurried
 
 EXAMPLES = int(os.environ.get("AUDITAP_TEST_FUZZ_EXAMPLES", "20"))
 ACCOUNT = "a" * 32
 SETTINGS = LogApiConfig(
     cursor_key=b"k" * 32,
-    tail_time_ms=20,
+    limits=unhurried(LogApiLimits(tail_time_ms=20)),
+    statement_timeout_ms=60_000,
     tail_interval_ms=10,
     requests_burst=1_000_000,
     organizations={"acme": (ACCOUNT,)},
@@ -54,7 +56,7 @@ CHECKS: list[Any] = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-pytestmark = pytest.mark.timeout(60 + EXAMPLES * 30)
+pytestmark = pytest.mark.timeout(900 + EXAMPLES * 30)
 
 
 class Served(NamedTuple):
@@ -146,7 +148,7 @@ def explore(served: Served, operation_id: str, mode: GenerationMode) -> None:
             names = {"account_id": ACCOUNT, "organization_id": "acme", "audit_id": served.record_id}
             names["alert_id"] = served.record_id  # of which there is none
             case.path_parameters = {name: names[name] for name in case.path_parameters}
-        response = case.call(base_url=served.base_url, headers=served.headers)
+        response = case.call(base_url=served.base_url, headers=served.headers, timeout=120)
         case.validate_response(response, checks=CHECKS)
 
     ask()

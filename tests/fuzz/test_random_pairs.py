@@ -9,11 +9,11 @@ from typing import Any
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from redactor.redact import redact_lines
+from redactor.pipeline.redactor import redact_lines
 from schemas.capture import Capture, CapturedRequest, CapturedResponse
+from schemas.contracts import validator
 from schemas.errors import RefusalReason, RefusedCapture
 from schemas.event import decode_event
-from schemas.explain import validator
 from tests.fuzz.shapes import BODIES, FORM, HEADERS, JSON, MULTIPART, NDJSON, PATHS, QUERIES, redactor
 from tests.unit.redactor.pairs import EVENT_ID
 

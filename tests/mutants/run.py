@@ -22,7 +22,21 @@ from rich.table import Table
 from tests.mutants.faults import FAULTS, Change, Fault
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("auditap", "gateway_tap", "redactor", "ingestor", "enricher", "log_api", "schemas")
+PACKAGES = (
+    *(
+        "auditap",
+        "auditap_tap",
+        "gateway_tap",
+        "redactor",
+        "eventlog",
+        "ingestor",
+        "enricher",
+        "log_api",
+        "alerting",
+        "schemas",
+    ),
+    "examples",
+)
 _SECONDS_MAX = 1_200
 _PLUGIN = "mutated_tree"
 _PLUGIN_TEXT = """

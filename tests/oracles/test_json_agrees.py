@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
-from redactor.wellformed import JsonInteger, JsonNumber, Unusable, read_json
+from redactor.decode.json import JsonInteger, JsonNumber, Unusable, read_json
 from schemas.event import BodyReason
 
 DEPTH_MAX = 6
@@ -21,7 +21,7 @@ class Refused(Exception):
 
 
 def oracle(text: bytes) -> Any:
-    """Return the value with its numbers as `(kind, token)`; raises Refused. Rule 10, said once more."""
+    """Return the value with its numbers as `(kind, token)`; raises Refused. An independent version of rule 10."""
     try:
         decoded = text.decode("utf-8", "strict")
         if decoded.startswith("\ufeff"):

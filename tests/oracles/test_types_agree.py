@@ -10,7 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.unit.redactor.pairs import NOTHING, Node, an_object, kept
+from tests.unit.redactor.pairs import NOTHING, kept
+from tests.unit.redactor.schemas import Node, an_object
 
 KINDS = ["string", "boolean", "integer", "number"]
 TOKENS = [
@@ -34,9 +35,9 @@ TOKENS = [
 
 
 def keeps(schema: Node, text: str, *, strict: bool) -> bool:
-    """Tell whether a marked leaf of this schema keeps the value."""
-    body = an_object(leaf=schema | {"x-auditable": True})
-    written = kept(body, f'{{"leaf": {text}}}'.encode(), status=400 if strict else 200, version="3.1.0")
+    """Whether a marked field of this schema keeps the value."""
+    body = an_object(field=schema | {"x-auditable": True})
+    written = kept(body, f'{{"field": {text}}}'.encode(), status=400 if strict else 200, version="3.1.0")
     return written is not NOTHING
 
 
@@ -62,7 +63,7 @@ def test_a_type_keeps_what_it_describes(kind: str, token: str) -> None:
     assert keeps(schema, token, strict=False) == (is_valid(schema, token) if expected is None else expected)
 
 
-LEAVES = (
+SCALARS = (
     st.none()
     | st.booleans()
     | st.integers(-3, 3)
@@ -70,7 +71,7 @@ LEAVES = (
     | st.text("a1", max_size=2)
 )
 VALUES = (
-    LEAVES | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.lists(LEAVES, max_size=2)
+    SCALARS | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.lists(SCALARS, max_size=2)
 )
 
 
@@ -83,7 +84,7 @@ def test_a_list_of_types_keeps_what_one_of_them_describes(kinds: list[str], valu
     assert keeps(schema, text, strict=False) == (value is None or is_valid(schema, text))
 
 
-@given(st.sampled_from(KINDS), st.lists(LEAVES, max_size=4), LEAVES, st.booleans())
+@given(st.sampled_from(KINDS), st.lists(SCALARS, max_size=4), SCALARS, st.booleans())
 def test_at_400_and_above_a_value_must_be_listed(
     kind: str, listed: list[Any], value: Any, const: bool
 ) -> None:

@@ -14,7 +14,7 @@ import cramjam
 from hypothesis import strategies as st
 
 from redactor.config import DocumentConfig, RedactionConfig
-from redactor.document import parse_document
+from redactor.openapi.document import parse_document
 from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers
 from schemas.identity import new_id
 from tests.agreeing import AgreeingRedactor as Redactor

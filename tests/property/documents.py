@@ -51,7 +51,7 @@ class Shape:
         return self.parts["each"]
 
     def is_silent(self, *, marked_above: bool = False) -> bool:
-        """Tell whether no value of this shape shows anything."""
+        """Return whether no value of this shape shows anything."""
         if self.denied or self.kind == "untyped":
             return True
         if self.kind in SCALARS:
@@ -63,7 +63,7 @@ class Shape:
         return all(part.is_silent() for part in self.parts.values())
 
     def shows(self, value: Any, *, marked_above: bool = False) -> bool:
-        """Tell whether a fitting value is shown at all."""
+        """Return whether a fitting value is shown at all."""
         if self.is_silent(marked_above=marked_above):
             return False
         if self.marked or self.kind in SCALARS or self.kind == "tagged":
@@ -100,7 +100,7 @@ def choices(draw: Draw, base: Shape) -> Shape:
 
 @st.composite
 def tagged(draw: Draw, base: Shape) -> Shape:
-    """Draw a choice whose branches a property tells apart: a denial counts in whichever branch it stands."""
+    """Draw a choice whose branches are tagged by a property: a denial counts in whichever branch it stands."""
     variants = tuple(draw(st.lists(variations(replace(base, denied=False)), min_size=2, max_size=3)))
     tags = draw(st.permutations(TAGS))[: len(variants)]
     ways = {tag: denied_as_in(each, variants) for tag, each in zip(tags, variants, strict=True)}
@@ -179,8 +179,8 @@ class Dressing:
         self.components: dict[str, Node] = {}
         self.chosen = 0
         """How many choices there are between objects, or of other containers."""
-        self.told_apart = 0
-        """How many of them a property tells apart."""
+        self.tagged_unions = 0
+        """How many of them are tagged unions."""
 
     def schema(self, shape: Shape) -> Node:
         """Return a schema of this shape."""
@@ -201,7 +201,7 @@ class Dressing:
     def _chosen(self, shape: Shape) -> Node:
         """Write a choice: some of its branches may be a choice themselves."""
         self.chosen += 1
-        self.told_apart += shape.kind == "tagged"
+        self.tagged_unions += shape.kind == "tagged"
         tags = list(shape.parts) if shape.kind == "tagged" else [None] * len(shape.variants)
         branches = [self._tagged(each, tag) for each, tag in zip(shape.variants, tags, strict=True)]
         keyword = self._draw(st.sampled_from(["oneOf", "anyOf"]))

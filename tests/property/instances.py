@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from tests.canary.reading import Document, Position, Speaker, is_marked
+from tests.canary.reading import ApplicableSchema, Document, Position, is_marked
 from tests.property.documents import ABSENT, CANARY, Node
 
 Steps = tuple[str | int, ...]
@@ -101,7 +101,7 @@ class Changes:
 
     def of(self, schema: Any, body: Any) -> Any:
         """Return a changed body; ABSENT where there is none any more."""
-        return self._value(Position(self._document, [Speaker(schema)]), body)
+        return self._value(Position(self._document, [ApplicableSchema(schema)]), body)
 
     def _value(self, position: Position, value: Any) -> Any:
         if self._is_silent(position):
@@ -113,7 +113,7 @@ class Changes:
             found = [each if element is None else self._value(element, each) for each in value]
             return [each for each in found if each is not ABSENT]
         kind = _KINDS.get(type(value))
-        if kind is None or position.scalar_verdict(kind).leaves is not False:
+        if kind is None or position.scalar_verdict(kind).recorded is not False:
             return value
         self.made += 1
         return self._other_scalar(value)
@@ -134,15 +134,15 @@ class Changes:
         return {name: found[name] for name in names if found[name] is not ABSENT}
 
     def _drops_undeclared(self, position: Position) -> bool:
-        if any({"propertyNames", "patternProperties"} & each.node.keys() for each in position.speakers):
+        if any({"propertyNames", "patternProperties"} & each.node.keys() for each in position.schemas):
             return False
         may_be_map = position.entry() is not None or not position.properties()
-        return not may_be_map or position.container_verdict().leaves is False
+        return not may_be_map or position.container_verdict().recorded is False
 
     def _is_silent(self, position: Position) -> bool:
-        """Tell whether nothing here may leave, whatever it is: it is denied, or no mark stands here or below."""
-        nodes = [each.node for each in position.speakers]
-        nodes += [each.node for each in position.array.speakers] if position.array is not None else []
+        """Return whether nothing here may leave, whatever it is: it is denied, or no mark stands here or below."""
+        nodes = [each.node for each in position.schemas]
+        nodes += [each.node for each in position.array.schemas] if position.array is not None else []
         return position.denied or not any(map(self._has_marks, nodes))
 
     def _has_marks(self, node: Node) -> bool:

@@ -1,4 +1,4 @@
-"""Lists that are counted column by column give the general way's bytes, whatever stands in a column."""
+"""Lists that are counted column by column give the reference's bytes, whatever stands in a column."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redactor.typed_bodies import _Struct
+from redactor.pipeline.typed_parts import ObjectPart
 from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers
 from tests.compiled import IS_COMPILED
 from tests.property.captures import EVENT_ID, a_document, a_redactor
@@ -105,16 +105,16 @@ def examples(draw: Draw) -> tuple[Node, str]:
 
 
 @pytest.mark.timeout(3600)
-def test_lists_counted_by_columns_give_the_general_ones_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_counted_by_columns_give_the_bytes_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     tally: Counter[bool] = Counter()
-    original = _Struct.scalars_in
+    original = ObjectPart.scalars_in
 
-    def counted(self: _Struct, values: Any) -> int | None:
+    def counted(self: ObjectPart, values: Any) -> int | None:
         found = original(self, values)
         tally[found is not None] += 1
         return found
 
-    monkeypatch.setattr(_Struct, "scalars_in", counted)
+    monkeypatch.setattr(ObjectPart, "scalars_in", counted)
 
     @settings(max_examples=max(300, settings().max_examples))
     @given(examples())

@@ -14,7 +14,8 @@ from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers
 from schemas.event import decode_event
 from tests.property.captures import EVENT_ID, JSON, a_document
 from tests.property.documents import ABSENT, CANARY, Node
-from tests.unit.redactor.pairs import DENIED, MARKED, TEXT, a_redactor, an_object
+from tests.unit.redactor.pairs import a_redactor
+from tests.unit.redactor.schemas import DENIED, MARKED, TEXT, an_object
 
 HEADERS: Headers = {"content-type": JSON}
 MARK = {"x-auditable": True}

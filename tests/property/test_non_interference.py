@@ -82,7 +82,9 @@ def examples(draw: Draw) -> Example:
         a_document(version, request, response, dressing.components, sent[0].media_type),
         draw(pairs(sent[0], answers[0])),
         draw(pairs(sent[1], answers[1])),
-        ("choice",) * bool(dressing.chosen) + ("lines",) * in_lines + ("tags",) * bool(dressing.told_apart),
+        ("choice",) * bool(dressing.chosen)
+        + ("lines",) * in_lines
+        + ("tags",) * bool(dressing.tagged_unions),
         (count_values(asked[0]), count_values(answered[0])),
     )
 

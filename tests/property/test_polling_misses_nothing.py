@@ -13,8 +13,8 @@ from uuid import UUID
 
 import pytest
 
-from auditap.database import administrator
-from ingestor.config import CompletenessWaits
+from auditap.database.connection import administrator
+from ingestor.config import GapLedgerWaits
 from ingestor.ports import ReceivedReport
 from ingestor.postgres_store import PostgresStore
 from schemas.heartbeat import TapState
@@ -23,7 +23,7 @@ from schemas.record import Record
 from tests.audit_database import migrated
 from tests.ledger import Ledger, Tap, clock, now_ms
 
-WAITS = CompletenessWaits(settle_ms=20_000, give_up_ms=60_000, hold_ms=3_600_000)
+WAITS = GapLedgerWaits(watermark_lag_ms=20_000, gap_wait_ms=60_000, watermark_hold_ms=3_600_000)
 LASTS_MS = 400_000
 BEAT_MS = 5_000
 
@@ -93,8 +93,8 @@ class World:
             beat_ms += BEAT_MS
         if drawn.random() < 0.5:
             over_ms = max(life.acknowledged) + 1
-            said = self._heartbeat(tap, over_ms, life, state=TapState.ENDED)
-            self.arrives(over_ms + drawn.choice([0, 10_000]), said)
+            heartbeat = self._heartbeat(tap, over_ms, life, state=TapState.ENDED)
+            self.arrives(over_ms + drawn.choice([0, 10_000]), heartbeat)
 
     def _heartbeat(
         self, tap: Tap, at_ms: float, life: Life, *, state: TapState = TapState.ALIVE
@@ -133,15 +133,15 @@ def drawn_world(seed: int) -> World:
 @pytest.fixture
 async def ledger(database: str) -> AsyncIterator[Ledger]:
     audit = await migrated(database)
-    store = await PostgresStore.connect(audit.writer_dsn, connections_max=2, command_timeout_ms=20_000)
+    store = await PostgresStore.connect(audit.writer_dsn, connections_max=2, command_timeout_ms=60_000)
     async with administrator(audit.admin_dsn) as connection:
-        await store.tidy_completeness(WAITS)
+        await store.refresh_gap_ledger(WAITS)
         yield Ledger(store, connection)
     await store.close()
 
 
 class Poller:
-    """Reads whatever is there since the time that the last read was told to be complete before."""
+    """Reads whatever is there since the time that the last read was complete before."""
 
     def __init__(self, ledger: Ledger, since_ms: int) -> None:
         self._ledger = ledger

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from redactor.config import DocumentConfig, RedactionConfig
-from redactor.document import parse_document
-from redactor.operations import Operation, operations_of
+from redactor.openapi.document import parse_document
+from redactor.openapi.operations import Operation, operations_of
 from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers
 from schemas.event import decode_event
 from tests.agreeing import AgreeingRedactor as Redactor
@@ -83,7 +83,7 @@ def document(request: pytest.FixtureRequest, real_specs: Path) -> RealDocument:
 def test_what_is_not_kept_changes_no_byte(document: RealDocument) -> None:
     pairs_counted = 0
 
-    @settings(suppress_health_check=[HealthCheck.filter_too_much])
+    @settings(suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
     @given(st.integers(0, 2**32))
     def holds(seed: int) -> None:
         nonlocal pairs_counted

@@ -13,8 +13,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redactor.config import SpoolBounds
-from redactor.spool import SpoolingPublisher
+from eventlog.spool.config import SpoolBounds
+from eventlog.spool.publisher import SpoolingPublisher
 from schemas.errors import NotDurable, RetryableError
 from schemas.metric_defs import Metrics
 from tests.event_logs import events
@@ -28,7 +28,7 @@ class World:
     """One log, one spool folder, and collectors that come and go."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self.log = MemoryEventLog(lanes=1)
+        self.log = MemoryEventLog(partitions=1)
         self.folder = folder / "spool-0"
         self.accepted: list[int] = []
         self.lives: list[list[int]] = []
@@ -42,7 +42,7 @@ class World:
         try:
             await publisher.start()
         except RetryableError:
-            # As `keep_starting` does it, by and by.
+            # As `start_with_retries` does it, by and by.
             publisher._kafka._started = True  # type: ignore[attr-defined]
         spooled: list[int] = []
         self.lives.append(spooled)
@@ -92,14 +92,18 @@ class World:
 
     async def end(self) -> None:
         await self.do("back")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while not set(self.accepted) <= set(self.arrived()):
                 await asyncio.sleep(0.002)
         for publisher in [*self._crashed, *[publisher for publisher, _ in self._running]]:
             await publisher.stop()
 
     def arrived(self) -> list[int]:
-        return [json.loads(event.value)["number"] for lane in self.log.lanes.values() for event in lane]
+        return [
+            json.loads(event.value)["number"]
+            for partition in self.log.partitions.values()
+            for event in partition
+        ]
 
 
 async def _stilled(publisher: SpoolingPublisher) -> None:
@@ -108,7 +112,7 @@ async def _stilled(publisher: SpoolingPublisher) -> None:
         task.cancel()
     await asyncio.gather(*publisher._tasks, *publisher._removing, return_exceptions=True)
     for file in publisher._held():
-        await file._log.position("drained")
+        await file._log.committed("drained")
 
 
 @settings(max_examples=100, deadline=None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from auditap.database import ROLES
+from auditap.database.roles import ROLES
 
 _ROOT = Path(__file__).parents[2]
 
@@ -20,7 +20,7 @@ def test_the_image_is_built_from_every_package() -> None:
     assert [name for name in packages if f"COPY {name} {name}" not in lines] == []
 
 
-def test_the_image_can_watch() -> None:
+def test_the_image_can_run_alerting() -> None:
     held = (_ROOT / "requirements-image.txt").read_text()
     assert "\nfaust-streaming==" in held
     # What the other lock holds is the same there: both are made of one resolution.
@@ -34,7 +34,7 @@ def test_compose_starts_every_part_with_every_password_that_migrate_gives() -> N
     compose = yaml.safe_load((_ROOT / "deploy" / "compose.yaml").read_text())
     services = compose["services"]
     started = {service["command"][0] for service in services.values() if "command" in service}
-    assert {"migrate", "topics", "collect", "ingest", "serve", "watch"} <= started
+    assert {"migrate", "topics", "collect", "ingest", "serve", "alerting"} <= started
     given = services["migrate"]["environment"]
     example = (_ROOT / "deploy" / "example.env").read_text().splitlines()
     for role in ROLES:

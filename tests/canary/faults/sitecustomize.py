@@ -1,6 +1,6 @@
 """Loaded first thing by a process whose PYTHONPATH names this folder: makes the collector fail with traffic in hand.
 
-Which fault a capture meets is told by the id of its tap. Each raises an exception whose message, cause and frames hold
+The id of its tap decides which fault a capture meets. Each raises an exception whose message, cause and frames hold
 all of the pair, as a library's error would.
 """
 
@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from auditap.accept import RedactingSink
+from auditap.runtime.redacting_sink import RedactingSink
 from gateway_tap import collector
-from redactor.fast_path import FastPath
-from redactor.redact import Redactor
+from redactor.pipeline.pipeline import Pipeline
 from schemas.capture import Capture
 from tests.canary.fault_names import CALLBACK, ENDPOINT, REDACTOR, SINK
 
-_event, _fast_event = Redactor._event, FastPath.event
+_event = Pipeline.event
 _accept = RedactingSink.accept
 _post = collector._Collector.post_captures
 
@@ -37,16 +36,10 @@ def _tap(capture: Capture) -> str:
     return "" if capture.tap is None else capture.tap.id
 
 
-def _failing_event(self: Redactor, capture: Capture, event_id: str) -> Any:
+def _failing_event(self: Pipeline, capture: Capture, event_id: str) -> bytes | None:
     if _tap(capture) == REDACTOR:
         _fail(_everything(capture))
     return _event(self, capture, event_id)
-
-
-def _failing_fast_event(self: FastPath, capture: Capture, event_id: str) -> bytes | None:
-    if _tap(capture) == REDACTOR:
-        _fail(_everything(capture))
-    return _fast_event(self, capture, event_id)
 
 
 async def _failing_accept(self: RedactingSink, captures: Any, received_ms: int, refused: Any = ()) -> None:
@@ -65,7 +58,6 @@ async def _failing_post(self: Any, request: Any) -> Any:
     return await _post(self, request)
 
 
-Redactor._event = _failing_event  # type: ignore[method-assign]
-FastPath.event = _failing_fast_event  # type: ignore[method-assign]
+Pipeline.event = _failing_event  # type: ignore[method-assign]
 RedactingSink.accept = _failing_accept  # type: ignore[method-assign]
 collector._Collector.post_captures = _failing_post  # type: ignore[method-assign]

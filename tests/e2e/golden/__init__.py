@@ -1,4 +1,4 @@
-"""The golden record: one capture, the document that governs it, and the record that it becomes."""
+"""The golden record: one capture, the document that describes it, and the record that it becomes."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
-from auditap.alert_lines import AlertLines
+from auditap.runtime.alert_lines import AlertLines
 
 
 def alert(number: int, **actor: Any) -> dict[str, Any]:
@@ -19,10 +19,10 @@ def test_a_flood_is_counted_and_not_shown() -> None:
     lines = AlertLines(shown.append, 3, lambda: now_s)
     for number in range(10):
         lines.add(alert(number, email="ana@example.com"))
-    told = [line.plain for line in shown]
-    assert told[0] == f"ALERT high: Something (ana@example.com) {0:032x}"
-    assert len(told) == 4
-    assert "auditap alerts list" in told[3]
+    texts = [line.plain for line in shown]
+    assert texts[0] == f"ALERT high: Something (ana@example.com) {0:032x}"
+    assert len(texts) == 4
+    assert "auditap alerts list" in texts[3]
     now_s = 60.0
     lines.add(alert(10))
     assert shown[4].plain.startswith("7 alerts were not shown")

@@ -7,15 +7,10 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from auditap.database import (
-    administrator,
-    create_token,
-    let_role_log_in,
-    list_tokens,
-    migrate,
-    revoke_token,
-    scram_verifier,
-)
+from auditap.database.connection import administrator
+from auditap.database.roles import scram_verifier, set_role_password
+from auditap.database.schema import migrate
+from auditap.database.tokens import create_token, list_tokens, revoke_token
 from schemas.errors import RetryableError, StartupError
 from schemas.sql import migrations
 from tests.audit_database import migrated
@@ -51,7 +46,7 @@ async def test_a_password_works_and_only_its_verifier_travels(database: str) -> 
     audit = await migrated(database)
     async with administrator(audit.admin_dsn) as connection:
         with pytest.raises(ValueError, match="not a role"):
-            await let_role_log_in(connection, "postgres", "x")
+            await set_role_password(connection, "postgres", "x")
     writer = await asyncpg.connect(audit.writer_dsn)
     assert await writer.fetchval("SELECT current_user") == "auditap_writer"
     await writer.close()

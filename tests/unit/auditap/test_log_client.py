@@ -1,13 +1,20 @@
-"""What `auditap query` and `auditap tail` make of their arguments."""
+"""How `auditap query` and `auditap tail` parse their arguments."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
 
-from auditap.log_client import filters
+from auditap.cli import tail
+from auditap.cli.log_client import LogReader, log_reader, parse_filters, table_cells, time_range
+from auditap.settings import Settings, load_settings
 from log_api.config import LogApiConfig
 from log_api.contract import contract_document
+from schemas.errors import RetryableError, StartupError
 
 _NO_FILTERS = {"since", "before", "direction", "limit", "cursor"}
 
@@ -28,17 +35,17 @@ def _documented() -> list[str]:
 
 @pytest.mark.parametrize("name", _documented())
 @pytest.mark.parametrize("spelling", ["{}", "{}[]"])
-def test_every_filter_of_the_list_is_taken(name: str, spelling: str) -> None:
-    asked = spelling.format(name)
-    assert filters([f"{asked}=x=y"]) == [(asked, "x=y")]
+def test_every_filter_of_the_list_is_accepted(name: str, spelling: str) -> None:
+    argument = spelling.format(name)
+    assert parse_filters([f"{argument}=x=y"]) == [(argument, "x=y")]
 
 
 def test_a_filter_is_negated_in_brackets_too() -> None:
-    assert filters(["actor_id[not]=a"]) == [("actor_id[not]", "a")]
+    assert parse_filters(["actor_id[not]=a"]) == [("actor_id[not]", "a")]
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("argument", "message"),
     [
         ("action_typ=delete", "did you mean action_type?"),
         ("action_type.nt=delete", "There is no filter action_type.nt"),
@@ -47,7 +54,86 @@ def test_a_filter_is_negated_in_brackets_too() -> None:
         ("=delete", "name=value"),
     ],
 )
-def test_a_filter_that_is_none_is_refused(given: str, told: str) -> None:
+def test_an_unknown_filter_is_rejected(argument: str, message: str) -> None:
     with pytest.raises(click.UsageError) as refused:
-        filters([given])
-    assert told in refused.value.message
+        parse_filters([argument])
+    assert message in refused.value.message
+
+
+def test_an_account_is_one_segment_of_the_url(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("a-token-of-the-log-api")
+    reader = log_reader(load_settings(), "arn:aws:iam::1:user/ana", "http://api.example", token)
+    assert reader.url == "http://api.example/accounts/arn%3Aaws%3Aiam%3A%3A1%3Auser%2Fana/logs/audit"
+
+
+def test_the_token_of_the_environment_is_used_unless_a_file_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "api.token").write_text("token-of-auditap-up")
+    (tmp_path / "given").write_text("token-in-a-given-file")
+    monkeypatch.setenv("AUDITAP_TOKEN", "token-of-the-environment\n")
+    settings = load_settings(data_dir=tmp_path)
+    presented = [log_reader(settings, "a", None, file).headers for file in (None, tmp_path / "given")]
+    tokens = ["token-of-the-environment", "token-in-a-given-file"]
+    assert presented == [{"Authorization": f"Bearer {token}"} for token in tokens]
+
+
+@pytest.mark.parametrize("token", ["", "short", "sixteen-characters\nX-Auth-Email: a", "sixteen-charäcters"])
+def test_what_is_no_token_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("AUDITAP_TOKEN", token)
+    with pytest.raises(StartupError, match="AUDITAP_TOKEN holds no whole token") as refused:
+        log_reader(load_settings(), "a", None, None)
+    assert token[:5] not in str(refused.value) or not token
+
+
+@pytest.mark.parametrize(
+    ("since", "before", "warning"),
+    [
+        ("2026-01-02", "2026-01-01", "--since is not earlier than --before"),
+        ("1h", "2h", "--since is not earlier than --before"),
+        ("2999-01-01", "2999-01-02", "--since is in the future"),
+        ("2999-01-01", "now", "--since is not earlier than --before"),
+        ("24h", "now", ""),
+        ("2026-01-01T00:00:00+02:00", "2999-01-01", ""),
+        ("yesterday", "now", ""),
+    ],
+)
+def test_a_range_without_records_is_warned_of(
+    capsys: pytest.CaptureFixture[str], since: str, before: str, warning: str
+) -> None:
+    time_range(since, before)
+    assert capsys.readouterr().err.startswith(warning) if warning else not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "short"])
+def test_a_token_file_without_a_whole_token_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "api.token").write_text(content)
+    with pytest.raises(StartupError, match=r"api\.token (is empty|has fewer than 16 characters)"):
+        log_reader(Settings(data_dir=tmp_path), "a", None, None)
+
+
+def test_a_body_with_a_number_out_of_range_is_no_part_of_its_row() -> None:
+    record = (
+        b'{"action":{"time":"2026-01-02T03:04:05.006Z","type":"update","result":"failure"},"actor":{"id":"ana"},'
+        b'"resource":{"product":"dns","type":"records","id":"r1","request":{"n":1e400}}}'
+    )
+    cells = [cell.plain for cell in table_cells(record)]
+    assert cells == ["2026-01-02T03:04:05.006Z", "update failed", "ana", "dns/records r1", ""]
+
+
+def test_tail_waits_as_long_as_the_log_api_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept_s: list[float] = []
+    asked = iter([None, 7.0, 1e9])
+
+    def events(*_arguments: object) -> Iterator[tuple[str, bytes]]:
+        yield "1", b"{}"
+        raise RetryableError("busy", asked_to_wait_s=next(asked))
+
+    monkeypatch.setattr(tail, "_events", events)
+    monkeypatch.setattr(tail, "time", SimpleNamespace(sleep=slept_s.append))
+    followed = tail._followed(LogReader("http://127.0.0.1", {}), [])
+    assert next(followed) == b"{}"
+    with pytest.raises(RuntimeError):
+        next(followed)
+    assert slept_s == [1.0, 7.0, 300.0]

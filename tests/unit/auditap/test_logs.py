@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from auditap.logs import _QUIET, configure_logs
+from auditap.runtime.logs import _QUIET, configure_logs
 
 CANARY = "CANARY7f3a"
 
@@ -42,10 +42,10 @@ def test_an_exception_is_logged_without_its_message(
             failing(CANARY)
         except ValueError:
             log.exception("something failed")
-    told = capsys.readouterr().err
-    assert CANARY not in told
-    assert told.count("ValueError") == 2
-    assert "test_logs.py" in told
+    logged = capsys.readouterr().err
+    assert CANARY not in logged
+    assert logged.count("ValueError") == 2
+    assert "test_logs.py" in logged
 
 
 def test_lines_are_json_of_one_shape_for_us_and_for_libraries(capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,11 +73,13 @@ LAST_RESORTS = {
 }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("resort", LAST_RESORTS)
 def test_what_nobody_catches_is_reported_without_its_message(resort: str) -> None:
     program = f"""
         import asyncio, gc, threading, warnings
-        from auditap.logs import configure_logs, guard_last_resorts, report_loop_fault
+        from auditap.runtime.exception_hooks import install_exception_hooks
+        from auditap.runtime.logs import configure_logs, report_task_exception
 
         def failing():
             raise ValueError("CANARY7f3a")
@@ -90,13 +92,13 @@ def test_what_nobody_catches_is_reported_without_its_message(resort: str) -> Non
             failing()
 
         async def forgotten():
-            asyncio.get_running_loop().set_exception_handler(report_loop_fault)
+            asyncio.get_running_loop().set_exception_handler(report_task_exception)
             task = asyncio.ensure_future(fail())
             await asyncio.sleep(0.01)
             del task
             gc.collect()
 
-        guard_last_resorts()
+        install_exception_hooks()
         configure_logs("debug", "json")
         {LAST_RESORTS[resort]}
     """
@@ -105,8 +107,8 @@ def test_what_nobody_catches_is_reported_without_its_message(resort: str) -> Non
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=300,
     )
-    told = ended.stdout + ended.stderr
-    assert CANARY not in told
-    assert ("UserWarning" if resort == "a warning" else "ValueError") in told
+    logged = ended.stdout + ended.stderr
+    assert CANARY not in logged
+    assert ("UserWarning" if resort == "a warning" else "ValueError") in logged

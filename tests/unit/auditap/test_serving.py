@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from auditap.http_server import HttpServer, TlsFiles, bind_tcp_socket
-from auditap.operations import with_operations
+from auditap.runtime.health import with_health_routes
+from auditap.runtime.http_server import HttpServer, TlsFiles, bind_tcp_socket
 from schemas.errors import StartupError
 from schemas.metric_defs import Metrics
 
@@ -29,7 +29,7 @@ async def test_operators_routes_stand_before_the_application() -> None:
 
     metrics = Metrics()
     metrics.records_stored.inc(3)
-    app = with_operations(Starlette(routes=[Route("/hello", hello)]), metrics, readiness)
+    app = with_health_routes(Starlette(routes=[Route("/hello", hello)]), metrics, readiness)
     listening = bind_tcp_socket("127.0.0.1", 0)
     base = f"http://127.0.0.1:{listening.getsockname()[1]}"
     server = HttpServer(app, [listening])
@@ -50,7 +50,7 @@ async def test_operators_routes_stand_before_the_application() -> None:
             await client.get("/healthz")
 
 
-def test_an_address_that_is_taken_is_told_in_a_sentence() -> None:
+def test_an_address_in_use_is_reported_in_a_sentence() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -59,7 +59,7 @@ def test_an_address_that_is_taken_is_told_in_a_sentence() -> None:
             bind_tcp_socket("127.0.0.1", port)
 
 
-async def test_a_certificate_that_cannot_be_read_is_told_in_a_sentence(tmp_path: Path) -> None:
+async def test_a_certificate_that_cannot_be_read_is_reported_in_a_sentence(tmp_path: Path) -> None:
     listening = bind_tcp_socket("127.0.0.1", 0)
     server = HttpServer(Starlette(), [listening], tls=TlsFiles(tmp_path / "none.pem", tmp_path / "none.key"))
     with pytest.raises(StartupError, match="certificate"):

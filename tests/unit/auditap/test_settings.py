@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
-from auditap.settings import Settings, admin_dsn, kept_secret, load_settings, required_dsn
+from auditap.settings import Settings, admin_dsn, load_or_create_key, load_settings, required_dsn
 from auditap.settings_reference import settings_reference
 from schemas.errors import StartupError
 
@@ -41,15 +42,15 @@ def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytes
 
 def test_the_parts_own_bounds_are_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "auditap.toml").write_text(
-        '[redaction]\ndocuments = [{path = "a.yaml", envelope = "result"}]\n[redaction.limits]\ndepth_max = 9\n'
-        '[[enrich.look_ups]]\nkind = "account"\nurl = "http://127.0.0.1/{key}"\npointers = {name = "/name"}\n'
+        '[redaction]\ndocuments = [{path = "a.yaml", envelope = "result"}]\n[redaction.limits]\nbody_bytes_max = 9\n'
+        '[[enrich.http_lookups]]\nkind = "account"\nurl = "http://127.0.0.1/{key}"\npointers = {name = "/name"}\n'
     )
     monkeypatch.setenv("AUDITAP_INGEST__BOUNDS__BATCH_EVENTS_MAX", "77")
     settings = load_settings()
     assert settings.ingest.bounds.batch_events_max == 77
     assert settings.redaction.documents[0].envelope == "result"
-    assert settings.redaction.limits.depth_max == 9
-    assert settings.enrich.look_ups[0].kind == "account"
+    assert settings.redaction.limits.body_bytes_max == 9
+    assert settings.enrich.http_lookups[0].kind == "account"
 
 
 @pytest.mark.parametrize(
@@ -58,42 +59,192 @@ def test_the_parts_own_bounds_are_settings(tmp_path: Path, monkeypatch: pytest.M
         (
             "AUDITAP_KAFKA__PARTITIONS",
             SECRET,
-            "The setting kafka.partitions (AUDITAP_KAFKA__PARTITIONS) is wrong",
+            "Environment variable AUDITAP_KAFKA__PARTITIONS: the setting kafka.partitions is wrong",
         ),
         ("AUDITAP_KAFKA__PARTITIONS", "0", "greater than or equal to 1"),
-        ("AUDITAP_KAFKA__PRTITIONS", SECRET, "There is no setting kafka.prtitions"),
-        ("AUDITAP_NOPE", SECRET, "There is no setting AUDITAP_NOPE"),
-        ("AUDITAP_KAFKA", "{" + SECRET, "is not JSON"),
+        (
+            "AUDITAP_KAFKA__PRTITIONS",
+            SECRET,
+            "Environment variable AUDITAP_KAFKA__PRTITIONS is no setting. Did you mean AUDITAP_KAFKA__PARTITIONS?",
+        ),
+        ("AUDITAP_NOPE", SECRET, "AUDITAP_NOPE: there is no setting nope. Correct its name or remove it."),
+        (
+            "AUDITAP_DATA_DIR__X",
+            SECRET,
+            "Environment variable AUDITAP_DATA_DIR__X is no setting. Did you mean AUDITAP_DATA_DIR?",
+        ),
+        (
+            "AUDITAP_KAFKA__TOPIC__X__Y",
+            SECRET,
+            "Environment variable AUDITAP_KAFKA__TOPIC__X__Y is no setting. Did you mean AUDITAP_KAFKA__TOPIC?",
+        ),
+        (
+            "AUDITAP_DATA_DIR",
+            f'{{"x": "{SECRET}"}}',
+            "AUDITAP_DATA_DIR: there is no setting data_dir.x. Did you mean data_dir?",
+        ),
+        ("AUDITAP_KAFKA", "{" + SECRET, "Environment variable AUDITAP_KAFKA: this is not JSON"),
+        ("AUDITAP_KAFKA", SECRET, "such as AUDITAP_KAFKA, is not a JSON object"),
+        ("AUDITAP_COLLECTOR", "", "such as AUDITAP_KAFKA, is not a JSON object"),
+        ("AUDITAP_INGEST__BOUNDS__MALFORMED_SHARE_MAX", "1.5", "set it to a number from 0 to 1"),
+        ("AUDITAP_INGEST__BOUNDS__MALFORMED_SHARE_MAX", "nan", "set it to a number from 0 to 1"),
         ("AUDITAP_LOG_LEVEL", SECRET, "log_level"),
         ("AUDITAP_COLLECTOR__ADDRESS__HOST", "0.0.0.0", "collector.address.host is not loopback"),  # noqa: S104
-        ("AUDITAP_REDACTION__LIMITS__DEPTH_MAX", "0", "depth_max must be at least 1"),
+        ("AUDITAP_REDACTION__LIMITS__BODY_BYTES_MAX", "0", "body_bytes_max must be at least 1"),
         (
             "AUDITAP_CONFIG",
             "/nowhere/auditap.toml",
-            "AUDITAP_CONFIG names /nowhere/auditap.toml, which is no file",
+            "AUDITAP_CONFIG names /nowhere/auditap.toml, which is not a file",
         ),
     ],
 )
-def test_a_mistake_is_told_in_a_sentence_without_its_value(
+def test_a_mistake_is_reported_in_a_sentence_without_its_value(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, sentence: str
 ) -> None:
     monkeypatch.setenv(variable, value)
-    told = mistake()
-    assert sentence in told
-    assert SECRET not in told
-    assert told.endswith(".")
+    message = mistake()
+    assert sentence in message
+    assert SECRET not in message
+    assert message.endswith((".", "?"))
 
 
-def test_every_mistake_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_names_in_a_table_of_names_are_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDITAP_API__ORGANIZATIONS__ACME", '["a"]')
+    assert load_settings().api.organizations == {"acme": ("a",)}
+
+
+PATHS = """
+data_dir = "data"
+[[redaction.documents]]
+path = "api/openapi.yaml"
+[[redaction.documents]]
+path = "/etc/openapi.yaml"
+[collector]
+socket = "run/collector.sock"
+[api.address.tls]
+certificate = "api.pem"
+key = "../api.key"
+[kafka]
+topic = "not-a-path"
+"""
+
+
+def test_paths_in_a_file_are_relative_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "auditap.toml").write_text(PATHS)
+    monkeypatch.setenv("AUDITAP_CONFIG", str(tmp_path / "auditap.toml"))
+    monkeypatch.setenv("AUDITAP_KAFKA__CA_FILE", "ca.pem")
+    settings = load_settings()
+    documents = [each.path for each in settings.redaction.documents]
+    assert documents == [tmp_path / "api/openapi.yaml", Path("/etc/openapi.yaml")]
+    assert settings.data_dir == tmp_path / "data"
+    assert settings.collector.socket == tmp_path / "run/collector.sock"
+    tls = settings.api.address.tls
+    assert tls is not None
+    assert (tls.certificate, tls.key) == (tmp_path / "api.pem", tmp_path / "../api.key")
+    assert (settings.kafka.topic, settings.kafka.ca_file) == ("not-a-path", Path("ca.pem"))
+    # In the working directory, paths stay as they are written.
+    monkeypatch.delenv("AUDITAP_CONFIG")
+    monkeypatch.chdir(tmp_path)
+    assert load_settings().redaction.documents[0].path == Path("api/openapi.yaml")
+
+
+def test_a_mesh_may_encrypt_in_place_of_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDITAP_API__ADDRESS__HOST", "0.0.0.0")  # noqa: S104
+    assert "where a mesh encrypts, set plain_http_allowed" in mistake()
+    monkeypatch.setenv("AUDITAP_PLAIN_HTTP_ALLOWED", "true")
+    assert load_settings().api.address.tls is None
+
+
+def test_a_capture_may_hold_two_of_the_longest_bodies() -> None:
+    assert load_settings().intake_limits.line_bytes_max == 4 << 20
+    longer = load_settings(redaction={"limits": {"body_bytes_max": 2 << 20}})
+    assert longer.intake_limits.line_bytes_max == 8 << 20
+    shorter = load_settings(redaction={"limits": {"body_bytes_max": 1_000}})
+    assert shorter.intake_limits.line_bytes_max == 4 << 20
+
+
+def test_every_mistake_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDITAP_KAFKA__PARTITIONS", "x")
     monkeypatch.setenv("AUDITAP_API__CONNECTIONS_MAX", "0")
     monkeypatch.setenv("AUDITAP_NOPE", "1")
     assert len(mistake().splitlines()) == 3
 
 
-def test_a_file_that_is_no_toml_is_told(tmp_path: Path) -> None:
-    (tmp_path / "auditap.toml").write_text(f"{SECRET} = = 1")
-    assert mistake() == "auditap.toml is not TOML: correct its syntax."
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (f"a = 1\n{SECRET} = = 1", "auditap.toml, line 2, column 15: this is not TOML. Correct its syntax."),
+        (f'a = "{SECRET}', "auditap.toml, at its end: this is not TOML. Correct its syntax."),
+        ("\xe9", "auditap.toml is not UTF-8: save it in that encoding."),
+    ],
+)
+def test_a_file_that_is_not_toml_is_named_with_the_place(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "auditap.toml").write_text(text, encoding="latin-1")
+    assert mistake() == sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "[kafka]\n\nbotstrap_servers = 'x'",
+            "line 3: there is no setting kafka.botstrap_servers. Did you mean kafka.bootstrap_servers?",
+        ),
+        (
+            "[enrich]\npostgres_lookups = [{ key_column = 'id' }]",
+            "line 2: enrich.postgres_lookups.0.key_column is a constant that no setting changes. Remove it.",
+        ),
+        ("[kafak]\n", "line 1: there is no setting kafak. Did you mean kafka?"),
+        (
+            "[ingest]\nretention_days = 3",
+            "line 2: there is no setting ingest.retention_days. Did you mean ingest.bounds.retention_days?",
+        ),
+        (
+            "[redaction]\ndocuments = [{ pth = 'a' }]",
+            "line 2: there is no setting redaction.documents.0.pth. Did you mean redaction.documents.0.path?",
+        ),
+        (
+            "[[enrich.http_lookups]]\nkind = 'zone'\n[[enrich.http_lookups]]\n[enrich.http_lookups.cache]\nttl = 1",
+            "line 5: there is no setting enrich.http_lookups.1.cache.ttl. Did you mean enrich.http_lookups.1.cache.ttl_ms?",
+        ),
+        (
+            "[api.product_categories.a]\nlabl = 'x'",
+            "line 2: there is no setting api.product_categories.a.labl. Did you mean api.product_categories.a.label?",
+        ),
+        ("[kafka]\npartitions = 0 # few", "line 2: the setting kafka.partitions is wrong: "),
+        (
+            "[redaction]\ndocuments = [{}]",
+            "line 2: the setting redaction.documents.0.path is wrong: it is required.",
+        ),
+        (
+            "[ingest.bounds]\nretention_days = 0",
+            "line 2: the setting ingest.bounds.retention_days is wrong: give 1 or more.",
+        ),
+        ("kafka.partitions = 0", "line 1: the setting kafka.partitions is wrong: "),
+    ],
+)
+def test_a_mistake_in_the_file_is_reported_with_its_line(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "auditap.toml").write_text(text)
+    assert f"auditap.toml, {sentence}" in mistake()
+
+
+@pytest.mark.parametrize(
+    ("variable", "name"),
+    [
+        ("AUDITAP_INGEST__BOUNDS__COMMIT_INTERVAL_MS", "ingest.bounds.commit_interval_ms"),
+        ("AUDITAP_COLLECTOR__REPORT_INTERVAL_MS", "collector.report_interval_ms"),
+        ("AUDITAP_ALERTING__DELIVERY__TIMEOUT_MS", "alerting.delivery"),
+    ],
+)
+def test_a_constant_is_no_setting(variable: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "1")
+    assert (
+        mistake()
+        == f"Environment variable {variable}: {name} is a constant that no setting changes. Remove it."
+    )
+    monkeypatch.delenv(variable)
+    limits = load_settings(ingest={"bounds": {"commit_interval_ms": 1}}).ingest.bounds
+    assert limits.commit_interval_ms == 1
 
 
 def test_secrets_are_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,16 +256,17 @@ def test_secrets_are_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
         "COLLECTOR__IDENTITY_KEY",
         "API__CURSOR_KEY",
     ):
-        monkeypatch.setenv(f"AUDITAP_{name}", SECRET)
+        text = f"postgresql://auditap:{SECRET}@db/auditap" if name.endswith("_DSN") else SECRET
+        monkeypatch.setenv(f"AUDITAP_{name}", text)
     settings = load_settings()
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump_json()}"
 
 
 def test_a_kept_secret_stays_the_same_and_is_private(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
-    first = kept_secret(settings, "identity.key", None)
+    first = load_or_create_key(settings, "identity.key", None)
     assert len(first) >= 32
-    assert kept_secret(settings, "identity.key", None) == first
+    assert load_or_create_key(settings, "identity.key", None) == first
     assert (tmp_path / "identity.key").stat().st_mode & 0o777 == 0o600
 
 
@@ -122,8 +274,51 @@ def test_a_secret_that_is_too_short_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("AUDITAP_COLLECTOR__IDENTITY_KEY", SECRET)
     settings = load_settings()
     with pytest.raises(StartupError, match="at least 32 characters") as caught:
-        kept_secret(settings, "identity.key", settings.collector.identity_key)
+        load_or_create_key(settings, "identity.key", settings.collector.identity_key)
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["identity.key", "cursor.key"])
+@pytest.mark.parametrize("left", ["", "\n", "\0" * 43, "x" * 31])
+def test_a_kept_secret_that_was_written_halfway_is_refused(tmp_path: Path, name: str, left: str) -> None:
+    (tmp_path / name).write_text(left)
+    with pytest.raises(
+        StartupError, match=r"(is empty|has fewer than 32 characters): put back the key"
+    ) as caught:
+        load_or_create_key(Settings(data_dir=tmp_path), name, None)
+    assert str(tmp_path / name) in str(caught.value)
+    assert (tmp_path / name).read_text() == left
+
+
+def test_white_space_around_a_kept_key_stays_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "identity.key").write_text("k" * 32 + "\n")
+    assert load_or_create_key(Settings(data_dir=tmp_path), "identity.key", None) == b"k" * 32 + b"\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["KAFKA__SASL_PASSWORD", "POSTGRES__WRITER_PASSWORD", "POSTGRES__READER_DSN", "API__CURSOR_KEY"]
+)
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_secret_is_no_secret(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    monkeypatch.setenv(f"AUDITAP_{name}", text)
+    assert f"AUDITAP_{name}" in mistake()
+    assert "it is empty" in mistake()
+
+
+def test_the_digest_of_an_empty_token_is_refused() -> None:
+    nothing = hashlib.sha256(b"").hexdigest()
+    sentence = mistake(collector={"tokens": [{"sha256": nothing, "taps": ["*"]}]})
+    assert "it is the digest of an empty token" in sentence
+    assert nothing not in sentence
+
+
+def test_a_postgres_password_that_was_written_halfway_is_refused(tmp_path: Path) -> None:
+    passwords = tmp_path / "postgres" / "passwords"
+    passwords.mkdir(parents=True)
+    (passwords / "postgres").touch()
+    (tmp_path / "postgres" / "port").write_text("5432")
+    with pytest.raises(StartupError, match="postgres is empty: put it back"):
+        admin_dsn(Settings(data_dir=tmp_path))
 
 
 def test_a_process_says_which_address_it_lacks() -> None:

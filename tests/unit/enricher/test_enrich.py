@@ -5,20 +5,20 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import product
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from enricher.cache import LookUpCache
+from enricher.cache import CacheLimits, LookupCache
 from enricher.config import CacheConfig
-from enricher.enrich import Completion, Enricher
+from enricher.enrich import Enricher
 from enricher.ports import Found, Kind
 from schemas.metric_defs import Metrics
-from schemas.record import COLUMNS, EnrichmentState, Record
-from tests.fakes.lookup import FakeLookUp
+from schemas.record import COLUMNS, EnrichmentResult, EnrichmentState, PartialRecord, Record
+from tests.fakes.lookup import FakeLookup
 
 COMPLETE, PARTIAL, UNRESOLVABLE = (
     EnrichmentState.COMPLETE,
@@ -46,19 +46,10 @@ def _record(**fields: Any) -> Record:
     return Record(**(given | fields))
 
 
-class Row(NamedTuple):
-    """A record left partial as another part would hold it; `Incomplete` by its shape alone."""
-
-    id: uuid.UUID = uuid.UUID(int=0)
-    account_id: str | None = None
-    account_name: str | None = None
-    zone_id: str | None = None
-    zone_name: str | None = None
-    actor_id: str | None = None
-    actor_type: str | None = None
-    actor_email: str | None = None
-    actor_token_id: str | None = None
-    actor_token_name: str | None = None
+def _partial(number: int = 0, **fields: str) -> PartialRecord:
+    """A partial record with only these ids and names."""
+    absent: dict[str, Any] = dict.fromkeys(PartialRecord.__struct_fields__)
+    return PartialRecord(**(absent | {"id": uuid.UUID(int=number)} | fields))
 
 
 class Enrichment(Protocol):
@@ -69,10 +60,11 @@ class Enrichment(Protocol):
 
 class Setting:
     def __init__(self, kinds: Sequence[Kind], budget_ms: int, config: CacheConfig) -> None:
-        self.source = FakeLookUp()
+        self.source = FakeLookup()
         self.source.answers.update(NAMES)
         self.metrics = Metrics()
-        self.cache = LookUpCache(self.source, dict.fromkeys(kinds, config), self.metrics)
+        limits = CacheLimits(lookup_ms_max=600_000)
+        self.cache = LookupCache(self.source, dict.fromkeys(kinds, config), self.metrics, limits=limits)
         self.enricher = Enricher(self.cache, budget_ms)
 
     async def one(self, **fields: Any) -> Record:
@@ -84,7 +76,7 @@ class Setting:
 
 @asynccontextmanager
 async def _set(
-    kinds: Sequence[Kind] = ALL_KINDS, budget_ms: int = 10_000, config: CacheConfig | None = None
+    kinds: Sequence[Kind] = ALL_KINDS, budget_ms: int = 600_000, config: CacheConfig | None = None
 ) -> AsyncIterator[Setting]:
     setting = Setting(kinds, budget_ms, config or CacheConfig())
     try:
@@ -110,22 +102,22 @@ async def test_every_name_is_filled_in(setting: Setting) -> None:
     assert record.enrichment == COMPLETE
 
 
-async def test_a_record_without_ids_is_complete_and_nothing_is_asked(setting: Setting) -> None:
+async def test_a_record_without_ids_is_complete_without_a_lookup(setting: Setting) -> None:
     record = await setting.one()
     assert record == _record(enrichment=COMPLETE)
-    assert setting.source.asked.total() == 0
+    assert setting.source.lookups.total() == 0
 
 
-async def test_what_is_there_is_neither_asked_for_nor_changed(setting: Setting) -> None:
+async def test_present_names_are_neither_looked_up_nor_changed(setting: Setting) -> None:
     there = {
         "account_id": "a1", "account_name": "x", "zone_id": "z2", "zone_name": "y", "actor_id": "u1",
         "actor_type": "user", "actor_email": "z@example.com", "actor_token_id": "t1", "actor_token_name": "w",
     }  # fmt: skip
     assert await setting.one(**there) == _record(**there, enrichment=COMPLETE)
-    assert setting.source.asked.total() == 0
+    assert setting.source.lookups.total() == 0
 
 
-async def test_the_account_of_a_zone_and_its_name_are_looked_up_where_the_record_has_none(
+async def test_a_record_without_an_account_gets_its_zones_account_and_that_accounts_name(
     setting: Setting,
 ) -> None:
     record = await setting.one(zone_id="z1")
@@ -133,24 +125,24 @@ async def test_the_account_of_a_zone_and_its_name_are_looked_up_where_the_record
     assert record.enrichment == COMPLETE
     warm = await setting.one(zone_id="z1", zone_name="one.example")
     assert (warm.account_id, warm.account_name) == ("a1", "Account 1")
-    assert setting.source.asked == {(Kind.ZONE, "z1"): 1, (Kind.ACCOUNT, "a1"): 1}
+    assert setting.source.lookups == {(Kind.ZONE, "z1"): 1, (Kind.ACCOUNT, "a1"): 1}
 
 
-async def test_a_zone_that_names_its_account_saves_a_look_up(setting: Setting) -> None:
+async def test_a_zone_that_names_its_account_saves_a_lookup(setting: Setting) -> None:
     record = await setting.one(zone_id="z2")
     assert (record.account_id, record.account_name) == ("a2", "Account 2, says the zone")
-    assert setting.source.asked == {(Kind.ZONE, "z2"): 1}
+    assert setting.source.lookups == {(Kind.ZONE, "z2"): 1}
 
 
-async def test_the_account_of_a_record_is_not_replaced_by_its_zone_s(setting: Setting) -> None:
+async def test_the_zones_account_does_not_replace_the_records_account(setting: Setting) -> None:
     record = await setting.one(account_id="a1", zone_id="z2")
     assert (record.account_id, record.account_name) == ("a1", "Account 1")
 
 
-async def test_an_account_name_without_its_id_stays_and_is_not_asked_for(setting: Setting) -> None:
+async def test_an_account_name_without_an_id_is_kept_without_a_lookup(setting: Setting) -> None:
     record = await setting.one(account_name="given", zone_id="z1")
     assert (record.account_id, record.account_name) == ("a1", "given")
-    assert setting.source.asked == {(Kind.ZONE, "z1"): 1}
+    assert setting.source.lookups == {(Kind.ZONE, "z1"): 1}
 
 
 async def test_a_zone_without_an_account_is_complete(setting: Setting) -> None:
@@ -161,7 +153,7 @@ async def test_a_zone_without_an_account_is_complete(setting: Setting) -> None:
 async def test_only_users_have_an_e_mail_address(setting: Setting) -> None:
     for actor_type in (None, "account", "system", "cloudflare_admin"):
         assert (await setting.one(actor_id="u1", actor_type=actor_type)).actor_email is None
-    assert setting.source.asked.total() == 0
+    assert setting.source.lookups.total() == 0
     assert (
         await setting.one(actor_id="u1", actor_type="user", actor_email="")
     ).actor_email == "one@example.com"
@@ -189,7 +181,7 @@ async def test_an_id_unknown_to_its_service_is_unresolvable(setting: Setting, id
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
-async def test_a_failed_look_up_leaves_partial_and_the_rest_is_filled_in(
+async def test_a_failed_lookup_leaves_the_record_partial_and_other_names_are_filled_in(
     setting: Setting, kind: Kind
 ) -> None:
     setting.source.failing.add(kind)
@@ -207,20 +199,20 @@ async def test_a_failure_outweighs_an_unknown_id(setting: Setting) -> None:
     assert (await setting.one(zone_id="z1")).enrichment == PARTIAL
 
 
-async def test_a_kind_not_configured_is_not_asked_for_and_not_partial() -> None:
+async def test_a_kind_without_a_lookup_leaves_no_record_partial() -> None:
     for present in product((False, True), repeat=4):
         kinds = [kind for kind, there in zip(ALL_KINDS, present, strict=True) if there]
         async with _set(kinds) as setting:
             record = await setting.one(zone_id="z1", actor_id="u1", actor_type="user", actor_token_id="t1")
             assert record.enrichment == COMPLETE
-            assert {kind for kind, _ in setting.source.asked} <= set(kinds)
+            assert {kind for kind, _ in setting.source.lookups} <= set(kinds)
             assert (record.zone_name is not None) == (Kind.ZONE in kinds)
             assert (record.account_name is not None) == ({Kind.ZONE, Kind.ACCOUNT} <= set(kinds))
             assert (record.actor_email is not None) == (Kind.USER in kinds)
             assert (record.actor_token_name is not None) == (Kind.TOKEN in kinds)
 
 
-async def test_20_000_records_in_concurrent_batches_ask_once_per_distinct_key(setting: Setting) -> None:
+async def test_20_000_records_in_concurrent_batches_look_up_each_distinct_key_once(setting: Setting) -> None:
     records = [
         _record(
             account_id=f"a{n % 7}" if n % 3 else None,
@@ -233,14 +225,14 @@ async def test_20_000_records_in_concurrent_batches_ask_once_per_distinct_key(se
     ]
     batches = [records[start : start + 500] for start in range(0, 20_000, 500)]
     await asyncio.gather(*(setting.enricher.enrich(batch) for batch in batches))
-    assert set(setting.source.asked.values()) == {1}
+    assert set(setting.source.lookups.values()) == {1}
     assert {record.enrichment for record in records} <= {COMPLETE, UNRESOLVABLE}
     assert {record.zone_name for record in records if record.zone_id == "z1"} == {"one.example"}
-    keys = len(setting.source.asked)
+    keys = len(setting.source.lookups)
     assert keys <= 7 + 11 + 13 + 5 + 1
 
 
-async def test_what_does_not_come_in_time_leaves_partial_and_comes_later() -> None:
+async def test_a_slow_lookup_leaves_the_record_partial_and_fills_the_cache() -> None:
     async with _set(budget_ms=20) as setting:
         await setting.one(actor_token_id="t1")
         setting.source.gate.clear()
@@ -248,47 +240,63 @@ async def test_what_does_not_come_in_time_leaves_partial_and_comes_later() -> No
         assert (record.account_name, record.zone_name, record.actor_token_name) == (None, None, "Token 1")
         assert record.enrichment == PARTIAL
         setting.source.gate.set()
-        await asyncio.sleep(0.01)
+        while setting.source.waiting or any(each.in_flight for each in setting.cache._caches.values()):
+            await asyncio.sleep(0)
         record = await setting.one(account_id="a1", zone_id="z1", actor_token_id="t1")
         assert record.enrichment == COMPLETE
-        assert set(setting.source.asked.values()) == {1}
+        assert set(setting.source.lookups.values()) == {1}
 
 
-async def test_one_hung_key_holds_back_only_its_own_records() -> None:
-    async with _set(budget_ms=200) as setting:
-        hung = asyncio.create_task(setting.cache.answer(Kind.ZONE, "z9"))
+async def test_a_hung_lookup_leaves_only_its_own_records_partial(monkeypatch: pytest.MonkeyPatch) -> None:
+    timeouts: list[asyncio.Timeout] = []
+
+    def kept(delay_s: float) -> asyncio.Timeout:
+        timeouts.append(asyncio.Timeout(asyncio.get_running_loop().time() + delay_s))
+        return timeouts[-1]
+
+    async with _set() as setting:
+        hung = asyncio.create_task(setting.cache.fetch(Kind.ZONE, "z9"))
         setting.source.gate.clear()
         await asyncio.sleep(0.01)
         setting.source.gate, closed = asyncio.Event(), setting.source.gate
         setting.source.gate.set()
         records = [_record(zone_id="z9"), _record(zone_id="z1")]
-        await setting.enricher.enrich(records)
+        monkeypatch.setattr(asyncio, "timeout", kept)
+        enriching = asyncio.create_task(setting.enricher.enrich(records))
+        while not setting.cache.cached(Kind.ACCOUNT, ("a1",))[0]:
+            await asyncio.sleep(0)
+        for _ in range(10):  # from the cache into the batch
+            await asyncio.sleep(0)
+        assert not enriching.done()
+        # The budget's is the first; now it is used up.
+        timeouts[0].reschedule(asyncio.get_running_loop().time())
+        await enriching
         assert [record.enrichment for record in records] == [PARTIAL, COMPLETE]
         assert records[1].account_name == "Account 1"
         closed.set()
         await hung
 
 
-async def test_a_late_key_is_waited_for_once_and_not_by_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_one_batch_waits_for_a_slow_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
     async with _set(budget_ms=20) as setting:
         setting.source.gate.clear()
         assert (await setting.one(account_id="a1")).enrichment == PARTIAL
-        monkeypatch.setattr(Enricher, "_ask", _never)
+        monkeypatch.setattr(Enricher, "_fetch", _never)
         assert (await setting.one(account_id="a1")).enrichment == PARTIAL
 
 
-async def test_with_every_key_cached_nothing_is_asked_and_no_task_made(
+async def test_with_every_key_cached_no_task_is_created(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = {"zone_id": "z1", "actor_id": "u1", "actor_type": "user", "actor_token_id": "?"}
     await setting.one(**ids)
     monkeypatch.setattr(asyncio, "create_task", _never)
-    monkeypatch.setattr(Enricher, "_ask", _never)
+    monkeypatch.setattr(Enricher, "_fetch", _never)
     record = await setting.one(**ids)
     assert (record.account_name, record.enrichment) == ("Account 1", UNRESOLVABLE)
 
 
-async def test_a_key_counts_once_per_batch_however_many_records_want_it(setting: Setting) -> None:
+async def test_a_key_counts_once_per_batch(setting: Setting) -> None:
     await setting.one(zone_id="z1")
     await setting.enricher.enrich([_record(zone_id="z1"), _record(account_id="a1"), _record(account_id="a1")])
     registry = setting.metrics.registry
@@ -298,10 +306,10 @@ async def test_a_key_counts_once_per_batch_however_many_records_want_it(setting:
 
 
 def _never(*_args: Any) -> None:
-    pytest.fail("asked although everything was known")
+    pytest.fail("a lookup was started although every key is cached")
 
 
-async def test_a_cancelled_batch_leaves_its_look_ups_to_the_others(setting: Setting) -> None:
+async def test_a_cancelled_batch_does_not_cancel_lookups_of_other_batches(setting: Setting) -> None:
     setting.source.gate.clear()
     batches = [asyncio.create_task(setting.one(account_id="a1")) for _ in range(2)]
     await asyncio.sleep(0.01)
@@ -309,7 +317,7 @@ async def test_a_cancelled_batch_leaves_its_look_ups_to_the_others(setting: Sett
     await asyncio.wait((batches[0],))
     setting.source.gate.set()
     assert (await batches[1]).account_name == "Account 1"
-    assert setting.source.asked.total() == 1
+    assert setting.source.lookups.total() == 1
 
 
 async def test_more_distinct_keys_than_the_cache_holds_are_all_filled_in() -> None:
@@ -321,21 +329,23 @@ async def test_more_distinct_keys_than_the_cache_holds_are_all_filled_in() -> No
         assert [record.account_name for record in records] == [f"Name {n}" for n in range(50)]
 
 
-async def test_an_empty_batch_is_nothing(setting: Setting) -> None:
+async def test_an_empty_batch_is_accepted(setting: Setting) -> None:
     await setting.enricher.enrich([])
     assert await setting.enricher.resolve([]) == []
 
 
-async def test_a_partial_record_is_completed_from_its_ids_alone(setting: Setting) -> None:
+async def test_a_partial_record_is_resolved_from_its_ids(setting: Setting) -> None:
     rows = [
-        Row(uuid.UUID(int=1), zone_id="z1", actor_id="u1", actor_type="user"),
-        Row(uuid.UUID(int=2), account_id="a2", account_name="there", actor_token_id="t1"),
-        Row(uuid.UUID(int=3), account_id="?"),
+        _partial(1, zone_id="z1", actor_id="u1", actor_type="user"),
+        _partial(2, account_id="a2", account_name="there", actor_token_id="t1"),
+        _partial(3, account_id="?"),
     ]
     assert await setting.enricher.resolve(rows) == [
-        Completion(uuid.UUID(int=1), "a1", "Account 1", "one.example", "one@example.com", None, COMPLETE),
-        Completion(uuid.UUID(int=2), None, None, None, None, "Token 1", COMPLETE),
-        Completion(uuid.UUID(int=3), None, None, None, None, None, UNRESOLVABLE),
+        EnrichmentResult(
+            uuid.UUID(int=1), "a1", "Account 1", "one.example", "one@example.com", None, COMPLETE
+        ),
+        EnrichmentResult(uuid.UUID(int=2), None, None, None, None, "Token 1", COMPLETE),
+        EnrichmentResult(uuid.UUID(int=3), None, None, None, None, None, UNRESOLVABLE),
     ]
     assert "one@example.com" not in repr(await setting.enricher.resolve(rows))
 
@@ -356,22 +366,22 @@ FOUND_LATER = ("account_id", "account_name", "zone_name", "actor_email", "actor_
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.fixed_dictionaries(IDS), max_size=5), st.sets(st.sampled_from(ALL_KINDS)))
-def test_enriching_and_completing_later_come_to_the_same(
+def test_enriching_at_ingest_and_in_the_backfill_give_the_same_result(
     batch: list[dict[str, Any]], down: set[Kind]
 ) -> None:
-    async def both() -> tuple[list[Record], list[Completion]]:
+    async def both() -> tuple[list[Record], list[EnrichmentResult]]:
         async with _set() as setting:
             setting.source.failing = set(down)
             records = [_record(**ids) for ids in batch]
             await setting.enricher.enrich(records)
-            return records, await setting.enricher.resolve([Row(**ids) for ids in batch])
+            return records, await setting.enricher.resolve([_partial(**ids) for ids in batch])
 
     with capture_logs():
-        records, completions = asyncio.run(both())
-    for ids, record, completion in zip(batch, records, completions, strict=True):
-        assert record.enrichment == completion.state
+        records, backfills = asyncio.run(both())
+    for ids, record, backfill in zip(batch, records, backfills, strict=True):
+        assert record.enrichment == backfill.state
         for name in FOUND_LATER:
-            assert (getattr(record, name) or None) == (ids[name] or getattr(completion, name))
-            assert not (ids[name] and getattr(completion, name))
+            assert (getattr(record, name) or None) == (ids[name] or getattr(backfill, name))
+            assert not (ids[name] and getattr(backfill, name))
         if not down:
-            assert completion.state is not PARTIAL
+            assert backfill.state is not PARTIAL

@@ -11,39 +11,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from enricher.cache import LookUpCache
+from enricher.cache import CacheLimits, LookupCache
 from enricher.config import CacheConfig
 from enricher.ports import Absent, Found, Kind
 from schemas.errors import RetryableError
 from schemas.metric_defs import Metrics
-from tests.fakes.lookup import FakeLookUp
+from tests.fakes.clock import Clock
+from tests.fakes.lookup import FakeLookup
 
-CONFIG = CacheConfig(
-    ttl_ms=100_000, negative_ttl_ms=10_000, failure_ttl_ms=1_000, entries_max=10, in_flight_max=5, stale_ms=0
-)
+CONFIG = CacheConfig(ttl_ms=100_000, negative_ttl_ms=10_000, entries_max=10, stale_ms=0)
+LIMITS = CacheLimits(failure_ttl_ms=1_000, in_flight_max=5)
 NAMED = Found(name="Example")
-
-
-class Clock:
-    """Seconds, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 class Setting:
     """A cache before a fake service, its clock and its metrics."""
 
-    def __init__(self, config: CacheConfig, source: Any = None) -> None:
-        self.source = FakeLookUp()
+    def __init__(self, config: CacheConfig, source: Any = None, limits: CacheLimits = LIMITS) -> None:
+        self.source = FakeLookup()
         self.source.answers[Kind.ACCOUNT, "a"] = NAMED
-        self.clock = Clock()
+        self.clock = Clock(1_000.0)
         self.metrics = Metrics()
-        self.cache = LookUpCache(
-            source or self.source, dict.fromkeys(Kind, config), self.metrics, clock=self.clock
+        self.cache = LookupCache(
+            source or self.source, dict.fromkeys(Kind, config), self.metrics, clock=self.clock, limits=limits
         )
 
     async def name(self, key: str = "a") -> str | None:
@@ -51,8 +41,8 @@ class Setting:
         return answer.name if isinstance(answer, Found) else None
 
     @property
-    def asked(self) -> int:
-        return self.source.asked.total()
+    def lookups(self) -> int:
+        return self.source.lookups.total()
 
     def counted(self) -> dict[str, float]:
         samples = [sample for metric in self.metrics.lookups.collect() for sample in metric.samples]
@@ -60,8 +50,10 @@ class Setting:
 
 
 @asynccontextmanager
-async def _set(config: CacheConfig = CONFIG, source: Any = None) -> AsyncIterator[Setting]:
-    setting = Setting(config, source)
+async def _set(
+    config: CacheConfig = CONFIG, source: Any = None, limits: CacheLimits = LIMITS
+) -> AsyncIterator[Setting]:
+    setting = Setting(config, source, limits)
     try:
         yield setting
     finally:
@@ -74,18 +66,18 @@ async def cached() -> AsyncIterator[Setting]:
         yield setting
 
 
-async def test_a_found_answer_is_kept_for_its_time(cached: Setting) -> None:
+async def test_a_found_result_is_cached_for_its_ttl(cached: Setting) -> None:
     assert await cached.name() == "Example"
     cached.source.answers[Kind.ACCOUNT, "a"] = Found(name="Renamed")
     cached.clock.now_s += 99.9
     assert await cached.name() == "Example"
     cached.clock.now_s += 0.1
     assert await cached.name() == "Renamed"
-    assert cached.asked == 2
+    assert cached.lookups == 2
     assert cached.counted() == {"found": 2, "hit": 1}
 
 
-async def test_an_absent_answer_is_kept_for_its_own_shorter_time(cached: Setting) -> None:
+async def test_an_absent_result_is_cached_for_the_negative_ttl(cached: Setting) -> None:
     assert await cached.name("nobody") is None
     cached.source.answers[Kind.ACCOUNT, "nobody"] = NAMED
     cached.clock.now_s += 9.9
@@ -95,12 +87,12 @@ async def test_an_absent_answer_is_kept_for_its_own_shorter_time(cached: Setting
     assert cached.counted() == {"absent": 1, "negative_hit": 1, "found": 1}
 
 
-async def test_a_service_that_is_down_is_not_asked_again_at_once(cached: Setting) -> None:
+async def test_a_failed_lookup_is_not_repeated_at_once(cached: Setting) -> None:
     cached.source.failing.add(Kind.ACCOUNT)
     for _ in range(5):
         with pytest.raises(RetryableError, match="the account service cannot be reached"):
             await cached.name()
-    assert cached.asked == 1
+    assert cached.lookups == 1
     cached.source.failing.clear()
     cached.clock.now_s += 1.0
     assert await cached.name() == "Example"
@@ -112,19 +104,19 @@ async def test_kinds_do_not_share_keys(cached: Setting) -> None:
     assert await cached.cache.look_up(Kind.TOKEN, "a") == Absent()
 
 
-async def test_concurrent_askers_share_one_look_up(cached: Setting) -> None:
+async def test_concurrent_callers_share_one_lookup(cached: Setting) -> None:
     cached.source.gate.clear()
-    askers = [asyncio.create_task(cached.name()) for _ in range(50)]
+    callers = [asyncio.create_task(cached.name()) for _ in range(50)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert cached.source.waiting == 1
     cached.source.gate.set()
-    assert await asyncio.gather(*askers) == ["Example"] * 50
-    assert cached.asked == 1
+    assert await asyncio.gather(*callers) == ["Example"] * 50
+    assert cached.lookups == 1
     assert cached.counted() == {"found": 1}
 
 
-async def test_cancelling_an_asker_cancels_no_other(cached: Setting) -> None:
+async def test_cancelling_a_caller_cancels_no_other(cached: Setting) -> None:
     cached.source.gate.clear()
     first, second, third = (asyncio.create_task(cached.name()) for _ in range(3))
     await asyncio.sleep(0.01)
@@ -135,38 +127,38 @@ async def test_cancelling_an_asker_cancels_no_other(cached: Setting) -> None:
     assert await second == "Example"
     assert first.cancelled()
     assert third.cancelled()
-    assert cached.asked == 1
+    assert cached.lookups == 1
 
 
-async def test_a_look_up_nobody_waits_for_any_more_fills_the_cache(cached: Setting) -> None:
+async def test_a_lookup_whose_callers_were_cancelled_fills_the_cache(cached: Setting) -> None:
     cached.source.gate.clear()
-    asker = asyncio.create_task(cached.name())
+    caller = asyncio.create_task(cached.name())
     await asyncio.sleep(0.01)
-    asker.cancel()
-    await asyncio.wait((asker,))
+    caller.cancel()
+    await asyncio.wait((caller,))
     cached.source.gate.set()
     for _ in range(5):
         await asyncio.sleep(0)
-    assert cached.cache.known(Kind.ACCOUNT, "a")[0] == {"a": NAMED}
+    assert cached.cache.cached(Kind.ACCOUNT, "a")[0] == {"a": NAMED}
     assert await cached.name() == "Example"
-    assert cached.asked == 1
+    assert cached.lookups == 1
 
 
-async def test_look_ups_under_way_are_bounded_and_the_next_one_fails_without_asking(cached: Setting) -> None:
+async def test_lookups_in_flight_are_bounded_and_the_next_one_fails_at_once(cached: Setting) -> None:
     cached.source.gate.clear()
-    askers = [asyncio.create_task(cached.name(f"{n}")) for n in range(5)]
+    callers = [asyncio.create_task(cached.name(f"{n}")) for n in range(5)]
     await asyncio.sleep(0.01)
-    with pytest.raises(RetryableError, match="too many account look-ups"):
+    with pytest.raises(RetryableError, match="too many account lookups"):
         await cached.name()
     cached.source.gate.set()
-    await asyncio.wait(askers)
-    # It was not asked, so that there is no failure to remember.
+    await asyncio.wait(callers)
+    # No lookup was started, so no failure is cached.
     assert await cached.name() == "Example"
-    assert cached.asked == 6
+    assert cached.lookups == 6
 
 
-async def test_a_look_up_that_never_ends_is_ended() -> None:
-    async with _set(CacheConfig(look_up_ms_max=20)) as cached:
+async def test_a_lookup_that_hangs_times_out() -> None:
+    async with _set(limits=CacheLimits(lookup_ms_max=20)) as cached:
         cached.source.gate.clear()
         with pytest.raises(RetryableError, match="took too long"):
             await cached.name()
@@ -174,13 +166,13 @@ async def test_a_look_up_that_never_ends_is_ended() -> None:
 
 
 class Faulty:
-    """A look-up with a fault in it."""
+    """A lookup with a fault in it."""
 
     async def look_up(self, kind: Kind, key: str) -> Found | Absent:
         raise KeyError(key)
 
 
-async def test_a_fault_in_a_look_up_is_a_failure_and_tells_nothing_of_the_key() -> None:
+async def test_an_exception_in_a_lookup_is_a_failure_without_the_key() -> None:
     async with _set(source=Faulty()) as cached:
         with capture_logs() as lines, pytest.raises(RetryableError, match="fault: KeyError") as caught:
             await cached.name("s3cret")
@@ -202,29 +194,31 @@ async def test_failures_are_logged_once_a_minute_per_kind_without_the_key(cached
     assert "s3cret" not in repr(lines)
 
 
-async def test_stopping_gives_askers_a_failure_and_leaves_no_look_up(cached: Setting) -> None:
+async def test_stopping_fails_callers_and_cancels_lookups(cached: Setting) -> None:
     cached.source.gate.clear()
-    asker = asyncio.create_task(cached.name())
+    caller = asyncio.create_task(cached.name())
     await asyncio.sleep(0.01)
     await cached.cache.stop()
     with pytest.raises(RetryableError, match="stopped"):
-        await asker
+        await caller
     assert cached.source.waiting == 0
     with pytest.raises(RetryableError, match="stopped"):
         await cached.name("b")
 
 
-async def test_a_look_up_late_for_the_patient_is_waited_for_by_nobody_else(cached: Setting) -> None:
+async def test_a_lookup_in_flight_for_longer_than_the_caller_would_wait_counts_as_failed(
+    cached: Setting,
+) -> None:
     cached.source.gate.clear()
-    asker = asyncio.create_task(cached.name())
+    caller = asyncio.create_task(cached.name())
     await asyncio.sleep(0.01)
-    assert cached.cache.known(Kind.ACCOUNT, "a", patience_s=0.5) == ({}, ["a"])
+    assert cached.cache.cached(Kind.ACCOUNT, "a", wait_s=0.5) == ({}, ["a"])
     cached.clock.now_s += 0.5
-    late, asking = cached.cache.known(Kind.ACCOUNT, "a", patience_s=0.5)
+    late, asking = cached.cache.cached(Kind.ACCOUNT, "a", wait_s=0.5)
     assert (list(late), asking) == (["a"], [])
     cached.source.gate.set()
-    assert await asker == "Example"
-    assert cached.cache.known(Kind.ACCOUNT, "a", patience_s=0.5)[0] == {"a": NAMED}
+    assert await caller == "Example"
+    assert cached.cache.cached(Kind.ACCOUNT, "a", wait_s=0.5)[0] == {"a": NAMED}
 
 
 KEYS = st.sampled_from("abcdefghijklmnopqrst")
@@ -240,34 +234,31 @@ STEPS = st.lists(
 
 
 class Model:
-    """What the cache may do at most, from what was asked and when."""
+    """Checks the cache against the lookups that were allowed."""
 
     def __init__(self, cached: Setting) -> None:
         self.cached = cached
-        self.asked_s: dict[str, float] = {}
-        self.asked_before: Counter[str] = Counter()
+        self.lookups_before: Counter[str] = Counter()
 
     def check(self, wanted: list[str]) -> None:
-        shelf = self.cached.cache._shelves[Kind.ACCOUNT]
-        assert max(shelf.names.currsize, shelf.others.currsize) <= 3
-        assert not shelf.flights
-        asked = Counter({key: count for (_, key), count in self.cached.source.asked.items()})
-        new = asked - self.asked_before
+        cache = self.cached.cache._caches[Kind.ACCOUNT]
+        assert max(cache._names.currsize, cache._others.currsize) <= 3
+        assert not cache.in_flight
+        lookups = Counter({key: count for (_, key), count in self.cached.source.lookups.items()})
+        new = lookups - self.lookups_before
         assert set(new) <= set(wanted)
         assert all(count == 1 for count in new.values())
-        self.asked_before = asked
+        self.lookups_before = lookups
 
 
 @settings(max_examples=60, deadline=None)
 @given(steps=STEPS)
-def test_bounds_hold_and_no_key_is_asked_for_twice_at_once(steps: list[tuple[str, Any]]) -> None:
-    asyncio.run(_walk(steps))
+def test_bounds_hold_and_each_key_has_one_lookup_in_flight(steps: list[tuple[str, Any]]) -> None:
+    asyncio.run(_run_steps(steps))
 
 
-async def _walk(steps: list[tuple[str, Any]]) -> None:
-    async with _set(
-        CacheConfig(ttl_ms=10_000, failure_ttl_ms=1_000, entries_max=3, in_flight_max=5, stale_ms=0)
-    ) as cached:
+async def _run_steps(steps: list[tuple[str, Any]]) -> None:
+    async with _set(CacheConfig(ttl_ms=10_000, entries_max=3, stale_ms=0)) as cached:
         model = Model(cached)
         for key in "abcdefghij":
             cached.source.answers[Kind.ACCOUNT, key] = Found(name=key)
@@ -286,13 +277,13 @@ async def _walk(steps: list[tuple[str, Any]]) -> None:
 
 async def _ask(cached: Setting, keys: list[str]) -> None:
     cached.source.gate.clear()
-    askers = [asyncio.create_task(cached.cache.answer(Kind.ACCOUNT, key)) for key in keys]
+    callers = [asyncio.create_task(cached.cache.fetch(Kind.ACCOUNT, key)) for key in keys]
     for _ in range(5):
         await asyncio.sleep(0)
-    assert len(cached.cache._shelves[Kind.ACCOUNT].flights) <= 5
+    assert len(cached.cache._caches[Kind.ACCOUNT].in_flight) <= 5
     assert cached.source.waiting <= 5
     cached.source.gate.set()
-    answers = await asyncio.gather(*askers)
+    answers = await asyncio.gather(*callers)
     for key, answer in zip(keys, answers, strict=True):
         if isinstance(answer, Found):
             assert answer.name == key
@@ -301,8 +292,8 @@ async def _ask(cached: Setting, keys: list[str]) -> None:
 
 
 async def _ask_and_cancel(cached: Setting, key: str) -> None:
-    asker = asyncio.create_task(cached.cache.answer(Kind.ACCOUNT, key))
+    caller = asyncio.create_task(cached.cache.fetch(Kind.ACCOUNT, key))
     await asyncio.sleep(0)
-    asker.cancel()
-    await asyncio.wait((asker,))
-    await cached.cache.answer(Kind.ACCOUNT, key)
+    caller.cancel()
+    await asyncio.wait((caller,))
+    await cached.cache.fetch(Kind.ACCOUNT, key)

@@ -37,11 +37,13 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def serving(app: Callable[..., Any], listener: socket.socket, **options: Any) -> AsyncIterator[None]:
     """Serve `app` on `listener`, and close it."""
+    # No connection is closed for being idle while the machine is busy with something else.
+    options = {"timeout_keep_alive": 600} | options
     config = uvicorn.Config(app, log_config=None, access_log=False, **options)
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        await asyncio.wait_for(server.ready.wait(), 10)
+        await asyncio.wait_for(server.ready.wait(), 120)
         yield
     finally:
         server.stop.set()
@@ -71,8 +73,8 @@ class FakeSink:
         self.gate.set()
 
     @property
-    def taken(self) -> list[IdentifiedCapture]:
-        return [taken for batch, _ in self.batches for taken in batch]
+    def accepted(self) -> list[IdentifiedCapture]:
+        return [each for batch, _ in self.batches for each in batch]
 
     async def accept(
         self,

@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway_tap.collector import TapToken, TapTokens, collector_app
-from gateway_tap.intake import IntakeLimits
+from gateway_tap.collector import collector_app
+from gateway_tap.limits import IntakeLimits
 from gateway_tap.replay import RefusedLine, ReplayLimits, ReplayReport, replay
+from gateway_tap.tokens import TapToken, TapTokens
 from gateway_tap.unix_socket import bind_unix_socket
 from schemas.errors import NotDurable, StartupError
 from schemas.metric_defs import Metrics
@@ -42,7 +43,7 @@ def collector_for(sink: FakeSink, tokens: TapTokens | None = None) -> Starlette:
 
 
 def numbers(sink: FakeSink) -> list[int]:
-    return [int(taken.capture.request.url[1:].partition("?")[0]) for taken in sink.taken]
+    return [int(taken.capture.request.url[1:].partition("?")[0]) for taken in sink.accepted]
 
 
 @pytest.fixture
@@ -60,10 +61,56 @@ async def address(sink: FakeSink, socket_dir: Path) -> AsyncIterator[str]:
 
 class Pause:
     def __init__(self) -> None:
-        self.asked_s: list[float] = []
+        self.paused_s: list[float] = []
 
     async def __call__(self, seconds: float) -> None:
-        self.asked_s.append(seconds)
+        self.paused_s.append(seconds)
+
+
+@pytest.mark.parametrize("begin", [b"[", b" \r\n [\n"])
+async def test_sends_the_elements_of_an_array(
+    sink: FakeSink, address: str, tmp_path: Path, begin: bytes
+) -> None:
+    file = tmp_path / "captures.json"
+    file.write_bytes(begin + b",\n".join(line(number) for number in range(250)) + b"]\n")
+    report = await replay(file, address)
+    assert (report.accepted, report.batches) == (250, 3)
+    assert numbers(sink) == list(range(250))
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("count", [1, 150])
+async def test_sends_captures_that_are_on_several_lines(
+    sink: FakeSink, address: str, count: int, line_end: str
+) -> None:
+    """The collector refused each line of an element as a capture of its own."""
+    captures = [json.loads(line(number)) for number in range(count)]
+    text = json.dumps(captures[0] if count == 1 else captures, indent=2).replace("\n", line_end)
+    report = await replay(io.BytesIO(text.encode()), address)
+    assert (report.accepted, report.refused) == (count, 0)
+    assert numbers(sink) == list(range(count))
+
+
+@pytest.mark.parametrize("json_bytes_max", [90, 1_000, 100_000])
+async def test_a_malformed_first_line_is_refused_alone(
+    sink: FakeSink, address: str, monkeypatch: pytest.MonkeyPatch, json_bytes_max: int
+) -> None:
+    """A large file with one was refused as a whole, as if it were one JSON text."""
+    monkeypatch.setattr("gateway_tap.capture_file._JSON_BYTES_MAX", json_bytes_max)
+    lines = [line(0)[:-1], *(line(number) for number in range(1, 50)), b"{" + b"x" * 2_000, line(51)]
+    report = await replay(io.BytesIO(b"\n".join(lines)), address, limits=ReplayLimits(line_bytes_max=1_500))
+    assert numbers(sink) == [*range(1, 50), 51]
+    assert sorted(report.refusals) == [RefusedLine(1, "malformed", ""), RefusedLine(51, "too_large", "")]
+
+
+async def test_an_array_that_is_too_long_ends_with_one_sentence(
+    sink: FakeSink, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway_tap.capture_file._JSON_BYTES_MAX", 1_000)
+    array = b"[" + b",\n".join(line(number) for number in range(50)) + b"]"
+    with pytest.raises(StartupError, match="longer than 1000 bytes: write one capture on each line"):
+        await replay(io.BytesIO(array), address)
+    assert sink.accepted == []
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -81,7 +128,7 @@ async def test_sends_every_line_in_order(
     assert numbers(sink) == [*range(250)]
     assert [len(batch) for batch, _ in sink.batches] == [100, 100, 50]
     assert progress == [100, 200, 250]
-    assert report == ReplayReport(accepted=250, batches=3)
+    assert report == ReplayReport(accepted=250, batches=3, unrepeatable=250, unrepeatable_line=1)
 
 
 async def test_an_empty_file_is_no_batch(sink: FakeSink, address: str, tmp_path: Path) -> None:
@@ -105,13 +152,14 @@ async def test_refusals_name_the_lines_of_the_file(sink: FakeSink, address: str,
     assert CANARY not in repr(report)
 
 
-async def test_fields_that_no_capture_has_are_told_with_the_first_line(address: str, tmp_path: Path) -> None:
+async def test_unknown_fields_are_reported_with_the_first_line(address: str, tmp_path: Path) -> None:
     misspelt = line(9)[:-1] + b', "client_ipp": "' + CANARY.encode() + b'"}'
     (tmp_path / "file").write_bytes(
         b"\n".join([line(0), b"", line(2), misspelt, line(4), misspelt, misspelt])
     )
     report = await replay(tmp_path / "file", address, limits=ReplayLimits(batch_pairs_max=2))
     assert (report.accepted, report.unknown_fields, report.unknown_fields_line) == (6, 3, 4)
+    assert (report.unrepeatable, report.unrepeatable_line) == (6, 1)
     assert CANARY not in repr(report)
 
 
@@ -133,19 +181,30 @@ async def test_batches_are_bounded_in_bytes(sink: FakeSink, address: str, tmp_pa
     assert [len(batch) for batch, _ in sink.batches] == [2, 2, 1]
 
 
-async def test_what_is_not_taken_is_sent_again_when_the_collector_says(
+async def test_a_batch_is_retried_after_the_time_in_retry_after(
     sink: FakeSink, address: str, tmp_path: Path
 ) -> None:
     sink.failures = [NotDurable("away", 3), NotDurable("away", 900), ValueError("bug")]
     (tmp_path / "file").write_bytes(line(0))
     pause = Pause()
-    report = await replay(tmp_path / "file", address, pause=pause)
+    limits = ReplayLimits(retry_ms_max=120_000)
+    report = await replay(tmp_path / "file", address, limits=limits, pause=pause)
     assert numbers(sink) == [0]
-    assert report == ReplayReport(accepted=1, batches=1, retried=3)
-    assert pause.asked_s == [3, 5, 1]
+    assert report == ReplayReport(accepted=1, batches=1, retried=3, unrepeatable=1, unrepeatable_line=1)
+    assert pause.paused_s == [3, 60, 1]
 
 
-async def test_a_collector_that_stays_away_is_told_with_the_line(
+async def test_a_collector_that_asks_for_more_time_than_there_is_gets_the_batch_once_more(
+    sink: FakeSink, address: str, tmp_path: Path
+) -> None:
+    sink.failures = [NotDurable("away", 900)]
+    (tmp_path / "file").write_bytes(line(0))
+    pause = Pause()
+    await replay(tmp_path / "file", address, limits=ReplayLimits(retry_ms_max=7_000), pause=pause)
+    assert pause.paused_s == [7]
+
+
+async def test_a_collector_that_stays_unavailable_ends_the_replay_with_the_line(
     sink: FakeSink, address: str, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_bytes(b"\n".join(line(number) for number in range(4)))
@@ -157,11 +216,11 @@ async def test_a_collector_that_stays_away_is_told_with_the_line(
     limits = ReplayLimits(batch_pairs_max=2, retry_ms_max=10_000)
     with pytest.raises(NotDurable, match="from line 3 on"):
         await replay(tmp_path / "file", address, limits=limits, on_progress=fail, pause=pause)
-    assert 5 < sum(pause.asked_s) <= 10
+    assert 5 < sum(pause.paused_s) <= 10
     assert numbers(sink) == [0, 1]
 
 
-async def test_a_collector_that_has_gone_is_waited_for(
+async def test_a_collector_that_does_not_listen_is_retried(
     sink: FakeSink, socket_dir: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_bytes(line(0))
@@ -169,15 +228,15 @@ async def test_a_collector_that_has_gone_is_waited_for(
     bind_unix_socket(socket_dir / "gone").close()
     with pytest.raises(NotDurable, match="from line 1 on"):
         await replay(tmp_path / "file", f"unix:{socket_dir}/gone", pause=pause)
-    assert 50 < sum(pause.asked_s) <= 60
+    assert 50 < sum(pause.paused_s) <= 60
 
 
 async def test_over_tcp_with_a_token(sink: FakeSink, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(line(0))
-    tokens = TapTokens([TapToken(hashlib.sha256(b"s3cret").digest(), ("*",))])
+    tokens = TapTokens([TapToken(hashlib.sha256(b"s3cret-of-the-tap").digest(), ("*",))])
     listener, url = loopback()
     async with serving(collector_for(sink, tokens), listener):
-        assert (await replay(tmp_path / "file", url, token="s3cret")).accepted == 1
+        assert (await replay(tmp_path / "file", url, token="s3cret-of-the-tap")).accepted == 1
         with pytest.raises(StartupError, match="refuses the token"):
             await replay(tmp_path / "file", url)
 
@@ -187,13 +246,13 @@ async def test_over_tcp_with_a_token(sink: FakeSink, tmp_path: Path) -> None:
     [
         (404, b"", "no collector at this address"),
         (413, b"", "fewer captures"),
-        (415, b"", "answers 415"),
-        (302, b"", "answers 302"),
-        (200, b"hello", "is no collector"),
-        (200, b"[]", "is no collector"),
+        (415, b"", "status 415"),
+        (302, b"", "status 302"),
+        (200, b"hello", "is not a collector"),
+        (200, b"[]", "is not a collector"),
     ],
 )
-async def test_what_is_no_collector_is_told_in_a_sentence(
+async def test_an_unexpected_response_ends_with_one_sentence(
     socket_dir: Path, tmp_path: Path, status: int, body: bytes, sentence: str
 ) -> None:
     async def other(request: Request) -> Response:
@@ -209,18 +268,18 @@ async def test_what_is_no_collector_is_told_in_a_sentence(
 @pytest.mark.parametrize(
     "url", ["", "collector", "ftp://127.0.0.1", "http://", "http://192.0.2.1:8400", "http://c:1"]
 )
-async def test_a_wrong_address_is_told_in_a_sentence(tmp_path: Path, url: str) -> None:
+async def test_a_wrong_address_ends_with_one_sentence(tmp_path: Path, url: str) -> None:
     with pytest.raises(StartupError, match="the collector must be"):
         await replay(tmp_path / "file", url)
 
 
-async def test_a_missing_file_is_told_in_a_sentence(address: str, tmp_path: Path) -> None:
+async def test_a_missing_file_ends_with_one_sentence(address: str, tmp_path: Path) -> None:
     with pytest.raises(StartupError, match=r"cannot read .*none: No such file"):
         await replay(tmp_path / "none", address)
 
 
 @pytest.mark.parametrize("cut", [-1, -9, 40])
-async def test_a_damaged_file_is_told_in_a_sentence(
+async def test_a_damaged_file_ends_with_one_sentence(
     sink: FakeSink, address: str, tmp_path: Path, cut: int
 ) -> None:
     (tmp_path / "f.gz").write_bytes(gzip.compress(b"\n".join(line(number) for number in range(300)))[:cut])
@@ -241,6 +300,6 @@ async def test_a_large_file_is_never_read_as_a_whole(address: str, tmp_path: Pat
     assert peak_bytes < 20_000_000
 
 
-async def test_a_socket_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+async def test_a_missing_socket_ends_at_once(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="there is no collector at unix:"):
         await replay(io.BytesIO(b"{}"), f"unix:{tmp_path}/none.sock")

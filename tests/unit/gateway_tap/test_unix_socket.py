@@ -23,7 +23,7 @@ def can_connect(path: Path) -> bool:
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
 @pytest.mark.parametrize("mode", [0o660, 0o600])
-def test_has_exactly_the_mode_asked_for(socket_dir: Path, umask: int, mode: int) -> None:
+def test_has_exactly_the_requested_mode(socket_dir: Path, umask: int, mode: int) -> None:
     path = socket_dir / "c.sock"
     before = os.umask(umask)
     try:
@@ -78,7 +78,7 @@ def test_refuses_where_the_listener_is_too_busy_to_answer(socket_dir: Path) -> N
             bind_unix_socket(path)
 
 
-def test_of_two_that_start_at_once_one_wins(socket_dir: Path) -> None:
+def test_of_two_processes_that_start_at_once_one_wins(socket_dir: Path) -> None:
     path = socket_dir / "c.sock"
     bind_unix_socket(path).close()
     start = threading.Barrier(8)
@@ -101,7 +101,7 @@ def test_of_two_that_start_at_once_one_wins(socket_dir: Path) -> None:
     won[0].close()
 
 
-def test_refuses_to_replace_what_is_no_socket(socket_dir: Path) -> None:
+def test_refuses_to_replace_what_is_not_a_socket(socket_dir: Path) -> None:
     path = socket_dir / "c.sock"
     path.write_text("kept")
     with pytest.raises(StartupError, match="is not a socket"):
@@ -110,7 +110,7 @@ def test_refuses_to_replace_what_is_no_socket(socket_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing/c.sock", "x" * 120])
-def test_says_in_a_sentence_why_not(socket_dir: Path, name: str) -> None:
+def test_an_error_is_one_sentence(socket_dir: Path, name: str) -> None:
     with pytest.raises(StartupError, match="cannot listen at"):
         bind_unix_socket(socket_dir / name)
     assert list(socket_dir.iterdir()) == []

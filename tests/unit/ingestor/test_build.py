@@ -6,22 +6,22 @@ from typing import Any
 import msgspec
 import pytest
 
+from eventlog.ports import LoggedEvent
 from ingestor.build import build_record
 from ingestor.config import DAY_MS, IngestorConfig
-from ingestor.ports import SourceEvent
-from schemas.errors import BuriedEvent, DeadLetterReason
+from schemas.errors import DeadLetterReason, UnprocessableEvent
 from schemas.event import (
     Account,
     Action,
     Actor,
     AuditEvent,
-    Cut,
     RawRequest,
     Resource,
     Tap,
+    Truncation,
     Zone,
-    cut_event,
     encode_event,
+    truncate_event,
 )
 from schemas.identity import id_ms, new_id, parse_id
 from schemas.record import event_id_of
@@ -33,11 +33,11 @@ CONFIG = IngestorConfig()
 
 def built(one: AuditEvent | bytes) -> Any:
     value = one if isinstance(one, bytes) else encode_event(one)
-    return build_record(SourceEvent(4711, NOW, value), CONFIG, NOW)
+    return build_record(LoggedEvent(4711, NOW, value), CONFIG, NOW)
 
 
-def refusal(one: AuditEvent | bytes) -> BuriedEvent:
-    with pytest.raises(BuriedEvent) as caught:
+def refusal(one: AuditEvent | bytes) -> UnprocessableEvent:
+    with pytest.raises(UnprocessableEvent) as caught:
         built(one)
     return caught.value
 
@@ -93,7 +93,7 @@ def test_every_field_of_an_event_reaches_its_column() -> None:
         (b'{"id": 5, "action": {"result": "success", "time": "", "type": "view"}}', "id: type"),
     ],
 )
-def test_what_is_no_event_is_buried_as_malformed(value: bytes, path: str) -> None:
+def test_a_value_that_is_no_event_is_malformed(value: bytes, path: str) -> None:
     reason = refusal(value)
     assert (reason.reason, reason.path) == (DeadLetterReason.MALFORMED, path)
 
@@ -109,10 +109,17 @@ def test_what_is_no_event_is_buried_as_malformed(value: bytes, path: str) -> Non
         ({"actor": Actor(ip_address="s3cret")}, "actor.ip_address: format"),
     ],
 )
-def test_fields_out_of_their_bounds_are_buried_by_name(changes: dict[str, Any], path: str) -> None:
+def test_fields_out_of_their_bounds_are_dead_lettered_by_name(changes: dict[str, Any], path: str) -> None:
     reason = refusal(event(NOW, **changes))
     assert (reason.reason, reason.path) == (DeadLetterReason.MALFORMED, path)
     assert "s3cret" not in str(reason)
+
+
+@pytest.mark.parametrize(
+    "text", ["::ffff:10.0.0.1", "::FFFF:a00:1", "10.0.0.1", "10.0.0.1:1234", "[::ffff:10.0.0.1]:80"]
+)
+def test_an_address_has_one_form(text: str) -> None:
+    assert built(event(NOW, actor=Actor(ip_address=text))).actor_ip_address == "10.0.0.1"
 
 
 @pytest.mark.parametrize(
@@ -122,7 +129,7 @@ def test_fields_out_of_their_bounds_are_buried_by_name(changes: dict[str, Any], 
         (NOW - CONFIG.retention_days * DAY_MS - 1, DeadLetterReason.EXPIRED),
     ],
 )
-def test_time_out_of_bounds_is_buried(at_ms: int, reason: DeadLetterReason) -> None:
+def test_time_out_of_bounds_is_dead_lettered(at_ms: int, reason: DeadLetterReason) -> None:
     assert refusal(event(at_ms)).reason == reason
 
 
@@ -134,7 +141,7 @@ def test_time_within_bounds_is_built(at_ms: int) -> None:
 
 
 @pytest.mark.parametrize("at_ms", [NOW + CONFIG.clock_ahead_ms_max + 1, NOW + 400 * DAY_MS, (1 << 48) - 1])
-def test_a_time_too_far_ahead_becomes_that_of_receipt_and_is_marked(at_ms: int) -> None:
+def test_a_time_too_far_ahead_is_clamped_to_the_time_of_receipt(at_ms: int) -> None:
     event_id = new_id(at_ms)
     record = built(event(at_ms, id=event_id))
     assert record.id.hex == f"{NOW:012x}{event_id[12:]}"
@@ -153,11 +160,11 @@ def test_a_time_too_far_ahead_becomes_that_of_receipt_and_is_marked(at_ms: int) 
         (-1, NOW),
     ],
 )
-def test_what_is_ahead_is_so_by_the_time_of_receipt_or_by_ours(received_ms: int, reference_ms: int) -> None:
+def test_clamping_refers_to_the_time_of_receipt_or_the_present(received_ms: int, reference_ms: int) -> None:
     bound_ms = reference_ms + CONFIG.clock_ahead_ms_max
     for at_ms, clamped_ms in ((bound_ms, bound_ms), (bound_ms + 1, reference_ms)):
         value = encode_event(event(at_ms))
-        record = build_record(SourceEvent(4711, received_ms, value), CONFIG, NOW)
+        record = build_record(LoggedEvent(4711, received_ms, value), CONFIG, NOW)
         assert id_ms(record.id.hex) == clamped_ms
         assert record.clamped_from_ms == (None if clamped_ms == at_ms else at_ms)
 
@@ -178,20 +185,20 @@ def test_hostile_texts_are_made_storable() -> None:
     assert len(record.raw_uri) == len(record.resource_id) == CONFIG.text_chars_max
 
 
-def test_the_digest_tells_events_apart() -> None:
+def test_digests_of_different_events_differ() -> None:
     event_id = new_id(NOW)
     first, again = built(event(NOW, id=event_id)), built(event(NOW, id=event_id))
     other = built(event(NOW, id=event_id, raw=RawRequest(method="GET")))
     assert first.event_digest == again.event_digest != other.event_digest
 
 
-def test_an_event_that_was_cut_is_buried_unless_it_is_asked_for() -> None:
+def test_a_truncated_event_is_dead_lettered_unless_asked_for() -> None:
     whole = encode_event(event(NOW, resource=Resource("1", request=msgspec.Raw(b'"%s"' % (b"x" * 9_000)))))
-    cut = cut_event(whole)
+    cut = truncate_event(whole)
     assert cut is not None
     assert refusal(cut).reason is DeadLetterReason.TOO_LARGE
 
-    record = build_record(SourceEvent(1, NOW, cut), CONFIG, NOW, cut_too=True)
+    record = build_record(LoggedEvent(1, NOW, cut), CONFIG, NOW, accept_truncated=True)
 
     assert (record.resource_id, record.resource_request) == ("1", None)
     assert json.loads(record.receipt)["request"] == {"reason": "too_large"}
@@ -199,6 +206,6 @@ def test_an_event_that_was_cut_is_buried_unless_it_is_asked_for() -> None:
     assert record.event_digest == built(whole).event_digest
 
 
-def test_a_cut_event_names_a_digest() -> None:
-    why = refusal(event(NOW, cut=Cut(1, "no digest")))
+def test_a_truncated_event_without_a_digest_is_malformed() -> None:
+    why = refusal(event(NOW, cut=Truncation(1, "no digest")))
     assert (why.reason, why.path) == (DeadLetterReason.MALFORMED, "cut.digest: pattern")

@@ -11,38 +11,32 @@ from uuid import UUID
 
 import pytest
 
+from eventlog.ports import Batch, LoggedEvent, Partition, RevokeListener
 from ingestor.config import IngestorConfig
-from ingestor.ingest import Ingestor
-from ingestor.ports import Batch, LostOffsets, Partition, RevokeListener, SourceEvent, StoreOutcome
+from ingestor.ports import LostOffsets, StoreOutcome
 from schemas.errors import DeadLetterReason
 from schemas.event import EncodedEvent, RawRequest, encode_event
 from schemas.heartbeat import REPORT_PREFIX, TapReport, encode_report
 from schemas.identity import new_id
-from schemas.metric_defs import Metrics
 from schemas.record import Record
 from tests.fakes.event_log import MemoryEventLog, MemorySource
 from tests.fakes.record_store import MemoryRecordStore
 from tests.records import event
+from tests.unit.ingestor.ingestors import NOW, an_ingestor
 
-NOW = 1_769_192_714_749
 CONFIG = IngestorConfig(
     batch_events_max=20,
     batches_in_flight_max=4,
     commit_interval_ms=1,
     revoke_wait_ms=100,
-    drain_wait_ms=500,
+    drain_wait_ms=60_000,
     retry_wait_ms_initial=1,
     retry_wait_ms_max=5,
 )
 
 
-class NoEnrichment:
-    async def enrich(self, records: Sequence[Record]) -> None:
-        await asyncio.sleep(0)
-
-
-class WatchedSource(MemorySource):
-    """Counts calls, and checks at every commit that what it covers is stored or buried."""
+class CheckedSource(MemorySource):
+    """Counts calls, and checks at every commit that what it covers is stored or dead-lettered."""
 
     def __init__(self, log: MemoryEventLog, listener: RevokeListener, store: MemoryRecordStore) -> None:
         super().__init__(log, "group", listener)
@@ -55,10 +49,10 @@ class WatchedSource(MemorySource):
 
     async def commit(self, positions: Mapping[Partition, int]) -> None:
         for partition, position in positions.items():
-            for each in self._log.lanes[partition][:position]:
-                buried = (*partition, each.offset) in self._store.letters
+            for each in self._log.partitions[partition][:position]:
+                dead_lettered = (*partition, each.offset) in self._store.dead_letters
                 noted = each.value in {encode_report(one.report) for one in self._store.reports}
-                assert buried or noted or UUID(ids_of([each.value])[0]) in self._store.records
+                assert dead_lettered or noted or UUID(ids_of([each.value])[0]) in self._store.records
         await super().commit(positions)
 
 
@@ -97,26 +91,16 @@ async def ingesting(
     log: MemoryEventLog,
     store: MemoryRecordStore,
     config: IngestorConfig = CONFIG,
-    connect: Callable[[RevokeListener], WatchedSource] | None = None,
-) -> AsyncIterator[WatchedSource]:
-    sources: list[WatchedSource] = []
+    connect: Callable[[RevokeListener], CheckedSource] | None = None,
+) -> AsyncIterator[CheckedSource]:
+    sources: list[CheckedSource] = []
 
-    def connected(listener: RevokeListener) -> WatchedSource:
-        sources.append(connect(listener) if connect else WatchedSource(log, listener, store))
+    def connected(listener: RevokeListener) -> CheckedSource:
+        sources.append(connect(listener) if connect else CheckedSource(log, listener, store))
         return sources[0]
 
-    ingestor = Ingestor(
-        connect=connected,
-        enrichment=NoEnrichment(),
-        store=store,
-        dead_letters=store,
-        completeness=store,
-        config=config,
-        metrics=Metrics(),
-        clock_ms=lambda: NOW,
-    )
     stop = asyncio.Event()
-    running = asyncio.create_task(ingestor.run(stop))
+    running = asyncio.create_task(an_ingestor(log, store, config, connect=connected).run(stop))
     try:
         yield sources[0]
     finally:
@@ -124,10 +108,19 @@ async def ingesting(
         await running
 
 
-async def until_stored(store: MemoryRecordStore, count: int) -> None:
-    async with asyncio.timeout(20):
-        while len(store.records) < count:
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(120):
+        while not condition():
             await asyncio.sleep(0.001)
+
+
+async def until_stored(store: MemoryRecordStore, count: int) -> None:
+    await until(lambda: len(store.records) >= count)
+
+
+async def until_committed(log: MemoryEventLog, count: int) -> None:
+    """Wait for the commit of what is stored, and of what is read again after a rebalance."""
+    await until(lambda: committed(log) == count)
 
 
 def committed(log: MemoryEventLog) -> int:
@@ -143,8 +136,8 @@ async def test_every_event_is_stored_and_committed_at_the_end() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_batches_finish_in_any_order_and_no_hole_is_committed(seed: int) -> None:
-    log, store = MemoryEventLog(lanes=3), SlowStore(seed, wait_ms_max=10)
+async def test_batches_finish_in_any_order_and_commits_skip_none(seed: int) -> None:
+    log, store = MemoryEventLog(partitions=3), SlowStore(seed, wait_ms_max=10)
     filled(log, 600)
     async with ingesting(log, store):
         await until_stored(store, 600)
@@ -152,18 +145,34 @@ async def test_batches_finish_in_any_order_and_no_hole_is_committed(seed: int) -
     assert 1 < store.under_way_max <= CONFIG.batches_in_flight_max
 
 
-async def test_what_comes_shortly_after_a_small_batch_makes_one_batch() -> None:
+async def test_after_a_small_batch_events_are_gathered_and_nothing_is_fetched() -> None:
     log, store = MemoryEventLog(), MemoryRecordStore()
     filled(log, 1)
-    async with ingesting(log, store, replace(CONFIG, gather_ms=300)) as source:
+    sources: list[CheckedSource] = []
+
+    def connect(listener: RevokeListener) -> CheckedSource:
+        sources.append(CheckedSource(log, listener, store))
+        return sources[0]
+
+    ingestor = an_ingestor(log, store, replace(CONFIG, gather_ms=3_600_000), connect=connect)
+    running = asyncio.create_task(ingestor.run(asyncio.Event()))
+    await until_stored(store, 1)
+    fetched = len(sources[0].fetches)
+    filled(log, 10)
+    await asyncio.sleep(0.05)
+    assert len(sources[0].fetches) == fetched
+    assert len(store.records) == 1
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_what_was_gathered_is_fetched_at_once() -> None:
+    log, store = MemoryEventLog(), MemoryRecordStore()
+    filled(log, 1)
+    async with ingesting(log, store, replace(CONFIG, gather_ms=50)):
         await until_stored(store, 1)
-        for _ in range(10):
-            filled(log, 1)
-            await asyncio.sleep(0.001)
-        taken = len(source.fetches)
+        filled(log, 10)
         await until_stored(store, 11)
-    assert source.fetches[:taken].count(CONFIG.batch_events_max) == 1
-    assert len(source.fetches) < 10
 
 
 async def test_after_a_full_batch_the_next_one_begins_at_once() -> None:
@@ -173,14 +182,12 @@ async def test_after_a_full_batch_the_next_one_begins_at_once() -> None:
         await until_stored(store, 5 * CONFIG.batch_events_max)
 
 
-async def test_while_the_store_is_away_polling_goes_on_and_nothing_more_is_taken() -> None:
+async def test_while_the_store_is_away_polling_goes_on_and_nothing_is_fetched() -> None:
     log, store = MemoryEventLog(), MemoryRecordStore()
     filled(log, 500)
     store.away = True
     async with ingesting(log, store) as source:
-        async with asyncio.timeout(10):
-            while source.fetches.count(0) < 20:
-                await asyncio.sleep(0.001)
+        await until(lambda: source.fetches.count(0) >= 20)
         taken = [size for size in source.fetches if size]
         assert len(taken) == CONFIG.batches_in_flight_max
         assert committed(log) == 0
@@ -192,10 +199,11 @@ async def test_while_the_store_is_away_polling_goes_on_and_nothing_more_is_taken
 async def test_while_the_log_is_away_the_ingestor_waits_for_it() -> None:
     log, store = MemoryEventLog(), MemoryRecordStore()
     filled(log, 50)
-    async with ingesting(log, store):
+    async with ingesting(log, store) as source:
         await until_stored(store, 50)
         log.away = True
-        await asyncio.sleep(0.05)
+        fetched = len(source.fetches)
+        await until(lambda: len(source.fetches) > fetched + 1)
         filled(log, 50)
         log.away = False
         await until_stored(store, 100)
@@ -203,33 +211,31 @@ async def test_while_the_log_is_away_the_ingestor_waits_for_it() -> None:
 
 
 async def test_a_rebalance_commits_what_is_stored_and_loses_nothing() -> None:
-    log, store = MemoryEventLog(lanes=3), SlowStore(1, wait_ms_max=5)
+    log, store = MemoryEventLog(partitions=3), SlowStore(1, wait_ms_max=5)
     filled(log, 600)
     async with ingesting(log, store) as source:
         for stored in (50, 200, 400):
             await until_stored(store, stored)
             await source.rebalance()
-        await until_stored(store, 600)
+        await until_committed(log, 600)
     assert committed(log) == 600
 
 
-async def test_a_batch_that_hangs_when_partitions_go_is_dropped_and_read_again() -> None:
+async def test_a_batch_that_hangs_on_revoke_is_cancelled_and_read_again() -> None:
     log, store = MemoryEventLog(), SlowStore(1, wait_ms_max=60_000)
     filled(log, 100)
     async with ingesting(log, store) as source:
-        async with asyncio.timeout(10):
-            while not store.under_way:
-                await asyncio.sleep(0.001)
+        await until(lambda: store.under_way > 0)
         store._wait_ms_max = 0
         await source.rebalance()
-        await until_stored(store, 100)
+        await until_committed(log, 100)
     assert committed(log) == 100
 
 
-async def test_a_batch_that_was_under_way_to_us_when_partitions_went_commits_nothing() -> None:
+async def test_a_batch_fetched_before_a_rebalance_commits_nothing() -> None:
     """Its forerunner was dropped with the assignment: committing past it would lose that."""
 
-    class LateSource(WatchedSource):
+    class LateSource(CheckedSource):
         async def fetch(self, events_max: int) -> Sequence[Batch]:
             if 0 < len(self.late) < 30:
                 self.late.append(events_max)  # time for what came late to be stored and committed
@@ -244,31 +250,33 @@ async def test_a_batch_that_was_under_way_to_us_when_partitions_went_commits_not
 
         late: list[int]
 
-    def connect(listener: RevokeListener) -> WatchedSource:
+    def connect(listener: RevokeListener) -> CheckedSource:
         source = LateSource(log, listener, store)
         source.late = []
         return source
 
-    log, store = MemoryEventLog(lanes=1), SlowStore(1, wait_ms_max=60_000)
+    log, store = MemoryEventLog(partitions=1), SlowStore(1, wait_ms_max=60_000)
     filled(log, 100)
     async with ingesting(log, store, connect=connect):
-        await until_stored(store, 100)
+        await until_committed(log, 100)
     assert committed(log) == 100
 
 
-async def test_what_can_never_be_a_record_is_buried_with_its_place_and_reason() -> None:
-    log, store = MemoryEventLog(lanes=1), MemoryRecordStore()
+async def test_dead_letters_have_their_position_and_reason() -> None:
+    log, store = MemoryEventLog(partitions=1), MemoryRecordStore()
     filled(log, 10)
     log.append([EncodedEvent("", b'{"not": "an event"}', NOW)])
     expired = event(0)
     log.append([EncodedEvent(expired.id, encode_event(expired), NOW)])
-    taken = ids_of([log.lanes[Partition("memory", 0)][0].value])[0]
+    taken = ids_of([log.partitions[Partition("memory", 0)][0].value])[0]
     conflicting = event(NOW, id=taken, raw=RawRequest(method="GET"))
     log.append([EncodedEvent(conflicting.id, encode_event(conflicting), NOW)])
     filled(log, 10)
     async with ingesting(log, store):
         await until_stored(store, 20)
-    assert {offset: letter.reason.reason for (_, _, offset), letter in store.letters.items()} == {
+    assert {
+        offset: dead_letter.reason.reason for (_, _, offset), dead_letter in store.dead_letters.items()
+    } == {
         10: DeadLetterReason.MALFORMED,
         11: DeadLetterReason.EXPIRED,
         12: DeadLetterReason.ID_CONFLICT,
@@ -276,37 +284,38 @@ async def test_what_can_never_be_a_record_is_buried_with_its_place_and_reason() 
     assert committed(log) == 23
 
 
-async def test_reading_again_from_the_start_stores_nothing_twice() -> None:
+async def test_reading_again_stores_nothing_twice() -> None:
     log, store = MemoryEventLog(), MemoryRecordStore()
     filled(log, 200)
     async with ingesting(log, store):
         await until_stored(store, 200)
     log.committed.clear()
     async with ingesting(log, store):
-        async with asyncio.timeout(10):
-            while committed(log) < 200:
-                await asyncio.sleep(0.001)
+        await until(lambda: committed(log) == 200)
     assert len(store.records) == 200
-    assert not store.letters
+    assert not store.dead_letters
 
 
-async def test_a_fault_of_the_program_ends_it_and_commits_nothing_over_it() -> None:
+async def test_a_bug_ends_the_ingestor_and_commits_nothing_past_it() -> None:
+    called = asyncio.Event()
+
     class BrokenStore(MemoryRecordStore):
         async def store(self, records: Sequence[Record]) -> StoreOutcome:
+            called.set()
             raise ZeroDivisionError
 
     log, store = MemoryEventLog(), BrokenStore()
     filled(log, 50)
     with pytest.raises(ZeroDivisionError):
         async with ingesting(log, store):
-            await asyncio.sleep(0.1)
+            await called.wait()
     assert committed(log) == 0
 
 
-async def test_stopping_before_the_log_was_ever_there_ends() -> None:
+async def test_it_stops_before_the_log_was_there() -> None:
     log, store = MemoryEventLog(), MemoryRecordStore()
     log.away = True
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         async with ingesting(log, store):
             await asyncio.sleep(0.02)
 
@@ -322,30 +331,21 @@ async def test_reports_are_noted_and_make_no_records() -> None:
     log.append([EncodedEvent("0" * 32, encode_report(TapReport(1)), NOW + 7)])
     log.append([EncodedEvent("0" * 32, REPORT_PREFIX, NOW)])
     async with ingesting(log, store):
-        async with asyncio.timeout(20):
-            while not (store.reports and store.letters and len(store.records) == 5):
-                await asyncio.sleep(0.001)
+        await until(lambda: bool(store.reports and store.dead_letters) and len(store.records) == 5)
     assert [(each.received_ms, each.report) for each in store.reports] == [(NOW + 7, TapReport(1))]
-    assert [letter.reason.reason for letter in store.letters.values()] == [DeadLetterReason.MALFORMED]
+    assert [dead_letter.reason.reason for dead_letter in store.dead_letters.values()] == [
+        DeadLetterReason.MALFORMED
+    ]
     assert committed(log) == 7
 
 
-async def test_offsets_that_the_log_lost_are_noted_before_what_follows_is_committed() -> None:
+async def test_lost_offsets_are_noted_before_later_offsets_are_committed() -> None:
     log, store = MemoryEventLog(), MemoryRecordStore()
-    ingestor = Ingestor(
-        connect=lambda listener: MemorySource(log, "group", listener),
-        enrichment=NoEnrichment(),
-        store=store,
-        dead_letters=store,
-        completeness=store,
-        config=CONFIG,
-        metrics=Metrics(),
-        clock_ms=lambda: NOW,
-    )
-    partition = next(iter(log.lanes))
+    ingestor = an_ingestor(log, store, CONFIG)
+    partition = next(iter(log.partitions))
     await ingestor.on_assigned({partition: 1})
     value = encode_event(event(NOW))
-    batch = Batch(partition, 1, [SourceEvent(150, NOW, value), SourceEvent(151, NOW, value)], lost_from=100)
+    batch = Batch(partition, 1, [LoggedEvent(150, NOW, value), LoggedEvent(151, NOW, value)], lost_from=100)
     ingestor._begin([batch])
-    await ingestor._settle(1000)
+    await ingestor._drain(1000)
     assert store.lost == {LostOffsets(partition, 100, 149, NOW)}

@@ -1,4 +1,4 @@
-"""A client of the application in memory that holds every answer to the document."""
+"""An in-process client that validates every response against the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 from starlette.applications import Starlette
 
-from log_api.config import LogApiConfig
+from log_api.config import LogApiConfig, ProductCategory
 from log_api.contract import contract_document
 from log_api.ports import Permission, Token
 from tests.unit.log_api.memory_log import MemoryLog
@@ -25,6 +25,12 @@ A, B = "a" * 32, "b" * 32
 NOW_MS = 1_769_192_714_749
 RANGE = {"since": "2026-01-23", "before": "2026-01-24"}
 TOKEN = "atp_account-a"
+WITH_CATEGORIES = LogApiConfig(
+    cursor_key=b"k" * 32,
+    product_categories={
+        "messaging": ProductCategory("Messaging", {"alerting": "Alerts", "queues": "Queues"})
+    },
+)
 
 
 def add_token(
@@ -36,7 +42,7 @@ def add_token(
     email: str | None = None,
     requests_per_s: float | None = 1e6,
 ) -> Token:
-    """Make a token known; without permissions it may read the audit logs."""
+    """Add a token; by default with the permission to read audit logs."""
     token = Token(
         uuid.uuid5(uuid.NAMESPACE_OID, text),
         None if accounts is None else frozenset(accounts),
@@ -51,7 +57,7 @@ def add_token(
 
 
 class ApiClient:
-    """Sends requests and checks that each answer is one the document knows."""
+    """Sends requests and checks that the document allows each response."""
 
     def __init__(self, app: Starlette, settings: LogApiConfig, token: str = TOKEN) -> None:
         self._token = token
@@ -63,7 +69,7 @@ class ApiClient:
         self._registry: Registry[Any] = Registry().with_resource("urn:document", resource)
 
     async def list(self, query: Query = "", account: str = A, token: str | None = None) -> httpx.Response:
-        """GET the list, with the day as range unless `query` is a string."""
+        """GET the list; the time range is one day unless `query` is a string."""
         if isinstance(query, Mapping):
             query = {**RANGE, **query}
         elif not isinstance(query, str):
@@ -97,6 +103,7 @@ class ApiClient:
     def _check(self, path: str, method: str, response: httpx.Response) -> None:
         assert response.headers["cache-control"] == "no-store"
         assert response.headers["x-content-type-options"] == "nosniff"
+        assert re.fullmatch("[0-9a-f]{16}", response.headers["cf-ray"])
         media_type = response.headers["content-type"].partition(";")[0]
         schema: dict[str, Any] = {"$ref": "#/components/schemas/Failure"}
         operation = self.document["paths"].get(self._template(path), {}).get(method.lower())
@@ -112,7 +119,7 @@ class ApiClient:
             jsonschema.Draft202012Validator(found, registry=self._registry).validate(response.json())
 
     def _template(self, path: str) -> str:
-        """The document's path that a path is one of; plain ones go before those with names in them."""
+        """Return the path template that matches a path; literal segments take precedence over parameters."""
         fitting = [
             template
             for template in self.document["paths"]

@@ -1,4 +1,4 @@
-"""The log API on a memory and on a real Postgres."""
+"""The log API on an in-memory log and on a real Postgres."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from auditap.database import administrator
-from log_api.config import LogApiConfig
+from auditap.database.connection import administrator
+from log_api.config import LogApiConfig, LogApiLimits
 from log_api.database import PostgresLogDatabase
 from tests.audit_database import AuditDatabase, migrated
 from tests.unit.log_api.memory_log import MemoryLog
-from tests.unit.log_api.stored_log import StoredLog
+from tests.unit.log_api.stored_log import StoredLog, unhurried
 
 PAGE_BYTES_MAX = 20_000
 
 
 @pytest.fixture
 def settings() -> LogApiConfig:
-    return LogApiConfig(cursor_key=b"k" * 32, page_bytes_max=PAGE_BYTES_MAX, fetch_records_max=7)
+    return LogApiConfig(
+        cursor_key=b"k" * 32,
+        limits=unhurried(LogApiLimits(page_bytes_max=PAGE_BYTES_MAX, fetch_records_max=7)),
+    )
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
-"""The log API's database in memory, for tests without one; it passes the port's contract."""
+"""The fake of the log API's database port, in memory. It passes the contract tests of the port."""
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import json
 import re
 from bisect import bisect
 from collections import Counter
@@ -13,20 +15,30 @@ from uuid import UUID
 
 import msgspec
 
+from log_api.access_requests import FIELDS, access_request
 from log_api.completeness import Gap, Gaps, TapCounts
-from log_api.listing import EMAIL_PATTERN, LOGINS, Condition, Direction, ListQuery, SummaryQuery
 from log_api.ports import AlertQuery, Count, Token
 from log_api.records import AuditRecord, Page, audit_record, body_bytes
-from schemas.alert import alert_document
+from log_api.sql_builder import (
+    LOGIN_EMAIL,
+    LOGIN_EMAIL_PATTERN,
+    LOGIN_FILTERS,
+    LOGINS,
+    Condition,
+    Direction,
+    ListQuery,
+    SummaryQuery,
+)
+from schemas.alert import alert_payload
 from schemas.errors import RetryableError
 from schemas.identity import id_ms
 from schemas.record import Record
 
 
 class MemoryLog:
-    """Keeps records, what was found out later, and tokens.
+    """Holds records, backfilled values, and tokens.
 
-    `away` makes every call fail; `page_times_out` makes every page end, empty, after a millisecond of the log.
+    `tailed` is set by the first poll of a tail. `unavailable` makes every call fail; `page_times_out` makes every page end, empty, after a millisecond of the log.
     """
 
     def __init__(self, page_bytes_max: int = 1 << 20) -> None:
@@ -35,9 +47,10 @@ class MemoryLog:
         self.trends: list[dict[str, Any]] = []
         self.raised: dict[UUID, dict[str, Any]] = {}
         self.token_lookups = 0
+        self.tailed = asyncio.Event()
         self.complete_ms: int | None = None
         self.gap_list: list[Gap] = []
-        self.away = False
+        self.unavailable = False
         self.page_times_out = False
         self._page_bytes_max = page_bytes_max
 
@@ -57,7 +70,7 @@ class MemoryLog:
             low, high = query.id_range()
             if low.int >> 80 >= high.int >> 80:
                 return Page([], None)
-            # Nothing was found in the newest millisecond, and the time is up.
+            # The newest millisecond holds no match, and the time limit is reached.
             return Page([], UUID(int=((high.int >> 80) - 1) << 80))
         found = self._found(query)[query.skip :]
         records: list[AuditRecord] = []
@@ -70,8 +83,13 @@ class MemoryLog:
         return Page(records, None)
 
     async def ids(self, query: ListQuery) -> Sequence[UUID]:
+        self.tailed.set()
         self._check()
         return [row["id"] for row in self._found(query)[query.skip :][: query.limit]]
+
+    async def accounts(self, accounts_max: int) -> Sequence[str]:
+        self._check()
+        return sorted({row["account_id"] for row in self.rows.values() if row["account_id"]})[:accounts_max]
 
     async def records(self, accounts: Sequence[str] | None, ids: Sequence[UUID]) -> Sequence[AuditRecord]:
         self._check()
@@ -80,7 +98,7 @@ class MemoryLog:
 
     async def counts(self, query: SummaryQuery) -> Sequence[Count]:
         self._check()
-        if query.of_trends:
+        if query.from_trends:
             return self._trend_counts(query)
         counted: Counter[tuple[int, str | None]] = Counter()
         for row in self.rows.values():
@@ -117,7 +135,7 @@ class MemoryLog:
             and query.acknowledged in {None, row["acknowledged_at"] is not None}
         ]
         found.sort(key=lambda row: row["id"].int, reverse=True)
-        return [alert_document(row) for row in found[: query.limit]]
+        return [alert_payload(row) for row in found[: query.limit]]
 
     async def acknowledge(self, account: str, alert_id: UUID, who: str) -> dict[str, Any] | None:
         self._check()
@@ -126,7 +144,7 @@ class MemoryLog:
             return None
         if row["acknowledged_at"] is None:
             row |= {"acknowledged_at": datetime.now(UTC), "acknowledged_by": who}
-        return alert_document(row)
+        return alert_payload(row)
 
     def _found(self, query: ListQuery) -> list[dict[str, Any]]:
         low, high = query.id_range()
@@ -151,7 +169,7 @@ class MemoryLog:
             if each.from_ms < before_ms and (each.to_ms is None or each.to_ms >= since_ms)
         ]
         found.sort(key=lambda each: (each.from_ms, each.tap_id or "", each.epoch or 0, each.first))
-        missing = sum(each.numbers or 0 for each in found if each.cause != "offsets_expired")
+        missing = sum(each.size or 0 for each in found if each.cause != "offsets_expired")
         return Gaps(found[:gaps_max], len(found), missing)
 
     async def taps(self) -> TapCounts:
@@ -164,36 +182,54 @@ class MemoryLog:
         return self.tokens.get(sha256)
 
     async def ready(self) -> bool:
-        return not self.away
+        return not self.unavailable
 
     def _check(self) -> None:
-        if self.away:
-            raise RetryableError("the memory is away")
+        if self.unavailable:
+            raise RetryableError("the memory log is unavailable")
 
 
 def _meets(row: dict[str, Any], condition: Condition) -> bool:
-    if condition.name == "actor_ip_address":
-        value = row[condition.name]
-        among = value is not None and any(
-            ipaddress.ip_address(value) in asked.network  # type: ignore[union-attr]
-            for asked in condition.values
-        )
-    elif condition.name == EMAIL_PATTERN:
-        email = row["actor_email"]
-        among = email is not None and any(_like(email, str(pattern)) for pattern in condition.values)
-    elif condition.name == LOGINS:
-        among = row["resource_product"] == "access" and row["resource_type"] in condition.values
-    else:
-        value = row[condition.name]
-        among = value is not None and value in condition.values
+    value = _compared(row, condition.name)
+    among = value is not None and any(_equals(condition.name, value, each) for each in condition.values)
     return among is not condition.excluded
+
+
+def _compared(row: dict[str, Any], name: str) -> Any:
+    """Return the value of a record that a filter compares; None where there is none."""
+    if name == LOGINS:
+        return row["resource_type"] if row["resource_product"] == "access" else None
+    if name in {LOGIN_EMAIL, LOGIN_EMAIL_PATTERN}:
+        return _login_value(row, LOGIN_EMAIL)
+    if name in LOGIN_FILTERS:
+        return _login_value(row, name)
+    if name == "unmatched":
+        return json.loads(row["receipt"]).get("unmatched")
+    if name == "altered":
+        return str(json.loads(row["receipt"]).get("altered", False)).lower()
+    return row[name]
+
+
+def _equals(name: str, value: Any, wanted: Any) -> bool:
+    if name == "actor_ip_address":
+        return ipaddress.ip_address(value) in wanted.network
+    if name == LOGIN_EMAIL_PATTERN:
+        return _like(value, wanted)
+    return bool(value == wanted)
+
+
+def _login_value(row: dict[str, Any], name: str) -> str | None:
+    entry = access_request(audit_record(row), frozenset(FIELDS))
+    names = {LOGIN_EMAIL: "user_email", "country_code": "country", "idp": "connection"}
+    value = entry["user_email"] is None if name == "non_identity" else entry[names.get(name, name)]
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _like(text: str, pattern: str) -> bool:
     """SQL's LIKE with backslash as its escape."""
     parts = re.findall(r"\\.|%|_|[^\\%_]+", pattern, re.DOTALL)
-    meant = {"%": ".*", "_": "."}
+    wildcards = {"%": ".*", "_": "."}
     expression = "".join(
-        meant.get(part) or re.escape(part[1:] if part[0] == "\\" else part) for part in parts
+        wildcards.get(part) or re.escape(part[1:] if part[0] == "\\" else part) for part in parts
     )
     return re.fullmatch(expression, text, re.DOTALL) is not None

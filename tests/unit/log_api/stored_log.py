@@ -1,4 +1,4 @@
-"""A real database's log, filled by its administrator."""
+"""Fills the log in a real database, as its owner."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from log_api.config import LogApiLimits
 from schemas.identity import id_ms
 from schemas.record import COLUMNS, Record
 
 
+def unhurried(limits: LogApiLimits) -> LogApiLimits:
+    """The same limits with times that a busy machine does not meet."""
+    return limits._replace(page_time_ms=60_000, connect_timeout_ms=60_000, acquire_timeout_ms=60_000)
+
+
 class StoredLog:
-    """Puts records and late findings where the ingestor would."""
+    """Stores records and backfilled values where the ingestor would."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self.connection = connection

@@ -1,4 +1,4 @@
-"""Alerts: listed by account, page by page, and acknowledged by a token that may."""
+"""Listing and acknowledging alerts."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ async def api(memory_log: MemoryLog, settings: LogApiConfig) -> AsyncIterator[Ap
 
 
 async def ids(api: ApiClient, **query: str) -> list[str]:
-    answer = await api.get(PATH, query, api.headers)
-    assert answer.status_code == 200
-    return [one["id"] for one in answer.json()["result"]]
+    response = await api.get(PATH, query, api.headers)
+    assert response.status_code == 200
+    return [one["id"] for one in response.json()["result"]]
 
 
-async def test_alerts_are_listed_newest_first_page_by_page(api: ApiClient, memory_log: MemoryLog) -> None:
+async def test_alerts_are_listed_in_pages_newest_first(api: ApiClient, memory_log: MemoryLog) -> None:
     held = [alert_id(number * 60_000) for number in range(5)]
     for one in held:
         add(memory_log, one)
@@ -59,9 +59,9 @@ async def test_alerts_are_listed_newest_first_page_by_page(api: ApiClient, memor
     found: list[str] = []
     after: dict[str, str] = {}
     for _ in range(3):
-        answer = (await api.get(PATH, {"limit": "2", **after}, api.headers)).json()
-        found += [one["id"] for one in answer["result"]]
-        after = {"after": answer["result_info"].get("after", "")}
+        response = (await api.get(PATH, {"limit": "2", **after}, api.headers)).json()
+        found += [one["id"] for one in response["result"]]
+        after = {"after": response["result_info"].get("after", "")}
     assert found == [one.hex for one in held]
     assert after == {"after": ""}
 
@@ -78,15 +78,15 @@ async def test_filters(api: ApiClient, memory_log: MemoryLog) -> None:
     assert (await api.get(PATH, {"severity": "loud"}, api.headers)).status_code == 400
 
 
-async def test_only_a_token_that_may_acknowledges(api: ApiClient, memory_log: MemoryLog) -> None:
+async def test_acknowledging_needs_its_own_permission(api: ApiClient, memory_log: MemoryLog) -> None:
     one = alert_id()
     add(memory_log, one)
     path = f"{PATH}/{one.hex}/acknowledge"
     keeper = {"authorization": f"Bearer {KEEPER}"}
     assert (await api.get(path, "", api.headers, "POST")).status_code == 403
     assert (await api.get(PATH, "", {"authorization": "Bearer atp_other"})).status_code == 403
-    answer = await api.get(path, "", keeper, "POST")
-    assert answer.json()["result"]["acknowledged"]["by"] == "k@example.com"
+    response = await api.get(path, "", keeper, "POST")
+    assert response.json()["result"]["acknowledged"]["by"] == "k@example.com"
     assert (await api.get(f"{PATH}/{alert_id().hex}/acknowledge", "", keeper, "POST")).status_code == 404
     assert (await api.get(path, "", keeper)).status_code == 405
 

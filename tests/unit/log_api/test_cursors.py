@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from log_api.cursors import Cursors, Position
-from log_api.listing import Condition, Direction, ListQuery
+from log_api.sql_builder import Condition, Direction, ListQuery
 from schemas.identity import new_id
 
 QUERY = ListQuery(
@@ -19,24 +19,24 @@ QUERY = ListQuery(
 PLACE = Position(UUID(new_id(1500)), 1_769_192_714_749)
 
 
-def test_a_cursor_leads_back_to_its_place() -> None:
+def test_a_cursor_holds_its_position() -> None:
     cursors = Cursors(b"k" * 32)
     assert cursors.position(QUERY, cursors.after(QUERY, PLACE)) == PLACE
 
 
-def test_what_was_complete_travels_with_it_also_where_nothing_was() -> None:
+def test_a_cursor_holds_the_watermark_or_its_absence() -> None:
     cursors = Cursors(b"k" * 32)
     unknown = PLACE._replace(complete_before_ms=None)
     assert cursors.position(QUERY, cursors.after(QUERY, unknown)) == unknown
 
 
-def test_the_place_and_the_limit_of_the_asking_page_do_not_matter() -> None:
+def test_a_cursor_ignores_the_position_and_limit_of_the_query() -> None:
     cursors = Cursors(b"k" * 32)
     moved = replace(QUERY, limit=7, after=UUID(new_id(1600)))
     assert cursors.position(moved, cursors.after(QUERY, PLACE)) == PLACE
 
 
-def test_the_order_of_filters_and_values_does_not_matter() -> None:
+def test_a_cursor_ignores_the_order_of_filters_and_values() -> None:
     cursors = Cursors(b"k" * 32)
     turned = replace(
         QUERY,
@@ -59,16 +59,16 @@ def test_the_order_of_filters_and_values_does_not_matter() -> None:
         replace(QUERY, conditions=(Condition("resource_id", False, ("x", "y")), QUERY.conditions[1])),
     ],
 )
-def test_another_query_cannot_use_it(other: ListQuery) -> None:
+def test_another_query_rejects_a_cursor(other: ListQuery) -> None:
     cursors = Cursors(b"k" * 32)
     assert cursors.position(other, cursors.after(QUERY, PLACE)) is None
 
 
-def test_another_key_cannot_read_it() -> None:
+def test_another_key_rejects_a_cursor() -> None:
     assert Cursors(b"l" * 32).position(QUERY, Cursors(b"k" * 32).after(QUERY, PLACE)) is None
 
 
-def test_no_bit_of_it_can_be_changed() -> None:
+def test_a_changed_bit_invalidates_a_cursor() -> None:
     cursors = Cursors(b"k" * 32)
     raw = base64.urlsafe_b64decode(cursors.after(QUERY, PLACE))
     for bit in range(len(raw) * 8):
@@ -78,11 +78,11 @@ def test_no_bit_of_it_can_be_changed() -> None:
 
 
 @pytest.mark.parametrize("change", ["{}=", "{}\n", " {}", "{}AAAA", "!{}", "é{}"])
-def test_nothing_may_be_added_to_it(change: str) -> None:
+def test_a_cursor_with_extra_text_is_invalid(change: str) -> None:
     cursors = Cursors(b"k" * 32)
     assert cursors.position(QUERY, change.format(cursors.after(QUERY, PLACE))) is None
 
 
-def test_it_does_not_show_what_was_asked() -> None:
+def test_a_cursor_does_not_reveal_the_query() -> None:
     cursor = base64.urlsafe_b64decode(Cursors(b"k" * 32).after(replace(QUERY, accounts=("acme",)), PLACE))
     assert b"acme" not in cursor

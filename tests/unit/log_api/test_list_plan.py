@@ -1,4 +1,4 @@
-"""How Postgres reads a page: by index, and of the days asked for alone."""
+"""The plans of a page's statements: by index, and only in the partitions of the time range."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from auditap.database import administrator
+from auditap.database.connection import administrator
 from log_api.config import LogApiConfig
 from log_api.database import PostgresLogDatabase
-from log_api.listing import Condition, Direction, ListQuery, Statement, Way, walk_statement
+from log_api.keyset_scan import TimeLimits, find_page_ids
 from log_api.records import Row
-from log_api.walk import TimeLimits, find_ids
+from log_api.sql_builder import AccessPath, Condition, Direction, ListQuery, Statement, scan_statement
 from schemas.sql import query as sql_file
 from tests.audit_database import AuditDatabase
 
@@ -27,7 +27,7 @@ DAY_MS = 86_400_000
 DAYS = 6
 FIRST_MS = (int(datetime.now(UTC).timestamp() * 1000) // DAY_MS - DAYS) * DAY_MS
 ROWS_A_DAY = 4_000
-# Per day: 4,000 records of 20 accounts, every eighth without its account, which was found out later.
+# Per day: 4,000 records of 20 accounts, every eighth with a backfilled account.
 _SEED = """
 WITH made AS (
     SELECT
@@ -66,7 +66,7 @@ async def reader(
 
 
 class Explained:
-    """A Reader that keeps the plan of every statement of a walk."""
+    """A `Reader` that records the plan of every statement."""
 
     def __init__(self, connection: PoolConnectionProxy) -> None:
         self._connection = connection
@@ -82,17 +82,17 @@ class Explained:
 
 
 async def scans(reader: PostgresLogDatabase, query: ListQuery) -> list[dict[str, Any]]:
-    """The plans' nodes that read a table, of all statements that a page takes, run as the log API runs them."""
+    """Return the plan nodes that read a table, for all statements of a page, run as the log API runs them."""
 
     async def read(connection: PoolConnectionProxy) -> list[dict[str, Any]]:
         explained = Explained(connection)
-        found = await find_ids(explained, query, TimeLimits(30, 30))
+        found = await find_page_ids(explained, query, TimeLimits(30, 30))
         if found.ids:
             whole = (list(found.ids), min(found.ids), max(found.ids), None)
             await explained.rows(Statement(sql_file("records_by_id"), whole), 30)
         return [node for node in explained.nodes if "Relation Name" in node]
 
-    return await reader._read(read)
+    return await reader._run(read)
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -118,7 +118,7 @@ def _rows_read(nodes: list[dict[str, Any]]) -> float:
 
 @pytest.mark.parametrize("direction", list(Direction))
 @pytest.mark.parametrize("analyzed", [False, True])
-async def test_a_page_of_a_day_touches_that_day_alone_and_only_by_index(
+async def test_a_page_of_one_day_reads_that_partition_alone_by_index(
     reader: PostgresLogDatabase, filled: asyncpg.Connection, direction: Direction, *, analyzed: bool
 ) -> None:
     if analyzed:
@@ -130,7 +130,7 @@ async def test_a_page_of_a_day_touches_that_day_alone_and_only_by_index(
 
 
 @pytest.mark.parametrize("direction", list(Direction))
-async def test_a_page_of_a_long_range_reads_no_more_than_it_shows(
+async def test_a_page_of_a_long_range_reads_no_more_than_it_returns(
     reader: PostgresLogDatabase, filled: asyncpg.Connection, direction: Direction
 ) -> None:
     await filled.execute("ANALYZE auditap.audit_records, auditap.audit_enrichments")
@@ -139,12 +139,12 @@ async def test_a_page_of_a_long_range_reads_no_more_than_it_shows(
     read = [node for node in nodes if node["Actual Loops"]]
     nearest = _day(DAYS - 1) if direction is Direction.DESC else _day(0)
     assert _days([node for node in read if node["Relation Name"].startswith("audit_records")]) == {nearest}
-    # The page and one record more, from either branch, and each looked up in both tables.
+    # The page and one more record from either access path, each fetched from both tables.
     assert _rows_read(nodes) <= 4 * DAYS * (query.limit + 1)
     assert not [node for node in read if node["Node Type"] == "Seq Scan"]
 
 
-async def test_a_filter_on_what_was_found_later_reads_no_other_day(reader: PostgresLogDatabase) -> None:
+async def test_a_filter_on_a_backfilled_value_reads_no_other_partition(reader: PostgresLogDatabase) -> None:
     day = FIRST_MS + DAY_MS
     condition = Condition("actor_email", False, ("nobody@example.com",))
     nodes = await scans(reader, ListQuery(("account1",), day, day + DAY_MS, conditions=(condition,)))
@@ -152,19 +152,19 @@ async def test_a_filter_on_what_was_found_later_reads_no_other_day(reader: Postg
 
 
 @pytest.mark.parametrize("name", ["resource_id", "raw_cf_ray_id", "actor_id", "resource_type", "zone_id"])
-async def test_a_value_that_is_nowhere_is_not_looked_for_in_every_record(
+async def test_a_filter_without_matches_does_not_read_every_record(
     reader: PostgresLogDatabase, filled: asyncpg.Connection, name: str
 ) -> None:
     await filled.execute("VACUUM ANALYZE auditap.audit_records, auditap.audit_enrichments")
     condition = Condition(name, False, ("nowhere",))
     query = ListQuery(("account3",), FIRST_MS, FIRST_MS + DAYS * DAY_MS, limit=10, conditions=(condition,))
     nodes = await scans(reader, query)
-    # The first window, record after record, then what Bloom filters take for it by mistake.
+    # The first window record by record, then the false positives of the Bloom filters.
     assert _rows_read(nodes) < ROWS_A_DAY * DAYS / 4
     assert [node for node in nodes if node["Node Type"] == "Bitmap Heap Scan"] or name == "resource_id"
 
 
-async def test_an_organization_is_read_by_its_accounts_indexes(reader: PostgresLogDatabase) -> None:
+async def test_an_organization_is_read_by_the_index_on_accounts(reader: PostgresLogDatabase) -> None:
     day = FIRST_MS + 2 * DAY_MS
     query = ListQuery(tuple(f"account{number}" for number in range(10)), day, day + DAY_MS, limit=20)
     nodes = await scans(reader, query)
@@ -192,11 +192,11 @@ async def test_every_record_of_the_account_is_found_once(
     assert len(found) == ROWS_A_DAY * DAYS // 20
 
 
-async def test_however_often_it_is_asked_a_day_locks_that_day_alone(reader: PostgresLogDatabase) -> None:
-    """After five runs Postgres would take a plan for any range, which opens and locks every partition."""
+async def test_a_repeated_query_of_one_day_locks_that_partition_alone(reader: PostgresLogDatabase) -> None:
+    """After five runs Postgres would choose a generic plan, which opens and locks every partition."""
     day = FIRST_MS + 2 * DAY_MS
     query = ListQuery(("account3",), day, day + DAY_MS)
-    statement = walk_statement(query, Way.LATE_ACCOUNTS, query.id_range(), 100)
+    statement = scan_statement(query, AccessPath.BACKFILLED_ACCOUNTS, query.id_range(), 100)
     assert reader._pool is not None
     async with reader._pool.acquire() as connection:
         prepared = await connection.prepare(statement.text)

@@ -1,4 +1,4 @@
-"""The contract of `LogDatabase`, for Postgres and the memory alike."""
+"""The contract of `LogDatabase`, for Postgres and the memory log."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ import asyncpg
 import msgspec
 import pytest
 
-from auditap.child_process import free_port
-from auditap.database import create_token, revoke_token
+from auditap.database.tokens import create_token, revoke_token
 from log_api.completeness import Gap
-from log_api.config import LogApiConfig
-from log_api.database import PostgresLogDatabase, _Statements
-from log_api.listing import (
-    EMAIL_PATTERN,
+from log_api.config import LogApiConfig, LogApiLimits
+from log_api.database import PostgresLogDatabase, _ConnectionReader
+from log_api.ports import Count, LogDatabase, Permission, Token
+from log_api.records import Page, Row
+from log_api.sql_builder import (
     FILTERS,
+    LOGIN_EMAIL,
+    LOGIN_EMAIL_PATTERN,
+    LOGIN_FILTERS,
     LOGINS,
     Condition,
     Direction,
@@ -29,16 +32,15 @@ from log_api.listing import (
     Statement,
     SummaryQuery,
 )
-from log_api.ports import Count, LogDatabase, Permission, Token
-from log_api.records import Page, Row
 from schemas.errors import RetryableError, StartupError
 from schemas.identity import first_id_at, rfc3339_ms
 from schemas.record import Record
 from tests.audit_database import AuditDatabase
-from tests.records import record
+from tests.ports import free_port
+from tests.records import POLICY_UPDATE, record
 from tests.unit.log_api.conftest import PAGE_BYTES_MAX
 from tests.unit.log_api.memory_log import MemoryLog
-from tests.unit.log_api.stored_log import StoredLog
+from tests.unit.log_api.stored_log import StoredLog, unhurried
 
 DAY_MS = 86_400_000
 NOON_MS = (int(datetime.now(UTC).timestamp() * 1000) // DAY_MS - 3) * DAY_MS + DAY_MS // 2
@@ -46,7 +48,7 @@ A, B = "a" * 32, "b" * 32
 
 
 class Log(NamedTuple):
-    """What is read, and how it is filled."""
+    """An implementation, and what fills it."""
 
     read: LogDatabase
     write: Any
@@ -60,7 +62,7 @@ def log(request: pytest.FixtureRequest) -> Log:
     return Log(request.getfixturevalue("postgres_log"), request.getfixturevalue("stored_log"))
 
 
-def asked(
+def list_query(
     *conditions: Condition, since_ms: int = NOON_MS, before_ms: int = NOON_MS + 1000, **others: Any
 ) -> ListQuery:
     return ListQuery((A,), since_ms, before_ms, conditions=conditions, **others)
@@ -74,21 +76,33 @@ def hexes(*records: Record) -> list[str]:
     return [one.id.hex for one in records]
 
 
+async def test_the_accounts_of_recent_records(log: Log) -> None:
+    assert await log.read.accounts(10) == []
+    found_late = record(NOON_MS + 9, account_id=None)
+    await log.write.add(
+        [record(NOON_MS + number, account_id=account) for number, account in enumerate([B, A, B, None])]
+    )
+    await log.write.add([found_late])
+    await log.write.complete(found_late.id, account_id="c" * 32)
+    assert await log.read.accounts(10) == [A, B, "c" * 32]
+    assert await log.read.accounts(2) == [A, B]
+
+
 async def test_the_range_is_half_open(log: Log) -> None:
     inside = [record(NOON_MS, account_id=A), record(NOON_MS + 999, account_id=A)]
     outside = [record(NOON_MS - 1, account_id=A), record(NOON_MS + 1000, account_id=A)]
     await log.write.add([*inside, *outside])
-    page = await log.read.page(asked(direction=Direction.ASC))
+    page = await log.read.page(list_query(direction=Direction.ASC))
     assert ids(page) == hexes(*inside)
     assert page.after is None
 
 
 @pytest.mark.parametrize("direction", list(Direction))
-async def test_pages_follow_one_another_over_days(log: Log, direction: Direction) -> None:
+async def test_pages_continue_across_partitions(log: Log, direction: Direction) -> None:
     records = [record(NOON_MS + hour * 3_600_000, account_id=A) for hour in range(-30, 30)]
     await log.write.add(records)
     found: list[str] = []
-    query = asked(since_ms=0, before_ms=NOON_MS * 2, direction=direction, limit=13)
+    query = list_query(since_ms=0, before_ms=NOON_MS * 2, direction=direction, limit=13)
     while True:
         page = await log.read.page(query)
         found += ids(page)
@@ -99,22 +113,22 @@ async def test_pages_follow_one_another_over_days(log: Log, direction: Direction
     assert found == (expected if direction is Direction.ASC else expected[::-1])
 
 
-async def test_a_page_that_is_just_full_is_the_last(log: Log) -> None:
+async def test_an_exactly_full_page_can_be_the_last(log: Log) -> None:
     await log.write.add([record(NOON_MS + number, account_id=A) for number in range(5)])
-    assert (await log.read.page(asked(limit=5))).after is None
-    page = await log.read.page(asked(limit=4))
+    assert (await log.read.page(list_query(limit=5))).after is None
+    page = await log.read.page(list_query(limit=4))
     assert (len(page.records), page.after is not None) == (4, True)
 
 
-async def test_a_page_ends_early_where_bodies_are_large(log: Log) -> None:
+async def test_a_page_ends_early_if_bodies_are_large(log: Log) -> None:
     body = '"' + "x" * (PAGE_BYTES_MAX // 4) + '"'
     await log.write.add(
         [record(NOON_MS + number, account_id=A, resource_request=body) for number in range(9)]
     )
-    page = await log.read.page(asked(direction=Direction.ASC))
+    page = await log.read.page(list_query(direction=Direction.ASC))
     assert 0 < len(page.records) < 9
     assert page.after is not None
-    rest = await log.read.page(asked(direction=Direction.ASC, after=page.after))
+    rest = await log.read.page(list_query(direction=Direction.ASC, after=page.after))
     assert ids(rest)[0] not in ids(page)
 
 
@@ -123,20 +137,18 @@ async def test_one_record_larger_than_a_page_is_a_page(log: Log) -> None:
     await log.write.add(
         [record(NOON_MS + number, account_id=A, resource_response=huge) for number in range(2)]
     )
-    page = await log.read.page(asked())
+    page = await log.read.page(list_query())
     assert (len(page.records), page.after is not None) == (1, True)
 
 
-async def test_only_the_account_asked_for(log: Log) -> None:
+async def test_only_records_of_the_account_are_returned(log: Log) -> None:
     mine = record(NOON_MS, account_id=A)
     await log.write.add([mine, record(NOON_MS, account_id=B), record(NOON_MS, account_id=None)])
-    assert ids(await log.read.page(asked())) == hexes(mine)
+    assert ids(await log.read.page(list_query())) == hexes(mine)
 
 
 @pytest.mark.parametrize("direction", list(Direction))
-async def test_records_whose_account_was_found_later_stand_in_their_place(
-    log: Log, direction: Direction
-) -> None:
+async def test_records_with_a_backfilled_account_are_in_order(log: Log, direction: Direction) -> None:
     records = [record(NOON_MS + number, account_id=A if number % 3 else None) for number in range(30)]
     await log.write.add(records)
     for one in records[::3]:
@@ -144,14 +156,14 @@ async def test_records_whose_account_was_found_later_stand_in_their_place(
     expected = hexes(*records)
     if direction is Direction.DESC:
         expected.reverse()
-    first = await log.read.page(asked(direction=direction, limit=11))
-    rest = await log.read.page(asked(direction=direction, limit=100, after=first.after))
+    first = await log.read.page(list_query(direction=direction, limit=11))
+    rest = await log.read.page(list_query(direction=direction, limit=100, after=first.after))
     assert ids(first) + ids(rest) == expected
     late = next(one for one in rest.records if one.id in hexes(*records[::3]))
     assert (late.account.id, late.account.name, late.auditap.enrichment) == (A, "Acme", "complete")
 
 
-async def test_what_was_found_later_fills_what_is_missing_and_replaces_nothing(log: Log) -> None:
+async def test_backfilled_values_fill_missing_ones_and_replace_none(log: Log) -> None:
     bare = record(NOON_MS, account_id=A, zone_id="z", actor_email="known@example.com")
     await log.write.add([bare])
     await log.write.complete(
@@ -162,7 +174,7 @@ async def test_what_was_found_later_fills_what_is_missing_and_replaces_nothing(l
         actor_email="later@example.com",
         actor_token_name="ci",
     )
-    (found,) = (await log.read.page(asked())).records
+    (found,) = (await log.read.page(list_query())).records
     assert found.account.name == "Acme"
     assert found.zone.name == "example.com"
     assert found.actor.email == "known@example.com"
@@ -170,14 +182,14 @@ async def test_what_was_found_later_fills_what_is_missing_and_replaces_nothing(l
     assert found.auditap.enrichment == "unresolvable"
 
 
-async def test_the_account_a_record_was_stored_with_stays_its_account(log: Log) -> None:
+async def test_a_backfilled_account_does_not_replace_a_stored_one(log: Log) -> None:
     theirs = record(NOON_MS, account_id=B)
     await log.write.add([theirs])
     await log.write.complete(theirs.id, account_id=A)
-    assert ids(await log.read.page(asked())) == []
+    assert ids(await log.read.page(list_query())) == []
 
 
-async def test_bodies_and_receipt_come_as_they_are_stored(log: Log) -> None:
+async def test_bodies_and_receipt_are_returned_as_stored(log: Log) -> None:
     request = '{"price":1.10, "big":1e400,"nul":"\\u0000","lone":"\\ud800","n":12345678901234567890123}'
     one = record(
         NOON_MS,
@@ -187,48 +199,44 @@ async def test_bodies_and_receipt_come_as_they_are_stored(log: Log) -> None:
         receipt='{"unmatched" : "no_path"}',
     )
     await log.write.add([one])
-    (found,) = (await log.read.page(asked())).records
+    (found,) = (await log.read.page(list_query())).records
     text = msgspec.json.encode(found)
     assert b'"request":' + request.encode() in text
-    assert b'"response":null' in text
+    assert b'"response":{"value":null}' in text
     assert b'"receipt":{"unmatched" : "no_path"}' in text
 
 
 EXAMPLE: dict[str, Any] = {
-    "account_name": "Acme",
+    **POLICY_UPDATE,
     "action_result": "failure",
     "action_type": "delete",
-    "actor_context": "dash",
-    "actor_email": "one@example.com",
-    "actor_id": "u1",
-    "actor_ip_address": "203.0.113.9",
     "actor_token_id": "t1",
     "actor_token_name": "deploy",
-    "actor_type": "user",
-    "raw_cf_ray_id": "ray1",
     "raw_method": "DELETE",
     "raw_status_code": 403,
-    "raw_uri": "/policies/1?dry=1",
-    "resource_id": "p1",
-    "resource_product": "alerting",
-    "resource_scope": "accounts",
-    "resource_type": "policies",
     "zone_id": "z1",
     "zone_name": "example.com",
 }
+OF_RECEIPT = {"unmatched": "invalid_path", "altered": "true"}
 LATE = ("account_name", "actor_email", "actor_token_name", "zone_name")
 
 
 @pytest.mark.parametrize("name", [name for name in FILTERS if name != "id"])
-async def test_a_filter_finds_its_value_and_its_negation_all_else(log: Log, name: str) -> None:
-    value = ip_interface(EXAMPLE[name]) if name == "actor_ip_address" else EXAMPLE[name]
-    hit = record(NOON_MS, account_id=A, **{name: EXAMPLE[name]})
+async def test_a_filter_and_its_negation_partition_the_records(log: Log, name: str) -> None:
+    columns: dict[str, Any]
+    if name in OF_RECEIPT:
+        value: Any = OF_RECEIPT[name]
+        columns = {"receipt": '{"operation":"é","unmatched":"invalid_path","altered":true}'}
+    else:
+        value = ip_interface(EXAMPLE[name]) if name == "actor_ip_address" else EXAMPLE[name]
+        columns = {name: EXAMPLE[name]}
+    hit = record(NOON_MS, account_id=A, **columns)
     lacking = record(NOON_MS + 1, account_id=A)
-    late = record(NOON_MS + 2, account_id=None, **({} if name in LATE else {name: EXAMPLE[name]}))
+    late = record(NOON_MS + 2, account_id=None, **({} if name in LATE else columns))
     await log.write.add([hit, lacking, late])
-    await log.write.complete(late.id, account_id=A, **({name: EXAMPLE[name]} if name in LATE else {}))
-    found = await log.read.page(asked(Condition(name, False, (value,)), direction=Direction.ASC))
-    others = await log.read.page(asked(Condition(name, True, (value,)), direction=Direction.ASC))
+    await log.write.complete(late.id, account_id=A, **(columns if name in LATE else {}))
+    found = await log.read.page(list_query(Condition(name, False, (value,)), direction=Direction.ASC))
+    others = await log.read.page(list_query(Condition(name, True, (value,)), direction=Direction.ASC))
     assert ids(found) == hexes(hit, late)
     assert ids(others) == hexes(lacking)
 
@@ -237,10 +245,12 @@ async def test_a_record_is_found_by_its_id(log: Log) -> None:
     records = [record(NOON_MS + number, account_id=A) for number in range(3)]
     await log.write.add(records)
     wanted = Condition("id", False, (records[0].id, records[2].id))
-    assert ids(await log.read.page(asked(wanted, direction=Direction.ASC))) == hexes(records[0], records[2])
+    assert ids(await log.read.page(list_query(wanted, direction=Direction.ASC))) == hexes(
+        records[0], records[2]
+    )
 
 
-async def test_values_are_united_and_filters_narrow(log: Log) -> None:
+async def test_values_are_ored_and_filters_anded(log: Log) -> None:
     records = [
         record(NOON_MS + number, account_id=A, raw_method=method, raw_status_code=status)
         for number, (method, status) in enumerate([("PUT", 200), ("POST", 200), ("PUT", 403), ("GET", 200)])
@@ -248,7 +258,7 @@ async def test_values_are_united_and_filters_narrow(log: Log) -> None:
     await log.write.add(records)
     methods = Condition("raw_method", False, ("PUT", "POST"))
     status = Condition("raw_status_code", True, (403,))
-    page = await log.read.page(asked(methods, status, direction=Direction.ASC))
+    page = await log.read.page(list_query(methods, status, direction=Direction.ASC))
     assert ids(page) == hexes(*records[:2])
 
 
@@ -256,7 +266,7 @@ async def test_values_are_united_and_filters_narrow(log: Log) -> None:
     ("network", "count"),
     [("203.0.113.0/24", 2), ("203.0.113.7/24", 2), ("2001:db8::/32", 1), ("0.0.0.0/0", 3)],
 )
-async def test_a_network_finds_its_addresses(log: Log, network: str, count: int) -> None:
+async def test_a_network_matches_its_addresses(log: Log, network: str, count: int) -> None:
     addresses = ["203.0.113.9", "203.0.113.200", "198.51.100.1", "2001:db8::7", None]
     await log.write.add(
         [
@@ -265,13 +275,13 @@ async def test_a_network_finds_its_addresses(log: Log, network: str, count: int)
         ]
     )
     condition = Condition("actor_ip_address", False, (ip_interface(network),))
-    page = await log.read.page(asked(condition))
+    page = await log.read.page(list_query(condition))
     assert len(page.records) == count
 
 
-async def test_addresses_come_without_a_mask(log: Log) -> None:
+async def test_addresses_are_returned_without_a_mask(log: Log) -> None:
     await log.write.add([record(NOON_MS, account_id=A, actor_ip_address="2001:db8::7")])
-    (found,) = (await log.read.page(asked())).records
+    (found,) = (await log.read.page(list_query())).records
     assert found.actor.ip_address == "2001:db8::7"
 
 
@@ -287,7 +297,7 @@ async def test_several_accounts_and_any_account(log: Log) -> None:
 
 
 @pytest.mark.parametrize("accounts", [(A,), (A, B), None])
-async def test_an_address_found_later_is_found_whatever_the_accounts(
+async def test_a_backfilled_email_is_found_in_any_accounts(
     log: Log, accounts: tuple[str, ...] | None
 ) -> None:
     known = record(NOON_MS, account_id=A, actor_email="one@example.com")
@@ -305,10 +315,10 @@ async def test_an_address_found_later_is_found_whatever_the_accounts(
 
 @pytest.mark.parametrize("direction", list(Direction))
 @pytest.mark.parametrize("accounts", [(A,), (A, B), None])
-async def test_what_was_found_later_is_found_far_from_where_the_page_begins(
+async def test_backfilled_values_are_found_far_from_the_start_of_the_page(
     log: Log, accounts: tuple[str, ...] | None, direction: Direction
 ) -> None:
-    """Beyond the first window, records are found by an index, and what was found later by ways of its own."""
+    """Beyond the first window, an index finds records, and separate access paths find backfilled values."""
     hour_ms = 3_600_000
     early, late = (NOON_MS - 20 * hour_ms, NOON_MS)
     far = early if direction is Direction.DESC else late
@@ -331,19 +341,19 @@ async def test_the_first_records_are_skipped(log: Log) -> None:
     records = [record(NOON_MS + number, account_id=A, raw_method="PUT") for number in range(20)]
     await log.write.add(records)
     for conditions in ((), (Condition("raw_method", False, ("PUT",)),)):
-        page = await log.read.page(asked(*conditions, direction=Direction.ASC, limit=5, skip=10))
+        page = await log.read.page(list_query(*conditions, direction=Direction.ASC, limit=5, skip=10))
         assert ids(page) == hexes(*records[10:15])
-        assert (await log.read.page(asked(*conditions, limit=5, skip=20))).records == []
+        assert (await log.read.page(list_query(*conditions, limit=5, skip=20))).records == []
 
 
 async def test_ids_are_those_of_the_page(log: Log) -> None:
     records = [record(NOON_MS + number, account_id=A) for number in range(5)]
     await log.write.add(records)
-    query = asked(direction=Direction.ASC, limit=3)
+    query = list_query(direction=Direction.ASC, limit=3)
     assert list(await log.read.ids(query)) == [one.id for one in records[:3]]
 
 
-async def test_records_by_id_of_the_account_alone(log: Log) -> None:
+async def test_records_by_id_are_limited_to_the_account(log: Log) -> None:
     mine, theirs = record(NOON_MS, account_id=A), record(NOON_MS - 2 * DAY_MS, account_id=B)
     late = record(NOON_MS - DAY_MS, account_id=None)
     await log.write.add([mine, theirs, late])
@@ -353,7 +363,7 @@ async def test_records_by_id_of_the_account_alone(log: Log) -> None:
     assert [one.id for one in await log.read.records(None, wanted)] == hexes(late, theirs, mine)
 
 
-async def test_records_by_id_end_early_where_bodies_are_large(log: Log) -> None:
+async def test_records_by_id_end_early_if_bodies_are_large(log: Log) -> None:
     body = '"' + "x" * (PAGE_BYTES_MAX // 4) + '"'
     records = [record(NOON_MS + number, account_id=A, resource_request=body) for number in range(9)]
     await log.write.add(records)
@@ -362,14 +372,14 @@ async def test_records_by_id_end_early_where_bodies_are_large(log: Log) -> None:
     assert [one.id for one in found] == hexes(*records[: len(found)])
 
 
-async def test_logins_are_the_product_s_and_of_their_types(log: Log) -> None:
+async def test_logins_are_selected_by_product_and_type(log: Log) -> None:
     kinds = [("access", "login"), ("access", "policies"), ("dns", "login"), (None, "login"), ("access", None)]
     records = [
         record(NOON_MS + at, account_id=A, resource_product=product, resource_type=kind)
         for at, (product, kind) in enumerate(kinds)
     ]
     await log.write.add(records)
-    page = await log.read.page(asked(Condition(LOGINS, False, ("login", "logout"))))
+    page = await log.read.page(list_query(Condition(LOGINS, False, ("login", "logout"))))
     assert ids(page) == hexes(records[0])
 
 
@@ -382,12 +392,79 @@ async def test_logins_are_the_product_s_and_of_their_types(log: Log) -> None:
         ("%@example.com%", True, [2, 3]),
     ],
 )
-async def test_a_part_of_an_address(log: Log, pattern: str, excluded: bool, expected: list[int]) -> None:
+async def test_an_email_pattern_matches_a_substring(
+    log: Log, pattern: str, excluded: bool, expected: list[int]
+) -> None:
     emails = ["one@example.com", "two@example.com", "1%_2@elsewhere", None]
     records = [record(NOON_MS + at, account_id=A, actor_email=email) for at, email in enumerate(emails)]
     await log.write.add(records)
-    page = await log.read.page(asked(Condition(EMAIL_PATTERN, excluded, (pattern,)), direction=Direction.ASC))
+    page = await log.read.page(
+        list_query(Condition(LOGIN_EMAIL_PATTERN, excluded, (pattern,)), direction=Direction.ASC)
+    )
     assert ids(page) == hexes(*(records[at] for at in expected))
+
+
+LOGIN_BODIES = [
+    None,
+    "[]",
+    '"allowed"',
+    "null",
+    '{"allowed":true}',
+    '{"allowed":"true","user_email":7,"country":null}',
+    '{"allowed":false,"user_email":"one@example.com","app_type":"saas","country":"pt","connection":"okta"}',
+    # Escapes that Postgres has no character for, and a backslash before what only looks like one.
+    r'{"nul":"\u0000","lone":"\ud800","path":"c:\\\\u0000","allowed":false,"connection":"okta"}',
+    r'{"\u0000":1,"country":"p\u0074"}',
+    # A whole surrogate pair between lone halves, and a number that is no float of 64 bits.
+    r'{"country":"\ud83d\ud83d\ude00\ude00 \\ud83d\ude00","allowed" : true ,"n":1e400}',
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (LOGIN_EMAIL, "one@example.com"),
+        (LOGIN_EMAIL_PATTERN, "%one@%"),
+        ("allowed", "true"),
+        ("allowed", "false"),
+        ("app_type", "saas"),
+        ("app_uid", "app1"),
+        ("country_code", "pt"),
+        ("country_code", "\U0001f600 \\ud83d"),
+        ("idp", "okta"),
+        ("non_identity", "true"),
+        ("ray_id", "ray1"),
+    ],
+)
+async def test_filters_of_logins_compare_what_entries_show(
+    postgres_log: PostgresLogDatabase, stored_log: StoredLog, memory_log: MemoryLog, name: str, value: str
+) -> None:
+    pairs = [(request, response) for request in LOGIN_BODIES for response in LOGIN_BODIES]
+    records = [
+        record(
+            NOON_MS + at,
+            account_id=A,
+            action_result=("success", "failure")[at % 2],
+            actor_email=(None, "two@example.com", "one@example.com")[at % 3],
+            raw_cf_ray_id=(None, "ray1")[at % 2],
+            resource_id=(None, "app1")[at % 2],
+            resource_request=request,
+            resource_response=response,
+        )
+        for at, (request, response) in enumerate(pairs)
+    ]
+    await memory_log.add(records)
+    await stored_log.add(records)
+    for excluded in (False, True):
+        query = list_query(Condition(name, excluded, (value,)))
+        found = await memory_log.ids(query)
+        assert 0 < len(found) < len(records)
+        assert await postgres_log.ids(query) == found
+
+
+def test_every_filter_of_logins_has_its_own_name() -> None:
+    # `app_uid` and the others share a table with the filters of the list.
+    assert not set(LOGIN_FILTERS) & set(FILTERS)
 
 
 @pytest.mark.parametrize("field", list(Field))
@@ -409,7 +486,7 @@ async def test_counts_by_bucket_and_value(log: Log, field: Field) -> None:
     ]
 
 
-async def test_counts_of_what_lacks_the_field_and_of_what_a_filter_leaves(log: Log) -> None:
+async def test_counts_include_missing_values_and_respect_filters(log: Log) -> None:
     await log.write.add(
         [record(NOON_MS, account_id=A, actor_id=None if number % 2 else "u1") for number in range(5)]
     )
@@ -423,7 +500,9 @@ async def test_counts_of_what_lacks_the_field_and_of_what_a_filter_leaves(log: L
     ]
 
 
-async def test_a_token_until_it_is_revoked(postgres_log: PostgresLogDatabase, stored_log: StoredLog) -> None:
+async def test_a_token_is_found_until_it_is_revoked(
+    postgres_log: PostgresLogDatabase, stored_log: StoredLog
+) -> None:
     expires = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
     token_id, text = await create_token(
         stored_log.connection, "reader", [A, B], [Permission.AUDIT_LOGS], expires
@@ -441,7 +520,7 @@ async def test_a_token_until_it_is_revoked(postgres_log: PostgresLogDatabase, st
     assert await postgres_log.token(sha256) is None
 
 
-async def test_a_token_for_every_account_and_for_ever(
+async def test_a_token_for_every_account_without_expiry(
     postgres_log: PostgresLogDatabase, stored_log: StoredLog
 ) -> None:
     _, text = await create_token(stored_log.connection, "all", None, [], datetime.max.replace(tzinfo=UTC))
@@ -452,54 +531,52 @@ async def test_a_token_for_every_account_and_for_ever(
     assert token.expires_ms > NOON_MS
 
 
-async def test_while_the_database_is_away(settings: LogApiConfig) -> None:
-    away = PostgresLogDatabase(f"postgresql://auditap_reader:x@127.0.0.1:{free_port()}/none", settings)
-    await away.start()
+async def test_an_unavailable_database_is_retryable(settings: LogApiConfig) -> None:
+    unavailable = PostgresLogDatabase(f"postgresql://auditap_reader:x@127.0.0.1:{free_port()}/none", settings)
+    await unavailable.start()
     try:
         with pytest.raises(RetryableError):
-            await away.page(asked())
+            await unavailable.page(list_query())
         with pytest.raises(RetryableError):
-            await away.token(b"0" * 32)
-        assert await away.ready() is False
+            await unavailable.token(b"0" * 32)
+        assert await unavailable.ready() is False
     finally:
-        await away.stop()
+        await unavailable.stop()
     with pytest.raises(RetryableError):
-        await away.page(asked())
+        await unavailable.page(list_query())
 
 
-async def test_a_connection_cut_by_the_server_is_replaced_unnoticed(
+async def test_a_connection_closed_by_the_server_is_replaced(
     postgres_log: PostgresLogDatabase, stored_log: StoredLog
 ) -> None:
-    # As many connections as there are at once.
+    # All connections of the pool at once.
     assert await asyncio.gather(*(postgres_log.ready() for _ in range(6))) == [True] * 6
     await stored_log.connection.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'auditap-log-api'"
         " AND datname = current_database()"
     )
-    # Not even one request notices.
+    # No request fails.
     assert [await postgres_log.ready() for _ in range(6)] == [True] * 6
 
 
-async def test_a_refused_login_ends_the_start(audit_database: AuditDatabase, settings: LogApiConfig) -> None:
+async def test_a_rejected_login_fails_at_start(audit_database: AuditDatabase, settings: LogApiConfig) -> None:
     refused = PostgresLogDatabase(audit_database.reader_dsn.replace("auditap_reader", "nobody"), settings)
     with pytest.raises(StartupError):
         await refused.start()
 
 
-async def test_not_ready_before_the_database_is_migrated(database: str, settings: LogApiConfig) -> None:
+async def test_it_is_not_ready_before_the_database_is_migrated(database: str, settings: LogApiConfig) -> None:
     bare = PostgresLogDatabase(database, settings)
     await bare.start()
     try:
         assert await bare.ready() is False
         with pytest.raises(RetryableError):
-            await bare.page(asked())
+            await bare.page(list_query())
     finally:
         await bare.stop()
 
 
-async def test_a_statement_beyond_its_time_limit_is_retryable(
-    audit_database: AuditDatabase, stored_log: StoredLog
-) -> None:
+async def test_a_statement_timeout_is_retryable(audit_database: AuditDatabase, stored_log: StoredLog) -> None:
     await stored_log.add([record(NOON_MS, account_id=A)])
     hasty = PostgresLogDatabase(
         audit_database.reader_dsn, LogApiConfig(cursor_key=b"k" * 32, statement_timeout_ms=50)
@@ -509,16 +586,16 @@ async def test_a_statement_beyond_its_time_limit_is_retryable(
         async with stored_log.connection.transaction():
             await stored_log.connection.execute("LOCK TABLE auditap.audit_records IN ACCESS EXCLUSIVE MODE")
             with pytest.raises(RetryableError):
-                await hasty.page(asked())
+                await hasty.page(list_query())
     finally:
         await hasty.stop()
 
 
-async def test_a_clamped_record_says_what_its_tap_claimed(log: Log) -> None:
+async def test_a_clamped_record_holds_the_time_its_tap_sent(log: Log) -> None:
     await log.write.add(
         [record(NOON_MS, account_id=A, clamped_from_ms=NOON_MS + 3_600_000), record(NOON_MS, account_id=A)]
     )
-    found = (await log.read.page(asked())).records
+    found = (await log.read.page(list_query())).records
     claimed = rfc3339_ms(NOON_MS + 3_600_000)
     assert {one.auditap.clamped_from for one in found} == {claimed, None}
     assert {one.action.time for one in found} == {rfc3339_ms(NOON_MS)}
@@ -529,39 +606,43 @@ async def test_a_range_until_9999_is_read_to_its_end(
     audit_database: AuditDatabase, stored_log: StoredLog, direction: Direction
 ) -> None:
     await stored_log.add([record(NOON_MS, account_id=A)])
-    settings = LogApiConfig(cursor_key=b"k" * 32, statement_timeout_ms=5_000, page_time_ms=5_000)
+    settings = LogApiConfig(
+        cursor_key=b"k" * 32, statement_timeout_ms=60_000, limits=unhurried(LogApiLimits())
+    )
     reader = PostgresLogDatabase(audit_database.reader_dsn, settings)
     await reader.start()
     try:
         until_9999_ms = 253_402_300_799_000
-        page = await reader.page(asked(before_ms=until_9999_ms, direction=direction))
-        nothing = await reader.page(asked(since_ms=NOON_MS + 1, before_ms=until_9999_ms, direction=direction))
+        page = await reader.page(list_query(before_ms=until_9999_ms, direction=direction))
+        nothing = await reader.page(
+            list_query(since_ms=NOON_MS + 1, before_ms=until_9999_ms, direction=direction)
+        )
     finally:
         await reader.stop()
     assert (len(page.records), page.after) == (1, None)
-    # Without a bound this would go on until the time is up, and say so with a cursor.
+    # Without the clipping this would end at the time limit, with a cursor.
     assert (nothing.records, nothing.after) == ([], None)
 
 
 @pytest.mark.parametrize("direction", Direction)
-async def test_a_range_from_1970_is_read_from_where_the_log_begins(
+async def test_a_range_from_1970_is_read_from_the_oldest_partition(
     postgres_log: PostgresLogDatabase,
     stored_log: StoredLog,
     direction: Direction,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     statements: list[Statement] = []
-    ordinary = _Statements.rows
+    ordinary = _ConnectionReader.rows
 
-    async def counted(self: _Statements, statement: Statement, timeout_s: float) -> Sequence[Row]:
+    async def counted(self: _ConnectionReader, statement: Statement, timeout_s: float) -> Sequence[Row]:
         statements.append(statement)
         return await ordinary(self, statement, timeout_s)
 
-    monkeypatch.setattr(_Statements, "rows", counted)
+    monkeypatch.setattr(_ConnectionReader, "rows", counted)
     await stored_log.add([record(NOON_MS, account_id=A)])
-    page = await postgres_log.page(asked(since_ms=0, direction=direction))
+    page = await postgres_log.page(list_query(since_ms=0, direction=direction))
     assert (len(page.records), page.after) == (1, None)
-    # 640 spans of 32 days lie before the log's own.
+    # 640 spans of 32 days precede the first partition.
     assert len(statements) < 40
 
 
@@ -572,7 +653,9 @@ async def test_the_reader_cannot_write(postgres_log: PostgresLogDatabase) -> Non
         assert await connection.fetchval("SHOW statement_timeout") == "10s"
 
 
-async def heard(connection: asyncpg.Connection, epoch: int, dropped: tuple[int, int], at_ms: int) -> None:
+async def note_heartbeat(
+    connection: asyncpg.Connection, epoch: int, dropped: tuple[int, int], at_ms: int
+) -> None:
     first, last = dropped
     await connection.execute(
         "SELECT auditap.note_heartbeat('t-1', $1, 1, $2::bigint, $2, $4::bigint, $4 + 1, $2, 60000, 'alive', $2,"
@@ -584,7 +667,7 @@ async def heard(connection: asyncpg.Connection, epoch: int, dropped: tuple[int, 
     )
 
 
-async def test_gaps_of_a_range_earliest_first_and_how_many_there_are(
+async def test_gaps_of_a_range_are_listed_earliest_first_and_counted(
     postgres_log: PostgresLogDatabase, memory_log: MemoryLog, stored_log: StoredLog
 ) -> None:
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
@@ -592,7 +675,7 @@ async def test_gaps_of_a_range_earliest_first_and_how_many_there_are(
     assert await postgres_log.gaps(0, now_ms, 10) == ([], 0, 0)
     for epoch in range(3):
         at_ms = now_ms - 1_000 + 100 * epoch
-        await heard(stored_log.connection, epoch, (1, 137 + epoch), at_ms)
+        await note_heartbeat(stored_log.connection, epoch, (1, 137 + epoch), at_ms)
         ours = (
             "t-1",
             epoch,

@@ -1,4 +1,4 @@
-"""Counting as far as the time reaches."""
+"""Summaries within a time limit."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from log_api.listing import Field, SummaryQuery
 from log_api.ports import Count
+from log_api.sql_builder import Field, SummaryQuery
 from log_api.summary import summarize
 from schemas.errors import RetryableError
 from tests.unit.log_api.memory_log import MemoryLog
@@ -17,7 +17,7 @@ HOUR_MS = 3_600_000
 
 
 class Slow(MemoryLog):
-    """Counts one record a bucket, a day in a second; is away from the `fails`th look on."""
+    """Counts one record per bucket and takes a second per day. Unavailable from call `fails` on."""
 
     def __init__(self, fails: int = 1000) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ def asked(bounds_ms: Sequence[int]) -> SummaryQuery:
     return SummaryQuery(("a",), tuple(bounds_ms), Field.ACTION_TYPE)
 
 
-async def test_days_are_counted_one_by_one_the_newest_first() -> None:
+async def test_days_are_counted_newest_first() -> None:
     log = Slow()
     bounds = [12 * HOUR_MS, *range(DAY_MS, 3 * DAY_MS + 1, 12 * HOUR_MS)]
     found = await summarize(log, asked(bounds), 100, log.timer)
@@ -54,13 +54,13 @@ async def test_days_are_counted_one_by_one_the_newest_first() -> None:
 
 
 @pytest.mark.parametrize(("time_s", "fails"), [(3, 1000), (100, 4)])
-async def test_what_the_time_does_not_reach_is_left_out_and_said(time_s: float, fails: int) -> None:
+async def test_days_beyond_the_time_limit_are_left_out_and_reported(time_s: float, fails: int) -> None:
     log = Slow(fails)
     found = await summarize(log, asked(range(0, 10 * DAY_MS + 1, DAY_MS)), time_s, log.timer)
     assert (len(found.buckets), found.complete, found.counted_since_ms) == (3, False, 7 * DAY_MS)
 
 
-async def test_nothing_counted_is_no_answer() -> None:
+async def test_a_summary_that_counted_nothing_is_retryable() -> None:
     log = Slow(1)
     with pytest.raises(RetryableError):
         await summarize(log, asked([0, DAY_MS]), 100, log.timer)

@@ -1,4 +1,4 @@
-"""Following the log."""
+"""Tails of the log."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from uuid import UUID
 import pytest
 
 from log_api.app import log_api_app
-from log_api.config import LogApiConfig
-from log_api.listing import Condition, ListQuery
+from log_api.config import LogApiConfig, LogApiLimits
 from log_api.ports import Permission
 from log_api.records import AuditRecord
+from log_api.sql_builder import Condition, ListQuery
 from log_api.tail import Tail
 from schemas.errors import RetryableError
 from schemas.metric_defs import Metrics
@@ -27,10 +27,9 @@ QUERY = ListQuery((A,), 0, 0)
 SETTINGS = LogApiConfig(
     cursor_key=b"k" * 32,
     tail_interval_ms=1_000,
-    tail_lookback_ms=10_000,
-    tail_records_max=50,
-    tail_heartbeat_ms=3_000,
-    tail_time_ms=20_000,
+    limits=LogApiLimits(
+        tail_lookback_ms=10_000, tail_records_max=50, tail_heartbeat_ms=3_000, tail_time_ms=20_000
+    ),
 )
 Step = Callable[[], Awaitable[None]]
 
@@ -46,7 +45,7 @@ class Script:
         self.steps: list[Step] = []
 
     async def run(self, query: ListQuery = QUERY, since_ms: int = NOW_MS) -> list[bytes]:
-        tail = Tail(self.log, self.settings, lambda: self.now_ms, self._sleep, self._still_allowed)
+        tail = Tail(self.log, self.settings, lambda: self.now_ms, self._sleep, self._may_continue)
         return [chunk async for chunk in tail.events(query, since_ms)]
 
     async def _sleep(self, seconds: float) -> None:
@@ -54,7 +53,7 @@ class Script:
         if self.steps:
             await self.steps.pop(0)()
 
-    async def _still_allowed(self) -> bool:
+    async def _may_continue(self) -> bool:
         return self.allowed
 
     def arrive(self, *records: Record) -> None:
@@ -77,7 +76,7 @@ def at(offset_ms: int, **columns: Any) -> Record:
     return record(NOW_MS + offset_ms, **{"account_id": A, **columns})
 
 
-async def test_records_come_as_they_arrive_each_once(memory_log: MemoryLog) -> None:
+async def test_each_record_is_sent_once_as_it_arrives(memory_log: MemoryLog) -> None:
     script = Script(memory_log)
     records = [at(number * 700) for number in range(10)]
     for one in records:
@@ -96,7 +95,7 @@ async def test_an_event_is_the_record_on_one_line(memory_log: MemoryLog) -> None
     assert lines[3:] == ["", ""]
 
 
-async def test_what_arrives_out_of_order_comes_all_the_same_and_once(memory_log: MemoryLog) -> None:
+async def test_a_record_out_of_order_is_sent_once(memory_log: MemoryLog) -> None:
     script = Script(memory_log)
     first, late, last = at(5_000), at(1_000), at(6_000)
     script.arrive(first)
@@ -105,7 +104,7 @@ async def test_what_arrives_out_of_order_comes_all_the_same_and_once(memory_log:
     assert ids(await script.run()) == [one.id.hex for one in (first, late, last)]
 
 
-async def test_what_arrives_too_late_is_left_to_the_list(memory_log: MemoryLog) -> None:
+async def test_a_record_later_than_the_lookback_is_not_sent(memory_log: MemoryLog) -> None:
     script = Script(memory_log)
     for _ in range(12):
         script.arrive()
@@ -113,14 +112,14 @@ async def test_what_arrives_too_late_is_left_to_the_list(memory_log: MemoryLog) 
     assert ids(await script.run()) == []
 
 
-async def test_a_backlog_larger_than_what_is_remembered(memory_log: MemoryLog) -> None:
+async def test_a_backlog_larger_than_the_memory_of_sent_ids(memory_log: MemoryLog) -> None:
     records = [at(-60_000 + number) for number in range(300)]
     await memory_log.add(records)
     found = ids(await Script(memory_log).run(since_ms=NOW_MS - 60_000))
     assert found == [one.id.hex for one in records]
 
 
-async def test_more_arrivals_at_once_than_are_remembered(memory_log: MemoryLog) -> None:
+async def test_more_arrivals_than_the_memory_of_sent_ids(memory_log: MemoryLog) -> None:
     script = Script(memory_log)
     records = [at(number) for number in range(180)]
     script.arrive(*records)
@@ -130,7 +129,7 @@ async def test_more_arrivals_at_once_than_are_remembered(memory_log: MemoryLog) 
     assert len(found) == len(set(found)) == 181
 
 
-async def test_filters_hold(memory_log: MemoryLog) -> None:
+async def test_filters_apply(memory_log: MemoryLog) -> None:
     script = Script(memory_log)
     wanted = at(1, actor_id="u1")
     script.arrive(wanted, at(2, actor_id="u2"))
@@ -138,13 +137,13 @@ async def test_filters_hold(memory_log: MemoryLog) -> None:
     assert ids(await script.run(query)) == [wanted.id.hex]
 
 
-async def test_signs_of_life_while_nothing_arrives(memory_log: MemoryLog) -> None:
+async def test_heartbeats_are_sent_while_nothing_arrives(memory_log: MemoryLog) -> None:
     chunks = await Script(memory_log).run()
     assert set(chunks) == {b": waiting\n\n"}
     assert 5 <= len(chunks) <= 8
 
 
-async def test_a_token_that_ends_ends_its_tail(memory_log: MemoryLog) -> None:
+async def test_a_token_that_becomes_invalid_ends_its_tail(memory_log: MemoryLog) -> None:
     script = Script(memory_log)
 
     async def revoke() -> None:
@@ -156,15 +155,15 @@ async def test_a_token_that_ends_ends_its_tail(memory_log: MemoryLog) -> None:
     assert script.now_ms == NOW_MS + 1_000
 
 
-async def test_a_database_that_is_away_for_a_while(memory_log: MemoryLog) -> None:
+async def test_a_tail_survives_an_unavailable_database(memory_log: MemoryLog) -> None:
     script = Script(memory_log)
     one = at(1)
 
     async def away() -> None:
-        memory_log.away = True
+        memory_log.unavailable = True
 
     async def back() -> None:
-        memory_log.away = False
+        memory_log.unavailable = False
         await memory_log.add([one])
 
     script.steps += [away, back]
@@ -172,13 +171,13 @@ async def test_a_database_that_is_away_for_a_while(memory_log: MemoryLog) -> Non
 
 
 class OneByOne(MemoryLog):
-    """Gives whole records one at a time, as where bodies are large."""
+    """Returns one record per call, as with large bodies."""
 
     async def records(self, accounts: Sequence[str] | None, ids: Sequence[UUID]) -> Sequence[AuditRecord]:
         return (await super().records(accounts, ids))[:1]
 
 
-async def test_records_with_large_bodies_come_all() -> None:
+async def test_all_records_with_large_bodies_are_sent() -> None:
     script = Script(OneByOne())
     records = [at(number) for number in range(5)]
     script.arrive(*records)
@@ -190,16 +189,16 @@ class AwayInBetween(MemoryLog):
         raise RetryableError("away")
 
 
-async def test_a_tail_that_cannot_send_what_it_found_breaks_off() -> None:
+async def test_a_tail_that_cannot_read_its_records_breaks_off() -> None:
     script = Script(AwayInBetween())
     script.arrive(at(1))
     with pytest.raises(RetryableError):
         await script.run()
 
 
-async def test_a_client_that_comes_back_misses_nothing(memory_log: MemoryLog) -> None:
+async def test_a_client_that_reconnects_misses_nothing(memory_log: MemoryLog) -> None:
     add_token(memory_log, TOKEN, {A}, *Permission, for_ms=3_600_000)
-    settings = replace(SETTINGS, tail_time_ms=10, tail_interval_ms=1)
+    settings = replace(SETTINGS, tail_interval_ms=1, limits=SETTINGS.limits._replace(tail_time_ms=10))
     now = iter(range(NOW_MS + 60_000, NOW_MS + 1_000_000))
     client = ApiClient(log_api_app(memory_log, settings, Metrics(), lambda: next(now)), settings)
     seen, late, missed = at(0), at(-9_000), at(1_000)

@@ -1,4 +1,4 @@
-"""Summaries from the hours that the watcher counted, on a memory and on a real Postgres."""
+"""Summaries from trends, on the memory log and on a real Postgres."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from log_api.app import log_api_app
 from log_api.config import LogApiConfig
 from log_api.database import PostgresLogDatabase
-from log_api.listing import Field, SummaryQuery
 from log_api.ports import LogDatabase
+from log_api.sql_builder import Field, SummaryQuery
 from log_api.summary import summarize
 from schemas.metric_defs import Metrics
 from tests.unit.log_api.api_client import NOW_MS, A, ApiClient, add_token
@@ -18,7 +18,7 @@ from tests.unit.log_api.memory_log import MemoryLog
 from tests.unit.log_api.stored_log import StoredLog
 
 HOUR_MS = 3_600_000
-PANE_MS = 600_000
+TEN_MINUTES_MS = 600_000
 DAY_MS = NOW_MS - NOW_MS % (24 * HOUR_MS)
 
 
@@ -45,8 +45,8 @@ TRENDS = [
     trend(1, 2, action_type="delete", actor_id=None),
     trend(1, 100, account_id="b"),
     trend(3, 11),
-    *(trend(tenth / 6, tenth, PANE_MS) for tenth in range(1, 13)),
-    trend(1, 3, PANE_MS, action_type="delete"),
+    *(trend(tenth / 6, tenth, TEN_MINUTES_MS) for tenth in range(1, 13)),
+    trend(1, 3, TEN_MINUTES_MS, action_type="delete"),
 ]
 
 
@@ -82,11 +82,13 @@ async def log(
 )
 async def test_hours_are_counted_by_field(log: LogDatabase, field: Field, expected: list[object]) -> None:
     bounds = tuple(DAY_MS + hour * HOUR_MS for hour in range(4))
-    found = await log.counts(SummaryQuery((A,), bounds, field, of_trends=True))
+    found = await log.counts(SummaryQuery((A,), bounds, field, from_trends=True))
     assert sorted(map(tuple, found), key=str) == expected
 
 
-async def test_whole_hours_without_filters_are_served(memory_log: MemoryLog, settings: LogApiConfig) -> None:
+async def test_trends_serve_whole_hours_without_filters(
+    memory_log: MemoryLog, settings: LogApiConfig
+) -> None:
     memory_log.trends = TRENDS
     add_token(memory_log, "atp_account-a", {A})
     api = ApiClient(log_api_app(memory_log, settings, Metrics(), lambda: NOW_MS), settings)
@@ -101,10 +103,10 @@ async def test_whole_hours_without_filters_are_served(memory_log: MemoryLog, set
     await api.close()
 
 
-async def test_windows_that_hop_overlap(log: LogDatabase, settings: LogApiConfig) -> None:
-    """Ten minutes each hold 0, 1, 2, … 12 views, and the seventh ten 3 deletions."""
-    bounds = tuple(range(DAY_MS, DAY_MS + 2 * HOUR_MS + 1, PANE_MS))
-    query = SummaryQuery((A,), bounds, Field.ACTION_TYPE, of_trends=True, hops=6, trend_ms=PANE_MS)
+async def test_hopping_windows_overlap(log: LogDatabase, settings: LogApiConfig) -> None:
+    """Successive ten-minute windows hold 0, 1, 2, … 12 views; the seventh also holds 3 deletions."""
+    bounds = tuple(range(DAY_MS, DAY_MS + 2 * HOUR_MS + 1, TEN_MINUTES_MS))
+    query = SummaryQuery((A,), bounds, Field.ACTION_TYPE, from_trends=True, hops=6, trend_ms=TEN_MINUTES_MS)
     found = (await summarize(log, query, 1)).buckets
     assert [(one["since"][11:16], one["before"][11:16]) for one in found][:2] == [
         ("00:00", "01:00"),
@@ -117,9 +119,7 @@ async def test_windows_that_hop_overlap(log: LogDatabase, settings: LogApiConfig
     assert found[1]["values"] == [{"value": "view", "count": views[1]}, {"value": "delete", "count": 3}]
 
 
-async def test_windows_that_hop_are_asked_for_of_trends_alone(
-    memory_log: MemoryLog, settings: LogApiConfig
-) -> None:
+async def test_hopping_windows_need_trends(memory_log: MemoryLog, settings: LogApiConfig) -> None:
     memory_log.trends = TRENDS
     add_token(memory_log, "atp_account-a", {A})
     api = ApiClient(log_api_app(memory_log, settings, Metrics(), lambda: NOW_MS), settings)

@@ -1,71 +1,34 @@
-"""Small documents and pairs for the redactor's tests, and what comes out of them."""
+"""Small pairs for the redactor's tests, and what is recorded of them."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from redactor.config import DocumentConfig, RedactionConfig
-from redactor.document import LoadedDocument, parse_document
-from redactor.redact import Redactor
+from redactor.config import RedactionConfig
+from redactor.openapi.document import OpenApiDocument
+from redactor.pipeline.redactor import Redactor
 from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers
 from schemas.event import AuditEvent, decode_event
 from schemas.identity import new_id
 from tests.agreeing import AgreeingRedactor
+from tests.unit.redactor.documents import JSON, a_document, an_operation, loaded
+from tests.unit.redactor.schemas import Node
 
 EVENT_ID = new_id(1_769_192_714_749)
-JSON = "application/json"
-TEXT: dict[str, Any] = {"type": "string"}
-MARKED: dict[str, Any] = {"type": "string", "x-auditable": True}
-DENIED: dict[str, Any] = {"type": "string", "x-sensitive": True}
 
 NOTHING = object()
-
-Node = dict[str, Any]
-
-
-def an_object(**properties: Any) -> Node:
-    return {"type": "object", "properties": properties}
-
-
-def a_marked_object(**properties: Any) -> Node:
-    return an_object(**properties) | {"x-auditable": True}
-
-
-def body_of(schema: Any, media_type: str = JSON) -> Node:
-    return {"content": {media_type: {"schema": schema}}}
-
-
-def an_operation(request: Any = None, response: Any = None, **keywords: Any) -> Node:
-    """An operation whose bodies have these schemas; the response's is that of status 200."""
-    operation: Node = {
-        "operationId": "op",
-        "responses": {"200": {} if response is None else body_of(response)},
-    }
-    if request is not None:
-        operation["requestBody"] = body_of(request)
-    return operation | keywords
-
-
-def a_document(paths: Node, version: str = "3.0.3", **keywords: Any) -> Node:
-    return {"openapi": version, "info": {"title": "T", "version": "1"}, "paths": paths} | keywords
-
-
-def loaded(document: Node, **settings: Any) -> LoadedDocument:
-    config = DocumentConfig(path=Path("document.json"), **settings)
-    return parse_document(config, json.dumps(document).encode())
 
 
 def fail() -> None:
     raise AssertionError("redacting failed")
 
 
-def a_redactor(*documents: Node | LoadedDocument, **settings: Any) -> AgreeingRedactor:
+def a_redactor(*documents: Node | OpenApiDocument, **settings: Any) -> AgreeingRedactor:
     """A redactor that does not hide its failures."""
-    trees = [each if isinstance(each, LoadedDocument) else loaded(each) for each in documents]
+    trees = [each if isinstance(each, OpenApiDocument) else loaded(each) for each in documents]
     return AgreeingRedactor(trees, RedactionConfig(**settings), on_failure=fail)
 
 

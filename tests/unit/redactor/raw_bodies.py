@@ -8,7 +8,9 @@ from typing import Any
 
 from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers
 from schemas.event import BodyReason
-from tests.unit.redactor.pairs import Node, a_document, a_redactor, an_operation, event_of, text_of
+from tests.unit.redactor.documents import a_document, an_operation
+from tests.unit.redactor.pairs import a_redactor, event_of, text_of
+from tests.unit.redactor.schemas import Node
 
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"

@@ -1,4 +1,4 @@
-"""What `deploy/compile.py` compiles is there, and is what the tests run on where they are told so."""
+"""What `deploy/compile.py` compiles is there, and is what the tests run on where the environment asks for it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_each_module_is_read_from_where_it_should_be(module: str) -> None:
 
 def test_what_is_no_copy_of_these_sources_is_left_alone(tmp_path: Path) -> None:
     for module in PROGRAM["MODULES"]:
-        (tmp_path / module).parent.mkdir(exist_ok=True)
+        (tmp_path / module).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / module).write_bytes((ROOT / module).read_bytes())
     (tmp_path / PROGRAM["MODULES"][-1]).write_text("changed = True\n")
     with pytest.raises(FileNotFoundError):

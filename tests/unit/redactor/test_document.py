@@ -6,21 +6,12 @@ from pathlib import Path
 import pytest
 
 from redactor.config import DocumentConfig, HeaderNames, Limits, RedactionConfig
-from redactor.document import load_document, parse_document
-from redactor.redact import Redactor
+from redactor.openapi.document import load_document, parse_document
+from redactor.pipeline.redactor import Redactor
 from schemas.errors import StartupError
-from tests.unit.redactor.pairs import (
-    MARKED,
-    Node,
-    a_document,
-    a_pair,
-    a_redactor,
-    an_object,
-    an_operation,
-    event_of,
-    loaded,
-    text_of,
-)
+from tests.unit.redactor.documents import a_document, an_operation, loaded
+from tests.unit.redactor.pairs import a_pair, a_redactor, event_of, text_of
+from tests.unit.redactor.schemas import MARKED, Node, an_object
 
 YAML = """
 openapi: 3.1.0
@@ -164,6 +155,35 @@ def test_what_is_broken_in_a_schema_denies_it(schema: Node) -> None:
         for body in ({"a": "s"}, ["s"], "s"):
             event = event_of(a_redactor(document), a_pair(body=body, status=400))
             assert text_of(event.resource.request) in (None, "{}", "[]")
+
+
+def test_references_to_other_files_are_findings_of_their_own() -> None:
+    schema = an_object(a={"$ref": "schemas.yaml#/Thing"}, b=MARKED)
+    paths = {"/things": {"post": an_operation(schema)}, "/others": {"$ref": "./paths/others.yaml"}}
+    document = loaded(a_document(paths, "3.1.0"))
+    event = event_of(a_redactor(document), a_pair(body={"a": {"c": 1}, "b": "x"}))
+    assert text_of(event.resource.request) == '{"b":"x"}'
+    codes = {pointer.rpartition("/")[2]: code for pointer, code in document.findings}
+    assert codes == {"a": "external_reference", "~1others": "external_reference"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "place"),
+    [
+        ("d.yaml", "openapi: 3.1.0\npaths:\n  /a: [\nCANARY: }", "line 4, is not well-formed YAML"),
+        ("d.json", '{"openapi": "3.1.0",\n "CANARY" 1}', "line 2, is not well-formed JSON"),
+        ("d.json", "[" * 100_000, "is nested too deep"),
+    ],
+)
+def test_a_document_that_is_not_well_formed_is_refused_with_its_line(
+    tmp_path: Path, name: str, text: str, place: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(StartupError) as refused:
+        load_document(DocumentConfig(tmp_path / name))
+    assert place in str(refused.value)
+    assert "CANARY" not in str(refused.value)
+    assert refused.value.__context__ is None
 
 
 def test_findings_say_where_and_what() -> None:

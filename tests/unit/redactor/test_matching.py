@@ -5,24 +5,19 @@ from typing import Any
 import pytest
 
 from schemas.capture import Headers
-from schemas.event import AuditEvent, UnmatchedReason
-from tests.unit.redactor.pairs import (
-    MARKED,
-    TEXT,
-    Node,
-    a_document,
-    a_pair,
-    a_redactor,
-    an_object,
-    an_operation,
-    event_of,
-    loaded,
-    text_of,
-)
+from schemas.errors import StartupError
+from schemas.event import AuditEvent, BodyReason, UnmatchedReason
+from tests.unit.redactor.documents import a_document, an_operation, loaded
+from tests.unit.redactor.pairs import a_pair, a_redactor, event_of, text_of
+from tests.unit.redactor.schemas import DENIED, MARKED, TEXT, Node, an_object
 
 
 def paths_of(*templates: str, method: str = "get") -> Node:
     return {template: {method: an_operation() | {"operationId": template}} for template in templates}
+
+
+def in_query(name: str, schema: Node) -> Node:
+    return {"name": name, "in": "query", "schema": schema}
 
 
 def matched(
@@ -55,7 +50,7 @@ def matched(
         (["/a.c"], "/a.c", "/a.c"),
     ],
 )
-def test_the_more_literal_template_governs(templates: list[str], url: str, operation: str) -> None:
+def test_the_more_literal_template_applies(templates: list[str], url: str, operation: str) -> None:
     assert matched(paths_of(*templates), url).receipt.operation == operation
 
 
@@ -68,8 +63,8 @@ def test_the_more_literal_template_governs(templates: list[str], url: str, opera
 def test_paths_that_match_nothing(url: str) -> None:
     event = matched(paths_of("/a/{x}", "/a/{x}/b", "/a/{x}/{y}"), url)
     assert event.receipt.unmatched is UnmatchedReason.INVALID_PATH
-    assert event.raw.uri is not None
-    assert event.raw.uri in ("/a/…", "/…")
+    assert event.receipt.request.reason is event.receipt.response.reason is BodyReason.GET
+    assert event.raw.uri in ("/a/…", "/a/{x}", "/a/{x}/b", "/a/{x}/{y}", "/…")
 
 
 @pytest.mark.parametrize("url", ["/A/b", "/a", "/a/b/c", "/a.c/b", "/abc"])
@@ -84,8 +79,9 @@ def test_a_dot_in_a_template_is_a_dot() -> None:
 def test_one_trailing_slash_may_be_allowed() -> None:
     paths = paths_of("/a/{x}")
     assert matched(paths, "/a/b/", trailing_slash_allowed=True).receipt.operation == "/a/{x}"
-    assert matched(paths, "/a/b//", trailing_slash_allowed=True).receipt.operation is None
-    assert matched(paths, "/a/", trailing_slash_allowed=True).receipt.operation is None
+    for url in ("/a/b//", "/a/"):
+        receipt = matched(paths, url, trailing_slash_allowed=True).receipt
+        assert receipt.unmatched is UnmatchedReason.INVALID_PATH
 
 
 def test_only_templates_that_have_the_method_compete() -> None:
@@ -97,9 +93,10 @@ def test_only_templates_that_have_the_method_compete() -> None:
 
 @pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "x-http-method", "X-Method-Override"])
 def test_a_method_override_is_no_operation(header: str) -> None:
-    event = matched(paths_of("/a/{x}"), "/a/b", headers={header: "GET"})
+    event = matched(paths_of("/a/{x}"), "/a/b", headers={header: "DELETE"})
     assert event.receipt.unmatched is UnmatchedReason.METHOD_OVERRIDE
-    assert event.raw.uri == "/a/…"
+    assert event.raw.uri == "/a/{x}"
+    assert matched(paths_of("/a/{x}"), "/b/b", headers={header: "DELETE"}).raw.uri == "/…"
     assert (
         matched(paths_of("/a/{x}"), "/a/b?%5Fmethod=x").receipt.unmatched is UnmatchedReason.METHOD_OVERRIDE
     )
@@ -157,6 +154,38 @@ class TestTies:
         assert event.raw.uri == "/things/{name}"
         assert event.resource.id is None
 
+    @pytest.mark.parametrize(
+        "key",
+        ["/things/{a_id}?beta=true", "/things/{name}#share", "/things/{a_id}{?beta,q}", "/things/{a_id}#{part}?x",
+         "/things/{a_id}?next=/other/{x}"],
+    )  # fmt: skip
+    def test_a_query_or_fragment_in_a_path_key_makes_it_a_twin_of_its_path(self, key: str) -> None:
+        plain = an_operation(an_object(m=MARKED, n=MARKED)) | {"operationId": "plain"}
+        other = an_operation(an_object(m=MARKED, n=DENIED)) | {"operationId": "other"}
+        for paths in ({"/things/{a_id}": plain, key: other}, {key: other, "/things/{a_id}": plain}):
+            document = a_document({template: {"post": each} for template, each in paths.items()})
+            for url in ("/things/1", "/things/1?beta=true", "/things/1#share"):
+                event = event_of(a_redactor(document), a_pair(url=url, body={"m": "1", "n": "s3cret"}))
+                assert set((event.receipt.operation or "").split("|")) == {"plain", "other"}
+                assert text_of(event.resource.request) == '{"m":"1"}'
+
+    def test_a_path_key_with_a_query_keeps_nothing_where_its_path_is_not_declared(self) -> None:
+        variant = an_operation(an_object(m=MARKED), parameters=[in_query("q", MARKED)])
+        plain = {"get": an_operation(), "post": variant}
+        for paths, kept in (
+            ({"/a/{x_id}?b=c": {"post": variant}}, False),
+            ({"/a/{x_id}?b=c": {"post": variant}, "/a/{y_id}": {"get": an_operation()}}, False),
+            ({"/a/{x_id}?b=c": {"post": variant}, "/a/{y_id}": plain}, True),
+        ):
+            document = loaded(a_document(paths))
+            event = event_of(a_redactor(document), a_pair(url="/a/7?b=c&q=1", body={"m": "1"}))
+            assert event.raw.uri == ("/a/7?q=1" if kept else "/a/7")
+            assert text_of(event.resource.request) == ('{"m":"1"}' if kept else None)
+            assert ("path_not_declared" in {each.code for each in document.findings}) is not kept
+
+    def test_a_variable_may_have_any_other_character_in_its_name(self) -> None:
+        assert matched(paths_of("/a/{b?}/{c#d}"), "/a/1/2").receipt.operation == "/a/{b?}/{c#d}"
+
     def test_one_that_lacks_a_schema_or_opts_out_decides(self) -> None:
         one = an_operation(MARKED) | {"operationId": "one"}
         for other, reason in (
@@ -194,6 +223,25 @@ class TestServers:
             ([{"url": "/{v}", "variables": {"v": {"default": "v1"}}}], "/v3/a/1", True),
             ([{"url": "/{v}", "variables": {"v": {"default": ""}}}], "/a/1", True),
             (
+                [{"url": "https://h.example{b}", "variables": {"b": {"default": "/sell/v1"}}}],
+                "/sell/v1/a/1",
+                True,
+            ),
+            ([{"url": "https://h.example{b}", "variables": {"b": {"default": "/sell/v1"}}}], "/a/1", False),
+            ([{"url": "/x/{b}/y", "variables": {"b": {"default": "c/d"}}}], "/x/c/d/y/a/1", True),
+            ([{"url": "/x/{b}/y", "variables": {"b": {"default": "c/d"}}}], "/x/c/y/a/1", False),
+            ([{"url": "{s}/y", "variables": {"s": {"default": "https://h.example/x"}}}], "/x/y/a/1", True),
+            (
+                [{"url": "/{b}", "variables": {"b": {"default": "c/d", "enum": ["e/f", "g"]}}}],
+                "/e/f/a/1",
+                True,
+            ),
+            (
+                [{"url": "/{b}", "variables": {"b": {"default": "c/d", "enum": ["e/f", "g"]}}}],
+                "/c/d/a/1",
+                True,
+            ),
+            (
                 [{"url": "https://{r}.example.com:{p}/b", "variables": {}}],
                 "https://eu.example.com:8443/b/a/1",
                 True,
@@ -206,6 +254,21 @@ class TestServers:
         if found:
             assert event.raw.uri == "/a/1"
             assert event.resource.id == "1"
+
+    def test_configured_base_paths_replace_those_of_the_servers(self) -> None:
+        document = a_document(paths_of("/a/{id}"), servers=[{"url": "https://h.example/client/v4"}])
+        for base_paths, found in (
+            (("/",), ("/a/1",)),
+            (("/edge/api",), ("/edge/api/a/1",)),
+            (("/", "/client/v4"), ("/a/1", "/client/v4/a/1")),
+        ):
+            redactor = a_redactor(loaded(document, base_paths=base_paths))
+            for url in ("/a/1", "/client/v4/a/1", "/edge/api/a/1"):
+                event = event_of(redactor, a_pair(method="GET", url=url))
+                assert event.receipt.operation == ("/a/{id}" if url in found else None)
+        for wrong in ("api", "/{x}", "/a%20b", "", "/x/../y", "/..", "/a\x7fb"):
+            with pytest.raises(StartupError):
+                a_redactor(loaded(document, base_paths=(wrong,)))
 
     def test_the_nearest_level_that_lists_servers_counts(self) -> None:
         paths = paths_of("/a", "/b", "/c")
@@ -241,6 +304,7 @@ class TestSeveralDocuments:
             loaded(document("first", servers=[{"url": "https://one.example.com"}])),
             loaded(document("second"), hosts=("two.example.com", "Three.example.com")),
             loaded(document("third", servers=[{"url": "https://{r}.four.example.com"}])),
+            loaded(document("fourth", servers=[{"url": "https://<your host>"}])),
         ]
         event = event_of(a_redactor(*documents), a_pair(method="GET", url=url, request_headers=headers))
         return event.receipt.operation, event.receipt.unmatched

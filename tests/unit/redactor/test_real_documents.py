@@ -1,19 +1,18 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
 import pytest
 
 from redactor.config import DocumentConfig, RedactionConfig
-from redactor.document import load_document
-from redactor.operations import Operation, operations_of
+from redactor.openapi.document import load_document
+from redactor.openapi.operations import Operation, operations_of
 from schemas.capture import Capture, CapturedRequest, CapturedResponse
 from tests.agreeing import AgreeingRedactor as Redactor
 from tests.unit.redactor.pairs import event_of, fail
 
-# Two templates of one shape that differ in their variables' names alone: both govern, by rule.
+# Two templates of one shape that differ in their variables' names alone: both apply, by rule.
 TWINS = {
     "logs-received-get-log-retention-flag|get-zones-zone_id-logs-control-retention-flag",
     "logs-received-update-log-retention-flag|post-zones-zone_id-logs-control-retention-flag",
@@ -52,9 +51,12 @@ def test_every_operation_is_found_by_a_request_to_it(
     assert not [finding for finding in document.findings if finding.code == "too_complex"]
 
 
-def test_the_marked_document_is_ready_within_its_bound(real_specs: Path) -> None:
-    started = time.process_time()
-    Redactor.from_config(
-        RedactionConfig(documents=(DocumentConfig(real_specs / "cloudflare-auditable.openapi.json"),))
-    )
-    assert time.process_time() - started < 3
+@pytest.mark.parametrize(
+    "name",
+    ["cloudflare-auditable.openapi.json", "cloudflare-2024.openapi.json", "stripe-all-marked.openapi.json"],
+)
+def test_no_operation_of_these_documents_is_too_complex(real_specs: Path, name: str) -> None:
+    redactor = Redactor.from_config(RedactionConfig(documents=(DocumentConfig(real_specs / name),)))
+    redactor.prepare()
+    codes = {finding.code for document in redactor.documents for finding in document.findings}
+    assert "too_complex" not in codes

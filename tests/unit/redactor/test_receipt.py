@@ -8,17 +8,9 @@ import pytest
 from redactor.config import Limits
 from schemas.capture import Capture, CapturedRequest, CapturedResponse
 from schemas.event import BodyReason, BodyReceipt
-from tests.unit.redactor.pairs import (
-    EVENT_ID,
-    MARKED,
-    TEXT,
-    a_document,
-    a_redactor,
-    an_object,
-    an_operation,
-    event_of,
-    loaded,
-)
+from tests.unit.redactor.documents import a_document, an_operation, loaded
+from tests.unit.redactor.pairs import EVENT_ID, a_redactor, event_of
+from tests.unit.redactor.schemas import MARKED, TEXT, an_object
 
 SCHEMA = an_object(a=MARKED, n={"type": "integer", "x-auditable": True}, b=TEXT)
 LIMITS = Limits(body_bytes_max=200, depth_max=3)
@@ -32,6 +24,7 @@ class Faults:
     url: str = "/things"
     media_type: str = "application/json"
     truncated: bool = False
+    not_read: bool = False
     encoding: str | None = None
     body: str = '{"a": "1"}'
 
@@ -39,7 +32,9 @@ class Faults:
         headers: dict[str, Any] = {"content-type": self.media_type}
         if self.encoding is not None:
             headers["content-encoding"] = self.encoding
-        request = CapturedRequest(self.method, self.url, headers, self.body, truncated=self.truncated)
+        request = CapturedRequest(
+            self.method, self.url, headers, self.body, truncated=self.truncated, not_read=self.not_read
+        )
         return Capture(request, CapturedResponse(200))
 
 
@@ -55,6 +50,7 @@ STEPS: list[tuple[BodyReason, dict[str, Any]]] = [
     (BodyReason.TOO_LARGE, {"body": "{" * 201}),
     (BodyReason.ENCODING, {"encoding": "gzip"}),
     (BodyReason.TRUNCATED, {"truncated": True}),
+    (BodyReason.NOT_READ, {"not_read": True}),
     (BodyReason.MEDIA_TYPE, {"media_type": "text/html"}),
     (BodyReason.NO_OPERATION, {"url": "/other"}),
     (BodyReason.GET, {"method": "GET"}),
@@ -74,6 +70,11 @@ def test_opted_out_goes_before_what_the_document_lacks() -> None:
     assert receipt(Faults(encoding="gzip"), operation=without_schema).reason is BodyReason.NO_SCHEMA
     opted_out = without_schema | {"x-auditable": False}
     assert receipt(Faults(media_type="x/y"), operation=opted_out).reason is BodyReason.OPTED_OUT
+
+
+@pytest.mark.parametrize("fault", [{"not_read": True}, {"not_read": True, "body": ""}])
+def test_a_body_that_the_service_never_read_has_a_reason_of_its_own(fault: dict[str, Any]) -> None:
+    assert receipt(replace(Faults(), **fault)) == BodyReceipt(reason=BodyReason.NOT_READ)
 
 
 @pytest.mark.parametrize(

@@ -5,18 +5,9 @@ from typing import Any
 import pytest
 
 from schemas.event import BodyReason, UnmatchedReason
-from tests.unit.redactor.pairs import (
-    MARKED,
-    NOTHING,
-    TEXT,
-    a_document,
-    a_pair,
-    a_redactor,
-    an_object,
-    an_operation,
-    event_of,
-    kept,
-)
+from tests.unit.redactor.documents import a_document, an_operation
+from tests.unit.redactor.pairs import NOTHING, a_pair, a_redactor, event_of, kept
+from tests.unit.redactor.schemas import MARKED, TEXT, an_object
 
 
 def test_only_marked_values_survive() -> None:

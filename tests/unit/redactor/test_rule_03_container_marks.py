@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from tests.unit.redactor.pairs import DENIED, MARKED, NOTHING, TEXT, Node, a_marked_object, an_object, kept
+from tests.unit.redactor.pairs import NOTHING, kept
+from tests.unit.redactor.schemas import DENIED, MARKED, TEXT, Node, a_marked_object, an_object
 
 OTEL: Node = {
     "type": "array",

@@ -5,22 +5,9 @@ from typing import Any
 import pytest
 
 from redactor.config import Limits
-from tests.unit.redactor.pairs import (
-    DENIED,
-    MARKED,
-    NOTHING,
-    TEXT,
-    Node,
-    a_document,
-    a_pair,
-    a_redactor,
-    an_object,
-    an_operation,
-    event_of,
-    kept,
-    kept_text,
-    text_of,
-)
+from tests.unit.redactor.documents import a_document, an_operation
+from tests.unit.redactor.pairs import NOTHING, a_pair, a_redactor, event_of, kept, kept_text, text_of
+from tests.unit.redactor.schemas import DENIED, MARKED, TEXT, Node, a_marked_object, an_object
 
 FREE: Node = {"type": "object", "x-auditable": True}
 ANYTHING = {"z": 1, "a": [{"b": None}], "m": {"x": "y"}}
@@ -117,7 +104,7 @@ class TestMaps:
         }
         assert kept(node, {"ab": "s", "a": "1", "c": "2", "d": "s"}, version="3.1.0") == {"a": "1", "c": "2"}
 
-    def test_additional_properties_govern_only_what_no_pattern_matches(self) -> None:
+    def test_additional_properties_apply_only_to_what_no_pattern_matches(self) -> None:
         node = self.map(patternProperties={"^x": TEXT}, **{"x-auditable": True})
         assert kept(node, {"x1": "s", "y": "1"}, version="3.1.0") == {"y": "1"}
 
@@ -135,3 +122,63 @@ class TestMaps:
         assert kept({"type": "object", "allOf": [declared]}, {"k": "1"}) == {"k": "1"}
         across = {"allOf": [an_object(k=MARKED), {"additionalProperties": DENIED}]}
         assert kept(across, {"k": "s"}) is NOTHING
+
+    @pytest.mark.parametrize("keyword", ["additionalProperties", "patternProperties"])
+    @pytest.mark.parametrize(
+        "beside",
+        [
+            FREE,
+            {"x-auditable": True},
+            {"propertyNames": {"x-auditable": True}},
+            a_marked_object(d=TEXT),
+            {"allOf": [FREE]},
+            {"oneOf": [FREE, a_marked_object(d=TEXT)]},
+        ],
+    )
+    def test_a_mark_beside_the_map_opens_no_keys(self, keyword: str, beside: Node) -> None:
+        marked_values = {"additionalProperties": MARKED, "patternProperties": {"": MARKED}}[keyword]
+        a_map = {"type": "object", keyword: marked_values}
+        body = {"k": "s", "d": "s"}
+        for node in ({"allOf": [a_map, beside]}, {"allOf": [beside, a_map]}, beside | {"allOf": [a_map]}):
+            assert kept(node, body, version="3.1.0") in ({}, NOTHING)
+        wrapper = {"$ref": "#/components/schemas/M"} | beside
+        assert kept(wrapper, body, version="3.1.0", schemas={"M": a_map}) in ({}, NOTHING)
+        of_its_own = {"allOf": [a_map | {"x-auditable": True}, beside]}
+        assert kept(of_its_own, {"k": "1"}, version="3.1.0") == {"k": "1"}
+
+    def test_every_map_of_one_value_opens_its_own_keys(self) -> None:
+        opened = self.map(**{"x-auditable": True})
+        by_names = self.map(propertyNames={"x-auditable": True})
+        assert kept({"allOf": [opened, self.map()]}, {"k": "s"}) == {}
+        assert kept({"allOf": [opened, opened | {"title": "t"}]}, {"k": "1"}) == {"k": "1"}
+        assert kept({"allOf": [opened, by_names]}, {"k": "1"}, version="3.1.0") == {"k": "1"}
+
+    @pytest.mark.parametrize(
+        "branches",
+        [
+            {"allOf": [an_object(d=TEXT)]},
+            {"anyOf": [an_object(d=TEXT), a_marked_object(e=MARKED)]},
+            {"if": {"required": ["k"]}, "then": an_object(d=TEXT)},
+            {"dependentSchemas": {"k": an_object(d=TEXT)}},
+            {"properties": {"d": TEXT}},
+        ],
+    )
+    @pytest.mark.parametrize("keyword", ["additionalProperties", "patternProperties"])
+    def test_what_a_branch_declares_by_name_is_never_kept_through_a_map(
+        self, keyword: str, branches: Node
+    ) -> None:
+        marked_values = {"additionalProperties": MARKED, "patternProperties": {"": MARKED}}[keyword]
+        node = FREE | {keyword: marked_values} | branches
+        assert kept(node, {"d": "s"}, version="3.1.0") in ({}, NOTHING)
+
+    def test_an_alternative_that_its_tag_excludes_still_declares_its_properties(self) -> None:
+        a_map = self.map(**a_marked_object(kind=MARKED | {"const": "a"}))
+        other = an_object(kind=MARKED | {"const": "b"}, d=TEXT)
+        body = {"kind": "a", "k": "1", "d": "s"}
+        assert kept({"oneOf": [a_map, other]}, body, version="3.1.0") == {"kind": "a", "k": "1"}
+
+    def test_inheriting_documents_open_maps_below_a_mark_and_none_beside_it(self) -> None:
+        above = a_marked_object(m=self.map(additionalProperties=TEXT))
+        assert kept(above, {"m": {"k": "1"}}, container_marks="inherit") == {"m": {"k": "1"}}
+        beside = {"allOf": [self.map(), FREE]}
+        assert kept(beside, {"k": "s"}, container_marks="inherit") == {}

@@ -6,23 +6,11 @@ from pathlib import Path
 import pytest
 
 from redactor.config import DocumentConfig
-from redactor.document import parse_document
+from redactor.openapi.document import parse_document
 from schemas.event import BodyReason
-from tests.unit.redactor.pairs import (
-    DENIED,
-    MARKED,
-    NOTHING,
-    Node,
-    a_document,
-    a_pair,
-    a_redactor,
-    an_object,
-    an_operation,
-    body_of,
-    event_of,
-    kept,
-    text_of,
-)
+from tests.unit.redactor.documents import a_document, an_operation, body_of
+from tests.unit.redactor.pairs import NOTHING, a_pair, a_redactor, event_of, kept, text_of
+from tests.unit.redactor.schemas import DENIED, MARKED, Node, an_object
 
 DENIALS: list[Node] = [
     {"x-sensitive": True},

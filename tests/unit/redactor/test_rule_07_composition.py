@@ -5,32 +5,18 @@ from typing import Any
 import pytest
 
 from schemas.event import BodyReason
-from tests.unit.redactor.pairs import (
-    DENIED,
-    MARKED,
-    NOTHING,
-    TEXT,
-    Node,
-    a_document,
-    a_marked_object,
-    a_pair,
-    a_redactor,
-    an_object,
-    an_operation,
-    event_of,
-    kept,
-    kept_text,
-    loaded,
-    text_of,
-)
+from tests.unit.redactor.documents import a_document, an_operation, loaded
+from tests.unit.redactor.pairs import NOTHING, a_pair, a_redactor, event_of, kept, kept_text, text_of
+from tests.unit.redactor.schemas import DENIED, MARKED, TEXT, Node, a_marked_object, an_object
 
 MARK: Node = {"x-auditable": True}
 INTEGER: Node = {"type": "integer"}
 FREE: Node = {"type": "object"}
 NULL: Node = {"type": "null"}
+IMPOSSIBLE: Node = {"allOf": [TEXT, FREE]}
 
 
-def listing(*values: Any) -> Node:
+def marked_enum(*values: Any) -> Node:
     return {"type": "string", "enum": list(values), "x-auditable": True}
 
 
@@ -159,7 +145,7 @@ class TestAChoice:
             ([an_object(a=MARKED), an_object(b=MARKED)], {"b": "2", "a": "1"}, {"a": "1", "b": "2"}),
             ([an_object(a=MARKED), {}], {"a": "1"}, {"a": "1"}),
             # The hazard of a real document: an unmarked `type` must not choose for a marked `name`.
-            ([an_object(type=listing("A") | {"x-auditable": None}, name=MARKED), an_object(name=TEXT)],
+            ([an_object(type=marked_enum("A") | {"x-auditable": None}, name=MARKED), an_object(name=TEXT)],
              {"type": "A", "name": "s"}, NOTHING),
             ([{"required": ["a"], **an_object(a=MARKED)}, an_object(a=TEXT)], {"a": "s"}, NOTHING),
             # A denial on a branch denies the whole value it describes.
@@ -179,7 +165,22 @@ class TestAChoice:
             ([an_object(a=MARKED), an_array(an_object(b=MARKED)), TEXT], {"a": "1"}, {"a": "1"}),
             ([an_object(a=MARKED), an_array(an_object(b=MARKED)), TEXT], [{"b": "2", "a": "s"}], [{"b": "2"}]),
             ([an_object(a=MARKED), an_array(an_object(b=MARKED)), TEXT], "s", NOTHING),
-            ([an_object(a=MARKED), MARKED], "s", NOTHING),
+            ([an_object(a=MARKED), MARKED], "1", "1"),
+            ([an_object(a=MARKED), MARKED], {"a": "1", "b": "s"}, {"a": "1"}),
+            ([an_object(a=MARKED), MARKED, INTEGER], "s", NOTHING),
+            ([an_object(a=MARKED), MARKED, {"type": ["string", "object"]}], "s", NOTHING),
+            ([an_object(a=MARKED), MARKED, {}], "s", NOTHING),
+            ([an_object(a=MARKED), MARKED, IMPOSSIBLE], "s", NOTHING),
+            ([an_object(a=MARKED), MARKED], None, NOTHING),
+            ([FREE, MARKED | {"nullable": True}], None, NOTHING),
+            ([FREE | MARK, TEXT], {"z": 1}, {"z": 1}),
+            ([FREE | MARK, TEXT], "s", NOTHING),
+            ([FREE | MARK, TEXT], None, NOTHING),
+            ([FREE | MARK, FREE, TEXT], {"z": "s"}, NOTHING),
+            ([a_marked_object(a=TEXT), TEXT], {"a": "s"}, {}),
+            ([an_array(TEXT) | MARK, INTEGER], ["1"], ["1"]),
+            ([an_array(TEXT) | MARK, INTEGER], 7, NOTHING),
+            ([an_array(an_object(a=MARKED)), MARKED], "1", "1"),
             ([a_marked_object(a=MARKED), MARKED], "1", "1"),
             ([an_array(TEXT) | MARK, MARKED], ["1"], ["1"]),
             ([an_array(TEXT) | MARK, MARKED], "1", "1"),
@@ -286,6 +287,16 @@ class TestAChoice:
         denying = {"$ref": "#/components/schemas/A", keyword: [an_object(a=DENIED), an_object(c=MARKED)]}
         assert kept(denying, {"a": "s", "b": "1"}, schemas=schemas) == {"b": "1"}
 
+    def test_an_id_may_stand_for_the_object_that_it_names(self, keyword: str) -> None:
+        customer = {keyword: [MARKED, an_object(id=MARKED, email=TEXT), an_object(id=MARKED, gone=TEXT)]}
+        node = an_object(customer=customer, customers=an_array(customer))
+        body = {"customer": "1", "customers": ["1", {"id": "2", "email": "s"}, {"gone": "s"}, 7, None]}
+        expected = {"customer": "1", "customers": ["1", {"id": "2"}]}
+        assert kept(node, body) == expected
+        assert kept({keyword: [node, node | {"title": "t"}]}, body) == expected
+        assert kept(an_object(v={keyword: [MARKED, customer]}), {"v": "1"}) == {"v": "1"}
+        assert kept(an_object(v={keyword: [TEXT, customer]}), {"v": "s"}) is NOTHING
+
     def test_nullable_branches(self, keyword: str) -> None:
         for branches in (
             [MARKED | {"nullable": True}, INTEGER | MARK],
@@ -294,6 +305,7 @@ class TestAChoice:
         ):
             assert kept(an_object(v={keyword: branches}), {"v": None}) == {"v": None}
             assert kept(an_object(v={keyword: branches}), {"v": "1"}) == {"v": "1"}
+        assert kept(an_object(v={keyword: [FREE | MARK, MARKED]}), {"v": None}) == {"v": None}
         assert kept(an_object(v={keyword: [MARKED, NULL | {"x-sensitive": True}]}), {"v": "s"}) is NOTHING
         assert kept(an_object(v={keyword: [TEXT, NULL | MARK]}), {"v": "s"}) is NOTHING
 
@@ -317,11 +329,11 @@ class TestAChoice:
         assert kept({keyword: [an_object(k=MARKED), ungranted]}, {"k": "s"}) is NOTHING
 
     def test_listed_values_count_branch_by_branch_on_errors(self, keyword: str) -> None:
-        node = {keyword: [listing("a"), listing("b"), INTEGER | MARK]}
+        node = {keyword: [marked_enum("a"), marked_enum("b"), INTEGER | MARK]}
         for value, shown in (("a", True), ("b", True), ("c", False), (7, True)):
             assert kept(an_object(v=node), {"v": value}, status=422) == ({"v": value} if shown else NOTHING)
         assert kept(an_object(v=node), {"v": "c"}) == {"v": "c"}
-        assert kept(an_object(v={keyword: [listing("a"), MARKED]}), {"v": "c"}, status=422) == {"v": "c"}
+        assert kept(an_object(v={keyword: [marked_enum("a"), MARKED]}), {"v": "c"}, status=422) == {"v": "c"}
 
     def test_inheriting_documents_reach_below_the_candidates_too(self, keyword: str) -> None:
         node = {keyword: [an_object(a=TEXT), an_object(b=an_object(c=TEXT), a=DENIED)]} | MARK
@@ -330,12 +342,59 @@ class TestAChoice:
         assert kept(node, body) == {}
 
 
-KIND_A = an_object(kind=listing("a", "both"), x=MARKED, y=TEXT)
-KIND_B = an_object(kind=listing("b", "both"), x=TEXT, y=MARKED)
+class TestACandidateThatCanNeverBeValid:
+    """It grants nothing, but what it declares unmarked is declared unmarked."""
+
+    @pytest.mark.parametrize(
+        ("branches", "body"),
+        [
+            # Types that exclude one another, in a property of a candidate.
+            ([an_object(b=IMPOSSIBLE), an_object(b=INTEGER | MARK)], {"b": 1}),
+            ([an_object(b={"allOf": [{"type": "array"}, FREE]}), an_object(b=FREE | MARK)], {"b": {"z": "s"}}),
+            ([an_object(b={"type": "unknown"}), an_object(b=MARKED)], {"b": "s"}),
+            ([an_object(b=True), an_object(b=MARKED)], {"b": "s"}),
+            ([an_object(b=False), an_object(b=MARKED)], {"b": "s"}),
+            # In the candidate itself.
+            ([{"allOf": [TEXT, an_object(b=TEXT)]}, an_object(b=MARKED)], {"b": "s"}),
+            ([{"allOf": [TEXT, an_object(b=MARKED)]}, an_object(c=MARKED)], {"b": "s"}),
+            ([{"allOf": [INTEGER, an_object(v=an_object(b=TEXT))]}, an_object(v=an_object(b=MARKED))],
+             {"v": {"b": "s"}}),
+            ([IMPOSSIBLE, FREE | MARK | {"additionalProperties": MARKED}], {"k": "s"}),
+            ([IMPOSSIBLE, FREE | MARK], {"z": "s"}),
+            ([{"allOf": [INTEGER, an_array(TEXT)]}, an_array(MARKED)], ["s"]),
+            ([{"allOf": [INTEGER, an_array(an_object(b=TEXT))]}, an_array(an_object(b=MARKED))], [{"b": "s"}]),
+            ([IMPOSSIBLE, MARKED], "s"),
+            ([True, MARKED], "s"),
+            ([True, FREE | MARK], {"z": "s"}),
+            # It has no tag, so no tag may leave it out.
+            ([an_object(kind=marked_enum("a"), b=MARKED), an_object(kind=marked_enum("b")), {"allOf": [TEXT, an_object(b=TEXT)]}],
+             {"kind": "c", "b": "s"}),
+        ],
+    )  # fmt: skip
+    @pytest.mark.parametrize("keyword", ["oneOf", "anyOf"])
+    def test_still_counts(self, keyword: str, branches: list[Any], body: Any) -> None:
+        for order in (branches, branches[::-1]):
+            assert "s" not in str(kept({keyword: order}, body, version="3.1.0"))
+            found = kept(an_object(v={keyword: order}), {"v": body}, version="3.1.0")
+            assert found in (NOTHING, {"v": {}}, {"v": {"kind": "c"}})
+
+    def test_also_if_it_contradicts_what_stands_beside_the_choice(self) -> None:
+        node = FREE | {"oneOf": [TEXT | {"properties": {"b": TEXT}}, an_object(b=MARKED, c=MARKED)]}
+        assert kept(node, {"b": "s", "c": "1"}) == {"c": "1"}
+        scalar = TEXT | {"oneOf": [INTEGER, MARK | {"format": "ipv4"}]}
+        assert kept(an_object(v=scalar), {"v": "s"}) is NOTHING
+
+    def test_says_nothing_of_what_it_does_not_declare(self) -> None:
+        assert kept({"oneOf": [IMPOSSIBLE, an_object(a=MARKED)]}, {"a": "1"}) == {"a": "1"}
+        assert kept({"oneOf": [an_object(b=IMPOSSIBLE), an_object(a=MARKED)]}, {"a": "1"}) == {"a": "1"}
+
+
+KIND_A = an_object(kind=marked_enum("a", "both"), x=MARKED, y=TEXT)
+KIND_B = an_object(kind=marked_enum("b", "both"), x=TEXT, y=MARKED)
 
 
 class TestNarrowing:
-    """A marked property that lists its values tells the branches apart; nothing else does."""
+    """A marked property that lists its values selects the branches; nothing else does."""
 
     @pytest.mark.parametrize("keyword", ["oneOf", "anyOf"])
     @pytest.mark.parametrize(
@@ -351,7 +410,9 @@ class TestNarrowing:
             ({"a": "a"}, NOTHING),
         ],
     )
-    def test_the_value_leaves_the_branches_that_list_it(self, keyword: str, kind: Any, expected: Any) -> None:
+    def test_the_value_selects_the_branches_that_list_it(
+        self, keyword: str, kind: Any, expected: Any
+    ) -> None:
         body = {"kind": kind, "x": "1", "y": "2"}
         node = {keyword: [KIND_A, KIND_B]}
         assert kept(an_object(v=node), {"v": body}) == (NOTHING if expected is NOTHING else {"v": expected})
@@ -382,9 +443,9 @@ class TestNarrowing:
             ([KIND_A, KIND_B, an_object(kind=DENIED | {"const": "c"})], {"kind": "a", "x": "1"}, NOTHING),
             # Not declared by one of them.
             ([KIND_A, an_object(z=MARKED)], {"kind": "a", "x": "1", "y": "s"}, {"kind": "a", "x": "1"}),
-            # The same in all of them: it tells nothing apart, and its absence is no reason to drop.
-            ([an_object(kind=listing("a"), x=MARKED), an_object(kind=listing("a"), x=TEXT)], {"x": "s"}, NOTHING),
-            ([an_object(kind=listing("a"), x=MARKED), an_object(kind=listing("a"))], {"x": "1"}, {"x": "1"}),
+            # The same in all of them: it selects no branch, and its absence is no reason to drop.
+            ([an_object(kind=marked_enum("a"), x=MARKED), an_object(kind=marked_enum("a"), x=TEXT)], {"x": "s"}, NOTHING),
+            ([an_object(kind=marked_enum("a"), x=MARKED), an_object(kind=marked_enum("a"))], {"x": "1"}, {"x": "1"}),
             # Numbers, booleans and constants list as well; equal numbers are equal however they are written.
             ([an_object(n={"type": "integer", "const": 1} | MARK, x=MARKED), an_object(n={"type": "integer", "const": 2} | MARK)],
              {"n": 1, "x": "1"}, {"n": 1, "x": "1"}),
@@ -394,13 +455,13 @@ class TestNarrowing:
             ([an_object(n={"type": "integer", "enum": ["a"]} | MARK, x=MARKED), an_object(n={"type": "string", "enum": ["b"]} | MARK)],
              {"n": "a", "x": "1"}, NOTHING),
             # A denial in a branch that was not chosen still denies.
-            ([KIND_A, an_object(kind=listing("b"), x=DENIED)], {"kind": "a", "x": "s"}, {"kind": "a"}),
-            ([an_object(kind=listing("a"), v=an_object(t=MARKED, u=MARKED)), an_object(kind=listing("b"), v=an_object(t=DENIED))],
+            ([KIND_A, an_object(kind=marked_enum("b"), x=DENIED)], {"kind": "a", "x": "s"}, {"kind": "a"}),
+            ([an_object(kind=marked_enum("a"), v=an_object(t=MARKED, u=MARKED)), an_object(kind=marked_enum("b"), v=an_object(t=DENIED))],
              {"kind": "a", "v": {"t": "s", "u": "1"}}, {"kind": "a", "v": {"u": "1"}}),
             # Branches of other kinds do not stand in the way.
             ([KIND_A, KIND_B, TEXT, NULL, an_array(TEXT)], {"kind": "a", "x": "1"}, {"kind": "a", "x": "1"}),
-            # A property whose lists share no value goes before one that leaves branches together.
-            ([an_object(s=listing("p", "q"), t=listing("a"), x=MARKED), an_object(s=listing("q", "r"), t=listing("b"), x=TEXT)],
+            # A property whose lists share no value goes before one that does not separate all branches.
+            ([an_object(s=marked_enum("p", "q"), t=marked_enum("a"), x=MARKED), an_object(s=marked_enum("q", "r"), t=marked_enum("b"), x=TEXT)],
              {"t": "a", "s": "q", "x": "1"}, {"s": "q", "t": "a", "x": "1"}),
         ],
     )  # fmt: skip
@@ -414,8 +475,10 @@ class TestNarrowing:
         assert kept(an_object(v=node, w=MARKED), {"v": {"kind": "c"}, "w": "1"}) == {"w": "1"}
         assert kept(an_object(v=node), {"v": None}) == {"v": None}
 
-    def test_nested_choices_narrow_one_after_the_other(self) -> None:
-        inner = {"oneOf": [an_object(sub=listing("p"), z=MARKED), an_object(sub=listing("q"), z=TEXT)]}
+    def test_nested_tags_select_one_after_the_other(self) -> None:
+        inner = {
+            "oneOf": [an_object(sub=marked_enum("p"), z=MARKED), an_object(sub=marked_enum("q"), z=TEXT)]
+        }
         node = {"oneOf": [{"allOf": [KIND_A, inner]}, KIND_B]}
         assert kept(node, {"kind": "a", "sub": "p", "z": "1", "x": "2"}) == {
             "kind": "a",
@@ -430,7 +493,7 @@ class TestNarrowing:
         assert kept(an_object(v=node), {"v": {"kind": "b", "y": "1"}}) == {"v": {"kind": "b", "y": "1"}}
 
     def test_a_choice_within_a_choice_offers_its_own_branches(self) -> None:
-        third = an_object(kind=listing("d"), x=MARKED)
+        third = an_object(kind=marked_enum("d"), x=MARKED)
         for node in (
             {"oneOf": [{"anyOf": [KIND_A, KIND_B]}, third]},
             {"anyOf": [third, {"allOf": [{"oneOf": [KIND_A, KIND_B]}, {"title": "t"}]}]},
@@ -454,11 +517,11 @@ class TestNarrowing:
         }
         assert kept(node, {"v": {"x": "s"}, "w": "2"}) == {"w": "2"}
 
-    def test_a_second_property_tells_apart_what_the_first_leaves_together(self) -> None:
+    def test_a_second_tag_separates_what_the_first_leaves_together(self) -> None:
         branches = [
-            an_object(kind=listing("a"), sub=listing("p"), x=MARKED),
-            an_object(kind=listing("a"), sub=listing("q"), x=TEXT),
-            an_object(kind=listing("b"), sub=listing("p"), y=MARKED),
+            an_object(kind=marked_enum("a"), sub=marked_enum("p"), x=MARKED),
+            an_object(kind=marked_enum("a"), sub=marked_enum("q"), x=TEXT),
+            an_object(kind=marked_enum("b"), sub=marked_enum("p"), y=MARKED),
         ]
         body = {"kind": "a", "sub": "p", "x": "1"}
         assert kept({"oneOf": branches}, body) == body
@@ -485,10 +548,10 @@ class TestNarrowing:
 
         assert output("a") is output("b") is None
 
-    def test_what_an_envelope_leaves_out_does_not_decide(self) -> None:
+    def test_a_property_outside_the_envelope_is_no_tag(self) -> None:
         branches = [
-            an_object(kind=listing("a"), result=an_object(x=MARKED)),
-            an_object(kind=listing("b"), result=an_object(x=TEXT)),
+            an_object(kind=marked_enum("a"), result=an_object(x=MARKED)),
+            an_object(kind=marked_enum("b"), result=an_object(x=TEXT)),
         ]
         document = loaded(
             a_document({"/things": {"post": an_operation(None, {"oneOf": branches})}}), envelope="result"
@@ -536,8 +599,8 @@ class TestDiscriminator:
 
     def test_lists_count_beside_it(self) -> None:
         listed = {
-            "Cat": an_object(kind=listing("c"), purr=MARKED, name=MARKED),
-            "Dog": an_object(kind=listing("d"), bark=MARKED, name=TEXT),
+            "Cat": an_object(kind=marked_enum("c"), purr=MARKED, name=MARKED),
+            "Dog": an_object(kind=marked_enum("d"), bark=MARKED, name=TEXT),
         }
         assert self.found("c", schemas=listed) == {"kind": "c"} | self.CAT
         assert self.found("Cat", schemas=listed) is NOTHING
@@ -548,7 +611,7 @@ class TestDiscriminator:
         schemas = self.SCHEMAS | {"Dog": an_object(kind=TEXT, bark=MARKED, name=TEXT)}
         assert self.found("Cat", schemas=schemas) == {"purr": "1", "bark": "2"}
 
-    def test_branches_without_a_name_cannot_be_told_by_it(self) -> None:
+    def test_branches_without_a_name_cannot_be_selected_by_it(self) -> None:
         branches = [self.REFERENCES[0], self.SCHEMAS["Dog"]]
         assert self.found("Cat", branches=branches) == {"kind": "Cat", "purr": "1", "bark": "2"}
 
@@ -565,8 +628,8 @@ class TestTenThousandBranches:
         branches = [an_object(a=MARKED, b=TEXT) for _ in range(10_000)]
         assert kept({"oneOf": branches}, {"a": "1", "b": "s"}) == {"a": "1"}
 
-    def test_told_apart_by_a_property(self) -> None:
-        branches = [an_object(kind=listing(f"k{i}"), **{f"p{i}": MARKED}) for i in range(3_000)]
+    def test_selected_by_a_tag(self) -> None:
+        branches = [an_object(kind=marked_enum(f"k{i}"), **{f"p{i}": MARKED}) for i in range(3_000)]
         assert kept({"anyOf": branches}, {"kind": "k7", "p7": "1", "p8": "s"}) == {"kind": "k7", "p7": "1"}
 
     def test_that_all_lead_back(self) -> None:

@@ -4,19 +4,11 @@ from typing import Any, NoReturn
 
 import pytest
 
-from redactor import bodies
+from redactor.pipeline import bodies
 from schemas.event import BodyReason, BodyReceipt
-from tests.unit.redactor.pairs import (
-    MARKED,
-    Node,
-    a_document,
-    a_pair,
-    a_redactor,
-    an_object,
-    an_operation,
-    event_of,
-    text_of,
-)
+from tests.unit.redactor.documents import a_document, an_operation
+from tests.unit.redactor.pairs import a_pair, a_redactor, event_of, text_of
+from tests.unit.redactor.schemas import MARKED, Node, an_object
 
 SCHEMA = an_object(w=MARKED)
 NEVER = BodyReceipt(reason=BodyReason.GET)

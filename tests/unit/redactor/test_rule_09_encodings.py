@@ -9,11 +9,11 @@ import cramjam
 import pytest
 
 from redactor.config import Limits
-from redactor.encodings import decode_content
-from redactor.wellformed import Unusable
+from redactor.decode.content_encodings import decode_content
+from redactor.decode.json import Unusable
 from schemas.event import BodyReason
-from tests.unit.redactor.pairs import MARKED, an_object
 from tests.unit.redactor.raw_bodies import recorded_of
+from tests.unit.redactor.schemas import MARKED, an_object
 
 SCHEMA = an_object(w=MARKED)
 BODY = json.dumps({"w": "1", "x": "s"}).encode()

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import gzip
 import urllib.parse
+from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from redactor.config import Limits
 from schemas.event import BodyReason
-from tests.unit.redactor.pairs import DENIED, MARKED, TEXT, Node, a_marked_object, an_object
 from tests.unit.redactor.raw_bodies import FORM, MULTIPART, a_form, a_part, recorded_of
+from tests.unit.redactor.schemas import DENIED, MARKED, TEXT, Node, a_marked_object, an_object
 
 MARK: Node = {"x-auditable": True}
 INTEGER: Node = {"type": "integer"} | MARK
@@ -23,6 +26,17 @@ METAS: Node = {"type": "array", "items": META}
 JSON_ENCODED: Node = {"v": {"contentType": "application/json"}}
 MULTI = MULTIPART + "; boundary=XX"
 FILE_NAME = '; filename="f.txt"'
+
+
+UNALLOWED = st.builds(
+    "v{}={}".format,
+    st.sampled_from(
+        ["", "[]", "[secret]", "[secret][x]", "[x]", "[a][b]", "[a]]", "[a", "[items]", "[items][1]", "[items][0][note]",
+         "[items][x][price]", "[items][][price]", "[items][1][price][x]", "[items][01][price]", "[items][2][x]",
+         "[map]", "[map][k][x]", "[map][]", "[map]k", "[map][k", "[kept][a]"]
+    ),
+    st.sampled_from(["s3cret", "1", ""]),
+)  # fmt: skip
 
 
 def fields(*pairs: tuple[str, str]) -> bytes:
@@ -53,6 +67,10 @@ def fields(*pairs: tuple[str, str]) -> bytes:
         ({"type": "array", "items": TEXT}, ["s"], None),
         ({"oneOf": [MARKED, NUMBERS]}, ["1"], "1"),
         ({"oneOf": [MARKED, NUMBERS]}, ["1", "2"], [1, 2]),
+        # One value may be the scalar that is not marked; several are a list.
+        ({"anyOf": [TEXT, LIST]}, ["s"], None),
+        ({"anyOf": [TEXT, LIST]}, ["1", "2"], ["1", "2"]),
+        ({"type": ["string", "array"], "items": MARKED}, ["s"], None),
         (META, ['{"a":"1","b":"s"}'], {"a": "1"}),
         (META, ['{"a":"1"}', '{"a":"2"}'], None),
         (META, ['{"a":'], None),
@@ -61,7 +79,8 @@ def fields(*pairs: tuple[str, str]) -> bytes:
         ({"type": "object"} | MARK, ['{"z":1}'], {"z": 1}),
         (an_object(a=TEXT), ['{"a":"s"}'], None),
         ({"anyOf": [META, MARKED]}, ['{"a":"1"}'], {"a": "1"}),
-        ({"anyOf": [META | MARK, MARKED]}, ['{"a":"s"}'], None),
+        ({"anyOf": [META | MARK, MARKED]}, ['{"a":"1","b":"s"}'], {"a": "1"}),
+        ({"anyOf": [META | MARK, MARKED]}, ["s"], None),
     ],
 )
 def test_fields_are_read_by_the_schema(schema: Node, values: list[str], expected: Any) -> None:
@@ -97,10 +116,137 @@ class TestUrlencoded:
         assert recorded_of(an_object(w=MARKED), body, FORM, limits=Limits(form_fields_max=4)) == expected
 
     @pytest.mark.parametrize(
-        "said", [{"style": "spaceDelimited"}, {"explode": False}, {"x-sensitive": True}, 7]
+        "encoding",
+        [
+            {"style": "spaceDelimited", "explode": True},
+            {"style": "simple"},
+            {"style": []},
+            {"style": "deepObject"},
+            {"style": "deepObject", "contentType": "text/plain"},
+            {"explode": 0},
+            {"explode": 1},
+            {"explode": False, "contentType": "text/plain"},
+            {"x-sensitive": True},
+            7,
+        ],
     )
-    def test_other_ways_of_writing_a_field_are_not_read(self, said: Any) -> None:
-        assert recorded_of(an_object(w=LIST, u=MARKED), b"w=1&u=2", FORM, encoding={"w": said}) == {"u": "2"}
+    def test_other_ways_of_writing_a_field_are_not_read(self, encoding: Any) -> None:
+        assert recorded_of(an_object(w=LIST, u=MARKED), b"w=1&u=2", FORM, encoding={"w": encoding}) == {
+            "u": "2"
+        }
+
+
+DEEP_STYLE: Node = {"v": {"style": "deepObject", "explode": True}}
+ITEM = an_object(price=NUMBER, note=TEXT, tags=LIST, inner=META)
+ITEMS: Node = {"type": "array", "items": ITEM}
+MAP: Node = {"type": "object", "additionalProperties": MARKED} | MARK
+VARIANTS: Node = {
+    "oneOf": [
+        an_object(kind=MARKED | {"enum": [kind]}, a=MARKED if kind == "x" else TEXT) for kind in ("x", "y")
+    ]
+}
+
+
+class TestDeepObjects:
+    @pytest.mark.parametrize(
+        ("schema", "pairs", "expected"),
+        [
+            (META, ["v[a]=1", "v[b]=s", "v[c]=s"], {"a": "1"}),
+            (META, ["v[b]=s", "v[a]=1"], {"a": "1"}),
+            (META | MARK, ["v[b]=s"], None),
+            (META, ["v[a]=1", "v=s", "v[]=s", "v[a][x]=s", "v[a]x=s", "v[a", "v.a=s", "v[[a]]=s"], {"a": "1"}),
+            (META, ["v[a]=1", "v[a]=2"], None),
+            (META, ["v[a]=1;2"], None),
+            (META, ['v={"a":"s"}'], None),
+            (an_object(a=META), ["v[a][a]=1", "v[a][b]=s"], {"a": {"a": "1"}}),
+            (ITEMS, ["v[0][price]=1.50", "v[0][note]=s", "v[0][inner][a]=2"], [{"price": 1.5, "inner": {"a": "2"}}]),
+            (ITEMS, ["v[10][price]=3", "v[2][price]=1", "v[5][note]=s"], [{"price": 1}, {"price": 3}]),
+            (ITEMS, ["v[0][price]=s", "v[00][price]=1", "v[x][price]=1", "v[-1][price]=1", "v[][price]=1"], None),
+            (ITEMS, ["v[0][tags][]=1", "v[0][tags][]=2"], [{"tags": ["1", "2"]}]),
+            (LIST, ["v[]=1", "v[]=2"], ["1", "2"]),
+            (LIST, ["v[1]=2", "v[0]=1", "v[x]=s"], ["1", "2"]),
+            (NUMBERS, ["v[]=1", "v[]=s"], [1]),
+            (NUMBERS, ["v[]=s"], None),
+            (MAP, ["v[z]=1", "v[a]=2", "v[a][b]=s"], {"a": "2", "z": "1"}),
+            (MAP | {"x-auditable": False}, ["v[z]=s"], None),
+            ({"type": "object", "additionalProperties": MARKED}, ["v[z]=s"], None),
+            ({"type": "object"} | MARK, ["v[z]=1", "v[y][x]=2"], {"z": "1", "y": {"x": "2"}}),
+            ({"anyOf": [META, MARKED]}, ["v[a]=1"], {"a": "1"}),
+            ({"anyOf": [NUMBERS, MARKED]}, ["v[]=1"], [1]),
+            ({"anyOf": [NUMBERS, MARKED]}, ["v=1", "v[x]=s"], "1"),
+            ({"anyOf": [NUMBERS, MARKED]}, ["v=1", "v[]=1"], None),
+            ({"anyOf": [META, TEXT]}, ["v=s", "v[a]=1"], {"a": "1"}),
+            (VARIANTS, ["v[kind]=x", "v[a]=1"], {"kind": "x", "a": "1"}),
+            (VARIANTS, ["v[kind]=y", "v[a]=s"], {"kind": "y"}),
+            (VARIANTS, ["v[a]=s"], None),
+            (DENIED, ["v=s", "v[a]=s"], None),
+            (an_object(a=DENIED, b=MARKED), ["v[a]=s", "v[b]=1"], {"b": "1"}),
+            # A file somewhere in it.
+            (an_object(a=MARKED, f=FILE), ["v[a]=s", "v[f]=s"], None),
+            (an_object(a=MARKED, f={"type": "array", "items": FILE}), ["v[a]=s"], None),
+        ],
+    )  # fmt: skip
+    def test_deep_fields(self, schema: Node, pairs: list[str], expected: Any) -> None:
+        root = an_object(v=schema, w=MARKED)
+        found = {"w": "1"} if expected is None else {"v": expected, "w": "1"}
+        body = "&".join(["w=1", *pairs])
+        assert recorded_of(root, body.encode(), FORM, encoding=DEEP_STYLE) == found
+        escaped = body.replace("[", "%5B").replace("]", "%5d")
+        assert recorded_of(root, escaped.encode(), FORM, encoding=DEEP_STYLE) == found
+        parts = fields(*((each.partition("=")[0], each.partition("=")[2]) for each in body.split("&")))
+        if ";" not in body and '"' not in body:
+            assert recorded_of(root, parts, MULTI, encoding=DEEP_STYLE) == found
+
+    def test_without_the_style_brackets_are_not_read(self) -> None:
+        assert recorded_of(an_object(v=META, w=MARKED), b"w=1&v[a]=s", FORM) == {"w": "1"}
+
+    def test_a_property_named_like_a_part_of_a_deep_field_is_kept_for_neither(self) -> None:
+        root = an_object(v=META, w=MARKED) | {}
+        root["properties"]["v[a]"] = MARKED
+        assert recorded_of(root, b"w=1&v[a]=s", FORM, encoding=DEEP_STYLE) == {"w": "1"}
+
+    def test_names_that_go_deeper_than_the_limit_are_left_out(self) -> None:
+        free: Node = {"type": "object"} | MARK
+        body = b"v[a]=1&v" + b"[a]" * 100_000 + b"=s&v[b][b]=2"
+        found = recorded_of(an_object(v=free), body, FORM, encoding=DEEP_STYLE, limits=Limits(depth_max=4))
+        assert found == {"v": {"a": "1", "b": {"b": "2"}}}
+
+    @settings(max_examples=60)
+    @given(st.lists(UNALLOWED, min_size=1, max_size=6), st.randoms(use_true_random=False))
+    def test_fields_that_are_not_allowed_change_nothing(self, others: list[str], order: Random) -> None:
+        root = an_object(v=an_object(a=MARKED, items=ITEMS, map=MAP, secret=TEXT), w=MARKED)
+        kept = ["w=1", "v[a]=1", "v[items][1][price]=2", "v[map][k]=3"]
+        mixed = [*kept, *others]
+        order.shuffle(mixed)
+        for allowed, given_fields in ((kept, mixed), (["w=1"], ["w=1", *others])):
+            one, other = (
+                recorded_of(root, "&".join(each).encode(), FORM, encoding=DEEP_STYLE)
+                for each in (allowed, given_fields)
+            )
+            assert one == other
+
+
+@pytest.mark.parametrize(
+    ("encoding", "schema", "value", "expected"),
+    [
+        ({"explode": False}, LIST, "1,2", ["1", "2"]),
+        ({"style": "spaceDelimited"}, LIST, "1 2", ["1", "2"]),
+        ({"style": "pipeDelimited", "explode": False}, NUMBERS, "1|s|3", [1, 3]),
+        ({"style": "pipeDelimited"}, LIST, "1,2", None),
+        ({"explode": False}, LIST, "1|2", None),
+        ({"explode": False}, MARKED, "1,2", "1,2"),
+        ({"explode": False}, METAS, '{"a":"s"}', None),
+        ({"explode": False}, META, "a,s", None),
+        ({"explode": False}, {"anyOf": [LIST, TEXT]}, "s", None),
+        ({"explode": False}, {"type": "array", "items": TEXT}, "s", None),
+    ],
+)
+def test_lists_in_one_field(encoding: Node, schema: Node, value: str, expected: Any) -> None:
+    root, body = an_object(v=schema, w=MARKED), fields(("v", value), ("w", "1"))
+    found = {"w": "1"} if expected is None else {"v": expected, "w": "1"}
+    assert recorded_of(root, body, MULTI, encoding={"v": encoding}) == found
+    twice = fields(("v", value), ("v", value), ("w", "1"))
+    assert recorded_of(root, twice, MULTI, encoding={"v": encoding}) == {"w": "1"}
 
 
 class TestMultipart:
@@ -264,7 +410,7 @@ def branch(kind: Any, **properties: Node) -> Node:
         ("", BodyReason.NO_BRANCH),
     ],
 )
-def test_a_field_tells_branches_apart_by_what_it_is_read_as(kind: str, expected: Any) -> None:
+def test_a_field_distinguishes_branches_by_what_it_is_read_as(kind: str, expected: Any) -> None:
     schema = {
         "oneOf": [
             branch({"type": "string", "enum": ["a"]}, x=MARKED, y=TEXT),
@@ -287,3 +433,9 @@ def test_forms_under_a_range_of_media_types() -> None:
 def test_a_field_that_overrides_the_method_is_seen_behind_a_coding(name: str) -> None:
     body = gzip.compress(f"w=s&{name}=DELETE".encode())
     assert recorded_of(an_object(w=MARKED), body, FORM, codings="gzip") is BodyReason.NO_OPERATION
+
+
+def test_numbers_that_are_too_long_are_no_fields() -> None:
+    body = fields(("n", "9" * 129), ("m", "9" * 128), ("w", "1"))
+    found = recorded_of(an_object(n=NUMBER, m=INTEGER, w=MARKED), body, MULTI)
+    assert found == {"m": int("9" * 128), "w": "1"}

@@ -6,8 +6,8 @@ import pytest
 
 from redactor.config import Limits
 from schemas.event import BodyReason
-from tests.unit.redactor.pairs import MARKED, TEXT, a_marked_object, an_object
 from tests.unit.redactor.raw_bodies import recorded_of
+from tests.unit.redactor.schemas import MARKED, TEXT, a_marked_object, an_object
 
 SCHEMA = an_object(w=MARKED, x=TEXT)
 LINES = "application/x-ndjson"

@@ -4,18 +4,9 @@ import pytest
 
 from schemas.capture import Headers
 from schemas.event import BodyReason
-from tests.unit.redactor.pairs import (
-    MARKED,
-    Node,
-    a_document,
-    a_pair,
-    a_redactor,
-    an_object,
-    an_operation,
-    body_of,
-    event_of,
-    text_of,
-)
+from tests.unit.redactor.documents import a_document, an_operation, body_of
+from tests.unit.redactor.pairs import a_pair, a_redactor, event_of, text_of
+from tests.unit.redactor.schemas import DENIED, MARKED, TEXT, Node, an_object
 
 SCHEMA = an_object(w=MARKED)
 
@@ -96,6 +87,38 @@ def test_the_most_specific_range_counts() -> None:
         assert text_of(event.resource.request) == f'{{"{expected}":"1"}}'
 
 
-def test_two_media_types_of_one_essence_are_none() -> None:
-    declared = ["application/json", "application/json; version=2"]
-    assert recorded(declared, {"content-type": "application/json"}) == BodyReason.NO_SCHEMA
+PLAIN = an_object(a=MARKED, b=MARKED, c=DENIED)
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (PLAIN, '{"a":"1","b":"1"}'),
+        (an_object(a=MARKED, b=TEXT, c=MARKED), '{"a":"1"}'),
+        (an_object(a=DENIED, b=MARKED), '{"b":"1"}'),
+        (an_object(c=MARKED), None),
+        # Python takes 1 for equal to true.
+        (an_object(a=MARKED | {"x-auditable": 1}, b=MARKED, c=DENIED), '{"b":"1"}'),
+    ],
+)
+@pytest.mark.parametrize(
+    "sent", ["application/json", "application/json;simple", "application/json; charset=utf-8"]
+)
+def test_of_media_types_that_differ_in_parameters_what_all_keep_is_kept(
+    other: Node, expected: str | None, sent: str
+) -> None:
+    for declared in (
+        {"application/json": PLAIN, "application/json;simple": other},
+        {"application/JSON; version=2": other, "application/json": PLAIN},
+    ):
+        content = {name: {"schema": schema} for name, schema in declared.items()}
+        document = a_document({"/things": {"post": an_operation() | {"requestBody": {"content": content}}}})
+        pair = a_pair(body=dict.fromkeys("abc", "1"), request_headers={"Content-Type": sent})
+        assert text_of(event_of(a_redactor(document), pair).resource.request) == expected
+
+
+def test_one_without_a_schema_keeps_nothing_beside_another() -> None:
+    content: Node = {"application/json": {"schema": PLAIN}, "application/json;simple": {}}
+    document = a_document({"/things": {"post": an_operation() | {"requestBody": {"content": content}}}})
+    event = event_of(a_redactor(document), a_pair(body={"a": "s"}))
+    assert event.receipt.request.reason is BodyReason.NO_SCHEMA

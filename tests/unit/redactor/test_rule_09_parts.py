@@ -8,8 +8,8 @@ import pytest
 
 from redactor.config import Limits
 from schemas.event import BodyReason
-from tests.unit.redactor.pairs import DENIED, MARKED, TEXT, Node, an_object
 from tests.unit.redactor.raw_bodies import MULTIPART, a_form, a_part, recorded_of
+from tests.unit.redactor.schemas import DENIED, MARKED, TEXT, Node, an_object
 
 MULTI = MULTIPART + "; boundary=XX"
 FILE_NAME = '; filename="f"'
@@ -116,7 +116,7 @@ def test_the_documents_encoding_goes_before_what_a_part_says(
     "content",
     [b"s\r\n--XX", b"s\r\n--XX--", b"s--XXs", b"--XX\r\n", b"s\r\n--XX\r\nContent-Type: a/b\r\n\r\n"],
 )
-def test_a_delimiter_within_a_part_makes_the_whole_form_doubtful(content: bytes) -> None:
+def test_a_delimiter_within_a_part_makes_the_whole_form_malformed(content: bytes) -> None:
     assert recorded(TEXT, W, a_part("v", content)) is BodyReason.MALFORMED
 
 

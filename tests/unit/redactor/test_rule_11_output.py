@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.redactor.pairs import MARKED, NOTHING, TEXT, Node, an_object, kept, kept_text
+from tests.unit.redactor.pairs import NOTHING, kept, kept_text
+from tests.unit.redactor.schemas import MARKED, TEXT, Node, an_object
 
 
 def test_keys_stand_in_document_order() -> None:
@@ -19,7 +20,7 @@ def test_the_order_of_branches_is_that_of_their_keywords() -> None:
     assert kept_text(own | branch, {"b": "1", "a": "2"}) == '{"b":"1","a":"2"}'
 
 
-def test_order_does_not_depend_on_how_many_properties_are_given() -> None:
+def test_order_does_not_depend_on_the_number_of_properties() -> None:
     wide = an_object(**{f"p{i}": MARKED for i in range(100)})
     assert kept_text(wide, {"p70": "1", "p3": "2", "x": "s"}) == '{"p3":"2","p70":"1"}'
 

@@ -4,19 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.redactor.pairs import (
-    MARKED,
-    TEXT,
-    Node,
-    a_document,
-    a_pair,
-    a_redactor,
-    an_object,
-    an_operation,
-    event_of,
-    loaded,
-    text_of,
-)
+from tests.unit.redactor.documents import a_document, an_operation, loaded
+from tests.unit.redactor.pairs import a_pair, a_redactor, event_of, text_of
+from tests.unit.redactor.schemas import MARKED, TEXT, Node, an_object
 
 RESULT = an_object(result=an_object(id=MARKED, key=TEXT), success={"type": "boolean", "x-auditable": True})
 

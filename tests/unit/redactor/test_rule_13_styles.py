@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from tests.unit.redactor.pairs import DENIED, MARKED, TEXT, Node, an_object
+from tests.unit.redactor.schemas import DENIED, MARKED, TEXT, Node, an_object
 from tests.unit.redactor.test_rule_13_url import in_path, in_query, uri
 
 LIST: Node = {"type": "array", "items": MARKED}
 UNMARKED_LIST: Node = {"type": "array", "items": TEXT}
 NUMBERS: Node = {"type": "array", "items": {"type": "integer", "x-auditable": True}}
 OBJECT = an_object(a=MARKED, b=TEXT, c={"type": "integer", "x-auditable": True})
+UNMARKED_OBJECT = an_object(a=TEXT, b=TEXT, c=TEXT)
 NESTED = an_object(a=MARKED, deep=an_object(a=MARKED), list=LIST)
 MAP: Node = {"type": "object", "x-auditable": True, "additionalProperties": MARKED}
 FREE_FORM: Node = {"type": "object", "x-auditable": True}
@@ -33,83 +34,112 @@ def test_a_scalar_is_written_alike_in_every_style(
     assert uri("/t", f"/t?{query}", [parameter]) == f"/t{expected}"
 
 
-@pytest.mark.parametrize(
-    ("style", "explode", "query", "expected"),
-    [
-        ("form", True, "q=1&q=2", "?q=1&q=2"),
-        ("form", True, "q=1&q=s&q=2", "?q=1&q=2"),
-        ("form", True, "q=1,2", ""),
-        ("form", True, "q=1%2C2", ""),
-        ("form", True, "q=1|2", ""),
-        ("form", True, "q=1;2", ""),
-        ("form", True, "q[]=1&q[0]=2", ""),
-        ("form", False, "q=1,2", "?q=1%2C2"),
-        ("form", False, "q=1,s,2", "?q=1%2C2"),
-        ("form", False, "q=1%2C2", ""),
-        ("form", False, "q=1,2%2C3", ""),
-        ("form", False, "q=1|2", ""),
-        ("form", False, "q=1&q=2", ""),
-        ("form", False, "q=s", ""),
-        ("form", False, "q=", ""),
-        ("spaceDelimited", True, "q=1&q=2", "?q=1&q=2"),
-        ("spaceDelimited", True, "q=1%202", ""),
-        ("spaceDelimited", False, "q=1%202", "?q=1%202"),
-        ("spaceDelimited", False, "q=1+2", "?q=1%202"),
-        ("spaceDelimited", False, "q=1%20s", "?q=1"),
-        ("spaceDelimited", False, "q=1,2", ""),
-        ("spaceDelimited", False, "q=1%202,3", ""),
-        ("spaceDelimited", False, "q=1&q=2", ""),
-        ("pipeDelimited", True, "q=1&q=2", "?q=1&q=2"),
-        ("pipeDelimited", True, "q=1|2", ""),
-        ("pipeDelimited", False, "q=1|2", "?q=1%7C2"),
-        ("pipeDelimited", False, "q=1%7C2|s", "?q=1%7C2"),
-        ("pipeDelimited", False, "q=1,2", ""),
-        ("pipeDelimited", False, "q=1|2;3", ""),
-        ("deepObject", True, "q[0]=1&q=1", ""),
-        ("deepObject", False, "q=1", ""),
-        ("simple", False, "q=1,2", ""),
-        ("label", False, "q=.1.2", ""),
-        ("matrix", True, "q=1", ""),
-        (7, True, "q=1", ""),
-    ],
-)
-def test_arrays_in_the_query(style: Any, explode: bool, query: str, expected: str) -> None:
-    found = uri("/t", f"/t?{query}", [in_query("q", NUMBERS, style=style, explode=explode)])
-    assert found == f"/t{expected}"
-    unmarked = in_query("q", UNMARKED_LIST, style=style, explode=explode)
-    assert uri("/t", f"/t?{query}", [unmarked]) == "/t"
+# Schema; then style, `explode`, the query and what is recorded of it.
+QUERIES: list[tuple[Node, list[tuple[Any, bool, str, str]]]] = [
+    (
+        NUMBERS,
+        [
+            ("form", True, "q=1&q=2", "?q=1&q=2"),
+            ("form", True, "q=1&q=s&q=2", "?q=1&q=2"),
+            ("form", True, "q=1,2", ""),
+            ("form", True, "q=1%2C2", ""),
+            ("form", True, "q=1|2", ""),
+            ("form", True, "q=1;2", ""),
+            ("form", True, "q[]=1&q[0]=2", ""),
+            ("form", False, "q=1,2", "?q=1%2C2"),
+            ("form", False, "q=1,s,2", "?q=1%2C2"),
+            ("form", False, "q=1%2C2", ""),
+            ("form", False, "q=1,2%2C3", ""),
+            ("form", False, "q=1|2", ""),
+            ("form", False, "q=1&q=2", ""),
+            ("form", False, "q=s", ""),
+            ("form", False, "q=", ""),
+            ("spaceDelimited", True, "q=1&q=2", "?q=1&q=2"),
+            ("spaceDelimited", True, "q=1%202", ""),
+            ("spaceDelimited", False, "q=1%202", "?q=1%202"),
+            ("spaceDelimited", False, "q=1+2", "?q=1%202"),
+            ("spaceDelimited", False, "q=1%20s", "?q=1"),
+            ("spaceDelimited", False, "q=1,2", ""),
+            ("spaceDelimited", False, "q=1%202,3", ""),
+            ("spaceDelimited", False, "q=1&q=2", ""),
+            ("pipeDelimited", True, "q=1&q=2", "?q=1&q=2"),
+            ("pipeDelimited", True, "q=1|2", ""),
+            ("pipeDelimited", False, "q=1|2", "?q=1%7C2"),
+            ("pipeDelimited", False, "q=1%7C2|s", "?q=1%7C2"),
+            ("pipeDelimited", False, "q=1,2", ""),
+            ("pipeDelimited", False, "q=1|2;3", ""),
+            ("deepObject", True, "q[0]=1&q=1", ""),
+            ("deepObject", False, "q=1", ""),
+            ("simple", False, "q=1,2", ""),
+            ("label", False, "q=.1.2", ""),
+            ("matrix", True, "q=1", ""),
+            (7, True, "q=1", ""),
+        ],
+    ),
+    (
+        LIST,
+        [
+            ("form", True, "q=a&x=s&q=b", "?q=a&q=b"),
+            ("form", True, "q=a,b", ""),
+            ("form", True, "q=a&q=b|c", "?q=a"),
+            ("form", False, "q=a,b", "?q=a%2Cb"),
+            ("form", False, "q=a%2Cb", ""),
+            ("form", False, "q=a,b|c", ""),
+            ("form", False, "q=a&q=b", ""),
+            ("pipeDelimited", False, "q=a%7Cb", "?q=a%7Cb"),
+            ("pipeDelimited", False, "q=a,b", ""),
+            ("spaceDelimited", False, "q=a%20b", "?q=a%20b"),
+            ("spaceDelimited", False, "q=a,b", ""),
+            ("deepObject", True, "q=a", ""),
+        ],
+    ),
+    (
+        OBJECT,
+        [
+            ("form", True, "c=1&a=k&b=s", "?a=k&c=1"),
+            ("form", True, "a=k&a=s&c=1", "?c=1"),
+            ("form", True, "a=k;b=s&c=1", "?c=1"),
+            ("form", True, "c=s&a=k", "?a=k"),
+            ("form", True, "q=a,s", ""),
+            ("form", True, "q[a]=s", ""),
+            ("form", False, "q=c,1,a,k,b,s", "?q=a,k,c,1"),
+            ("form", False, "q=a,k,c,s", "?q=a,k"),
+            ("form", False, "q=a,k,a,s", ""),
+            ("form", False, "q=a,k%2Cb,s", ""),
+            ("form", False, "q=a,k,b", ""),
+            ("form", False, "q=a,k|l", ""),
+            ("form", False, "a=s", ""),
+            ("deepObject", True, "q[c]=1&q[a]=k&q[b]=s", "?q%5Ba%5D=k&q%5Bc%5D=1"),
+            ("deepObject", True, "q%5Ba%5D=k", "?q%5Ba%5D=k"),
+            ("deepObject", True, "q[a]=k&q%5Ba%5D=s", ""),
+            ("deepObject", True, "q[a][x]=s&q[b][a]=s&q[]=s&q.a=s&a=s", ""),
+            ("deepObject", False, "q[a]=k", "?q%5Ba%5D=k"),
+            ("spaceDelimited", False, "q=a%20s", ""),
+            ("spaceDelimited", True, "q=a%20s&a=s", ""),
+            ("pipeDelimited", False, "q=a|s", ""),
+            ("simple", False, "q=a,s", ""),
+            ("simple", True, "q=a=s&a=s", ""),
+            ("form", True, "c=1&a=2&b=s&x=s", "?a=2&c=1"),
+            ("form", False, "q=c,1,b,s,x,s", "?q=c,1"),
+            ("form", False, "q=c,1,c,s", ""),
+            ("form", False, "q=c,1,a", ""),
+            ("deepObject", True, "q[c]=1&q[b]=s&q[c][d]=s&q=s", "?q%5Bc%5D=1"),
+            ("pipeDelimited", False, "q=c|1", ""),
+        ],
+    ),
+]
 
 
 @pytest.mark.parametrize(
-    ("style", "explode", "query", "expected"),
-    [
-        ("form", True, "c=1&a=k&b=s", "?a=k&c=1"),
-        ("form", True, "a=k&a=s&c=1", "?c=1"),
-        ("form", True, "a=k;b=s&c=1", "?c=1"),
-        ("form", True, "c=s&a=k", "?a=k"),
-        ("form", True, "q=a,s", ""),
-        ("form", True, "q[a]=s", ""),
-        ("form", False, "q=c,1,a,k,b,s", "?q=a,k,c,1"),
-        ("form", False, "q=a,k,c,s", "?q=a,k"),
-        ("form", False, "q=a,k,a,s", ""),
-        ("form", False, "q=a,k%2Cb,s", ""),
-        ("form", False, "q=a,k,b", ""),
-        ("form", False, "q=a,k|l", ""),
-        ("form", False, "a=s", ""),
-        ("deepObject", True, "q[c]=1&q[a]=k&q[b]=s", "?q%5Ba%5D=k&q%5Bc%5D=1"),
-        ("deepObject", True, "q%5Ba%5D=k", "?q%5Ba%5D=k"),
-        ("deepObject", True, "q[a]=k&q%5Ba%5D=s", ""),
-        ("deepObject", True, "q[a][x]=s&q[b][a]=s&q[]=s&q.a=s&a=s", ""),
-        ("deepObject", False, "q[a]=k", "?q%5Ba%5D=k"),
-        ("spaceDelimited", False, "q=a%20s", ""),
-        ("spaceDelimited", True, "q=a%20s&a=s", ""),
-        ("pipeDelimited", False, "q=a|s", ""),
-        ("simple", False, "q=a,s", ""),
-        ("simple", True, "q=a=s&a=s", ""),
-    ],
+    ("schema", "style", "explode", "query", "expected"),
+    [(schema, *row) for schema, rows in QUERIES for row in rows],
 )
-def test_objects_in_the_query(style: str, explode: bool, query: str, expected: str) -> None:
-    assert uri("/t", f"/t?{query}", [in_query("q", OBJECT, style=style, explode=explode)]) == f"/t{expected}"
+def test_arrays_and_objects_in_the_query(
+    schema: Node, style: Any, explode: bool, query: str, expected: str
+) -> None:
+    assert uri("/t", f"/t?{query}", [in_query("q", schema, style=style, explode=explode)]) == f"/t{expected}"
+    unmarked = UNMARKED_OBJECT if schema is OBJECT else UNMARKED_LIST
+    assert uri("/t", f"/t?{query}", [in_query("q", unmarked, style=style, explode=explode)]) == "/t"
 
 
 @pytest.mark.parametrize(
@@ -168,3 +198,10 @@ def test_header_and_cookie_parameters_are_never_recorded(location: str) -> None:
     assert uri("/t", "/t?q=k", [{"name": "q", "in": location, "schema": DENIED}, in_query("q", MARKED)]) == (
         "/t?q=k"
     )
+
+
+def test_declarations_that_differ_in_true_and_one_are_not_the_same() -> None:
+    marked, denied = (in_query("q", an_object(a=TEXT | {"x-auditable": value})) for value in (True, 1))
+    assert uri("/t", "/t?a=k", [marked, marked]) == "/t?a=k"
+    for declarations in ([marked, denied], [denied, marked]):
+        assert uri("/t", "/t?a=s", declarations) == "/t"

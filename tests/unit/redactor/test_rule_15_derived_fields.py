@@ -3,18 +3,9 @@ from __future__ import annotations
 import pytest
 
 from schemas.event import AuditEvent
-from tests.unit.redactor.pairs import (
-    MARKED,
-    TEXT,
-    Node,
-    a_document,
-    a_pair,
-    a_redactor,
-    an_object,
-    an_operation,
-    event_of,
-    loaded,
-)
+from tests.unit.redactor.documents import a_document, an_operation, loaded
+from tests.unit.redactor.pairs import a_pair, a_redactor, event_of
+from tests.unit.redactor.schemas import MARKED, TEXT, Node, an_object
 
 
 def recorded(
@@ -64,7 +55,8 @@ def test_scope_product_and_type_follow_from_the_template(
         ("/accounts/{id}/keys/{key_name}", "/accounts/a1/keys/s3cret", "a1", None, None),
         ("/accounts/{id}/rules/{rule_id}/keys/{name}", "/accounts/a1/rules/r1/keys/s", "a1", None, None),
         ("/shots/{scan_id}.png", "/shots/7.png", None, None, "7"),
-        ("/accounts/{account_id}/x", "/accounts/a%20b/x", None, None, None),
+        ("/accounts/{account_id}/x", "/accounts/a%20b%20/x", "a b", None, None),
+        ("/accounts/{account_id}/x", "/accounts/" + "x" * 257 + "/x", None, None, None),
         ("/things/{id}", "/things/" + "x" * 513, None, None, None),
     ],
 )

@@ -2,17 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.redactor.pairs import (
-    Node,
-    a_document,
-    a_pair,
-    a_redactor,
-    an_object,
-    an_operation,
-    body_of,
-    event_of,
-    text_of,
-)
+from tests.unit.redactor.documents import a_document, an_operation, body_of
+from tests.unit.redactor.pairs import a_pair, a_redactor, event_of, text_of
+from tests.unit.redactor.schemas import Node, an_object
 
 
 def field(name: str) -> Node:
@@ -34,6 +26,12 @@ BODY = {"exact": "1", "range": "2", "default": "3", "ok": "4"}
         (["4XX", "4xx"], 403, None),
         (["200"], 404, None),
         (["200", "2XX"], 201, "2XX"),
+        (["200", "default"], 202, "default"),
+        (["200", "default"], 204, None),
+        (["200", "default"], 304, None),
+        (["200", "default"], 103, None),
+        (["200", "2XX", "default"], 204, "2XX"),
+        (["204", "default"], 204, "204"),
     ],
 )
 def test_a_body_follows_the_schema_of_its_own_status(

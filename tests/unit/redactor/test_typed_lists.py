@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from redactor.typed_bodies import is_nested_deeper
+from redactor.pipeline.typed_bodies import is_nested_deeper
 from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers
 from tests.property.captures import EVENT_ID, a_document, a_redactor
 from tests.property.documents import Node
@@ -17,7 +17,7 @@ JSON: Headers = {"content-type": "application/json"}
 
 
 def recorded(schema: Node, text: str, status: int = 200) -> tuple[Any, int]:
-    """What is recorded of a body, as text, and how many scalars the receipt tells of; both ways agree on it."""
+    """What is recorded of a body, as text, and how many scalars the receipt counts; both ways agree on it."""
     document = a_document("3.1.0", schema, schema, {})
     operation = document["paths"]["/accounts/{account_id}/things/{name}"]["post"]
     operation["responses"]["4XX"] = operation["responses"]["200"]
@@ -32,7 +32,7 @@ def listed(**properties: Node) -> Node:
     return {"type": "array", "items": {"type": "object", "properties": properties}}
 
 
-def test_a_text_that_is_not_listed_leaves_a_long_list_of_errors() -> None:
+def test_an_unlisted_string_is_removed_from_a_long_list_of_errors() -> None:
     schema = listed(code={"type": "string", "enum": ["a", "b"], **MARKED}, note={"type": "string", **MARKED})
     body = [{"code": "a", "note": "1"} for _ in range(8)] + [{"code": "secret", "note": "2"}]
     assert recorded(schema, json.dumps(body), 404) == ([*body[:8], {"note": "2"}], 17)
@@ -51,7 +51,7 @@ def test_objects_without_anything_kept_leave_a_long_list() -> None:
     assert recorded(schema, json.dumps([*kept, {"b": ["y"]}])) == ([*kept, {"b": ["y"]}], 19)
 
 
-def test_what_is_no_number_leaves_a_long_list() -> None:
+def test_what_is_no_number_is_removed_from_a_long_list() -> None:
     schema = listed(n={"type": "number", **MARKED}, a={"type": "string", **MARKED})
     kept = [{"n": 1.5, "a": "x"}] * 6
     document = json.dumps([*kept, {"n": "secret", "a": "x"}])

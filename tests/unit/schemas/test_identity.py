@@ -71,7 +71,7 @@ def test_ids_within_a_millisecond_hardly_ever_meet() -> None:
         "\N{ARABIC-INDIC DIGIT ZERO}" * 32,
     ],
 )
-def test_what_is_no_id_is_none(text: str) -> None:
+def test_a_text_that_is_not_an_id_gives_none(text: str) -> None:
     assert parse_id(text) is None
 
 

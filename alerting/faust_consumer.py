@@ -1,0 +1,233 @@
+"""Reads events from Kafka with Faust: an application with one agent, in a consumer group of its own.
+
+The offsets that Faust commits are a hint; the positions in the store are the truth: see docs/adr/0017.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faust
+import structlog
+from faust.types import TP
+from yarl import URL
+
+from alerting.gap_detector import GapDetector
+from alerting.processor import AlertingLimits, AlertProcessor
+from eventlog.kafka.client import KafkaConnection
+from eventlog.ports import LoggedEvent, Partition
+from schemas.errors import RetryableError
+from schemas.metric_defs import Metrics
+
+log = structlog.get_logger("alerting.kafka")
+# How often the lag is published. So many checks in a row without a batch, though the log has more, and the stored
+# positions are read again; one alone may only fall between two batches.
+_MONITOR_S = 1.0
+_IDLE_CHECKS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FaustSettings:
+    """Where events are read."""
+
+    connection: KafkaConnection
+    topic: str
+    group: str
+    data_dir: Path
+
+
+class FaustConsumer:
+    """Hands the topic's events to a processor, batch after batch, and acknowledges them once they are processed."""
+
+    def __init__(
+        self, settings: FaustSettings, processor: AlertProcessor, limits: AlertingLimits, metrics: Metrics
+    ) -> None:
+        self._settings = settings
+        self._processor = processor
+        self._limits = limits
+        self._metrics = metrics
+        self._gaps = GapDetector()
+        self._batches = 0
+        self._is_processing = False
+        self._failed: asyncio.Future[None] | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consume until `stop` is set. Raises a fault of the program as it is, RetryableError where Faust ends."""
+        _silence_libraries()
+        self._failed = asyncio.get_running_loop().create_future()
+        app = _application(self._settings, self._limits)
+        topic = app.topic(self._settings.topic, key_serializer="raw", value_serializer="raw")
+        app.agent(topic, name="auditap-alerting")(self._agent(app))
+        app.on_partitions_assigned.connect(self._on_rebalance)
+        app.on_partitions_revoked.connect(self._on_rebalance)
+        app.finalize()
+        await app.start()
+        tasks = [
+            asyncio.create_task(self._monitor(app), name="alerting-monitor"),
+            asyncio.create_task(stop.wait(), name="alerting-stop"),
+            asyncio.create_task(_crash_of(app), name="alerting-crash"),
+        ]
+        try:
+            awaited: set[asyncio.Future[Any]] = {*tasks, self._failed}
+            done, _ = await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                each.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if not self._failed.done():
+                self._failed.cancel()
+            await app.stop()
+
+    def _agent(self, app: faust.App) -> Any:
+        async def process(stream: Any) -> None:
+            # Not `take`, which acknowledges its batch in a `finally`: a batch whose agent raised would be lost.
+            async for batch in stream.noack_take(
+                self._limits.batch_events_max, within=self._limits.batch_wait_ms / 1000
+            ):
+                try:
+                    self._is_processing = True
+                    await self._process(app, batch)
+                    self._is_processing = False
+                except Exception as fault:  # noqa: BLE001
+                    # If the agent raised, Faust would restart it behind this batch and acknowledge what follows.
+                    if self._failed is not None and not self._failed.done():
+                        self._failed.set_exception(fault)
+                    await asyncio.Event().wait()
+                for event in batch:
+                    await stream.ack(event)
+
+        return process
+
+    async def _process(self, app: faust.App, batch: Sequence[Any]) -> None:
+        self._batches += 1
+        events: dict[Partition, list[LoggedEvent]] = {}
+        for event in batch:
+            message = event.message
+            # A Kafka record may have no value at all; it cannot be an event, and is skipped as malformed.
+            value = message.value or b""
+            received_ms = round(message.timestamp * 1000)
+            partition = Partition(message.topic, message.partition)
+            events.setdefault(partition, []).append(LoggedEvent(message.offset, received_ms, value))
+        positions = await self._processor.positions(events)
+        admission = self._gaps.admit(events, positions)
+        if admission.events:
+            await self._processor.process(admission.events)
+        for partition, offset in admission.rewind_to.items():
+            await _seek(app, partition, offset)
+
+    async def _on_rebalance(self, *_arguments: Any, **_more: Any) -> None:
+        self._gaps.reset()
+        self._processor.reset()
+
+    async def _monitor(self, app: faust.App) -> None:
+        """Publish the lag; rewind to the stored positions if no batch arrives although the log has more."""
+        idle_checks, seen = 0, -1
+        while True:
+            await asyncio.sleep(_MONITOR_S)
+            # A batch that waits for the store is not idle: to read it again would not help.
+            is_idle = self._batches == seen and not self._is_processing
+            idle_checks = idle_checks + 1 if is_idle else 0
+            seen = self._batches
+            with contextlib.suppress(Exception):
+                lag = await self._lag(app)
+                self._metrics.alerting_lag_events.set(sum(lag.values()))
+                self._metrics.partitions_assigned.set(len(app.consumer.assignment()))
+                if idle_checks >= _IDLE_CHECKS:
+                    idle_checks = 0
+                    await self._rewind(app, lag)
+
+    async def _lag(self, app: faust.App) -> dict[Partition, int]:
+        """Return how many events of each assigned partition are not processed yet."""
+        partitions = {
+            Partition(tp.topic, tp.partition): tp
+            for tp in app.consumer.assignment()
+            if tp.topic == self._settings.topic
+        }
+        if not partitions:
+            return {}
+        ends = await app.consumer.highwaters(*partitions.values())
+        positions = await self._processor.positions(partitions)
+        return {
+            partition: max(ends.get(tp, 0) - positions[partition], 0)
+            for partition, tp in partitions.items()
+            if partition in positions
+        }
+
+    async def _rewind(self, app: faust.App, lag: Mapping[Partition, int]) -> None:
+        positions = await self._processor.positions(lag)
+        for partition, events in lag.items():
+            if events:
+                self._gaps.rewind(partition, positions[partition])
+                await _seek(app, partition, positions[partition])
+
+
+async def _seek(app: faust.App, partition: Partition, offset: int) -> None:
+    log.warning("reading_again", partition=partition.number, offset=offset)
+    await app.consumer.seek(TP(partition.log, partition.number), offset)
+
+
+def _application(settings: FaustSettings, limits: AlertingLimits) -> faust.App:
+    # Faust only reads: no tables, no topics of its own, no web server, and no wait for its buffers on a rebalance, because
+    # the store decides what was processed.
+    return faust.App(
+        settings.group,
+        broker=[URL(f"kafka://{host}") for host in settings.connection.hosts],
+        broker_credentials=_credentials(settings.connection.security),
+        # A killed process gives up its partitions after this; the library's default is a minute.
+        broker_session_timeout=10.0,
+        broker_heartbeat_interval=1.0,
+        broker_commit_interval=1.0,
+        broker_commit_every=10 * limits.batch_events_max,
+        consumer_auto_offset_reset="earliest",
+        stream_buffer_maxsize=2 * limits.batch_events_max,
+        stream_wait_empty=False,
+        stream_recovery_delay=0.0,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        store="memory://",
+        datadir=str(settings.data_dir / "alerting"),
+        web_enabled=False,
+        autodiscover=False,
+        debug=False,
+    )
+
+
+def _credentials(security: Mapping[str, Any]) -> Any:
+    context = security.get("ssl_context")
+    if "sasl_mechanism" in security:
+        return faust.SASLCredentials(
+            username=security["sasl_plain_username"],
+            password=security["sasl_plain_password"],
+            ssl_context=context,
+            mechanism=security["sasl_mechanism"],
+        )
+    return None if context is None else faust.SSLCredentials(context)
+
+
+async def _crash_of(app: faust.App) -> None:
+    await app.wait_until_stopped()
+    raise RetryableError(f"Faust has ended ({_place(app.crash_reason)})")
+
+
+def _place(fault: BaseException | None) -> str:
+    """Return the type and place of a fault, without its message, which may hold values from traffic."""
+    if fault is None:
+        return "stopped"
+    frames = traceback.extract_tb(fault.__traceback__)
+    at = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(fault).__name__}{at}"
+
+
+def _silence_libraries() -> None:
+    # They log what they process, values from traffic included.
+    for name in ("faust", "mode", "aiokafka"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,0 +1,74 @@
+"""Detects whether a partition's events continue where its stored position is. Pure bookkeeping.
+
+A library that reads for us may commit offsets of events that it never handed over. The stored position is the truth:
+where the next event is not the one that is due, reading has to be rewound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from eventlog.ports import LoggedEvent, Partition
+
+
+@dataclass(slots=True)
+class _PartitionState:
+    due: int | None
+    """The next offset; None: any."""
+    newest: int = -1
+    """The highest offset seen since reading was last rewound."""
+    is_rewinding: bool = False
+
+
+@dataclass(slots=True)
+class Admission:
+    """Events that continue their partitions, and the offsets to which partitions have to be rewound."""
+
+    events: dict[Partition, Sequence[LoggedEvent]] = field(default_factory=dict)
+    rewind_to: dict[Partition, int] = field(default_factory=dict)
+
+
+class GapDetector:
+    """Follows the offsets of partitions; reset with every assignment."""
+
+    def __init__(self) -> None:
+        self._partitions: dict[Partition, _PartitionState] = {}
+
+    def reset(self) -> None:
+        """Forget all partitions: each begins at its stored position again."""
+        self._partitions.clear()
+
+    def rewind(self, partition: Partition, due: int) -> None:
+        """Note that the partition is read again from `due` on."""
+        self._partitions[partition] = _PartitionState(due, is_rewinding=True)
+
+    def admit(
+        self, events: Mapping[Partition, Sequence[LoggedEvent]], positions: Mapping[Partition, int]
+    ) -> Admission:
+        """Return the events that are due, in order, and where to rewind.
+
+        `positions`: the stored positions; a partition without one may begin anywhere.
+        """
+        admission = Admission()
+        for partition, batch in events.items():
+            state = self._partitions.setdefault(partition, _PartitionState(positions.get(partition)))
+            due = [event for event in batch if self._is_due(state, event.offset)]
+            if due:
+                admission.events[partition] = due
+            if state.due is not None and state.newest >= state.due and not state.is_rewinding:
+                state.is_rewinding = True
+                admission.rewind_to[partition] = state.due
+        return admission
+
+    @staticmethod
+    def _is_due(state: _PartitionState, offset: int) -> bool:
+        if state.due is not None and offset < state.due:
+            return False
+        # If reading still begins later after a rewind, the log itself holds nothing in between.
+        is_rewound = state.is_rewinding and offset <= state.newest
+        if state.due is None or offset == state.due or is_rewound:
+            state.due, state.is_rewinding, state.newest = offset + 1, False, -1
+            return True
+        state.newest = max(state.newest, offset)
+        return False

@@ -1,0 +1,86 @@
+"""`auditap completeness`: shows the completeness watermark and the gaps, as a table or as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from auditap.cli.log_client import (
+    LogReader,
+    is_interactive,
+    reading_the_log,
+    time_range,
+)
+from log_api.path_segments import ALL_ACCOUNTS
+
+
+@click.command("completeness")
+@reading_the_log(default_account=ALL_ACCOUNTS)
+@click.option("--since", default="24h", show_default=True, help="A date, an RFC 3339 time, or 2h, 7d ago.")
+@click.option("--before", default="now", show_default=True, help="The same, or now.")
+@click.option("--json", "as_json", is_flag=True, help="Print the response as JSON, as in a pipe.")
+def completeness_command(
+    *,
+    source: LogReader,
+    since: str,
+    before: str,
+    as_json: bool,
+) -> None:
+    """Show the completeness watermark and the gaps in a time range: tap, sequence numbers, time and cause.
+
+    Taps serve all accounts, so the response is the same for each.
+    """
+    body = source.fetch("/completeness", time_range(since, before))
+    found = msgspec.json.decode(body)
+    if not is_interactive(as_json=as_json):
+        click.echo(msgspec.json.encode({name: found[name] for name in ("result", "result_info")}))
+        return
+    console = Console()
+    for line in summary(found["result_info"]):
+        console.print(line)
+    if found["result"]:
+        console.print(table(found["result"]))
+
+
+def summary(info: dict[str, Any]) -> list[str]:
+    """Return the totals of a response as lines for a terminal."""
+    taps = info["taps"]
+    complete = info["complete_before"]
+    lines = [
+        f"Complete before {complete}, except for the gaps."
+        if complete
+        else "No tap sends sequence numbers, so completeness is unknown.",
+        f"Taps: {taps['alive']} alive, {taps['expired']} expired, {taps['unnumbered']} without sequence numbers.",
+        f"Gaps: {info['gaps']}, with {info['missing']} captures." if info["gaps"] else "No gaps.",
+    ]
+    if not info["complete"]:
+        lines.append(
+            f"The first {info['count']} of them are listed, earliest first; choose a shorter time range."
+        )
+    return lines
+
+
+def table(gaps: list[dict[str, Any]]) -> Table:
+    """Return gaps as a table for a terminal."""
+    rows = Table("from", "to", "tap", "numbers", "count", "cause", box=None, padding=(0, 2, 0, 0))
+    for gap in gaps:
+        place = f"{gap['tap']['id']} {gap['tap']['epoch']}" if gap["tap"] else _offsets(gap["log"])
+        last = "…" if gap["last"] is None else gap["last"]
+        numbers = f"{gap['first']}" if gap["first"] == gap["last"] else f"{gap['first']}-{last}"
+        count = "?" if gap["count"] is None else str(gap["count"])
+        rows.add_row(
+            *(
+                Text(each)
+                for each in (gap["from"] or "?", gap["to"] or "…", place, numbers, count, gap["cause"])
+            )
+        )
+    return rows
+
+
+def _offsets(log: dict[str, Any]) -> str:
+    return f"{log['name']}/{log['partition']}"

@@ -1,0 +1,47 @@
+"""A connection to the database as its administrator."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from schemas.errors import RetryableError, StartupError
+from schemas.text_encoding import require_utf8
+from schemas.urls import dsn_rule
+
+Connection = asyncpg.Connection
+
+
+@asynccontextmanager
+async def administrator(dsn: str, connect_timeout_s: float = 10) -> AsyncIterator[Connection]:
+    """Connect as the administrator for the length of a block.
+
+    Raises RetryableError while the server is away, StartupError where it refuses us or its database is not UTF-8.
+    """
+    if rule := dsn_rule(dsn):
+        raise StartupError(f"The administrator's Postgres DSN cannot be read: {rule}.")
+    try:
+        connection = await asyncpg.connect(dsn, timeout=connect_timeout_s)
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError):
+        raise StartupError(
+            "Postgres refuses the administrator's login: check the user, password and database of the DSN."
+        ) from None
+    except ValueError:
+        raise StartupError("The administrator's Postgres DSN cannot be read: correct it.") from None
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        raise RetryableError(f"Postgres does not answer at {_address(dsn)}: is it running there?") from None
+    try:
+        require_utf8(connection.get_settings())
+        yield connection
+    except asyncpg.UndefinedTableError:
+        raise StartupError("The database has no tables of ours yet: run `auditap migrate`.") from None
+    finally:
+        await connection.close()
+
+
+def _address(dsn: str) -> str:
+    """Return host and port of a DSN that can be read, the parts that hold no secret."""
+    return urlsplit(dsn).netloc.rpartition("@")[2] or "its local socket"

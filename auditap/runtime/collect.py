@@ -1,0 +1,127 @@
+"""`auditap collect`: captures in, redacted events out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from auditap.runtime.document_reload import DocumentReloader
+from auditap.runtime.embedded_log import own_event_log
+from auditap.runtime.health import with_health_routes
+from auditap.runtime.http_server import HttpServer, bind_tcp_socket
+from auditap.runtime.kafka import publisher_settings
+from auditap.runtime.lifecycle import clock_ms, run_until, start_with_retries
+from auditap.runtime.redacting_sink import RedactingSink
+from auditap.settings import Settings, ensure_data_dir, load_or_create_key
+from eventlog.embedded.log import EmbeddedLog
+from eventlog.embedded.publisher import EmbeddedPublisher
+from eventlog.kafka.publisher import KafkaPublisher
+from eventlog.ports import EventPublisher
+from eventlog.spool.file import has_files
+from eventlog.spool.publisher import SpoolingPublisher
+from eventlog.truncating_publisher import TruncatingPublisher
+from gateway_tap.collector import collector_app
+from gateway_tap.tokens import TapToken, TapTokens
+from gateway_tap.unix_socket import bind_unix_socket
+from schemas.errors import StartupError
+from schemas.metric_defs import Metrics
+
+log = structlog.get_logger("collect")
+
+
+class Collector:
+    """The collector's process: endpoints → redactor → publisher."""
+
+    def __init__(self, settings: Settings, shared_log: EmbeddedLog | None = None) -> None:
+        """Load the OpenAPI documents and bind the addresses. `shared_log`: the embedded log of this process, if it has one.
+
+        Raises StartupError.
+        """
+        if not settings.redaction.documents:
+            raise StartupError(
+                "Set redaction.documents (AUDITAP_REDACTION__DOCUMENTS): without an OpenAPI document, records would show only"
+                " that a request happened."
+            )
+        self._metrics = Metrics()
+        self._documents = DocumentReloader(settings.redaction, self._metrics)
+        self._reload_interval_ms = settings.collector.reload_interval_ms
+        ensure_data_dir(settings)
+        self._own_log = own_event_log(settings, shared_log)
+        self._publisher = _publisher(settings, shared_log or self._own_log, self._metrics)
+        sink = self._sink = RedactingSink(lambda: self._documents.redactor, self._publisher, self._metrics)
+        self._report_interval_ms = settings.collector.report_interval_ms
+        identity_key = load_or_create_key(settings, "identity.key", settings.collector.identity_key)
+        address = settings.collector.address
+        self._socket_path = settings.collector_socket
+        sockets = {
+            None: bind_unix_socket(self._socket_path),
+            _tokens(settings): bind_tcp_socket(address.host, address.port),
+        }
+        self._servers = [
+            HttpServer(
+                with_health_routes(
+                    collector_app(
+                        sink,
+                        identity_key=identity_key,
+                        limits=settings.intake_limits,
+                        tokens=tokens,
+                        metrics=self._metrics,
+                        clock_ms=clock_ms,
+                    ),
+                    self._metrics,
+                    self._readiness,
+                    self._degraded,
+                ),
+                [socket],
+                tls=address.tls if tokens is not None else None,
+            )
+            for tokens, socket in sockets.items()
+        ]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Accept captures until `stop` is set; all that were accepted by then are durable."""
+        # Before the log is reached: until then taps are answered 503, and keep their captures.
+        for server in self._servers:
+            await server.start()
+        log.info("collecting")
+        try:
+            await run_until(stop, self._publish(), self._documents.run(self._reload_interval_ms))
+        finally:
+            # The endpoints first: what they have in hand must still reach the log.
+            for server in self._servers:
+                await server.stop()
+            self._socket_path.unlink(missing_ok=True)
+            await self._publisher.stop()
+            if self._own_log is not None:
+                await self._own_log.close()
+            log.info("stopped")
+
+    async def _publish(self) -> None:
+        await start_with_retries(self._publisher.start, "log")
+        await self._sink.keep_reporting(self._report_interval_ms)
+
+    async def _readiness(self) -> Mapping[str, bool]:
+        return {"log": await self._publisher.ready()}
+
+    def _degraded(self) -> Sequence[str]:
+        spooling = isinstance(self._publisher, SpoolingPublisher) and self._publisher.spooling
+        return [*(["spooling"] if spooling else []), *(["stale_documents"] if self._documents.stale else [])]
+
+
+def _publisher(settings: Settings, log: EmbeddedLog | None, metrics: Metrics) -> EventPublisher:
+    if log is not None:
+        return EmbeddedPublisher(log)
+    kafka = TruncatingPublisher(KafkaPublisher(publisher_settings(settings.kafka)), metrics)
+    # Files in the spool, written while `durability` was `spool`, are still drained.
+    drain_only = settings.collector.durability == "kafka"
+    if drain_only and not has_files(settings.spool_dir):
+        return kafka
+    return SpoolingPublisher(
+        kafka, settings.spool_dir, settings.collector.spool, metrics, drain_only=drain_only
+    )
+
+
+def _tokens(settings: Settings) -> TapTokens:
+    return TapTokens([TapToken(bytes.fromhex(each.sha256), each.taps) for each in settings.collector.tokens])

@@ -1,0 +1,175 @@
+"""Sentences about what is wrong with settings: where it stands, what is wrong, what to do. None holds a value."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from auditap.settings_fields import SettingField, constant_names, setting_fields
+from auditap.settings_file import CONFIG_FILE_VARIABLE, SettingsFile, Steps
+
+PREFIX = "AUDITAP_"
+TOKEN_VARIABLE = "AUDITAP_TOKEN"  # noqa: S105  its name
+"""The variable that holds the token of the commands that read the log."""
+_NOT_SETTINGS = {CONFIG_FILE_VARIABLE, TOKEN_VARIABLE, "AUDITAP_REAL_SPECS"}
+_NOT_SETTINGS_PREFIX = "AUDITAP_TEST_"
+_PLAIN_RULES = {
+    "missing": "it is required",
+    "tuple_type": "give a list",
+    "dataclass_type": "give a table with its settings",
+    "model_type": "give a table with its settings",
+    "dict_type": "give a table",
+}
+
+
+class Variable(NamedTuple):
+    """An environment variable that claims to be a setting."""
+
+    name: str
+    steps: tuple[str, ...]
+    text: str
+
+    @property
+    def place(self) -> str:
+        """The variable, for a sentence."""
+        return f"Environment variable {self.name}"
+
+    def is_json(self) -> bool:
+        """Whether the value is meant to be JSON: a list or a table."""
+        return self.text[:1] in {"[", "{"}
+
+    def value(self) -> Any:
+        """Return the value, parsed where it is JSON. Raises ValueError."""
+        return json.loads(self.text) if self.is_json() else self.text
+
+
+def variables() -> list[Variable]:
+    """Return the environment variables that begin with the prefix of settings, sorted by name."""
+    return [
+        Variable(name, tuple(name[len(PREFIX) :].lower().split("__")), text)
+        for name, text in sorted(os.environ.items())
+        if name.upper().startswith(PREFIX)
+        and name not in _NOT_SETTINGS
+        and not name.startswith(_NOT_SETTINGS_PREFIX)
+    ]
+
+
+def variable_name(steps: Steps) -> str:
+    """Return the variable of a setting, or of the list that it stands in."""
+    depth = next((depth for depth, step in enumerate(steps) if isinstance(step, int)), len(steps))
+    return PREFIX + "__".join(str(step).upper() for step in steps[:depth])
+
+
+def mistaken_names(owner: type, file: SettingsFile | None) -> Iterator[str]:
+    """Yield a sentence for each name in the file and the environment that is no setting of `owner`, or no JSON."""
+    if file is not None:
+        for steps in _unknown(owner, file.values):
+            yield _no_setting(owner, file.place(steps) or str(file.path), steps)
+    for variable in variables():
+        try:
+            value = variable.value()
+        except ValueError:
+            yield f"{variable.place}: this is not JSON. Correct it, or set the members of a group one by one."
+        else:
+            yield from _mistaken_variable(owner, variable, value)
+
+
+def _mistaken_variable(owner: type, variable: Variable, value: Any) -> Iterator[str]:
+    """Yield a sentence for each name that is no setting: the variable's own, or one within its JSON `value`."""
+    for step in reversed(variable.steps):
+        value = {step: value}
+    for steps in _unknown(owner, value):
+        nearest = None if _is_constant(owner, steps) else _nearest(owner, steps)
+        if nearest is not None and len(steps) <= len(variable.steps):
+            yield f"{variable.place} is no setting. Did you mean {variable_name(nearest)}?"
+        else:
+            yield _no_setting(owner, variable.place, steps)
+
+
+def wrong_value(file: SettingsFile | None, steps: Steps, kind: str, message: str) -> str:
+    """Return the sentence for one error of pydantic: its location, type and message (which must hold no input)."""
+    rule = _PLAIN_RULES.get(kind) or message[0].lower() + message[1:]
+    name = ".".join(map(str, steps))
+    if place := _place(file, steps):
+        return f"{place}: the setting {name} is wrong: {rule}."
+    return f"The setting {name} ({variable_name(steps)}) is wrong: {rule}."
+
+
+def _place(file: SettingsFile | None, steps: Steps) -> str | None:
+    """Return where a value was set; the environment goes before the file."""
+    wanted = variable_name(steps)
+    for variable in variables():
+        if wanted == variable.name.upper() or wanted.startswith(variable.name.upper() + "__"):
+            return variable.place
+    return file.place(steps) if file else None
+
+
+def _unknown(owner: type, values: Mapping[str, Any], steps: Steps = ()) -> Iterator[Steps]:
+    """Yield the steps to each name that is no field of its group, or that stands below a setting that is no table."""
+    fields = {field.name: field for field in setting_fields(owner)}
+    for name, value in values.items():
+        field = fields.get(name)
+        if field is None:
+            yield (*steps, name)
+        elif field.group is not None:
+            for further, group in field.groups_in(value):
+                if isinstance(group, Mapping):
+                    yield from _unknown(field.group, group, (*steps, name, *further))
+        elif isinstance(value, Mapping) and not field.has_free_names:
+            # pydantic-settings passes over such a variable where the setting is not one that may be JSON.
+            yield from ((*steps, name, below) for below in value)
+
+
+def _no_setting(owner: type, place: str, steps: Steps) -> str:
+    name = ".".join(map(str, steps))
+    if _is_constant(owner, steps):
+        return f"{place}: {name} is a constant that no setting changes. Remove it."
+    nearest = _nearest(owner, steps)
+    if nearest is None:
+        return f"{place}: there is no setting {name}. Correct its name or remove it."
+    return f"{place}: there is no setting {name}. Did you mean {'.'.join(map(str, nearest))}?"
+
+
+def _nearest(owner: type, steps: Steps) -> Steps | None:
+    """Return the setting that a wrong name stands below, or is spelt most like: in the same group, else anywhere."""
+    for depth in range(1, len(steps)):
+        found = _field(_group_around(owner, steps[:depth]), steps[depth - 1])
+        if found is not None and found.group is None:
+            return steps[:depth]
+    known = [field.name for field in setting_fields(_group_around(owner, steps))]
+    if near := get_close_matches(str(steps[-1]), known, n=1):
+        return (*steps[:-1], near[0])
+    everywhere = dict(_names(owner))
+    if near := get_close_matches(str(steps[-1]), everywhere, n=1, cutoff=0.8):
+        return everywhere[near[0]]
+    return None
+
+
+def _is_constant(owner: type, steps: Steps) -> bool:
+    return steps[-1] in constant_names(_group_around(owner, steps))
+
+
+def _group_around(owner: type, steps: Steps) -> type:
+    """Return the group that a name stands in, by the steps to it, as far as they are known."""
+    group = owner
+    for step in steps[:-1]:
+        found = _field(group, step)
+        if found is not None and found.group is not None:
+            group = found.group
+    return group
+
+
+def _field(group: type, name: int | str) -> SettingField | None:
+    return next((field for field in setting_fields(group) if field.name == name), None)
+
+
+def _names(owner: type, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Steps]]:
+    """Yield the last part of every setting's name, and the whole name."""
+    for field in setting_fields(owner):
+        if field.group is None:
+            yield field.name, (*path, field.name)
+        else:
+            yield from _names(field.group, (*path, field.name + field.repeated))

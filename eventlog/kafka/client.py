@@ -1,0 +1,99 @@
+"""What publisher, source and topics share of aiokafka: the connection, its own log, its errors."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
+
+from schemas.errors import RetryableError, StartupError
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaConnection:
+    """Where the brokers are, and how every client of them logs in."""
+
+    bootstrap_servers: str
+    """Comma-separated `host:port`."""
+    security: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """aiokafka's arguments for TLS and SASL: see `client_security`. Not in the `repr`, because it holds a password."""
+
+    @property
+    def hosts(self) -> Sequence[str]:
+        """The addresses of the brokers that a client asks first."""
+        return [server.strip() for server in self.bootstrap_servers.split(",")]
+
+    def arguments(self) -> Mapping[str, Any]:
+        """Return the connection as keyword arguments of aiokafka's clients."""
+        return {"bootstrap_servers": self.bootstrap_servers, **self.security}
+
+
+def client_security(
+    *,
+    protocol: str,
+    sasl_mechanism: str,
+    sasl_username: str | None,
+    sasl_password: str | None,
+    ca_file: Path | None,
+    certificate_file: Path | None,
+    key_file: Path | None,
+) -> Mapping[str, Any]:
+    """Return aiokafka's arguments for TLS and SASL: the `security` of every Kafka client, Faust's included.
+
+    `protocol`: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`. The arguments of SASL and TLS count only where the
+    protocol has them. Raises StartupError where a login is missing or a TLS file cannot be used.
+    """
+    security: dict[str, Any] = {"security_protocol": protocol}
+    if protocol.endswith("SSL"):
+        security["ssl_context"] = _ssl_context(ca_file, certificate_file, key_file)
+    if protocol.startswith("SASL"):
+        if not sasl_username or not sasl_password:
+            raise StartupError(
+                "Set kafka.sasl_username and kafka.sasl_password, which this security_protocol needs."
+            )
+        security |= {
+            "sasl_mechanism": sasl_mechanism,
+            "sasl_plain_username": sasl_username,
+            "sasl_plain_password": sasl_password,
+        }
+    return security
+
+
+def _ssl_context(
+    ca_file: Path | None, certificate_file: Path | None, key_file: Path | None
+) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+        if certificate_file is not None:
+            context.load_cert_chain(certificate_file, key_file)
+    except OSError:
+        raise StartupError(
+            "Kafka's TLS files cannot be read: correct kafka.ca_file, certificate_file, key_file."
+        ) from None
+    return context
+
+
+def silence_library() -> None:
+    """Turn aiokafka's log off: its debug lines hold whole requests, and while a broker is away it repeats its errors."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+def connection_error(error: BaseException, topic: str, group: str = "") -> StartupError | RetryableError:
+    """Return what to raise for an error of aiokafka on connecting: StartupError where waiting cannot help."""
+    if isinstance(error, UnknownTopicOrPartitionError):
+        return StartupError(f"the topic {topic} does not exist: create it with `auditap topics`")
+    if isinstance(error, TopicAuthorizationFailedError):
+        return StartupError(f"Kafka forbids this user the topic {topic}")
+    if isinstance(error, GroupAuthorizationFailedError):
+        return StartupError(f"Kafka forbids this user the consumer group {group}")
+    # aiokafka reports a wrong login or protocol as it reports brokers that are away: it could not bootstrap.
+    return RetryableError("Kafka does not answer, or not with these security settings")

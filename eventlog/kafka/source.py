@@ -1,0 +1,309 @@
+"""`EventSource` from Kafka: an aiokafka consumer in a group, without auto-commit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaError,
+)
+
+from eventlog.kafka.client import KafkaConnection, connection_error, silence_library
+from eventlog.ports import Batch, LoggedEvent, Partition, RevokeListener
+from schemas.errors import RetryableError, StartupError
+
+log = structlog.get_logger("kafka_source")
+
+# aiokafka fetches in the background, so its buffer is polled: first often, for low latency, then less often, because an
+# idle log need not cost CPU.
+_POLL_MS_MIN = 1
+_POLL_MS_MAX = 10
+# How long `fetch` takes while nothing more may be fetched; without a pause its caller's loop would spin.
+_PAUSE_MS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSourceSettings:
+    """Where and how events are read."""
+
+    connection: KafkaConnection
+    topic: str
+    group: str
+    client_id: str = "auditap-ingestor"
+    fetch_wait_ms: int = 200
+    """How long `fetch` waits for events."""
+    fetch_bytes_max: int = 32 * 1024 * 1024
+    """Compressed bytes per fetch request; a single larger batch still comes."""
+    partition_fetch_bytes_max: int = 1024 * 1024
+    """The same for one partition: so much is prefetched of each."""
+    session_timeout_ms: int = 10_000
+    """After this time without a heartbeat the group assigns our partitions to others."""
+    heartbeat_interval_ms: int = 1_000
+    revoke_wait_ms: int = 15_000
+    """How long the listener may take in `on_revoked`."""
+    rebalance_timeout_ms: int = 30_000
+    """How long the group waits for its members to rejoin; above `revoke_wait_ms`."""
+    max_poll_interval_ms: int = 300_000
+    """Without a `fetch` for so long we leave the group, because nobody processes our partitions."""
+    request_timeout_ms: int = 10_000
+    start_wait_ms: int = 60_000
+    commit_wait_ms: int = 5_000
+    stop_wait_ms: int = 5_000
+
+
+class KafkaSource:
+    """`EventSource` from Kafka. Every assignment, even of the same partitions, is a new generation.
+
+    If the committed offset has been deleted, reading goes on at the earliest one, and the batch has `lost_from`. A
+    consumer that fails is replaced.
+    """
+
+    def __init__(self, settings: KafkaSourceSettings, listener: RevokeListener) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._consumer: AIOKafkaConsumer | None = None
+        self._started = False
+        self._generation = 0
+        self._assigned: set[TopicPartition] = set()
+        self._expected: dict[TopicPartition, int] = {}
+        self._rebalancing = True
+        self._rejoining: asyncio.Task[Any] | None = None
+        self._committing: asyncio.Task[None] | None = None
+        self._commits = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Join the group. Raises RetryableError while Kafka is away, StartupError where waiting cannot help."""
+        silence_library()
+        consumer = _new_consumer(self._settings)
+        consumer.subscribe([self._settings.topic], listener=_Rebalance(self, consumer))
+        starting = asyncio.create_task(consumer.start(), name="kafka-consumer-start")
+        try:
+            # Cancelled in the middle, aiokafka's start would leave a connection open.
+            async with asyncio.timeout(self._settings.start_wait_ms / 1000):
+                await asyncio.shield(starting)
+        except BaseException as error:
+            await self._discard(consumer, starting)
+            if isinstance(error, TimeoutError):
+                group = self._settings.group
+                raise RetryableError(f"the consumer group {group} did not admit us in time") from None
+            if isinstance(error, KafkaError | OSError):
+                raise connection_error(error, self._settings.topic, self._settings.group) from None
+            raise
+        self._consumer = consumer
+        self._started = True
+
+    async def fetch(self, events_max: int) -> Sequence[Batch]:
+        """See `EventSource.fetch`. Waits at most `fetch_wait_ms`, with `events_max` 0 a few milliseconds.
+
+        Returns nothing between a revocation and the next assignment.
+        """
+        consumer = self._consumer or await self._restart()
+        wait_ms = self._settings.fetch_wait_ms if events_max > 0 else _PAUSE_MS
+        deadline = asyncio.get_running_loop().time() + wait_ms / 1000
+        pause_ms = _POLL_MS_MIN
+        while True:
+            batches = await self._take(consumer, events_max)
+            if batches or asyncio.get_running_loop().time() >= deadline:
+                return batches
+            await asyncio.sleep(pause_ms / 1000)
+            pause_ms = min(pause_ms * 2, _POLL_MS_MAX)
+
+    async def commit(self, positions: Mapping[Partition, int]) -> None:
+        """See `EventSource.commit`. Raises RetryableError after `commit_wait_ms`."""
+        consumer = self._consumer
+        if consumer is None:
+            raise RetryableError("the source is not started")
+        offsets = {TopicPartition(*partition): offset for partition, offset in positions.items()}
+        offsets = {partition: offset for partition, offset in offsets.items() if partition in self._assigned}
+        if not offsets:
+            return
+        async with self._commits:
+            await self._wait_for_commit()
+            self._committing = asyncio.create_task(consumer.commit(offsets), name="kafka-commit")
+            await self._wait_for_commit()
+
+    async def _wait_for_commit(self) -> None:
+        """Wait for the commit under way. aiokafka retries it without end; the next commit waits for a late one first."""
+        if self._committing is None:
+            return
+        await asyncio.wait({self._committing}, timeout=self._settings.commit_wait_ms / 1000)
+        if not self._committing.done():
+            raise RetryableError("Kafka did not take the commit in time")
+        error, self._committing = self._committing.exception(), None
+        if isinstance(error, CommitFailedError | IllegalStateError):
+            # We were removed from the group: whoever has the partitions now starts at our last commit.
+            log.warning("commit_outdated")
+        elif isinstance(error, KafkaError):
+            raise RetryableError(f"Kafka did not take the commit ({type(error).__name__})") from None
+        elif error is not None:
+            raise error
+
+    async def stop(self) -> None:
+        """Leave the group without committing."""
+        consumer, self._consumer = self._consumer, None
+        self._started = False
+        self._assigned.clear()
+        self._rebalancing = True
+        if consumer is not None:
+            await self._discard(consumer, None)
+
+    async def revoked(self, partitions: set[TopicPartition]) -> None:
+        """Pass a revocation on to the listener, within `revoke_wait_ms`. aiokafka calls this at each rebalance."""
+        self._rebalancing = True
+        if partitions:
+            revoked = [Partition(*partition) for partition in sorted(partitions)]
+            await self._bounded(self._listener.on_revoked(revoked), "on_revoked")
+        self._assigned.clear()
+        self._expected.clear()
+
+    async def assigned(self, consumer: AIOKafkaConsumer, partitions: set[TopicPartition]) -> None:
+        """Start a new generation of these partitions. aiokafka calls this at each rebalance."""
+        # Even for the same partitions: batches fetched before the rebalance may be in flight and must not be committed.
+        self._generation += 1
+        self._assigned = set(partitions)
+        await self._bounded(self._expect(consumer, partitions), "committed")
+        generations = {Partition(*partition): self._generation for partition in sorted(partitions)}
+        await self._bounded(self._listener.on_assigned(generations), "on_assigned")
+        # Last: the listener takes no batch of a generation that it does not know, and those events would be missing.
+        self._rebalancing = False
+
+    async def _expect(self, consumer: AIOKafkaConsumer, partitions: set[TopicPartition]) -> None:
+        """Remember the committed positions: a first offset above them means that the log no longer holds the events between."""
+        for partition in partitions:
+            committed = await consumer.committed(partition)
+            if committed is not None:
+                self._expected[partition] = committed
+
+    async def _bounded(self, call: Awaitable[None], name: str) -> None:
+        try:
+            async with asyncio.timeout(self._settings.revoke_wait_ms / 1000):
+                await call
+        except Exception as fault:  # noqa: BLE001
+            # A listener that fails must not block the group: what it did not commit is read again.
+            log.error("listener_failed", call=name, fault=type(fault).__name__)
+
+    async def _take(self, consumer: AIOKafkaConsumer, events_max: int) -> Sequence[Batch]:
+        if self._rebalancing:
+            await self._rejoin(consumer)
+            return ()
+        try:
+            if events_max <= 0:
+                # Polling a partition that does not exist fetches nothing and keeps us in the group.
+                await consumer.getmany(TopicPartition(self._settings.topic, -1))
+                return ()
+            # Without a timeout this does not suspend, so that no rebalance can happen meanwhile.
+            fetched = await consumer.getmany(max_records=events_max)
+        except KafkaError as error:
+            await self._fail(consumer, error)
+        return [self._batch(partition, records) for partition, records in fetched.items()]
+
+    def _batch(self, partition: TopicPartition, records: Sequence[Any]) -> Batch:
+        # A Kafka record may have no value (a tombstone): it is no event, and is dead-lettered as malformed.
+        events = [LoggedEvent(record.offset, record.timestamp, record.value or b"") for record in records]
+        expected, lost_from = self._expected.get(partition), None
+        if expected is not None and events[0].offset > expected:
+            lost_from = expected
+            log.error("offsets_lost", partition=partition.partition, count=events[0].offset - expected)
+        self._expected[partition] = events[-1].offset + 1
+        return Batch(Partition(*partition), self._generation, events, lost_from)
+
+    async def _rejoin(self, consumer: AIOKafkaConsumer) -> None:
+        """Keep a call of `getmany` open until partitions are assigned.
+
+        aiokafka rejoins the group only if `getmany` was called within `max_poll_interval_ms`, and the call itself
+        waits for the assignment.
+        """
+        if self._rejoining is None:
+            nowhere = TopicPartition(self._settings.topic, -1)
+            self._rejoining = asyncio.create_task(consumer.getmany(nowhere), name="kafka-rejoin")
+        await asyncio.wait({self._rejoining}, timeout=_POLL_MS_MAX / 1000)
+        if not self._rejoining.done():
+            return
+        rejoining, self._rejoining = self._rejoining, None
+        error = rejoining.exception()
+        if isinstance(error, KafkaError):
+            raise RetryableError(
+                f"Kafka's consumer group cannot be joined ({type(error).__name__})"
+            ) from None
+        if error is not None:
+            raise error
+
+    async def _discard(self, consumer: AIOKafkaConsumer, starting: asyncio.Task[None] | None) -> None:
+        """Stop a consumer. If the broker hangs, close its connections, so that every request fails."""
+        tasks = [task for task in (starting, self._rejoining, self._committing) if task is not None]
+        self._rejoining = self._committing = None
+        stopping = asyncio.create_task(consumer.stop(), name="kafka-consumer-stop")
+        await asyncio.wait({stopping}, timeout=self._settings.stop_wait_ms / 1000)
+        if not stopping.done():
+            for connection in list(consumer._client._conns.values()):  # noqa: SLF001
+                connection.close()
+            await asyncio.wait({stopping}, timeout=3 * self._settings.request_timeout_ms / 1000)
+        for task in (stopping, *tasks):
+            task.cancel()
+        stopped, *_ = await asyncio.gather(stopping, *tasks, return_exceptions=True)
+        if stopped is not None:
+            # aiokafka's stop fails if a request under way fails, and leaves its connections open.
+            log.warning("consumer_not_stopped", cause=type(stopped).__name__)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.stop_wait_ms / 1000):
+                    await consumer._client.close()  # noqa: SLF001
+
+    async def _restart(self) -> AIOKafkaConsumer:
+        if not self._started:
+            raise RetryableError("the source is not started")
+        try:
+            await self.start()
+        except StartupError as away:
+            raise RetryableError(str(away)) from None
+        return self._consumer
+
+    async def _fail(self, consumer: AIOKafkaConsumer, error: BaseException) -> NoReturn:
+        """Discard a consumer that raised: its background tasks may have ended, and aiokafka does not restart them."""
+        log.warning("consumer_failed", cause=type(error).__name__)
+        # First, because the listener commits through this consumer, if that still works.
+        await self.revoked(set(self._assigned))
+        self._consumer = None
+        await self._discard(consumer, None)
+        raise RetryableError(f"Kafka cannot be read ({type(error).__name__})") from None
+
+
+class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Passes aiokafka's rebalance callbacks on to the source."""
+
+    def __init__(self, source: KafkaSource, consumer: AIOKafkaConsumer) -> None:
+        self._source = source
+        self._consumer = consumer
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        await self._source.revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        await self._source.assigned(self._consumer, assigned)
+
+
+def _new_consumer(settings: KafkaSourceSettings) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
+        client_id=settings.client_id,
+        group_id=settings.group,
+        # Only the caller knows what is stored.
+        enable_auto_commit=False,
+        # A new group must not skip events that collectors have accepted already.
+        auto_offset_reset="earliest",
+        fetch_max_bytes=settings.fetch_bytes_max,
+        max_partition_fetch_bytes=settings.partition_fetch_bytes_max,
+        session_timeout_ms=settings.session_timeout_ms,
+        heartbeat_interval_ms=settings.heartbeat_interval_ms,
+        rebalance_timeout_ms=settings.rebalance_timeout_ms,
+        max_poll_interval_ms=settings.max_poll_interval_ms,
+        request_timeout_ms=settings.request_timeout_ms,
+        **settings.connection.arguments(),
+    )

@@ -1,0 +1,137 @@
+"""Files of captures for the commands that read them: NDJSON, read line by line, or JSON; gzipped or not."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from io import BufferedReader, BytesIO, RawIOBase
+from pathlib import Path
+from typing import Any, BinaryIO, Final, NamedTuple, cast
+
+import msgspec
+
+from gateway_tap.body import RejectedBody, split_texts
+from schemas.errors import StartupError
+
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_LINE_SPACE: Final = b" \t\r\n"
+_CHUNK_BYTES: Final = 64 * 1024
+_JSON_BYTES_MAX: Final = 64 * 1024 * 1024
+"""A file that is one JSON text is held in memory as a whole."""
+_ELEMENTS_MAX: Final = 100_000
+
+# In JSON, a raw line end is only white space; a line of captures ends with one.
+_LINE_ENDS_TO_BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
+
+_raw_decoder = msgspec.json.Decoder(msgspec.Raw)
+
+
+class Line(NamedTuple):
+    """A capture's text on one line: a line of the file, without the space around it, or an element of its array.
+
+    `number` counts lines, or elements, from 1. The repr does not show the text.
+    """
+
+    number: int
+    text: bytes
+
+    def __repr__(self) -> str:
+        return f"Line({self.number})"
+
+
+def read_lines(source: Path | BinaryIO, line_bytes_max: int) -> Iterator[Line]:
+    """Yield the captures' texts: the lines that are not blank, the elements of an array, or an object on several lines.
+
+    A line longer than `line_bytes_max` is cut, but still longer than that. Raises StartupError, one sentence, if the file
+    cannot be read, is damaged, or is an array that is too long.
+    """
+    number = 0
+    try:
+        with _open(source) as opened:
+            head = opened.read(_JSON_BYTES_MAX + 1) if _may_be_one_text(opened) else b""
+            if _is_one_text(head, _name(source)):
+                yield from _texts(head, _name(source))
+                return
+            for number, text in _numbered_lines(head, opened, line_bytes_max):
+                if stripped := text.strip(_LINE_SPACE):
+                    yield Line(number, stripped)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise StartupError(f"{_name(source)} is damaged after line {number}") from None
+    except OSError as failure:
+        raise StartupError(f"cannot read {_name(source)}: {failure.strerror}") from None
+
+
+@contextmanager
+def _open(source: Path | BinaryIO) -> Iterator[BufferedReader[Any]]:
+    with ExitStack() as stack:
+        opened = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
+        buffered: BufferedReader[Any] = BufferedReader(cast("RawIOBase", opened))
+        # The reader would close the source with itself, which belongs to the caller.
+        stack.callback(buffered.detach)
+        if buffered.peek(2).startswith(_GZIP_MAGIC):
+            inflated = stack.enter_context(gzip.GzipFile(fileobj=buffered))
+            yield BufferedReader(cast("RawIOBase", inflated))
+        else:
+            yield buffered
+
+
+def _may_be_one_text(opened: BufferedReader[Any]) -> bool:
+    """Whether the file begins with an array, or with a line that is only the beginning of an object."""
+    line, line_end, _ = opened.peek(_CHUNK_BYTES).lstrip(_LINE_SPACE).partition(b"\n")
+    return line[:1] == b"[" or (line[:1] == b"{" and bool(line_end) and not _is_json(line))
+
+
+def _is_one_text(head: bytes, name: str) -> bool:
+    """Whether a file of which `head` was read is one JSON text. Raises StartupError if it is an array that is too long."""
+    if len(head) <= _JSON_BYTES_MAX:
+        return _is_json(head)
+    if head.lstrip(_LINE_SPACE).startswith(b"["):
+        raise StartupError(f"{name} is longer than {_JSON_BYTES_MAX} bytes: write one capture on each line")
+    # No capture is so long: these are lines, and the first is malformed.
+    return False
+
+
+def _texts(body: bytes, name: str) -> Iterator[Line]:
+    try:
+        texts = split_texts(body, "application/json", _ELEMENTS_MAX)
+    except RejectedBody:
+        raise StartupError(f"{name} is too long an array: write one capture on each line") from None
+    for number, text in enumerate(texts, 1):
+        yield Line(number, text.translate(_LINE_ENDS_TO_BLANKS).strip())
+
+
+def _numbered_lines(
+    head: bytes, rest: BufferedReader[Any], line_bytes_max: int
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a file of which `head` was read, with their numbers; a long one is cut, but still too long."""
+    # Two bytes more: one shows that the line is too long, one may be its line end.
+    read_bytes = line_bytes_max + 2
+    if head:
+        # The end of the line in which the head ends.
+        head += rest.readline(read_bytes)
+        _skip_rest_of_line(rest, head)
+    number = 0
+    for opened in (BytesIO(head), rest):
+        while text := opened.readline(read_bytes):
+            number += 1
+            _skip_rest_of_line(opened, text)
+            yield number, text
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        _raw_decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _skip_rest_of_line(opened: BinaryIO, text: bytes) -> None:
+    while text and not text.endswith(b"\n"):
+        text = opened.readline(_CHUNK_BYTES)
+
+
+def _name(source: Path | BinaryIO) -> str:
+    return str(source) if isinstance(source, Path) else "the input"

@@ -1,0 +1,415 @@
+"""The handler of each operation in the OpenAPI document."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from log_api import export, v1
+from log_api.access_requests import access_request
+from log_api.authentication import Authenticator, authorize
+from log_api.completeness import WatermarkCache, completeness_info, gap_json
+from log_api.config import LogApiConfig
+from log_api.contract import CheckedRequest, Contract, Operation
+from log_api.cursors import Cursors, Position
+from log_api.documentation import documentation_page, documentation_policy
+from log_api.errors import ApiError, bad_parameter, not_found, too_many_requests
+from log_api.path_segments import ALL_ACCOUNTS
+from log_api.ports import LogDatabase, Token
+from log_api.query_parameters import InvalidParameter, NumberedQuery, Parameters, QueryReader
+from log_api.rate_limits import RateLimits
+from log_api.records import AuditRecord, Page, organization_record, page_info
+from log_api.request_log import HEADERS_STATE, TOKEN_STATE
+from log_api.sql_builder import ListQuery
+from log_api.summary import summarize
+from log_api.tail import Tail
+from schemas.errors import RetryableError
+from schemas.identity import id_ms, rfc3339_ms
+
+_JSON = "application/json"
+_GAPS_MAX = 1_000
+_ACCOUNTS_MAX = 1_000
+# Every page of authentication logs but the last counts anew, so the count must be cheap beside the page.
+_COUNTED_MAX = 10_000
+# Every page asks for the watermark: requests within this time share one.
+_WATERMARK_TTL_MS = 1_000
+
+
+class AuthorizedRequest(NamedTuple):
+    """A request with a valid token that has the route's permission for `accounts`.
+
+    `accounts` is the account in the path, or those of its organization, or those of the token; None: every account, and
+    records without one.
+    """
+
+    operation: Operation
+    http: Request
+    token: Token
+    accounts: tuple[str, ...] | None
+    query: Parameters
+
+    def path_account(self) -> str:
+        """Return the account of a route that is for one. Raises ApiError (404) if its path has `-`, whatever the token."""
+        account: str = self.http.path_params["account_id"]
+        if account == ALL_ACCOUNTS:
+            raise not_found()
+        return account
+
+
+Handler = Callable[[Operation, Request], Awaitable[Response]]
+_AuthorizedHandler = Callable[[AuthorizedRequest], Awaitable[Response]]
+
+
+class Handlers:
+    """One method for each operation. Authentication, rate limit, validation and authorization precede every call of one."""
+
+    def __init__(
+        self,
+        database: LogDatabase,
+        config: LogApiConfig,
+        contract: Contract,
+        clock_ms: Callable[[], int],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._database = database
+        self._config = config
+        self._contract = contract
+        self._clock_ms = clock_ms
+        self._stopping = stopping
+        self._cursors = Cursors(config.cursor_key)
+        self._queries = QueryReader(config, self._cursors, clock_ms)
+        self._authenticator = Authenticator(
+            database, clock_ms, config.limits.token_cache_ms, config.limits.tokens_cached_max
+        )
+        self._rate_limits = RateLimits(config.requests_burst, config.limits.tokens_cached_max, time.monotonic)
+        self._exporter = export.Exporter(database, config.limits.export_retries, config.limits.retry_after_s)
+        self._watermark = WatermarkCache(database, _WATERMARK_TTL_MS)
+        self._streams = 0
+
+    def by_operation(self) -> Mapping[str, Handler]:
+        """Return the handlers by the `operationId` of the OpenAPI document."""
+        methods: dict[str, _AuthorizedHandler] = {
+            "listAuditLogs": self._list,
+            "getAuditLog": self._get,
+            "getAuditLogHistory": self._history,
+            "listProductCategories": self._product_categories,
+            "exportAuditLogs": self._export,
+            "tailAuditLogs": self._tail,
+            "summarizeAuditLogs": self._summary,
+            "listOrganizationAuditLogs": self._list,
+            "getOrganizationAuditLogHistory": self._history,
+            "listAuditLogsV1": self._v1,
+            "listUserAuditLogsV1": self._v1_of_user,
+            "listAccessRequests": self._access_requests,
+            "listAccessRequestsHyphen": self._access_requests,
+            "showCompleteness": self._completeness,
+            "listAlerts": self._alerts,
+            "acknowledgeAlert": self._acknowledge_alert,
+            "verifyToken": self._verify_token,
+            "verifyAccountToken": self._verify_token,
+            "getUser": self._user,
+            "listAccounts": self._accounts,
+        }
+        pages = {
+            "getDocument": (msgspec.json.encode(self._contract.document), _JSON, {}),
+            "getDocumentation": (
+                documentation_page(self._contract.document),
+                "text/html; charset=utf-8",
+                {"Content-Security-Policy": documentation_policy()},
+            ),
+        }
+        return {name: self._authorized(method) for name, method in methods.items()} | {
+            name: self._public(*page) for name, page in pages.items()
+        }
+
+    def _public(self, body: bytes, media_type: str, headers: dict[str, str]) -> Handler:
+        async def handle(operation: Operation, request: Request) -> Response:
+            self._checked(operation, request).require_parameters()
+            return Response(body, media_type=media_type, headers=headers)
+
+        return handle
+
+    def _authorized(self, handler: _AuthorizedHandler) -> Handler:
+        async def handle(operation: Operation, request: Request) -> Response:
+            token = await self._authenticator.authenticate(request.headers)
+            # Before any check that may end the request, so that its log line names the token all the same.
+            request.scope["state"][TOKEN_STATE] = token
+            per_s = token.requests_per_s or self._config.requests_per_s
+            wait_s = self._rate_limits.wait_s(token.id, per_s)
+            request.scope["state"][HEADERS_STATE] = self._rate_limits.headers(token.id, per_s)
+            if wait_s:
+                raise too_many_requests(wait_s)
+            checked = self._checked(operation, request)
+            accounts = self._scope(operation, request, token)
+            checked.require_parameters()
+            try:
+                return await handler(AuthorizedRequest(operation, request, token, accounts, checked.query))
+            except InvalidParameter as error:
+                name = error.name
+            # Raised here, so that the error has no context that could hold a value.
+            raise self._contract.bad_query(operation, name)
+
+        return handle
+
+    def _checked(self, operation: Operation, request: Request) -> CheckedRequest:
+        query_string = request.scope["query_string"]
+        if len(query_string) > self._config.limits.query_bytes_max:
+            raise bad_parameter("query", f"at most {self._config.limits.query_bytes_max} bytes")
+        pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
+        checked = self._contract.check(operation, request.path_params, pairs, request.headers)
+        checked.require_route()
+        return checked
+
+    def _scope(self, operation: Operation, request: Request, token: Token) -> tuple[str, ...] | None:
+        """Return the accounts of a request. Raises ApiError unless the token has the permission for all of them."""
+        path = request.path_params
+        if "organization_id" in path:
+            accounts = self._config.organizations.get(path["organization_id"])
+            if accounts is None:
+                # Only tokens for every account may learn that an organization does not exist.
+                authorize(token, operation.permission or "", ("",))
+                raise not_found()
+        elif path.get("account_id", ALL_ACCOUNTS) != ALL_ACCOUNTS:
+            accounts = (path["account_id"],)
+        else:
+            accounts = None if token.accounts is None else tuple(sorted(token.accounts))
+        authorize(token, operation.permission, accounts)
+        return accounts
+
+    async def _list(self, request: AuthorizedRequest) -> Response:
+        query = self._queries.list_query(request.accounts, request.query)
+        # Before the page: see `WatermarkCache.get_ms`.
+        watermark_ms = await self._watermark_ms(request, query)
+        page = await self._database.page(query)
+        info = page_info(len(page.records), self._cursor(query, page, watermark_ms), watermark_ms)
+        return _page(self._response_records(request, page), info)
+
+    async def _watermark_ms(self, request: AuthorizedRequest, query: ListQuery) -> int | None:
+        """Return the watermark at the time when the first page of the list was read: every page is complete below it."""
+        if "cursor" in request.query:
+            return query.complete_before_ms
+        return await self._watermark.get_ms()
+
+    async def _get(self, request: AuthorizedRequest) -> Response:
+        return _result(await self._source(request))
+
+    async def _history(self, request: AuthorizedRequest) -> Response:
+        self._queries.check_history(request.query)
+        source = await self._source(request)
+        if source.resource.id is None:
+            empty = page_info(0, None, await self._watermark.get_ms())
+            return _page([], {**empty, "history_status": "unavailable"})
+        query = self._queries.history_query(request.accounts, request.query, source)
+        watermark_ms = await self._watermark_ms(request, query)
+        page = await self._database.page(query)
+        exact = source.resource.product is not None and source.resource.type is not None
+        info = page_info(len(page.records), self._cursor(query, page, watermark_ms), watermark_ms)
+        status = "exact" if exact else "approximate"
+        return _page(self._response_records(request, page), {**info, "history_status": status})
+
+    async def _source(self, request: AuthorizedRequest) -> AuditRecord:
+        """Return the record in the path. Raises ApiError (404)."""
+        found = await self._database.records(request.accounts, [UUID(request.http.path_params["audit_id"])])
+        if not found:
+            raise not_found()
+        return found[0]
+
+    def _response_records(self, request: AuthorizedRequest, page: Page) -> list[AuditRecord]:
+        organization = request.http.path_params.get("organization_id")
+        if organization is None:
+            return list(page.records)
+        keep = self._config.keep_unknown_values
+        return [organization_record(one, organization, keep_unknown_values=keep) for one in page.records]
+
+    def _cursor(self, query: ListQuery, page: Page, watermark_ms: int | None) -> str | None:
+        return None if page.after is None else self._cursors.after(query, Position(page.after, watermark_ms))
+
+    async def _completeness(self, request: AuthorizedRequest) -> Response:
+        since_ms, before_ms = self._queries.time_range_ms(request.query)
+        watermark_ms = await self._watermark.get_ms()
+        found = await self._database.gaps(since_ms, before_ms, _GAPS_MAX)
+        info = completeness_info(found, await self._database.taps(), watermark_ms)
+        return _result([gap_json(gap) for gap in found.gaps], result_info=info)
+
+    async def _product_categories(self, _request: AuthorizedRequest) -> Response:
+        return _result(
+            [
+                {
+                    "label": category.label,
+                    "value": value,
+                    "products": [
+                        {"label": label, "value": product} for product, label in category.products.items()
+                    ],
+                }
+                for value, category in self._config.product_categories.items()
+            ]
+        )
+
+    async def _export(self, request: AuthorizedRequest) -> Response:
+        query = self._queries.export_query(request.accounts, request.query)
+        if request.query.get("format") == "csv":
+            lines = self._exporter.csv(query, export.CSV_HEADER, export.v2_cells)
+            return self._stream(lines, "text/csv; charset=utf-8")
+        return self._stream(self._exporter.ndjson(query), "application/x-ndjson")
+
+    async def _tail(self, request: AuthorizedRequest) -> Response:
+        conditions = self._queries.conditions(request.query)
+        since_ms = self._queries.tail_since_ms(request.query)
+        last_event_id = request.http.headers.get("last-event-id")
+        if last_event_id:
+            # Records before the last event may have been stored since: as far back as each poll looks.
+            since_ms = max(id_ms(UUID(last_event_id).hex) - self._config.limits.tail_lookback_ms, 0)
+        elif since_ms is None:
+            since_ms = self._clock_ms()
+
+        async def may_continue() -> bool:
+            if self._stopping():
+                return False
+            try:
+                # A token that is revoked, expires or changes its accounts ends the tail.
+                return await self._authenticator.authenticate(request.http.headers) == request.token
+            except ApiError:
+                return False
+            # The database being away says nothing about the token.
+            except RetryableError:
+                return True
+
+        tail = Tail(self._database, self._config, self._clock_ms, asyncio.sleep, may_continue)
+        query = ListQuery(request.accounts, 0, 0, conditions=conditions)
+        return self._stream(tail.events(query, since_ms), "text/event-stream")
+
+    async def _summary(self, request: AuthorizedRequest) -> Response:
+        query = self._queries.summary_query((request.path_account(),), request.query)
+        found = await summarize(self._database, query, self._config.statement_timeout_ms / 1000)
+        info = {
+            "count": len(found.buckets),
+            "complete": found.complete,
+            "counted_since": rfc3339_ms(max(found.counted_since_ms, 0)),
+        }
+        return _result(found.buckets, result_info=info)
+
+    async def _alerts(self, request: AuthorizedRequest) -> Response:
+        query = self._queries.alert_query(request.path_account(), request.query)
+        found = await self._database.alerts(query)
+        # The query asks for one alert more than the page holds, to learn whether there is a next page.
+        alerts = found[: query.limit - 1]
+        info: dict[str, Any] = {"count": len(alerts)}
+        if len(found) > len(alerts):
+            info["after"] = alerts[-1]["id"]
+        return _result(alerts, result_info=info)
+
+    async def _acknowledge_alert(self, request: AuthorizedRequest) -> Response:
+        account = request.path_account()
+        alert_id = UUID(request.http.path_params["alert_id"])
+        alert = await self._database.acknowledge(account, alert_id, request.token.email or request.token.name)
+        if alert is None:
+            raise not_found()
+        return _result(alert)
+
+    async def _v1(self, request: AuthorizedRequest) -> Response:
+        return await self._v1_page(request, self._queries.v1_query(request.accounts, request.query))
+
+    async def _v1_of_user(self, request: AuthorizedRequest) -> Response:
+        numbered = self._queries.v1_query(request.accounts, request.query)
+        if request.token.email is None:
+            # A token without a user: no user's actions to list.
+            return _numbered_page([], numbered)
+        return await self._v1_page(request, self._queries.for_user(numbered, request.token.email))
+
+    async def _v1_page(self, request: AuthorizedRequest, numbered: NumberedQuery) -> Response:
+        if request.query.get("export") == "true":
+            query = replace(numbered.query, limit=self._config.limits.export_records, skip=0, whole=False)
+            return self._stream(
+                self._exporter.csv(query, v1.CSV_HEADER, v1.v1_cells), "text/csv; charset=utf-8"
+            )
+        page = await self._numbered(numbered)
+        return _numbered_page([v1.v1_record(one) for one in page.records], numbered)
+
+    async def _numbered(self, numbered: NumberedQuery) -> Page:
+        """Return a page by its number. Raises InvalidParameter if there are records that page numbers do not reach."""
+        if numbered.reachable:
+            return await self._database.page(numbered.query)
+        reach = self._config.limits.numbered_records_max
+        if await self._database.ids(replace(numbered.query, skip=reach, limit=1)):
+            raise InvalidParameter("page")
+        return Page([], None)
+
+    async def _access_requests(self, request: AuthorizedRequest) -> Response:
+        fields = self._queries.access_fields(request.query)
+        numbered = self._queries.access_query(request.accounts, request.query)
+        page = await self._numbered(numbered)
+        entries = [access_request(one, fields) for one in page.records]
+        return _numbered_page(entries, numbered, total_count=await self._total(numbered, page))
+
+    async def _total(self, numbered: NumberedQuery, page: Page) -> int:
+        """Return the number of records on all pages, or fewer: more than this page's end if there is a next page."""
+        is_last = page.after is None
+        known = numbered.query.skip + len(page.records) + (not is_last) if page.records else 0
+        if known >= _COUNTED_MAX or (is_last and (page.records or numbered.page == 1)):
+            return known
+        # Not `whole`: what was counted until the time limit is a lower bound, and none is worth failing the page.
+        try:
+            counted = await self._database.ids(
+                replace(numbered.query, skip=0, limit=_COUNTED_MAX, whole=False)
+            )
+        except RetryableError:
+            return known
+        return max(known, len(counted))
+
+    async def _verify_token(self, request: AuthorizedRequest) -> Response:
+        token = request.token
+        return _result({"id": token.id.hex, "status": "active", "expires_on": rfc3339_ms(token.expires_ms)})
+
+    async def _user(self, request: AuthorizedRequest) -> Response:
+        # Clients that probe for a user demand a text.
+        return _result({"id": request.token.id.hex, "email": request.token.email or ""})
+
+    async def _accounts(self, request: AuthorizedRequest) -> Response:
+        page, per_page = self._queries.page_numbers(request.query)
+        readable: Sequence[str] | None = request.accounts
+        if readable is None:
+            readable = await self._database.accounts(_ACCOUNTS_MAX)
+        listed = readable[(page - 1) * per_page : page * per_page]
+        info = {"page": page, "per_page": per_page, "count": len(listed)}
+        return _result(
+            [{"id": account, "name": account, "type": "standard"} for account in listed], result_info=info
+        )
+
+    def _stream(self, chunks: AsyncIterator[bytes], media_type: str) -> Response:
+        if self._streams >= self._config.streams_max:
+            raise too_many_requests(self._config.limits.retry_after_s)
+
+        # Counted once the stream has begun: a response that is never sent would never give its place back.
+        async def counted() -> AsyncIterator[bytes]:
+            self._streams += 1
+            try:
+                async for chunk in chunks:
+                    yield chunk
+            finally:
+                self._streams -= 1
+
+        return StreamingResponse(counted(), media_type=media_type)
+
+
+def _page(records: object, info: Mapping[str, Any]) -> Response:
+    body = {"success": True, "errors": [], "result": records, "result_info": info}
+    return Response(msgspec.json.encode(body), media_type=_JSON)
+
+
+def _result(result: object, **others: object) -> Response:
+    body = {"success": True, "errors": [], "messages": [], "result": result, **others}
+    return Response(msgspec.json.encode(body), media_type=_JSON)
+
+
+def _numbered_page(records: Sequence[object], numbered: NumberedQuery, **others: int) -> Response:
+    info = {"page": numbered.page, "per_page": numbered.query.limit, "count": len(records), **others}
+    return _result(records, result_info=info)

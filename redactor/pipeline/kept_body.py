@@ -1,0 +1,17 @@
+"""What the stage for bodies hands to the event."""
+
+from __future__ import annotations
+
+import msgspec
+
+from schemas.event import BodyReceipt
+
+
+class KeptBody(msgspec.Struct, gc=False):
+    """What is kept of one body."""
+
+    text: msgspec.Raw | msgspec.UnsetType
+    """JSON text, number tokens as they were written; UNSET where nothing is kept."""
+    receipt: BodyReceipt
+    id: str | None = None
+    """The text or whole number at the place of the resource's id; None where no id is read from this body."""

@@ -1,0 +1,168 @@
+"""From a captured pair to the bytes of its audit event, stage by stage.
+
+Every stage has two implementations. The reference defines what is recorded. The fast one gives the same for the pairs it
+recognizes and calls the reference for the others, so a pair falls back in one stage alone: a body that only the reference
+can read leaves route, headers and URI on the fast path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from redactor.config import RedactionConfig
+from redactor.decode.url import query_overrides_method
+from redactor.openapi.routes import Route, Routes
+from redactor.pipeline.bodies import NEVER_READ, OVERRIDES_METHOD, FastBodies, ReferenceBodies
+from redactor.pipeline.event_template import EventTemplate, never_read
+from redactor.pipeline.events import EventWriter
+from redactor.pipeline.headers import FastHeaders, ReferenceHeaders
+from redactor.pipeline.kept_body import KeptBody
+from redactor.pipeline.resolved_operation import ResolvedOperation
+from redactor.pipeline.routing import FastRouting, ReferenceRouting
+from redactor.pipeline.stages import RecordedHeaders, RoutedRequest
+from redactor.pipeline.uris import FastUris, ReferenceUris
+from schemas.capture import Capture
+from schemas.event import UnmatchedReason
+
+
+class Stages(NamedTuple):
+    """One implementation of every stage."""
+
+    headers: ReferenceHeaders
+    routing: ReferenceRouting
+    uris: ReferenceUris
+    bodies: ReferenceBodies
+
+
+Resolve = Callable[[tuple[Route, ...]], ResolvedOperation]
+
+
+def reference_stages(config: RedactionConfig, routes: Routes, resolve: Resolve) -> Stages:
+    """Return the stages that define what is recorded. `resolve` compiles the operations that routes lead to."""
+    return Stages(
+        ReferenceHeaders(config.headers),
+        ReferenceRouting(routes, resolve),
+        ReferenceUris(config.limits.uri_bytes_max),
+        ReferenceBodies(config.limits),
+    )
+
+
+def fast_stages(config: RedactionConfig, routes: Routes, resolve: Resolve) -> Stages:
+    """Return the stages that give the same, faster."""
+    return Stages(
+        FastHeaders(config.headers),
+        FastRouting(routes, resolve),
+        FastUris(config.limits.uri_bytes_max),
+        FastBodies(config.limits),
+    )
+
+
+class Observer(Protocol):
+    """Counts what becomes of pairs. It gets names from closed lists alone, and nothing of a pair."""
+
+    def unmatched(self, reason: UnmatchedReason, *, altered: bool) -> None:
+        """A request matches no operation as it is written. `altered`: but one if it is read leniently."""
+        ...
+
+    def refused(self, fields: Sequence[str]) -> None:
+        """These fields of an event are empty because what the pair says for them is not recorded."""
+        ...
+
+    def without_account(self) -> None:
+        """An operation applies, and neither path nor response names the account, or a zone to find it by."""
+        ...
+
+
+class NoObserver:
+    """Counts nothing."""
+
+    def unmatched(self, reason: UnmatchedReason, *, altered: bool) -> None:
+        """See `Observer`."""
+
+    def refused(self, fields: Sequence[str]) -> None:
+        """See `Observer`."""
+
+    def without_account(self) -> None:
+        """See `Observer`."""
+
+
+class Pipeline:
+    """Joins the stages. Holds nothing of a pair but what its stages may remember: names, and values that were kept."""
+
+    def __init__(self, stages: Stages, observer: Observer | None = None) -> None:
+        self.stages = stages
+        self._observer = observer or NoObserver()
+        self._headers = stages.headers
+        self._routing = stages.routing
+        self._uris = stages.uris
+        self._bodies = stages.bodies
+        self._events = EventWriter()
+
+    def event(self, capture: Capture, event_id: str) -> bytes | None:
+        """Return the audit event's JSON text, or None where the operation is excluded by configuration.
+
+        May raise anything; an error's message, cause and frames may then hold the pair.
+        """
+        headers = self._headers.record(capture)
+        if headers.refused:
+            self._observer.refused(headers.refused)
+        routed = self._routing.route(capture)
+        # Before anything is kept: the operation of the request line would be the wrong allow-list.
+        method = capture.request.method
+        if headers.overrides_method or (routed.query and query_overrides_method(routed.query, method)):
+            return self._unmatched(capture, event_id, headers, routed, UnmatchedReason.METHOD_OVERRIDE)
+        template = routed.template
+        if template is None or template.is_excluded:
+            return self._without_operation(capture, event_id, headers, routed)
+        request, response = self._read_bodies(capture, template, headers)
+        if request is OVERRIDES_METHOD:
+            return self._unmatched(capture, event_id, headers, routed, UnmatchedReason.METHOD_OVERRIDE)
+        uri = self._uris.record(routed, template)
+        if uri.account is None and headers.account.id is None and uri.zone.id is None:
+            self._observer.without_account()
+        return self._events.matched(capture, event_id, template, headers, uri, request, response)
+
+    def _read_bodies(
+        self, capture: Capture, template: EventTemplate, headers: RecordedHeaders
+    ) -> tuple[KeptBody, KeptBody]:
+        """Return what is kept of both bodies; OVERRIDES_METHOD for a request that asks for another method."""
+        request = response = NEVER_READ
+        if template.request.is_read:
+            request = self._bodies.read(
+                capture.request, template.request, headers.request_type, headers.request_is_encoded
+            )
+        if template.response.is_read and request is not OVERRIDES_METHOD:
+            response = self._bodies.read(
+                capture.response, template.response, headers.response_type, headers.response_is_encoded
+            )
+        return request, response
+
+    def _without_operation(
+        self, capture: Capture, event_id: str, headers: RecordedHeaders, routed: RoutedRequest
+    ) -> bytes | None:
+        """Return the event where no operation applies; None where the one that does is excluded."""
+        # An excluded operation is no exception: the one that is really meant need not be excluded.
+        may_override = capture.request.method == "POST" and not never_read(capture)
+        if may_override and self._bodies.overrides_method(capture.request, headers.request_type):
+            return self._unmatched(capture, event_id, headers, routed, UnmatchedReason.METHOD_OVERRIDE)
+        if routed.unmatched is None:
+            return None
+        return self._unmatched(capture, event_id, headers, routed, routed.unmatched)
+
+    def _unmatched(
+        self,
+        capture: Capture,
+        event_id: str,
+        headers: RecordedHeaders,
+        routed: RoutedRequest,
+        reason: UnmatchedReason,
+    ) -> bytes:
+        """Return the event of a request to which no operation applies as it is written, with whose action it was."""
+        attribution = self._routing.attribution(capture.request, routed, reason)
+        self._observer.unmatched(reason, altered=attribution is not None)
+        if attribution is None:
+            known_path = routed.known_path or self._routing.known_path(capture.request)
+            return self._events.unmatched(capture, event_id, headers, reason, known_path)
+        uri = self._uris.attributed(attribution, strict=capture.response.status >= 400)
+        return self._events.altered(capture, event_id, headers, reason, attribution.operation, uri)

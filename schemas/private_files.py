@@ -1,0 +1,104 @@
+"""Files for one user's eyes: keys, tokens, passwords and small state. The only module that reads and writes them.
+
+They are written whole or not at all, with mode 0600 from the beginning. A secret that is empty or short, as a crash or a
+full disk leaves it behind, is refused: everybody could guess it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from schemas.errors import StartupError
+
+KEY_CHARS_MIN: Final = 32
+"""Of a key that ids or cursors are derived with."""
+SECRET_CHARS_MIN: Final = 16
+"""Of a token, of a password that auditap generates, and of a key that webhooks are signed with."""
+_SECRET_BYTES_MAX: Final = 16_384
+# A file that had its size on disk before its content holds zeros.
+_PADDING: Final = b" \t\r\n\0"
+
+
+def replace_private_file(path: Path, text: str) -> None:
+    """Write a file, or replace it. Once this returns, it is durable. Raises OSError."""
+    with _drafted(path, text) as draft:
+        draft.replace(path)
+
+
+def create_private_file(path: Path, text: str) -> bool:
+    """Write a file unless there is one of this name, and return whether it was written. Raises OSError.
+
+    Of two processes that create a file at once, the second finds it there, and complete.
+    """
+    with _drafted(path, text) as draft:
+        try:
+            # Unlike a rename, a link fails if the name is in use.
+            path.hardlink_to(draft)
+        except FileExistsError:
+            return False
+    return True
+
+
+def read_secret(path: Path, remedy: str, *, chars_min: int = SECRET_CHARS_MIN) -> str:
+    """Return the secret in a file, without the white space around it.
+
+    Raises StartupError, which names the file, what is wrong with it and the `remedy`, and FileNotFoundError.
+    """
+    return read_secret_bytes(path, remedy, chars_min=chars_min).decode().strip()
+
+
+def read_secret_bytes(path: Path, remedy: str, *, chars_min: int = SECRET_CHARS_MIN) -> bytes:
+    """Return the secret in a file as it stands there, white space included. Raises what `read_secret` raises."""
+    try:
+        with path.open("rb") as file:
+            secret = file.read(_SECRET_BYTES_MAX + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StartupError(f"{path} cannot be read ({error.strerror}): {remedy}.") from None
+    if wrong := _why_unusable(secret, chars_min):
+        raise StartupError(f"{path} {wrong}: {remedy}.")
+    return secret
+
+
+def _why_unusable(secret: bytes, chars_min: int) -> str | None:
+    if len(secret) > _SECRET_BYTES_MAX:
+        return "is too long for a secret"
+    text = secret.strip(_PADDING)
+    if not text:
+        return "is empty"
+    try:
+        chars = len(text.decode())
+    except UnicodeDecodeError:
+        return "is not UTF-8"
+    return f"has fewer than {chars_min} characters" if chars < chars_min else None
+
+
+@contextmanager
+def _drafted(path: Path, text: str) -> Iterator[Path]:
+    """Write a temporary file in the same folder for the block to give its name to; then make the name durable."""
+    # `mkstemp` creates it with mode 0600.
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    draft = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        yield draft
+        _sync_folder(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,5 +1,0 @@
--- What is asked for is not forgotten: at most one write a day. Arrays: rule, key_digest, value_digest.
-UPDATE auditap.watch_memories AS m SET learned_at = now()
-FROM unnest($1::text[], $2::bytea[], $3::bytea[]) AS p (rule, key_digest, value_digest)
-WHERE m.rule = p.rule AND m.key_digest = p.key_digest AND m.value_digest = p.value_digest
-    AND m.learned_at < now() - interval '1 day';

@@ -1,0 +1,96 @@
+"""The process of alerting: on the embedded log, and without its extra."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from alerting.memory_store import MemoryAlertStore
+from alerting.ports import TREND_WIDTHS_MS
+from alerting.processor import AlertingLimits, AlertProcessor
+from auditap.runtime.alerting import EmbeddedConsumer, event_builder
+from auditap.runtime.lifecycle import clock_ms
+from auditap.settings import Settings
+from eventlog.embedded.log import EmbeddedLog, EmbeddedLogSettings
+from schemas.event import EncodedEvent
+from schemas.metric_defs import Metrics
+from tests.alert_cases import rules
+from tests.e2e.pipeline import until
+from tests.e2e.planted_incidents import encoded, event
+
+NOTHING = rules({"when": {"action.type": "create"}})
+LIMITS = {"bytes_max": 80 * 8_192, "trim_records_max": 10}
+
+
+def events(count: int) -> Sequence[EncodedEvent]:
+    at_ms = clock_ms()
+    return [encoded(event(at_ms, account="a" * 32, kind="update", id="x" * 4_000)) for _ in range(count)]
+
+
+async def test_events_removed_unread_are_counted_and_consuming_goes_on(tmp_path: Path) -> None:
+    settings, metrics, store = Settings(data_dir=tmp_path), Metrics(), MemoryAlertStore()
+    log = EmbeddedLog(
+        EmbeddedLogSettings(
+            path=tmp_path / "events.sqlite", best_effort_groups=frozenset({settings.alerting.group}), **LIMITS
+        )
+    )
+    await log.open()
+    await log.committed(settings.alerting.group)
+    position = await log.attach("ingestor")
+    for _ in range(40):
+        await log.append(events(5))
+        position += 5
+        await log.commit("ingestor", position)
+        await log.flush()
+    alerting = AlertProcessor(
+        store=store,
+        build=event_builder(settings),
+        rules=lambda: NOTHING,
+        limits=AlertingLimits(),
+        metrics=metrics,
+        clock_ms=clock_ms,
+    )
+    stop = asyncio.Event()
+    running = asyncio.create_task(
+        EmbeddedConsumer(log, settings.alerting.group, alerting, AlertingLimits(), metrics).run(stop)
+    )
+
+    async def done() -> bool:
+        return list(store.stored_positions.values()) == [201]
+
+    await until(done, 120, "everything evaluated")
+    stop.set()
+    await running
+    await log.close()
+    removed = metrics.registry.get_sample_value(
+        "auditap_alerting_events_skipped_total", {"reason": "removed"}
+    )
+    assert removed
+    assert removed + sum(store.trends.values()) / len(TREND_WIDTHS_MS) == 200
+    assert metrics.registry.get_sample_value("auditap_alerting_lag_events") == 0
+
+
+@pytest.mark.processes
+async def test_without_its_extra_alerting_names_what_to_install(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['faust'] = None; sys.argv[1:] = ['alerting']; from auditap.cli.main import main; main()"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code),
+        cwd=tmp_path,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "AUDITAP_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1",
+            "AUDITAP_POSTGRES__ALERTING_DSN": "postgresql://nobody@127.0.0.1:1/none",
+            "AUDITAP_ALERTING__ADDRESS__PORT": "0",
+            "AUDITAP_DATA_DIR": str(tmp_path / "data"),
+        },
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 300)
+    assert process.returncode == 1
+    assert out.decode().splitlines()[-1].endswith("install auditap with its extra, as `auditap[alerting]`.")
+    assert "Traceback" not in out.decode()

@@ -1,0 +1,57 @@
+"""What goes onto the log of captures that become no event."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from auditap.runtime.redacting_sink import RedactingSink
+from gateway_tap.ports import IdentifiedCapture
+from schemas.capture import Capture, CapturedRequest, CapturedResponse, TapPosition
+from schemas.event import EncodedEvent
+from schemas.heartbeat import DroppedRange, TapEpoch, UnrecordedNumbers, decode_report
+from schemas.metric_defs import Metrics
+
+
+class Publisher:
+    def __init__(self) -> None:
+        self.published: list[EncodedEvent] = []
+
+    async def publish(self, events: Sequence[EncodedEvent]) -> None:
+        self.published += events
+
+
+class ExcludesDeletes:
+    def redact(self, capture: Capture, event_id: str) -> bytes | None:
+        return None if capture.request.method == "DELETE" else b"{}"
+
+
+def captured(method: str, seq: int | None) -> IdentifiedCapture:
+    tap = None if seq is None else TapPosition("t-1", 7, seq)
+    return IdentifiedCapture("0" * 32, Capture(CapturedRequest(method, "/"), CapturedResponse(200), tap=tap))
+
+
+def sink_to(publisher: Any) -> RedactingSink:
+    redactor: Any = ExcludesDeletes()
+    return RedactingSink(lambda: redactor, publisher, Metrics())
+
+
+async def test_numbers_without_an_event_are_reported_beside_the_events() -> None:
+    publisher = Publisher()
+    captures = [captured("DELETE", 4), captured("PUT", 5), captured("DELETE", 3), captured("DELETE", None)]
+    refused = [TapPosition("t-1", 7, 9), TapPosition("t-1", None, 10), TapPosition("t-1", 7, 1 << 60)]
+    await sink_to(publisher).accept(captures, 1_000, refused)
+    event, *reports = publisher.published
+    assert event.value == b"{}"
+    assert [decode_report(each.value).count for each in reports] == [
+        UnrecordedNumbers(TapEpoch("t-1", 7), excluded=((3, 4),)),
+        UnrecordedNumbers(TapEpoch("t-1", 7), dropped=(DroppedRange(9, 9, "refused", 1_000, 1_000),)),
+    ]
+    assert {each.received_ms for each in publisher.published} == {1_000}
+
+
+async def test_more_ranges_than_a_report_takes_become_more_reports() -> None:
+    publisher = Publisher()
+    await sink_to(publisher).accept([], 1_000, [TapPosition("t-1", 7, 2 * n + 1) for n in range(10_001)])
+    counts = [decode_report(each.value).count for each in publisher.published]
+    assert [len(count.dropped) for count in counts if count] == [10_000, 1]

@@ -1,0 +1,107 @@
+"""`auditap up` and its parts: what one of them may do to the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from auditap.database.connection import administrator
+from auditap.database.tokens import create_token
+from auditap.runtime import up
+from auditap.runtime.embedded_log import event_log
+from auditap.runtime.example import with_example
+from auditap.settings import Settings
+from eventlog.embedded.log import EmbeddedLog
+from log_api.ports import Permission
+from schemas.errors import StartupError
+from tests.audit_database import migrated
+
+_FAILURES = 2
+
+
+class FailingAlerting:
+    """Alerting that fails as soon as it runs; from its second start on, its rules cannot be used for a while."""
+
+    made = 0
+    ran = 0
+
+    def __init__(
+        self, _settings: Settings, _log: EmbeddedLog, _print_payload: Callable[[Mapping[str, Any]], None]
+    ) -> None:
+        FailingAlerting.made += 1
+        if 1 < FailingAlerting.made <= 1 + _FAILURES:
+            raise StartupError("The rules cannot be used.")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        FailingAlerting.ran += 1
+        if FailingAlerting.ran == 1:
+            raise RuntimeError
+        await stop.wait()
+
+
+async def test_alerting_whose_rules_have_become_unusable_does_not_end_the_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(data_dir=tmp_path)
+    monkeypatch.setattr(up, "AlertingProcess", FailingAlerting)
+    monkeypatch.setattr(up, "_ALERTING_RESTART_S", 0)
+    stop = asyncio.Event()
+    alerting = asyncio.create_task(
+        up._alerting_beside(settings, event_log(settings), Console(quiet=True))(stop)
+    )
+    while not alerting.done() and FailingAlerting.ran < 2:
+        await asyncio.sleep(0)
+    stop.set()
+    await alerting
+    assert FailingAlerting.made == 2 + _FAILURES
+
+
+@pytest.mark.parametrize(
+    ("permissions", "days_left", "is_kept"),
+    [
+        (list(Permission), 30, True),
+        (list(Permission), 0, False),
+        # The token of a version that had fewer.
+        ([each for each in Permission if each is not Permission.ACCESS_LOGS], 30, False),
+    ],
+)
+async def test_a_token_is_kept_only_if_it_may_all_that_a_new_one_may(
+    tmp_path: Path, database: str, permissions: list[str], days_left: int, is_kept: bool
+) -> None:
+    audit = await migrated(database)
+    path = tmp_path / "api.token"
+    expires_at = datetime.now(UTC) + timedelta(days=days_left, hours=1)
+    async with administrator(audit.admin_dsn) as connection:
+        _, earlier = await create_token(connection, "auditap up", None, permissions, expires_at)
+        path.write_text(earlier)
+        token = await up._api_token(connection, path)
+        assert (token == earlier) is is_kept
+        assert path.read_text() == token
+        assert await up._api_token(connection, path) == token
+
+
+def test_a_tap_token_that_was_written_halfway_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tap.token").touch()
+    with pytest.raises(StartupError, match=r"tap\.token is empty: remove it"):
+        up._with_tap_token(Settings(data_dir=tmp_path))
+
+
+def test_the_tap_token_stays_the_same(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    assert up._with_tap_token(settings).collector.tokens == up._with_tap_token(settings).collector.tokens
+
+
+def test_the_example_has_rules_for_its_resources_unless_others_are_set() -> None:
+    settings = Settings()
+    chosen = settings.alerting.model_copy(update={"rules": Path("own.yaml")})
+    rules = [
+        with_example(each).alerting.rules
+        for each in (settings, settings.model_copy(update={"alerting": chosen}))
+    ]
+    assert [each and each.name for each in rules] == ["cloudflare_rules.yaml", "own.yaml"]

@@ -1,0 +1,389 @@
+"""What the database derives of heartbeats and of what is stored: gaps, and before when everything is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from auditap.database.connection import administrator
+from eventlog.ports import Partition
+from ingestor.config import GapLedgerWaits
+from ingestor.dead_letters.ports import DeadLetter
+from ingestor.ports import LostOffsets
+from ingestor.postgres_store import PostgresStore
+from schemas.errors import DeadLetterReason, UnprocessableEvent
+from schemas.event import Tap as EventTap
+from schemas.event import encode_event
+from schemas.heartbeat import TapState
+from tests.audit_database import AuditDatabase
+from tests.ledger import LEASE_MS, Ledger, Tap, clock, now_ms
+from tests.records import event, record
+
+WAITS = GapLedgerWaits(watermark_lag_ms=20_000, gap_wait_ms=300_000, watermark_hold_ms=600_000)
+
+
+@pytest.fixture
+async def ledger(audit_database: AuditDatabase, postgres_store: PostgresStore) -> AsyncIterator[Ledger]:
+    async with administrator(audit_database.admin_dsn) as connection:
+        yield Ledger(postgres_store, connection)
+
+
+async def test_without_sequence_numbers_there_is_no_watermark(ledger: Ledger) -> None:
+    await ledger.note(clock(now_ms()))
+    assert await ledger.complete_before() is None
+
+
+async def test_without_gaps_the_watermark_is_the_last_heartbeat(ledger: Ledger) -> None:
+    tap = Tap()
+    at_ms = now_ms() - 50_000
+    await ledger.note(tap.heartbeat(0, tap.started_ms))
+    await ledger.store.store(tap.records(1, 100))
+    await ledger.note(tap.heartbeat(100, at_ms), clock(now_ms()))
+    assert await ledger.gaps() == []
+    assert await ledger.complete_before() == at_ms
+
+
+async def test_the_watermark_trails_by_its_lag(ledger: Ledger) -> None:
+    tap, at_ms = Tap(), now_ms() - 1_000
+    await ledger.note(tap.heartbeat(0, at_ms))
+    assert await ledger.complete_before() == at_ms - WAITS.watermark_lag_ms
+
+
+async def test_a_pending_number_holds_the_watermark(ledger: Ledger) -> None:
+    tap = Tap()
+    open_since_ms, at_ms = tap.started_ms + 51, now_ms() - 40_000
+    await ledger.store.store(tap.records(1, 50) + tap.records(52, 100))
+    await ledger.note(tap.heartbeat(100, at_ms, pending_from=51, since_ms=open_since_ms), clock(now_ms()))
+    assert await ledger.complete_before() == open_since_ms
+    assert await ledger.gaps() == []
+    await ledger.store.store(tap.records(51, 51))
+    await ledger.note(tap.heartbeat(100, at_ms + 5_000))
+    assert await ledger.complete_before() == at_ms + 5_000
+
+
+async def test_an_acknowledged_number_that_is_not_stored_holds_the_watermark_and_is_a_gap(
+    ledger: Ledger,
+) -> None:
+    tap = Tap()
+    first_ms, second_ms = tap.started_ms + 50, tap.started_ms + 1_000
+    await ledger.note(tap.heartbeat(49, first_ms), tap.heartbeat(100, second_ms))
+    await ledger.store.store(tap.records(1, 49) + tap.records(61, 100))
+    await ledger.note(tap.heartbeat(100, now_ms() - 3_000), clock(now_ms()))
+    assert await ledger.complete_before() == first_ms
+    assert await ledger.gaps() == [(50, 60, 11, "missing")]
+    assert await ledger.spans() == [(first_ms, second_ms)]
+    await ledger.store.store(tap.records(50, 57))
+    assert await ledger.gaps() == [(58, 60, 3, "missing")]
+    await ledger.store.store(tap.records(58, 60))
+    assert await ledger.gaps() == []
+
+
+async def test_a_gap_past_its_wait_releases_the_watermark_and_stays_a_gap(ledger: Ledger) -> None:
+    tap = Tap(began_ago_ms=600_000)
+    await ledger.note(tap.heartbeat(100, tap.started_ms + 1_000))
+    await ledger.store.store(tap.records(1, 49) + tap.records(61, 100))
+    await ledger.note(tap.heartbeat(100, now_ms() - 25_000), clock(now_ms()))
+    assert await ledger.gaps() == [(50, 60, 11, "missing")]
+    assert (await ledger.complete_before() or 0) > now_ms() - 30_000
+
+
+async def test_the_watermark_goes_back_for_a_late_event(ledger: Ledger) -> None:
+    tap = Tap(began_ago_ms=600_000)
+    await ledger.note(tap.heartbeat(100, tap.started_ms + 1_000))
+    await ledger.store.store(tap.records(1, 49) + tap.records(61, 100))
+    await ledger.note(tap.heartbeat(100, now_ms() - 25_000), clock(now_ms()))
+    late = tap.records(55, 56)
+    await ledger.store.store(late)
+    assert await ledger.complete_before() == tap.started_ms + 55
+    assert await ledger.gaps() == [(50, 54, 5, "missing"), (57, 60, 4, "missing")]
+    await ledger.connection.execute("UPDATE auditap.late_arrivals SET held_until_ms = 0")
+    # The same again is nothing that a reader could have missed.
+    await ledger.store.store(late)
+    assert (await ledger.complete_before() or 0) > now_ms() - 30_000
+
+
+async def test_dropped_numbers_are_gaps_and_do_not_hold_the_watermark(ledger: Ledger) -> None:
+    tap, at_ms = Tap(), now_ms() - 30_000
+    await ledger.store.store(tap.records(1, 10) + tap.records(148, 200))
+    beat = tap.heartbeat(200, at_ms, dropped=(tap.dropped(11, 147),))
+    await ledger.note(beat)
+    await ledger.note(beat, clock(now_ms()))
+    assert await ledger.gaps() == [(11, 147, 137, "dropped:buffer_full")]
+    assert await ledger.spans() == [(tap.started_ms + 11, tap.started_ms + 147)]
+    assert await ledger.complete_before() == at_ms
+
+
+async def test_overlapping_dropped_ranges_count_once(ledger: Ledger) -> None:
+    tap, at_ms = Tap(), now_ms() - 30_000
+    await ledger.note(
+        tap.heartbeat(200, at_ms, dropped=(tap.dropped(11, 20), tap.dropped(31, 40, "refused"))),
+        tap.heartbeat(200, at_ms, dropped=(tap.dropped(15, 35, "closing"),)),
+    )
+    assert await ledger.gaps() == [
+        (11, 20, 10, "dropped:buffer_full"),
+        (21, 30, 10, "dropped:closing"),
+        (31, 40, 10, "dropped:refused"),
+    ]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (0, 2, 1, 3)])
+async def test_a_drop_reported_by_several_heartbeats_is_one_gap(
+    ledger: Ledger, order: tuple[int, ...]
+) -> None:
+    tap, at_ms = Tap(), now_ms() - 30_000
+    dropped_ranges = [
+        tap.dropped(11, 20),
+        tap.dropped(21, 147),
+        tap.dropped(148, 150, "refused"),
+        tap.dropped(160, 161),
+    ]
+    beats = [tap.heartbeat(200, at_ms, dropped=(dropped,)) for dropped in dropped_ranges]
+    for place in order:
+        await ledger.note(beats[place])
+    assert await ledger.gaps() == [
+        (11, 147, 137, "dropped:buffer_full"),
+        (148, 150, 3, "dropped:refused"),
+        (160, 161, 2, "dropped:buffer_full"),
+    ]
+    assert (await ledger.spans())[0] == (tap.started_ms + 11, tap.started_ms + 147)
+
+
+async def test_a_number_reported_as_dropped_and_stored_is_no_gap(ledger: Ledger) -> None:
+    tap, at_ms = Tap(), now_ms() - 30_000
+    await ledger.note(tap.heartbeat(20, at_ms, dropped=(tap.dropped(11, 20, "collector_away"),)))
+    await ledger.store.store(tap.records(1, 15))
+    assert await ledger.gaps() == [(16, 20, 5, "dropped:collector_away")]
+
+
+async def test_reports_in_any_order_give_the_same_ledger(ledger: Ledger) -> None:
+    found = []
+    for epoch, order in enumerate([(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1, 2, 0)]):
+        tap = Tap(f"t-{epoch}", epoch)
+        at_ms = tap.started_ms
+        reports = [
+            tap.heartbeat(0, at_ms),
+            tap.heartbeat(10, at_ms + 10, pending_from=5, since_ms=at_ms + 5),
+            tap.heartbeat(30, at_ms + 30, dropped=(tap.dropped(12, 13),)),
+            tap.heartbeat(50, at_ms + 50),
+        ]
+        await ledger.store.store(tap.records(1, 6) + tap.records(8, 11) + tap.records(14, 40))
+        for place in order:
+            await ledger.note(reports[place])
+        found.append(tap)
+    await ledger.note(clock(now_ms()))
+    for tap in found:
+        rows = await ledger.connection.fetch(
+            "SELECT first, last, cause, from_ms - $2 AS from_ms, to_ms - $2 AS to_ms"
+            " FROM auditap.completeness_gaps WHERE tap_id = $1 ORDER BY first",
+            tap.epoch.id,
+            tap.started_ms,
+        )
+        assert [tuple(row) for row in rows if row["last"] is not None][:2] == [
+            (7, 7, "unknown", 5, 30),
+            (12, 13, "dropped:buffer_full", 12, 13),
+        ]
+
+
+async def test_dead_lettered_and_excluded_numbers_are_no_gaps(ledger: Ledger) -> None:
+    tap, at_ms = Tap(), now_ms() - 30_000
+    value = encode_event(event(at_ms, tap=EventTap(id="t-1", epoch=7, seq=3)))
+    dead_letters = [
+        DeadLetter(Partition("log", 0), 1, at_ms, value, UnprocessableEvent(DeadLetterReason.EXPIRED)),
+        DeadLetter(Partition("log", 0), 2, at_ms, b"{", UnprocessableEvent(DeadLetterReason.MALFORMED)),
+    ]
+    await ledger.store.write_dead_letters(dead_letters)
+    await ledger.store.store(tap.records(1, 2))
+    await ledger.note(tap.count(at_ms, excluded=((4, 6), (8, 8)), dropped=(tap.dropped(7, 7, "refused"),)))
+    await ledger.note(tap.heartbeat(10, at_ms), clock(now_ms()))
+    assert await ledger.gaps() == [(7, 7, 1, "dropped:refused"), (9, 10, 2, "missing")]
+
+
+async def test_an_expired_tap_leaves_an_open_range(ledger: Ledger) -> None:
+    tap = Tap()
+    last_ms = now_ms() - LEASE_MS - 2_000
+    await ledger.store.store(tap.records(1, 8))
+    await ledger.note(tap.heartbeat(10, last_ms, pending_from=9, since_ms=last_ms - 5))
+    await ledger.note(clock(last_ms + LEASE_MS))
+    assert await ledger.gaps() == []
+    await ledger.note(clock(last_ms + LEASE_MS + 1))
+    assert await ledger.gaps() == [(9, 10, 2, "unknown"), (11, None, None, "unknown")]
+    assert await ledger.complete_before() == last_ms - 5
+    await ledger.store.store(tap.records(9, 10))
+    assert await ledger.gaps() == [(11, None, None, "unknown")]
+
+
+async def test_no_lease_expires_while_nothing_is_ingested(ledger: Ledger) -> None:
+    tap = Tap(began_ago_ms=900_000)
+    await ledger.note(tap.heartbeat(5, tap.started_ms + 100))
+    assert await ledger.gaps() == []
+    assert await ledger.complete_before() == tap.started_ms + 100 - WAITS.watermark_lag_ms
+
+
+async def test_a_collector_s_clock_that_is_ahead_ends_no_lease_and_lengthens_none(ledger: Ledger) -> None:
+    tap, ahead_ms = Tap(), now_ms() + 3_600_000
+    await ledger.note(tap.heartbeat(0, now_ms()), clock(ahead_ms))
+    assert await ledger.gaps() == []
+    await ledger.note(tap.heartbeat(0, now_ms(), received_ms=ahead_ms))
+    until_ms = await ledger.connection.fetchval("SELECT lease_until_ms FROM auditap.tap_epochs")
+    assert until_ms <= now_ms() + LEASE_MS
+
+
+async def test_the_next_start_closes_the_range_of_a_crashed_run(ledger: Ledger) -> None:
+    tap = Tap()
+    await ledger.store.store(tap.records(1, 8))
+    await ledger.note(tap.heartbeat(8, now_ms() - LEASE_MS - 2_000), clock(now_ms()))
+    await ledger.note(tap.heartbeat(12, now_ms(), state=TapState.KILLED, beat=0))
+    assert await ledger.gaps() == [(9, 12, 4, "unknown")]
+    await ledger.note(tap.heartbeat(8, now_ms() - LEASE_MS - 1_000))
+    assert await ledger.gaps() == [(9, 12, 4, "unknown")]
+    await ledger.store.store(tap.records(9, 12))
+    assert await ledger.gaps() == []
+
+
+async def test_the_range_of_a_lost_machine_stays_open(ledger: Ledger) -> None:
+    tap = Tap()
+    await ledger.store.store(tap.records(1, 8))
+    await ledger.note(tap.heartbeat(8, now_ms(), state=TapState.LOST, beat=0))
+    assert await ledger.gaps() == [(9, None, None, "unknown")]
+
+
+async def test_a_stopped_tap_does_not_hold_the_watermark(ledger: Ledger) -> None:
+    tap = Tap()
+    await ledger.store.store(tap.records(1, 8))
+    await ledger.note(tap.heartbeat(8, tap.started_ms + 10, state=TapState.ENDED), clock(now_ms()))
+    assert (await ledger.complete_before() or 0) > now_ms() - WAITS.watermark_lag_ms - 10_000
+    assert await ledger.gaps() == []
+
+
+async def test_a_late_first_heartbeat_holds_the_watermark_back(ledger: Ledger) -> None:
+    known, late = Tap("known"), Tap("late", began_ago_ms=60_000)
+    await ledger.note(known.heartbeat(0, now_ms() - 30_000), clock(now_ms()))
+    assert (await ledger.complete_before() or 0) > late.started_ms
+    await ledger.store.store(late.records(5, 9))
+    assert await ledger.complete_before() == late.started_ms + 5
+    await ledger.note(late.heartbeat(9, now_ms()))
+    await ledger.store.store(late.records(1, 4))
+    assert (await ledger.complete_before() or 0) <= late.started_ms
+
+
+async def test_a_tap_that_returns_after_its_lease_holds_the_watermark_back(ledger: Ledger) -> None:
+    other, tap = Tap("other"), Tap(began_ago_ms=900_000)
+    await ledger.note(tap.heartbeat(0, tap.started_ms + 1))
+    await ledger.note(other.heartbeat(0, now_ms() - 25_000), clock(now_ms()))
+    before = await ledger.complete_before() or 0
+    assert before > now_ms() - 40_000
+    await ledger.note(tap.heartbeat(9, now_ms(), pending_from=1, since_ms=tap.started_ms + 1))
+    await ledger.store.store(tap.records(1, 9))
+    await ledger.note(tap.heartbeat(9, now_ms()))
+    assert await ledger.complete_before() == tap.started_ms + 1
+
+
+async def test_a_clock_set_back_moves_the_watermark_back(ledger: Ledger) -> None:
+    tap = Tap()
+    await ledger.note(tap.heartbeat(4, now_ms() - 30_000), clock(now_ms()))
+    await ledger.store.store(tap.records(1, 4))
+    behind_ms = now_ms() - 3_600_000
+    await ledger.note(
+        tap.heartbeat(6, behind_ms + 10, pending_from=5, since_ms=behind_ms, received_ms=now_ms())
+    )
+    await ledger.store.store([tap.record(5, behind_ms)])
+    assert await ledger.complete_before() == behind_ms
+
+
+async def test_taps_without_sequence_numbers_are_counted_and_do_not_hold_the_watermark(
+    ledger: Ledger,
+) -> None:
+    at_ms = now_ms()
+    await ledger.store.store([record(at_ms), record(at_ms, tap_id="gw-1"), record(at_ms, tap_id="gw-1")])
+    counts = await ledger.store.refresh_gap_ledger(WAITS)
+    assert counts == (0, 0, 2, 0, 0)
+    assert await ledger.complete_before() is None
+
+
+async def test_numbers_out_of_range_are_stored_and_not_counted(ledger: Ledger) -> None:
+    tap = Tap()
+    outcome = await ledger.store.store([tap.record((1 << 63) - 1, now_ms()), tap.record(0, now_ms())])
+    assert outcome.stored == 2
+    assert await ledger.connection.fetchval("SELECT count(*) FROM auditap.tap_epochs") == 0
+
+
+async def test_lost_offsets_are_a_gap(ledger: Ledger) -> None:
+    lost = [LostOffsets(Partition("events", 3), 100, 149, now_ms())]
+    await ledger.store.note((), lost)
+    await ledger.store.note((), lost)
+    assert await ledger.gaps() == [(100, 149, 50, "offsets_expired")]
+
+
+async def test_many_gaps_are_merged_into_their_sum(ledger: Ledger) -> None:
+    tap = Tap()
+    for first in range(1, 400, 2):
+        await ledger.store.store(tap.records(first, first))
+    drops = tuple(tap.dropped(number, number) for number in range(2, 60, 2))
+    await ledger.note(tap.heartbeat(400, now_ms() - 25_000, dropped=drops), clock(now_ms()))
+    before = await ledger.store.refresh_gap_ledger(WAITS)
+    small = GapLedgerWaits(
+        watermark_lag_ms=20_000, gap_wait_ms=300_000, watermark_hold_ms=600_000, gaps_max=50
+    )
+    counts = [await ledger.store.refresh_gap_ledger(small) for _ in range(4)]
+    assert before.missing == 200
+    assert counts[-1].gaps < 60
+    assert {each.missing for each in counts} == {200}
+    runs = await ledger.connection.fetchval(
+        "SELECT count(*) FROM (SELECT unnest(seen) FROM auditap.tap_epochs) AS runs"
+    )
+    assert runs <= 200
+
+
+async def test_times_are_kept_only_around_gaps(ledger: Ledger) -> None:
+    tap = Tap()
+    for number in range(1, 60):
+        if number != 30:
+            await ledger.store.store(tap.records(number, number))
+        await ledger.note(tap.heartbeat(number, tap.started_ms + number))
+    marks = await ledger.connection.fetch("SELECT pending_from FROM auditap.tap_marks ORDER BY 1")
+    assert [row[0] for row in marks] == [30, 31, 60]
+
+
+async def test_old_taps_are_forgotten(ledger: Ledger) -> None:
+    tap = Tap(began_ago_ms=100_000)
+    await ledger.note(tap.heartbeat(3, tap.started_ms + 10))
+    await ledger.store.refresh_gap_ledger(GapLedgerWaits(tap_retention_ms=50_000))
+    assert await ledger.connection.fetchval("SELECT count(*) FROM auditap.tap_marks") == 0
+    assert await ledger.gaps() == []
+
+
+async def test_ingestors_at_once_lose_no_number_and_never_deadlock(
+    ledger: Ledger, audit_database: AuditDatabase
+) -> None:
+    stores = [
+        await PostgresStore.connect(audit_database.writer_dsn, connections_max=2, command_timeout_ms=60_000)
+        for _ in range(3)
+    ]
+    taps = [Tap(f"t-{name}") for name in range(4)]
+    try:
+        for step in range(40):
+            batch = [one for tap in taps for one in tap.records(step * 10 + 1, step * 10 + 10)]
+            reports = [tap.heartbeat(step * 10 + 10, now_ms()) for tap in taps]
+            await asyncio.gather(
+                stores[0].store(batch[::2]),
+                stores[1].store(batch[::-1]),
+                stores[2].store(batch[1::2]),
+                stores[0].note(reports, ()),
+                stores[1].note(reports[::-1], ()),
+            )
+    finally:
+        for store in stores:
+            await store.close()
+    rows = await ledger.connection.fetch("SELECT seen::text AS seen, highest FROM auditap.tap_epochs")
+    assert [tuple(row) for row in rows] == [("{[1,401)}", 400)] * 4
+
+
+async def test_a_report_that_can_never_be_noted_takes_no_other_with_it(ledger: Ledger) -> None:
+    good, bad = Tap("good"), Tap("bad")
+    refused = await ledger.store.note(
+        [good.heartbeat(1, now_ms()), bad.heartbeat((1 << 63), now_ms()), good.heartbeat(2, now_ms())], ()
+    )
+    assert refused == [1]
+    assert await ledger.connection.fetchval("SELECT max(highest) FROM auditap.tap_epochs") == 2

@@ -1,0 +1,106 @@
+"""Secrets on disk: whole or not at all, for one user's eyes, and never empty."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.errors import StartupError
+from schemas.private_files import create_private_file, read_secret, replace_private_file
+
+SECRET = "sixteen-letters-"
+Write = Callable[[Path, str], Any]
+
+
+@pytest.mark.parametrize("write", [replace_private_file, create_private_file])
+def test_a_private_file_is_its_owners_alone_and_has_no_draft_beside_it(tmp_path: Path, write: Write) -> None:
+    write(tmp_path / "key", SECRET)
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+    assert read_secret(tmp_path / "key", "") == SECRET
+
+
+@pytest.mark.parametrize("write", [replace_private_file, create_private_file])
+def test_content_and_name_are_durable_before_the_file_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write
+) -> None:
+    synced: list[tuple[bool, bool]] = []
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        assert is_folder or os.fstat(descriptor).st_size == len(SECRET)
+        synced.append((is_folder, (tmp_path / "key").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    write(tmp_path / "key", SECRET)
+    assert synced == [(False, False), (True, True)]
+
+
+@pytest.mark.parametrize("write", [replace_private_file, create_private_file])
+def test_a_write_that_fails_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write
+) -> None:
+    (tmp_path / "key").write_text(SECRET)
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path / "key", "another secret of the same file")
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+    assert (tmp_path / "key").read_text() == SECRET
+
+
+def test_of_two_that_create_a_file_at_once_both_read_the_same_whole_secret(tmp_path: Path) -> None:
+    read: list[str] = []
+    together = threading.Barrier(8)
+
+    def start(number: int) -> None:
+        together.wait()
+        create_private_file(tmp_path / "key", f"{SECRET}{number}")
+        read.append(read_secret(tmp_path / "key", ""))
+
+    threads = [threading.Thread(target=start, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(read) == 8
+    assert len(set(read)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"\0" * 40, "is empty"),
+        (SECRET[:-1].encode(), "has fewer than 16 characters"),
+        (b"\xff" * 20, "is not UTF-8"),
+        (b"x" * 20_000, "is too long for a secret"),
+    ],
+)
+def test_a_secret_that_is_none_is_refused_in_one_sentence(tmp_path: Path, content: bytes, wrong: str) -> None:
+    (tmp_path / "key").write_bytes(content)
+    with pytest.raises(StartupError) as caught:
+        read_secret(tmp_path / "key", "do this")
+    assert str(caught.value) == f"{tmp_path / 'key'} {wrong}: do this."
+
+
+def test_a_secret_may_have_white_space_around_it(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(f" {SECRET}\n")
+    assert read_secret(tmp_path / "key", "") == SECRET
+
+
+def test_a_file_that_is_missing_is_left_to_the_caller(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_secret(tmp_path / "key", "")

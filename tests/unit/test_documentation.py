@@ -1,0 +1,58 @@
+"""The documentation is true where a program can check it: links lead somewhere, metrics and settings exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from auditap.database.roles import ROLES
+from auditap.settings_reference import settings_reference
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+PACKAGES = {"auditap_tap", "auditap_example"}
+METRICS = set(re.findall(r"`(auditap_[a-z_]+)`", (ROOT / "docs" / "metrics.md").read_text()))
+# The changelog and decision records keep names as they were.
+TODAY = [page for page in PAGES if page.name != "CHANGELOG.md" and page.parent.name not in {"adr", "chaos"}]
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"(?m)^#+ (.+)$", page.read_text())
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = page.parent / path if path else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
+
+
+@pytest.mark.parametrize("page", TODAY, ids=named)
+def test_metrics_exist(page: Path) -> None:
+    written = set(re.findall(r"`(auditap_[a-z_]+)(?:\{[^}]*\})?`", page.read_text()))
+    assert {
+        name
+        for name in written - set(ROLES) - PACKAGES
+        if not {name, name.removesuffix("_total"), f"{name}_total"} & METRICS
+    } == set()
+
+
+@pytest.mark.parametrize("page", TODAY, ids=named)
+def test_variables_exist(page: Path) -> None:
+    written = set(re.findall(r"\bAUDITAP_[A-Z_]+[A-Z]\b", page.read_text()))
+    # A list as a whole has a variable too, and an example may stop at a group.
+    names = {entry.name.partition("[]")[0].replace(".", "__").upper() for entry in settings_reference()}
+    known = {f"AUDITAP_{name}" for name in names} | {"AUDITAP_CONFIG", "AUDITAP_TOKEN", "AUDITAP_REAL_SPECS"}
+    unknown = {name for name in written - known if not name.startswith("AUDITAP_TEST_")}
+    assert {name for name in unknown if not any(each.startswith(f"{name}__") for each in known)} == set()
