@@ -21,9 +21,12 @@ from auditap.runtime.embedded_postgres import EmbeddedPostgres
 from ingestor.postgres_store import PostgresStore
 from tests.audit_database import AuditDatabase, migrated, with_roles
 from tests.kafka_broker import KafkaBroker, KafkaUnavailableError, fetch_jars
+from tests.whole_files import WholeFiles
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from xdist.remote import Producer
 
 _RUNNING_KAFKA = "AUDITAP_TEST_KAFKA"
 _RUNNING_POSTGRES = "AUDITAP_TEST_POSTGRES"
@@ -71,7 +74,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         folder.cleanup()
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> WholeFiles:
+    return WholeFiles(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
     for item in items:
@@ -80,9 +87,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.kafka)
         if "real_specs" in names:
             item.add_marker(pytest.mark.real_specs)
-        # Workers share a run file by file, because of fixtures that a file shares; all fault tests share one system.
-        folder = item.path.relative_to(tests).parts[0]
-        item.add_marker(pytest.mark.xdist_group("faults" if folder == "faults" else str(item.path)))
     if _is_worker(config):
         items.sort(key=lambda item: _place_in_run(item.path.relative_to(tests).parts[0]))
 
