@@ -1,4 +1,4 @@
-"""One step on the database as its administrator, for a command."""
+"""One step on the database as its administrator or as an operator, for a command."""
 
 from __future__ import annotations
 
@@ -8,17 +8,30 @@ from typing import Any, TypeVar
 
 from auditap.cli.startup import configured_settings
 from auditap.database.connection import administrator
-from auditap.settings import admin_dsn
+from auditap.settings import Settings, admin_dsn
 
 _T = TypeVar("_T")
 
 
 def as_administrator(act: Callable[[Any], Awaitable[_T]]) -> _T:
     """Connect as the administrator, call `act` and return its result. Raises StartupError, RetryableError."""
-    settings = configured_settings()
+    return _run(admin_dsn(configured_settings()), act)
 
+
+def as_operator(act: Callable[[Any], Awaitable[_T]]) -> _T:
+    """Like `as_administrator`, with the operator's login if there is one."""
+    return _run(operator_dsn(configured_settings()), act)
+
+
+def operator_dsn(settings: Settings) -> str:
+    """Return the DSN of the operator's login, the administrator's if none is set. Raises StartupError where there is neither."""
+    given = settings.postgres.operator_dsn
+    return given.get_secret_value() if given is not None else admin_dsn(settings)
+
+
+def _run(dsn: str, act: Callable[[Any], Awaitable[_T]]) -> _T:
     async def run() -> _T:
-        async with administrator(admin_dsn(settings)) as connection:
+        async with administrator(dsn) as connection:
             return await act(connection)
 
     return asyncio.run(run())

@@ -1,7 +1,8 @@
-"""`auditap completeness`: shows the completeness watermark and the gaps, as a table or as JSON."""
+"""`auditap completeness`: shows the completeness watermark and the gaps, as a table or as JSON; retires taps."""
 
 from __future__ import annotations
 
+import getpass
 from typing import Any
 
 import click
@@ -10,16 +11,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from auditap.cli.administration import as_operator
 from auditap.cli.log_client import (
     LogReader,
     is_interactive,
     reading_the_log,
     time_range,
 )
+from auditap.database.completeness import retire_tap
+from auditap.plain_text import plain_line
 from log_api.path_segments import ALL_ACCOUNTS
+from schemas.errors import StartupError
 
 
-@click.command("completeness")
+@click.group("completeness", invoke_without_command=True)
 @reading_the_log(default_account=ALL_ACCOUNTS)
 @click.option("--since", default="24h", show_default=True, help="A date, an RFC 3339 time, or 2h, 7d ago.")
 @click.option("--before", default="now", show_default=True, help="The same, or now.")
@@ -45,6 +50,25 @@ def completeness_command(
         console.print(line)
     if found["result"]:
         console.print(table(found["result"]))
+
+
+@completeness_command.command("retire")
+@click.argument("tap")
+@click.option("--reason", required=True, help="Why; it is stored.")
+@click.option("--by", "who", default=getpass.getuser, help="Who retires it; by default you.")
+def retire_command(tap: str, reason: str, who: str) -> None:
+    """Stop a tap that is gone, or reports wrong times, from holding the watermark.
+
+    This applies to the runs that the tap has had so far; a later run counts again. Its gaps stay.
+    """
+    if not who.strip() or not reason.strip():
+        raise click.UsageError("--by and --reason must not be empty.")
+    epochs = as_operator(lambda connection: retire_tap(connection, tap, who, reason))
+    if epochs == 0:
+        raise StartupError(
+            "No tap of this id waits to be retired: `auditap completeness --json` shows the ids."
+        )
+    click.echo(f"retired {plain_line(tap)}, epochs: {epochs}")
 
 
 def summary(info: dict[str, Any]) -> list[str]:

@@ -16,13 +16,14 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from auditap.cli.administration import operator_dsn
 from auditap.cli.log_client import is_interactive, parse_time
 from auditap.cli.options import choice_option, number_option
 from auditap.database.connection import administrator
 from auditap.plain_text import plain
 from auditap.runtime.lifecycle import clock_ms
 from auditap.runtime.logs import configure_logs
-from auditap.settings import Settings, admin_dsn, load_settings
+from auditap.settings import Settings, load_settings
 from ingestor.dead_letters.ports import (
     DeadLetterFilter,
     DeadLetterState,
@@ -308,7 +309,9 @@ def _with_retrier(act: Callable[[DeadLetterStore, DeadLetterRetrier], Awaitable[
         async with AsyncExitStack() as stack:
             dead_letters = await _operator_store(stack, settings)
             records = await PostgresStore.connect(
-                _dsn(settings), connections_max=1, command_timeout_ms=settings.postgres.command_timeout_ms
+                operator_dsn(settings),
+                connections_max=1,
+                command_timeout_ms=settings.postgres.command_timeout_ms,
             )
             stack.push_async_callback(records.close)
             retrier = DeadLetterRetrier(
@@ -324,15 +327,10 @@ def _with_retrier(act: Callable[[DeadLetterStore, DeadLetterRetrier], Awaitable[
 
 
 async def _operator_store(stack: AsyncExitStack, settings: Settings) -> DeadLetterStore:
-    return PostgresDeadLetterStore(await stack.enter_async_context(administrator(_dsn(settings))))
+    return PostgresDeadLetterStore(await stack.enter_async_context(administrator(operator_dsn(settings))))
 
 
 def _settings() -> Settings:
     settings = load_settings()
     configure_logs(settings.log_level, settings.log_format)
     return settings
-
-
-def _dsn(settings: Settings) -> str:
-    given = settings.postgres.operator_dsn
-    return given.get_secret_value() if given is not None else admin_dsn(settings)

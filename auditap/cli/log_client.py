@@ -123,6 +123,9 @@ def reading_the_log(
             token_file: Path | None,
             **given: Any,
         ) -> None:
+            if click.get_current_context().invoked_subcommand is not None:
+                # The subcommand reads something else.
+                return
             if account is not None and all_accounts:
                 raise click.UsageError("Give either --account or --all-accounts.")
             account = ALL_ACCOUNTS if all_accounts else account or default_account

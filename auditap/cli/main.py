@@ -72,7 +72,7 @@ COMMANDS = {
         "completeness": LazyCommand(
             "auditap.cli.completeness",
             "completeness_command",
-            "Show the completeness watermark and the gaps in a time range.",
+            "Show the completeness watermark and the gaps in a time range; retire a tap.",
         ),
         "alerts": LazyCommand(
             "auditap.cli.alerts", "alerts", "List and acknowledge alerts; list and retry deliveries."

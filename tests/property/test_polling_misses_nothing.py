@@ -112,6 +112,14 @@ class World:
             dropped=tuple(tap.dropped(number, number) for number in sorted(life.dropped) if number < first),
         )
 
+    def liar(self, name: str) -> None:
+        """Let a tap claim in every heartbeat that a request is pending since 1970."""
+        tap, began_ms = Tap(name), self.drawn.uniform(0, LASTS_MS)
+        tap.started_ms = 0
+        for step in range(self.drawn.randrange(1, 6)):
+            at_ms = began_ms + step * BEAT_MS
+            self.arrives(at_ms, tap.heartbeat(step + 1, 0, pending_from=1, since_ms=0))
+
     def in_order(self) -> Iterator[Arrival]:
         while self.arrivals:
             yield heapq.heappop(self.arrivals)
@@ -121,6 +129,8 @@ def drawn_world(seed: int) -> World:
     world = World(random.Random(seed), now_ms() - 3_000_000)
     for number in range(world.drawn.randrange(1, 6)):
         world.tap(f"t-{number}")
+    if world.drawn.random() < 0.5:
+        world.liar("liar")
     for tick_ms in range(0, 3 * LASTS_MS, 2_000):
         world.arrives(tick_ms, clock(0))
     at_ms = 0.0
@@ -148,6 +158,7 @@ class Poller:
         self._since_ms = since_ms
         self.read: set[UUID] = set()
         self.advanced = 0
+        self.earliest_ms = since_ms
 
     async def poll(self) -> None:
         complete_ms = await self._ledger.complete_before()
@@ -158,6 +169,7 @@ class Poller:
         )
         self.read |= {row["id"] for row in rows}
         if complete_ms is not None:
+            self.earliest_ms = min(self.earliest_ms, complete_ms)
             self.advanced += complete_ms > self._since_ms
             self._since_ms = complete_ms
 
@@ -178,3 +190,5 @@ async def test_a_poller_misses_nothing(ledger: Ledger, seed: int) -> None:
     await poller.poll()
     assert stored - poller.read == set()
     assert poller.advanced > 10
+    # No tap takes it back further than ten minutes before it was first heard of.
+    assert poller.earliest_ms >= world.began_ms - 600_000

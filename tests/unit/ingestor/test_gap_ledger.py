@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import asyncpg
+import msgspec
 import pytest
 
+from auditap.database.completeness import retire_tap
 from auditap.database.connection import administrator
 from eventlog.ports import Partition
 from ingestor.config import GapLedgerWaits
 from ingestor.dead_letters.ports import DeadLetter
-from ingestor.ports import LostOffsets
+from ingestor.ports import LostOffsets, ReceivedReport
 from ingestor.postgres_store import PostgresStore
 from schemas.errors import DeadLetterReason, UnprocessableEvent
 from schemas.event import Tap as EventTap
 from schemas.event import encode_event
-from schemas.heartbeat import TapState
+from schemas.heartbeat import TapReport, TapState
 from tests.audit_database import AuditDatabase
 from tests.ledger import LEASE_MS, Ledger, Tap, clock, now_ms
 from tests.records import event, record
@@ -387,3 +390,103 @@ async def test_a_report_that_can_never_be_noted_takes_no_other_with_it(ledger: L
     )
     assert refused == [1]
     assert await ledger.connection.fetchval("SELECT max(highest) FROM auditap.tap_epochs") == 2
+
+
+async def test_a_claim_of_1970_takes_the_watermark_back_ten_minutes_at_most(ledger: Ledger) -> None:
+    honest, liar = Tap("honest"), Tap("liar", began_ago_ms=now_ms())
+    await ledger.note(honest.heartbeat(0, now_ms() - 30_000), clock(now_ms()))
+    heard_ms = now_ms()
+    await ledger.note(liar.heartbeat(3, 0, pending_from=1, since_ms=0, received_ms=heard_ms))
+    assert (await ledger.complete_before() or 0) >= heard_ms - 600_000
+    await ledger.note(liar.heartbeat(9, 0, pending_from=8, since_ms=0, received_ms=now_ms()), clock(now_ms()))
+    await ledger.connection.execute("DELETE FROM auditap.late_arrivals")
+    assert (await ledger.complete_before() or 0) >= heard_ms - 600_000
+
+
+@pytest.mark.parametrize("holed", [False, True])
+async def test_a_request_holds_the_watermark_for_an_hour_of_the_log(ledger: Ledger, *, holed: bool) -> None:
+    tap, other, began_ms = Tap(began_ago_ms=7_200_000), Tap("other"), now_ms() - 7_200_000
+    highest, pending_from = (9, 8) if holed else (3, 1)
+    await ledger.note(tap.heartbeat(0, began_ms))
+    await ledger.note(tap.heartbeat(highest, now_ms(), pending_from=pending_from, since_ms=began_ms))
+    await ledger.note(other.heartbeat(0, now_ms()))
+    log_ms = await ledger.connection.fetchval("SELECT received_ms FROM auditap.completeness_clock")
+    await ledger.connection.execute("DELETE FROM auditap.late_arrivals")
+    assert await ledger.complete_before() == log_ms - 3_600_000
+    # What was pending takes the watermark back when it arrives.
+    await ledger.store.store([tap.record(pending_from, began_ms)])
+    assert await ledger.complete_before() == began_ms
+
+
+async def test_a_lease_is_a_day_at_most(ledger: Ledger) -> None:
+    tap = Tap()
+    beat = tap.heartbeat(1, now_ms()).report.heartbeat
+    assert beat is not None
+    forever = msgspec.structs.replace(beat, lease_ms=1 << 50)
+    await ledger.note(ReceivedReport(now_ms(), TapReport(1, heartbeat=forever)))
+    until_ms = await ledger.connection.fetchval("SELECT lease_until_ms FROM auditap.tap_epochs")
+    assert until_ms <= now_ms() + 86_400_000
+
+
+async def test_a_thousand_epochs_of_a_tap_hold_the_watermark_and_no_more(ledger: Ledger) -> None:
+    await ledger.connection.execute(
+        "INSERT INTO auditap.tap_epochs (tap_id, epoch, state, oldest_ms, latest_ms, heard_ms, first_heard_ms,"
+        " lease_until_ms, waits_until_ms, pending_since_ms)"
+        " SELECT 't-1', epoch, 'alive', $1::bigint, $1, $1, $1, $1 + 600000, $1 + 600000, $1"
+        " FROM generate_series(1001, 2000) AS epoch",
+        now_ms() - 25_000,
+    )
+    late, other = Tap(epoch=3_000, began_ago_ms=300_000), Tap("other", began_ago_ms=200_000)
+    await ledger.note(late.heartbeat(5, now_ms(), pending_from=3, since_ms=late.started_ms), clock(now_ms()))
+    assert (await ledger.complete_before() or 0) > late.started_ms
+    # Its gaps are gaps all the same, and it is one of another tap's that counts.
+    await ledger.note(late.heartbeat(5, now_ms(), dropped=(late.dropped(1, 2),)))
+    assert await ledger.gaps() == [(1, 2, 2, "dropped:buffer_full")]
+    await ledger.note(other.heartbeat(5, now_ms(), pending_from=3, since_ms=other.started_ms))
+    assert await ledger.complete_before() == other.started_ms
+    surplus = await ledger.connection.fetch("SELECT epoch FROM auditap.tap_epochs WHERE surplus")
+    assert [row["epoch"] for row in surplus] == [3_000]
+    # By its captures alone, as by its heartbeat.
+    await ledger.store.store([Tap(epoch=3_001).record(1, now_ms()), Tap("third").record(1, now_ms())])
+    surplus = await ledger.connection.fetch("SELECT epoch FROM auditap.tap_epochs WHERE surplus ORDER BY 1")
+    assert [row["epoch"] for row in surplus] == [3_000, 3_001]
+
+
+async def test_a_retired_tap_does_not_hold_the_watermark_and_its_gaps_stay(
+    ledger: Ledger, audit_database: AuditDatabase
+) -> None:
+    gone, other = Tap("gone", began_ago_ms=300_000), Tap("other")
+    await ledger.note(gone.heartbeat(9, gone.started_ms + 50, pending_from=5, since_ms=gone.started_ms))
+    await ledger.store.store(gone.records(1, 2))
+    await ledger.note(other.heartbeat(0, now_ms() - 30_000), clock(now_ms()))
+    gaps = await ledger.gaps()
+    assert gaps == [(3, 9, 7, "unknown"), (10, None, None, "unknown")]
+    async with administrator(audit_database.operator_dsn) as operator:
+        assert await retire_tap(operator, "gone", "ada", "switched off") == 1
+        assert await retire_tap(operator, "gone", "ada", "again") == 0
+        assert await retire_tap(operator, "nobody", "ada", "never was") == 0
+    await ledger.connection.execute("DELETE FROM auditap.late_arrivals")
+    assert (await ledger.complete_before() or 0) > now_ms() - 60_000
+    # Nor does what it still sends.
+    await ledger.note(gone.heartbeat(9, now_ms(), pending_from=5, since_ms=0))
+    await ledger.store.store(gone.records(5, 5))
+    assert (await ledger.complete_before() or 0) > now_ms() - 60_000
+    assert (await ledger.gaps())[0][:3] == (3, 4, 2)
+    [row] = await ledger.connection.fetch("SELECT * FROM auditap.tap_retirements")
+    assert [row[name] for name in ("tap_id", "epochs", "retired_by", "login", "reason")] == [
+        "gone",
+        1,
+        "ada",
+        "auditap_operator",
+        "switched off",
+    ]
+    # A later run of it counts again.
+    again = Tap("gone", epoch=8, began_ago_ms=100_000)
+    await ledger.note(again.heartbeat(1, now_ms(), pending_from=1, since_ms=again.started_ms))
+    assert await ledger.complete_before() == again.started_ms
+
+
+@pytest.mark.parametrize("words", [("", "why"), ("ada", " ")])
+async def test_retiring_takes_a_name_and_a_reason(ledger: Ledger, words: tuple[str, str]) -> None:
+    with pytest.raises(asyncpg.InvalidParameterValueError):
+        await retire_tap(ledger.connection, "t-1", *words)
