@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -17,17 +16,8 @@ from eventlog.kafka.publisher import KafkaPublisher, KafkaPublisherSettings
 from schemas.errors import EventsTooLarge, NotDurable, RetryableError, StartupError
 from schemas.event import EncodedEvent
 from tests.event_logs import Assignments, KafkaLog, events, read, retried, values
+from tests.freezing import freeze, frozen
 from tests.kafka_broker import KafkaBroker
-
-
-@contextmanager
-def hung(broker: KafkaBroker) -> Iterator[None]:
-    assert broker.pid is not None
-    os.kill(broker.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(broker.pid, signal.SIGCONT)
 
 
 @asynccontextmanager
@@ -95,7 +85,8 @@ async def test_a_hung_broker_makes_batches_not_durable_until_it_answers(
     async with started(own_log.publisher(publish_deadline_ms=500)) as publisher:
         await until_durable(publisher, events(0, 10))
         late = publisher._producer
-        with hung(own_kafka):
+        assert own_kafka.pid is not None
+        with frozen(own_kafka.pid):
             outcomes = await asyncio.gather(
                 *[publisher.publish(events(10 * number, 10)) for number in range(1, 20)],
                 return_exceptions=True,
@@ -113,7 +104,8 @@ async def test_it_stops_while_the_broker_hangs(own_kafka: KafkaBroker, own_log: 
     waiting, reconnecting = own_log.publisher(publish_deadline_ms=60_000), own_log.publisher(200)
     await waiting.start()
     await reconnecting.start()
-    with hung(own_kafka):
+    assert own_kafka.pid is not None
+    with frozen(own_kafka.pid):
         under_way = asyncio.create_task(waiting.publish(events(0, 10)))
         with pytest.raises(NotDurable):
             await reconnecting.publish(events(0, 1))
@@ -135,7 +127,7 @@ async def test_replacing_a_producer_that_retries_logs_no_error(
     try:
         async with started(own_log.publisher(publish_deadline_ms=1_500)) as publisher:
             assert own_kafka.pid is not None
-            os.kill(own_kafka.pid, signal.SIGSTOP)
+            freeze(own_kafka.pid)
             sending = [asyncio.create_task(publisher.publish(events(10 * number, 10))) for number in range(9)]
             await asyncio.sleep(0.5)
             await own_kafka.kill()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +17,7 @@ from eventlog.kafka.source import KafkaSource, KafkaSourceSettings
 from eventlog.ports import Batch, EventSource, Partition
 from schemas.errors import RetryableError, StartupError
 from tests.event_logs import Assignments, KafkaLog, ends, events, read, retried, values
+from tests.freezing import frozen
 from tests.kafka_broker import KafkaBroker
 
 _PARTITIONS = 4
@@ -262,8 +261,7 @@ async def test_a_hung_broker_bounds_commit_and_stop(own_kafka: KafkaBroker, own_
     await source.start()
     batches = await read(source, 20)
     assert own_kafka.pid is not None
-    os.kill(own_kafka.pid, signal.SIGSTOP)
-    try:
+    with frozen(own_kafka.pid):
         async with asyncio.timeout(120):
             with pytest.raises(RetryableError):
                 await source.commit(ends(batches))
@@ -271,8 +269,6 @@ async def test_a_hung_broker_bounds_commit_and_stop(own_kafka: KafkaBroker, own_
             await source.stop()
             with pytest.raises(RetryableError):
                 await own_log.source("late", Assignments()).start()
-    finally:
-        os.kill(own_kafka.pid, signal.SIGCONT)
 
 
 async def test_a_consumer_that_fails_is_replaced(kafka: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -11,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from auditap.database.connection import administrator
 from tests.e2e.pipeline import Pipeline, Process, until
 from tests.e2e.with_constants import constants
+from tests.freezing import frozen
 
 RULES = """
 channels:
@@ -95,11 +95,8 @@ class FaultyAlerting:
 
     @asynccontextmanager
     async def frozen(self) -> AsyncIterator[None]:
-        os.kill(self.process.pid, signal.SIGSTOP)
-        try:
+        with frozen(self.process.pid):
             yield
-        finally:
-            os.kill(self.process.pid, signal.SIGCONT)
 
     @asynccontextmanager
     async def refused(self) -> AsyncIterator[None]:

@@ -20,6 +20,7 @@ from eventlog.kafka.publisher import KafkaPublisher
 from tests.audit_database import migrated
 from tests.e2e.pipeline import Pipeline, Process, until
 from tests.e2e.planted_incidents import PlantedStream, encoded
+from tests.freezing import frozen
 
 EVENTS = int(os.environ.get("AUDITAP_TEST_ALERTING_EVENTS", "50000"))
 CHUNK = 500
@@ -172,13 +173,10 @@ async def test_frozen_alerting_delays_no_record(
     stream = PlantedStream(events, int(time.time() * 1000) - 3_700_000)
     alerting = await pipeline.start_alerting()
     ingestor = await pipeline.start_ingestor()
-    os.kill(alerting.pid, signal.SIGSTOP)
-    try:
+    with frozen(alerting.pid):
         await publisher.publish([encoded(one) for one in stream.events])
         assert await pipeline.until_processed(events) == (events, 0)
         assert await ingestor.metric("auditap_records_stored_total") == events
         assert await evaluated(pipeline) < events
-    finally:
-        os.kill(alerting.pid, signal.SIGCONT)
     await reaches(pipeline, events, alerting)
     assert await raised(pipeline) == stream.expected

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import signal
 import sys
@@ -25,6 +24,7 @@ from schemas.identity import new_id, parse_rfc3339_ms, rfc3339_ms
 from tests.e2e.conftest import StartPipeline
 from tests.e2e.golden import ACCOUNT, DOCUMENT, POLICY
 from tests.e2e.pipeline import Pipeline, answered, until
+from tests.freezing import freeze, unfreeze
 
 CONSTANTS = {"collector": {"report_interval_ms": 200}, "ingest": {"gauge_interval_ms": 200}}
 SETTINGS = """
@@ -134,7 +134,7 @@ async def test_137_captures_dropped_on_purpose_are_137_and_it_says_where(
     assert pipeline.collector is not None
     tap = tapping(pipeline, queue_bytes_max=60_000, timeout_ms=60_000, heartbeat_ms=60_000, lease_ms=120_000)
     # Nothing is acknowledged for a while, so that what comes first fills the buffer.
-    os.kill(pipeline.collector.pid, signal.SIGSTOP)
+    freeze(pipeline.collector.pid)
     try:
         await call(tap)
         kept = 1
@@ -146,7 +146,7 @@ async def test_137_captures_dropped_on_purpose_are_137_and_it_says_where(
         ended_ms = now_ms()
         assert tap.stats.dropped == 137
     finally:
-        os.kill(pipeline.collector.pid, signal.SIGCONT)
+        unfreeze(pipeline.collector.pid)
     async with asyncio.timeout(_WITHIN_S):
         while tap.stats.accepted < kept:
             await asyncio.sleep(0.05)

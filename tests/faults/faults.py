@@ -15,7 +15,8 @@ import asyncpg
 from auditap.database.connection import administrator
 from tests.e2e.pipeline import Process, until
 from tests.faults.small_disk import SmallDisk
-from tests.faults.system import INGESTORS, System, signal_all
+from tests.faults.system import INGESTORS, System, processes_of, signal_all
+from tests.freezing import freeze
 
 Inflict = Callable[[System], AbstractAsyncContextManager[None]]
 Act = Callable[[System], Awaitable[object]]
@@ -28,11 +29,21 @@ def frozen(pid_of: Callable[[System], int | None]) -> Inflict:
     async def inflict(system: System) -> AsyncIterator[None]:
         pid = pid_of(system)
         assert pid is not None
-        signal_all(pid, signal.SIGSTOP)
+        _freeze_all(pid)
         yield
         signal_all(pid, signal.SIGCONT)
 
     return inflict
+
+
+def _freeze_all(pid: int) -> None:
+    """Freeze a process and all that descend from it, those included that it starts meanwhile."""
+    frozen_so_far: set[int] = set()
+    while waiting := [each for each in processes_of(pid) if each not in frozen_so_far]:
+        for each in waiting:
+            with contextlib.suppress(ProcessLookupError):
+                freeze(each)
+        frozen_so_far.update(waiting)
 
 
 def away(end: Act, start: Act) -> Inflict:
