@@ -35,6 +35,8 @@ _OWN_BROKER_FIXTURES = {"own_kafka", "running_system", "spooling_system"}
 _BROKER_FIXTURES = _OWN_BROKER_FIXTURES | {"kafka_bootstrap"}
 
 _NO_KAFKA = "no Kafka"
+_SHARED_SESSION_MS = 120_000
+"""The broker that tests share is never killed, and may stand still for long on a busy machine."""
 _SLOW_FOLDERS = ("faults", "e2e", "canary", "property", "fuzz", "oracles", "contract")
 """Begun first where several workers share a run, so that none of them ends it alone."""
 
@@ -55,7 +57,7 @@ def pytest_xdist_setupnodes(config: pytest.Config) -> None:
         return
     config.stash[_shared_folder] = folder = tempfile.TemporaryDirectory(prefix="auditap-kafka-")
     try:
-        broker = KafkaBroker(Path(folder.name))
+        broker = KafkaBroker(Path(folder.name), _SHARED_SESSION_MS)
         asyncio.run(broker.start())
     except KafkaUnavailableError as unavailable:
         config.stash[_kafka_is_missing] = str(unavailable)
@@ -195,7 +197,7 @@ async def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
     if running:
         yield running
         return
-    async with KafkaBroker(tmp_path_factory.mktemp("kafka")) as broker:
+    async with KafkaBroker(tmp_path_factory.mktemp("kafka"), _SHARED_SESSION_MS) as broker:
         yield broker.bootstrap
 
 

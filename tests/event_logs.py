@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,7 +48,8 @@ class MemoryLog:
 
 class EmbeddedLogUnderTest:
     def __init__(self, folder: Path) -> None:
-        self.log = EmbeddedLog(EmbeddedLogSettings(folder / "events.db"))
+        settings = EmbeddedLogSettings(folder / "events.db", append_deadline_ms=60_000, lock_wait_ms=60_000)
+        self.log = EmbeddedLog(settings)
 
     def publisher(self) -> EmbeddedPublisher:
         return EmbeddedPublisher(self.log)
@@ -77,6 +79,7 @@ class KafkaLog:
                 partitions=partitions,
                 replication_factor=1,
                 min_insync_replicas=1,
+                request_timeout_ms=60_000,
                 **settings,
             )
         )
@@ -89,6 +92,7 @@ class KafkaLog:
                 publish_deadline_ms=publish_deadline_ms,
                 reconnect_wait_ms=50,
                 request_timeout_ms=self._wait_ms,
+                ready_wait_ms=self._wait_ms,
                 stop_wait_ms=self._wait_ms,
             )
         )
@@ -151,12 +155,13 @@ def values(batches: Sequence[Batch]) -> list[bytes]:
     return [event.value for batch in batches for event in batch.events]
 
 
-async def retried(start: Callable[[], Awaitable[None]]) -> None:
-    """Start as the processes do: what is retryable is tried again."""
+async def retried(step: Callable[[], Awaitable[None]]) -> None:
+    """Do what the processes do with what is retryable: try it again."""
     async with asyncio.timeout(_WAIT_SECONDS_MAX):
         while True:
             with contextlib.suppress(RetryableError):
-                return await start()
+                return await step()
+            await asyncio.sleep(0.05)
 
 
 async def read(source: EventSource, count: int, events_max: int = 1_000) -> list[Batch]:
@@ -176,6 +181,22 @@ async def read_all(log: LogUnderTest, group: str, count: int) -> list[Batch]:
         return await read(source, count)
     finally:
         await source.stop()
+
+
+async def read_until(log: LogUnderTest, group: str, wanted: AbstractSet[bytes]) -> set[bytes]:
+    """Join `group` alone, fetch until all values `wanted` have come, and leave without committing; return what came."""
+    source = log.source(group, Assignments())
+    await retried(source.start)
+    found: set[bytes] = set()
+    try:
+        async with asyncio.timeout(_WAIT_SECONDS_MAX):
+            while not wanted <= found:
+                # A broker that has just come back may cost the source its consumer.
+                with contextlib.suppress(RetryableError):
+                    found |= set(values(await source.fetch(1_000)))
+    finally:
+        await source.stop()
+    return found
 
 
 def ends(batches: Sequence[Batch]) -> dict[Partition, int]:

@@ -47,12 +47,14 @@ class KafkaUnavailableError(Exception):
 class KafkaBroker:
     """One broker process; data and ports stay the same from start to start.
 
-    `base_dir` is an existing folder on a real disk. `stop` ends the broker in good order, `kill` as a power cut
-    would. Raises KafkaUnavailableError when it cannot be started.
+    `base_dir` is an existing folder on a real disk. `session_timeout_ms`: how long the broker may stand still and keep its
+    partitions; one that was killed starts again only after as long. `stop` ends the broker in good order, `kill` as a power
+    cut would. Raises KafkaUnavailableError when it cannot be started.
     """
 
-    def __init__(self, base_dir: Path) -> None:
+    def __init__(self, base_dir: Path, session_timeout_ms: int = 3_000) -> None:
         self._base_dir = base_dir
+        self._session_timeout_ms = session_timeout_ms
         self._port = free_port()
         self._controller_port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -114,7 +116,12 @@ class KafkaBroker:
         template = string.Template((_DEPLOY / "server.properties").read_text())
         data_dir = str(self._base_dir / "data").replace("\\", "\\\\")  # a backslash escapes in this format
         path.write_text(
-            template.substitute(port=self._port, controller_port=self._controller_port, data_dir=data_dir)
+            template.substitute(
+                port=self._port,
+                controller_port=self._controller_port,
+                data_dir=data_dir,
+                session_timeout_ms=self._session_timeout_ms,
+            )
         )
         return path
 

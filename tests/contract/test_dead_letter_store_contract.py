@@ -161,9 +161,9 @@ async def test_dead_letters_are_selected_by_number_reason_time_id_and_state(subj
     ]
     assert every[4].event_id is not None
     assert await numbers_of(DeadLetterFilter(event_ids=(every[4].event_id,))) == [numbers[4]]
-    assert await numbers_of(DeadLetterFilter(since=now - timedelta(minutes=1))) == numbers
-    assert await numbers_of(DeadLetterFilter(since=now + timedelta(minutes=1))) == []
-    assert await numbers_of(DeadLetterFilter(before=now - timedelta(minutes=1))) == []
+    assert await numbers_of(DeadLetterFilter(since=now - timedelta(hours=1))) == numbers
+    assert await numbers_of(DeadLetterFilter(since=now + timedelta(hours=1))) == []
+    assert await numbers_of(DeadLetterFilter(before=now - timedelta(hours=1))) == []
     assert await numbers_of(DeadLetterFilter(number_max=numbers[2])) == numbers[:3]
     assert await numbers_of(DeadLetterFilter(state=DeadLetterState.STORED)) == []
 

@@ -15,14 +15,14 @@ from eventlog.kafka.client import KafkaConnection
 from eventlog.kafka.publisher import KafkaPublisher, KafkaPublisherSettings
 from schemas.errors import EventsTooLarge, NotDurable, RetryableError, StartupError
 from schemas.event import EncodedEvent
-from tests.event_logs import Assignments, KafkaLog, events, read, retried, values
+from tests.event_logs import Assignments, KafkaLog, events, read, read_until, retried, values
 from tests.freezing import freeze, frozen
 from tests.kafka_broker import KafkaBroker
 
 
 @asynccontextmanager
 async def started(publisher: KafkaPublisher) -> AsyncIterator[KafkaPublisher]:
-    await publisher.start()
+    await retried(publisher.start)
     try:
         yield publisher
     finally:
@@ -39,22 +39,13 @@ async def until_durable(publisher: KafkaPublisher, batch: list[EncodedEvent]) ->
 
 
 async def stored(kafka: KafkaLog, wanted: set[bytes]) -> set[bytes]:
-    source = kafka.source("check", Assignments())
-    await source.start()
-    found: set[bytes] = set()
-    try:
-        async with asyncio.timeout(120):
-            while not wanted <= found:
-                found |= set(values(await source.fetch(1_000)))
-    finally:
-        await source.stop()
-    return found
+    return await read_until(kafka, "check", wanted)
 
 
 @pytest.fixture
 async def own_log(own_kafka: KafkaBroker) -> KafkaLog:
     log = KafkaLog(own_kafka.bootstrap, "own.", answers_at_once=True)
-    await log.make_topics()
+    await retried(log.make_topics)
     return log
 
 
@@ -102,8 +93,8 @@ async def test_a_hung_broker_makes_batches_not_durable_until_it_answers(
 
 async def test_it_stops_while_the_broker_hangs(own_kafka: KafkaBroker, own_log: KafkaLog) -> None:
     waiting, reconnecting = own_log.publisher(publish_deadline_ms=60_000), own_log.publisher(200)
-    await waiting.start()
-    await reconnecting.start()
+    await retried(waiting.start)
+    await retried(reconnecting.start)
     assert own_kafka.pid is not None
     with frozen(own_kafka.pid):
         under_way = asyncio.create_task(waiting.publish(events(0, 10)))

@@ -19,6 +19,7 @@ def settings(kafka_bootstrap: str, topic_prefix: str) -> TopicSettings:
         partitions=3,
         replication_factor=1,
         min_insync_replicas=1,
+        request_timeout_ms=60_000,
     )
 
 

@@ -251,7 +251,9 @@ async def test_sessions_with_overlapping_batches_in_opposite_order_never_deadloc
 async def test_partitions_are_created_on_demand_and_after_a_drop(
     audit_database: AuditDatabase, postgres_store: PostgresStore
 ) -> None:
-    await postgres_store.store(some_records(1))
+    # At midnight another record would be of another day.
+    records = some_records(2)
+    await postgres_store.store(records[:1])
     connection = await asyncpg.connect(audit_database.admin_dsn)
     try:
         for child in await connection.fetch(
@@ -260,7 +262,6 @@ async def test_partitions_are_created_on_demand_and_after_a_drop(
             await connection.execute(f"DROP TABLE {child['name']}")
     finally:
         await connection.close()
-    records = some_records(2)
     with pytest.raises(RetryableError):
         await postgres_store.store(records)
     assert (await postgres_store.store(records)).stored == 2
