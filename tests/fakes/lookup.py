@@ -48,6 +48,12 @@ class FakeLookup:
             raise RetryableError(f"the {kind} service cannot be reached")
         return self.answers.get((kind, key), Absent())
 
+    async def until_waiting(self, count: int) -> None:
+        """Return once so many lookups wait for the gate."""
+        async with asyncio.timeout(120):
+            while self.waiting < count:
+                await asyncio.sleep(0)
+
 
 class NameService:
     """An HTTP service; `GET /{kind}/{key}` responds in the shape of the v4 API.

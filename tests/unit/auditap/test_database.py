@@ -15,7 +15,7 @@ from schemas.errors import RetryableError, StartupError
 from schemas.sql import migrations
 from tests.audit_database import migrated
 
-SOON = datetime.now(UTC) + timedelta(hours=1)
+SOON = datetime.now(UTC) + timedelta(days=1)
 
 
 async def test_migrating_twice_changes_nothing(database: str) -> None:

@@ -32,19 +32,27 @@ async def admin(audit: AuditDatabase) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-async def insert_record(admin: asyncpg.Connection, age_days: int) -> None:
-    made = record(clock_ms() - age_days * DAY_MS)
+@pytest.fixture
+def now_ms() -> int:
+    """One time for partitions and records: between two looks at the clock, another day may begin."""
+    return clock_ms()
+
+
+async def insert_record(admin: asyncpg.Connection, at_ms: int) -> None:
+    made = record(at_ms)
     await admin.copy_records_to_table(
         "audit_records", schema_name="auditap", records=[msgspec.structs.astuple(made)], columns=COLUMNS
     )
 
 
 @pytest.fixture
-async def run(audit: AuditDatabase, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch) -> Any:
+async def run(
+    audit: AuditDatabase, admin: asyncpg.Connection, now_ms: int, monkeypatch: pytest.MonkeyPatch
+) -> Any:
     monkeypatch.setenv("AUDITAP_POSTGRES__MAINTAINER_DSN", audit.maintainer_dsn)
     monkeypatch.setenv("AUDITAP_POSTGRES__ADMIN_DSN", audit.admin_dsn)
     for age in (0, 40):
-        await admin.execute("SELECT auditap.ensure_partitions($1, $1)", clock_ms() - age * DAY_MS)
+        await admin.execute("SELECT auditap.ensure_partitions($1, $1)", now_ms - age * DAY_MS)
 
     async def run(*arguments: str) -> Any:
         return await asyncio.to_thread(CliRunner().invoke, cli, arguments)
@@ -76,10 +84,10 @@ async def test_the_command_drops_what_is_older_than_the_setting(
 
 
 async def test_more_than_a_share_is_dropped_after_a_confirmation_alone(
-    run: Any, admin: asyncpg.Connection
+    run: Any, admin: asyncpg.Connection, now_ms: int
 ) -> None:
     for age in (0, 40, 40, 40):
-        await insert_record(admin, age)
+        await insert_record(admin, now_ms - age * DAY_MS)
     shown = await run("retention", "--dry-run", "--json")
     assert [json.loads(line)["rows"] for line in shown.stdout.splitlines()] == [3, 0, 1, 0]
     assert "3 of 4 records have expired" in shown.stderr
@@ -91,10 +99,10 @@ async def test_more_than_a_share_is_dropped_after_a_confirmation_alone(
 
 
 async def test_no_confirmation_makes_up_for_a_clock_that_is_wrong(
-    run: Any, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    run: Any, admin: asyncpg.Connection, now_ms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await insert_record(admin, 0)
-    await insert_record(admin, 40)
+    await insert_record(admin, now_ms)
+    await insert_record(admin, now_ms - 40 * DAY_MS)
     monkeypatch.setattr("auditap.cli.retention.clock_ms", lambda: clock_ms() + 40 * DAY_MS)
     refused = await run("retention", "--yes")
     assert "960 hours behind this host's" in str(refused.exception)

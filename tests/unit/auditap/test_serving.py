@@ -15,6 +15,7 @@ from auditap.runtime.health import with_health_routes
 from auditap.runtime.http_server import HttpServer, TlsFiles, bind_tcp_socket
 from schemas.errors import StartupError
 from schemas.metric_defs import Metrics
+from tests.ports import free_port
 
 
 async def hello(_request: Request) -> PlainTextResponse:
@@ -30,12 +31,14 @@ async def test_operators_routes_stand_before_the_application() -> None:
     metrics = Metrics()
     metrics.records_stored.inc(3)
     app = with_health_routes(Starlette(routes=[Route("/hello", hello)]), metrics, readiness)
-    listening = bind_tcp_socket("127.0.0.1", 0)
-    base = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    # Not one that another process may be given as soon as this server has ended.
+    port = free_port()
+    listening = bind_tcp_socket("127.0.0.1", port)
+    base = f"http://127.0.0.1:{port}"
     server = HttpServer(app, [listening])
     await server.start()
     try:
-        async with httpx.AsyncClient(base_url=base) as client:
+        async with httpx.AsyncClient(base_url=base, timeout=120) as client:
             assert (await client.get("/hello")).text == "hello"
             assert (await client.get("/healthz")).json() == {"status": "ok"}
             unready = await client.get("/readyz")
@@ -45,7 +48,7 @@ async def test_operators_routes_stand_before_the_application() -> None:
             assert "auditap_records_stored_total 3.0" in (await client.get("/metrics")).text
     finally:
         await server.stop()
-    async with httpx.AsyncClient(base_url=base) as client:
+    async with httpx.AsyncClient(base_url=base, timeout=120) as client:
         with pytest.raises(httpx.ConnectError):
             await client.get("/healthz")
 

@@ -45,3 +45,7 @@ async def wrap(socket_dir: Path) -> AsyncIterator[Wrap]:
     yield make
     for tap in taps:
         await asyncio.to_thread(tap.close)
+        # Past the time that closing takes at most: a thread that works on would see what the next test patches.
+        if tap._run is not None:
+            await asyncio.to_thread(tap._run._thread.join, 120)
+            assert not tap._run._thread.is_alive()

@@ -236,7 +236,12 @@ async def test_a_response_is_captured_as_the_application_sent_it_whatever_outer_
     async def handler(request: Request) -> Response:
         return JSONResponse({"name": "x" * 1_000})
 
-    options: dict[str, Any] = {"collector": f"unix:{collector.path}", "tap_id": "t-1", "close_ms_max": 200}
+    options: dict[str, Any] = {
+        "collector": f"unix:{collector.path}",
+        "tap_id": "t-1",
+        "close_ms_max": 200,
+        "state_dir": None,
+    }
     app = Starlette(
         routes=[Route("/", handler, methods=["POST"])],
         middleware=[Middleware(GZipMiddleware), Middleware(AuditTapMiddleware, **options)],

@@ -179,6 +179,13 @@ class Server:
         await call(with_server, {"headers": headers, **scope})
 
 
+@pytest.fixture
+def _all_the_time_to_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take longer than the tap waits."""
+    monkeypatch.setattr("auditap_tap.exchange._READ_ON_S_MAX", 60.0)
+
+
+@pytest.mark.usefixtures("_all_the_time_to_read_on")
 async def test_a_body_that_the_application_left_is_read_once_the_response_is_complete(
     collector: Collector, wrap: Wrap
 ) -> None:
@@ -198,6 +205,7 @@ async def test_a_body_that_the_application_left_is_read_once_the_response_is_com
     assert (capture.response.status, capture.response.complete) == (403, True)
 
 
+@pytest.mark.usefixtures("_all_the_time_to_read_on")
 async def test_what_the_application_reads_after_its_response_is_not_taken_from_it(
     collector: Collector, wrap: Wrap
 ) -> None:
@@ -214,6 +222,7 @@ async def test_what_the_application_reads_after_its_response_is_not_taken_from_i
     assert body_bytes(collector.captures[0].request) == b"onetwo"
 
 
+@pytest.mark.usefixtures("_all_the_time_to_read_on")
 async def test_the_rest_of_a_body_is_read_within_its_bound_of_bytes(collector: Collector, wrap: Wrap) -> None:
     server = Server([b"x" * 600] * 9)
     await server.call(wrap(sends(START, END), body_bytes_max=1_000))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import random
 import time
 
@@ -15,7 +16,7 @@ from tests.unit.auditap_tap.tapped import Collector, Wrap, client_of, eventually
 
 
 async def test_sequence_numbers_count_within_one_run(collector: Collector, wrap: Wrap) -> None:
-    tap = wrap(one_route(echo))
+    tap = wrap(one_route(echo), close_ms_max=60_000)
     async with client_of(tap) as client:
         for _ in range(3):
             await client.get("/")
@@ -33,6 +34,9 @@ async def test_sequence_numbers_count_within_one_run(collector: Collector, wrap:
 def test_epochs_of_the_same_second_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     now_ns = time.time_ns()
     monkeypatch.setattr(time, "time_ns", lambda: now_ns)
+    # Drawn bits that differ, as chance alone does not promise; the first twenty count.
+    drawn = itertools.count(1)
+    monkeypatch.setattr(os, "urandom", lambda size: (next(drawn) << 12).to_bytes(size, "big"))
     tap = AuditTapMiddleware(sends(), collector="unix:/nowhere", tap_id="t-1", close_ms_max=1, state_dir=None)
     epochs = set()
     for _ in range(8):

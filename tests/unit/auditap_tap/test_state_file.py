@@ -33,8 +33,10 @@ from tests.unit.auditap_tap.apps import answers, request
 async def main():
     tap = AuditTapMiddleware(answers, collector=sys.argv[1], tap_id="t-1", state_dir=sys.argv[2])
     await request(tap, 5)
-    while not any(name.startswith("t-1.") for name in os.listdir(sys.argv[2])):
+    # The file has its name before it has the numbers.
+    while tap._run._state_file is None:
         await asyncio.sleep(0.01)
+    assert any(name.startswith("t-1.") for name in os.listdir(sys.argv[2]))
     await request(tap, 2)
     print(tap._run.numbers.epoch, flush=True)
     await asyncio.sleep(60)

@@ -107,8 +107,7 @@ async def test_kinds_do_not_share_keys(cached: Setting) -> None:
 async def test_concurrent_callers_share_one_lookup(cached: Setting) -> None:
     cached.source.gate.clear()
     callers = [asyncio.create_task(cached.name()) for _ in range(50)]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await cached.source.until_waiting(1)
     assert cached.source.waiting == 1
     cached.source.gate.set()
     assert await asyncio.gather(*callers) == ["Example"] * 50
@@ -119,7 +118,7 @@ async def test_concurrent_callers_share_one_lookup(cached: Setting) -> None:
 async def test_cancelling_a_caller_cancels_no_other(cached: Setting) -> None:
     cached.source.gate.clear()
     first, second, third = (asyncio.create_task(cached.name()) for _ in range(3))
-    await asyncio.sleep(0.01)
+    await cached.source.until_waiting(1)
     first.cancel()
     third.cancel()
     await asyncio.wait((first, third))
@@ -133,7 +132,7 @@ async def test_cancelling_a_caller_cancels_no_other(cached: Setting) -> None:
 async def test_a_lookup_whose_callers_were_cancelled_fills_the_cache(cached: Setting) -> None:
     cached.source.gate.clear()
     caller = asyncio.create_task(cached.name())
-    await asyncio.sleep(0.01)
+    await cached.source.until_waiting(1)
     caller.cancel()
     await asyncio.wait((caller,))
     cached.source.gate.set()
@@ -147,7 +146,7 @@ async def test_a_lookup_whose_callers_were_cancelled_fills_the_cache(cached: Set
 async def test_lookups_in_flight_are_bounded_and_the_next_one_fails_at_once(cached: Setting) -> None:
     cached.source.gate.clear()
     callers = [asyncio.create_task(cached.name(f"{n}")) for n in range(5)]
-    await asyncio.sleep(0.01)
+    await cached.source.until_waiting(5)
     with pytest.raises(RetryableError, match="too many account lookups"):
         await cached.name()
     cached.source.gate.set()
@@ -197,7 +196,7 @@ async def test_failures_are_logged_once_a_minute_per_kind_without_the_key(cached
 async def test_stopping_fails_callers_and_cancels_lookups(cached: Setting) -> None:
     cached.source.gate.clear()
     caller = asyncio.create_task(cached.name())
-    await asyncio.sleep(0.01)
+    await cached.source.until_waiting(1)
     await cached.cache.stop()
     with pytest.raises(RetryableError, match="stopped"):
         await caller
@@ -211,7 +210,7 @@ async def test_a_lookup_in_flight_for_longer_than_the_caller_would_wait_counts_a
 ) -> None:
     cached.source.gate.clear()
     caller = asyncio.create_task(cached.name())
-    await asyncio.sleep(0.01)
+    await cached.source.until_waiting(1)
     assert cached.cache.cached(Kind.ACCOUNT, "a", wait_s=0.5) == ({}, ["a"])
     cached.clock.now_s += 0.5
     late, asking = cached.cache.cached(Kind.ACCOUNT, "a", wait_s=0.5)

@@ -161,7 +161,12 @@ async def test_stopping_fails_callers(database: str, admin: asyncpg.Connection) 
         ]
     )
     call = asyncio.create_task(look_up.look_up(Kind.ACCOUNT, "a"))
-    await asyncio.sleep(0.1)
+    sleeping = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    )
+    async with asyncio.timeout(120):
+        while not await admin.fetchval(sleeping):
+            await asyncio.sleep(0.01)
     await look_up.stop()
     with pytest.raises(RetryableError, match="stopped"):
         await call

@@ -26,7 +26,9 @@ _PREAMBLE = """
     from eventlog.embedded.log import EmbeddedLog, EmbeddedLogSettings
     from schemas.event import EncodedEvent
 
-    log = EmbeddedLog(EmbeddedLogSettings(Path(sys.argv[1])))
+    # SQLite's waiting for another process's write is not fair.
+    settings = EmbeddedLogSettings(Path(sys.argv[1]), append_deadline_ms=60_000, lock_wait_ms=60_000)
+    log = EmbeddedLog(settings)
 """
 
 

@@ -14,7 +14,9 @@ from tests.event_logs import Assignments, events, read, values
 
 @pytest.fixture
 async def log(tmp_path: Path) -> AsyncIterator[EmbeddedLog]:
-    log = EmbeddedLog(EmbeddedLogSettings(tmp_path / "events.db"))
+    log = EmbeddedLog(
+        EmbeddedLogSettings(tmp_path / "events.db", append_deadline_ms=60_000, lock_wait_ms=60_000)
+    )
     yield log
     await log.close()
 
@@ -29,7 +31,7 @@ async def other_process(log: EmbeddedLog) -> AsyncIterator[EmbeddedLog]:
 
 
 async def test_another_processs_events_are_noticed(log: EmbeddedLog, other_process: EmbeddedLog) -> None:
-    source = EmbeddedSource(log, "readers", Assignments(), fetch_wait_ms=20_000)
+    source = EmbeddedSource(log, "readers", Assignments(), fetch_wait_ms=120_000)
     await source.start()
     fetching = asyncio.create_task(source.fetch(10))
     await asyncio.sleep(0.05)

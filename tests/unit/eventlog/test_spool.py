@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -223,12 +224,24 @@ async def test_stop_drains_what_it_can(log: MemoryEventLog, folder: Path) -> Non
     assert left_in(folder) == []
 
 
-async def test_a_living_process_keeps_its_file(log: MemoryEventLog, folder: Path) -> None:
+async def test_a_living_process_keeps_its_file(
+    log: MemoryEventLog, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: Counter[SpoolingPublisher] = Counter()
+    look = SpoolingPublisher._others
+
+    async def counted(self: SpoolingPublisher) -> Sequence[Path]:
+        looked[self] += 1
+        return await look(self)
+
+    monkeypatch.setattr(SpoolingPublisher, "_others", counted)
     log.away = True
     async with running(log, folder) as first, running(log, folder) as second:
         await first.publisher.publish(events(0, 2))
         await second.publisher.publish(events(2, 2))
-        await asyncio.sleep(0.1)
+        looked.clear()
+        # The third begins after the second has ended.
+        await until(lambda: min(looked[first.publisher], looked[second.publisher]) >= 3)
         assert first.metric("auditap_spool_events") == second.metric("auditap_spool_events") == 2
         log.away = False
         await until(lambda: not (first.publisher.spooling or second.publisher.spooling))

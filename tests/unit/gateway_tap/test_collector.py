@@ -199,7 +199,7 @@ async def test_a_body_without_a_length_is_read_up_to_the_bound(sink: FakeSink, m
 
     listener, url = loopback()
     app = make_app(sink, metrics, IntakeLimits(batch_bytes_max=50_000))
-    async with serving(app, listener), httpx.AsyncClient(base_url=url) as client:
+    async with serving(app, listener), httpx.AsyncClient(base_url=url, timeout=120) as client:
         try:
             answer = await post(client, endless())
             assert answer.status_code == 413
@@ -339,7 +339,7 @@ async def test_a_body_that_does_not_arrive_releases_its_place(sink: FakeSink, me
 async def test_a_client_that_disconnects_releases_its_place(sink: FakeSink, metrics: Metrics) -> None:
     listener, url = loopback()
     app = make_app(sink, metrics, IntakeLimits(requests_max=1))
-    async with serving(app, listener), httpx.AsyncClient(base_url=url) as client:
+    async with serving(app, listener), httpx.AsyncClient(base_url=url, timeout=120) as client:
         with socket.create_connection(listener.getsockname()) as gone:
             gone.sendall(b"POST /v1/captures HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
         async with asyncio.timeout(120):
