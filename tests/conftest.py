@@ -182,7 +182,7 @@ async def _no_task_outlives_its_test() -> AsyncIterator[None]:
     leaked = asyncio.all_tasks() - before - {asyncio.current_task()}
     if leaked:
         # What is already on its way out may finish.
-        _, leaked = await asyncio.wait(leaked, timeout=60)
+        _, leaked = await asyncio.wait(leaked, timeout=120)
     described = sorted(map(repr, leaked))
     for task in leaked:
         task.cancel()
@@ -273,7 +273,7 @@ async def _wait_until_closed(postgres: str, name: str) -> None:
     # Postgres copies no database that a session is connected to, and ends a session shortly after its client.
     connection = await asyncpg.connect(postgres)
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname = $1", name):
                 await asyncio.sleep(0.01)
     finally:

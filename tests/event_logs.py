@@ -71,6 +71,7 @@ class KafkaLog:
         self._wait_ms = 2_000 if answers_at_once else 30_000
 
     async def make_topics(self, partitions: int = 3, **settings: Any) -> None:
+        """Create the topics, which keep events of any age: within minutes Kafka deletes what is older than the retention."""
         await ensure_topics(
             TopicSettings(
                 KafkaConnection(self.bootstrap),
@@ -79,6 +80,8 @@ class KafkaLog:
                 partitions=partitions,
                 replication_factor=1,
                 min_insync_replicas=1,
+                retention_ms=-1,
+                dead_letters_retention_ms=-1,
                 request_timeout_ms=60_000,
                 **settings,
             )
