@@ -43,6 +43,7 @@ _LOG_BYTES_MAX = 10_000_000
 _LAUNCHES_MAX = 3
 _POLL_SECONDS = 0.01
 _RESTART_SECONDS = 1
+_LINGERING = b"pre-existing shared memory block"
 
 _SETTINGS: Mapping[str, str] = {
     "listen_addresses": "127.0.0.1",
@@ -321,14 +322,28 @@ class EmbeddedPostgres:
 
     async def _launch(self, binaries: Path, account: child_process.Account | None) -> None:
         deadline = time.monotonic() + self._start_seconds_max
-        for launch in range(_LAUNCHES_MAX):
-            self._port = self._choose_port(anew=launch > 0)
+        failed = 0
+        while failed < _LAUNCHES_MAX:
+            # Another process may have taken the port since it was found to be free.
+            self._port = self._choose_port(anew=failed > 0)
+            logged_bytes = self._logged_bytes()
             if await self._launched(binaries, account, deadline):
                 replace_private_file(self._data_dir / "port", str(self._port))
                 return
-            # Another process took the port, or the last processes of a crashed server are still ending.
+            # The last processes of a crashed server end by themselves. The port stays, because DSNs name it.
+            if not self._crashed_server_lingers(logged_bytes) or time.monotonic() > deadline:
+                failed += 1
             await asyncio.sleep(0.2)
         raise self._failure("start")
+
+    def _logged_bytes(self) -> int:
+        return self.log_file.stat().st_size if self.log_file.exists() else 0
+
+    def _crashed_server_lingers(self, logged_bytes: int) -> bool:
+        """Whether Postgres has refused to start since its log had this size, because processes of a crashed server run on."""
+        with self.log_file.open("rb") as log_file:
+            log_file.seek(logged_bytes)
+            return _LINGERING in log_file.read()
 
     async def _launched(self, binaries: Path, account: child_process.Account | None, deadline: float) -> bool:
         """Start the server on its port; False if it exits before it accepts connections."""

@@ -249,6 +249,40 @@ async def test_a_killed_server_recovers_what_was_committed(server: EmbeddedPostg
     assert await _ask(server, "SELECT answer FROM kept") == 42
 
 
+async def test_the_processes_of_a_killed_server_are_waited_for_on_the_same_port(
+    server: EmbeddedPostgres,
+) -> None:
+    """A backend in the middle of a statement notices late that its server has ended."""
+    address = server.dsn()
+    session = await asyncpg.connect(address)
+    backend = session.get_server_pid()
+    # Without end, and never waiting for anything.
+    busy = asyncio.create_task(session.execute("DO 'BEGIN LOOP END LOOP; END'"))
+    async with asyncio.timeout(120):
+        while await _ask(server, f"SELECT state FROM pg_stat_activity WHERE pid = {backend}") != "active":
+            await asyncio.sleep(0.02)
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    await server.stop()
+
+    starting = asyncio.create_task(server.start())
+    async with asyncio.timeout(120):
+        while _refused_starts(server) <= 3 and not starting.done():
+            await asyncio.sleep(0.02)
+    assert not starting.done()
+    os.kill(backend, signal.SIGKILL)
+    await starting
+
+    assert server.dsn() == address
+    assert await _ask(server, "SELECT 1") == 1
+    with pytest.raises((OSError, asyncpg.PostgresError, asyncpg.InterfaceError)):
+        await busy
+
+
+def _refused_starts(server: EmbeddedPostgres) -> int:
+    return server.log_file.read_text().count("pre-existing shared memory block")
+
+
 async def test_a_stale_pid_file_that_names_an_innocent_process_harms_neither(
     server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
