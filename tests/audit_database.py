@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -36,6 +37,19 @@ async def migrated(admin_dsn: str) -> AuditDatabase:
         for role in ROLES:
             await set_role_password(connection, role, _PASSWORD)
     return with_roles(admin_dsn)
+
+
+async def drop_database(connection: asyncpg.Connection, name: str) -> None:
+    """Drop a database, whoever is connected to it."""
+    async with asyncio.timeout(120):
+        while True:
+            try:
+                await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            except asyncpg.ObjectInUseError:
+                # Postgres ends the sessions and waits five seconds for them, which a busy machine may exceed.
+                await asyncio.sleep(0.1)
+            else:
+                return
 
 
 def with_roles(admin_dsn: str) -> AuditDatabase:

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from auditap.runtime.embedded_postgres import EmbeddedPostgres
 from ingestor.postgres_store import PostgresStore
-from tests.audit_database import AuditDatabase, migrated, with_roles
+from tests.audit_database import AuditDatabase, drop_database, migrated, with_roles
 from tests.kafka_broker import KafkaBroker, KafkaUnavailableError, fetch_jars
 from tests.whole_files import WholeFiles
 
@@ -247,7 +247,7 @@ async def _new_database(postgres: str, template: str = "template1") -> AsyncIter
     try:
         await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         yield urlsplit(postgres)._replace(path=f"/{name}").geturl()
-        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await drop_database(connection, name)
     finally:
         await connection.close()
 

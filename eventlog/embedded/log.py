@@ -245,11 +245,12 @@ class EmbeddedLog:
         store = self._opened(self._reader)
         return await self._run(store, lambda: store.read_encoded(position, events_max))
 
-    async def wait(self, timeout_s: float) -> None:
-        """Return when this process appends, or after `timeout_s`. Appends of other processes are not noticed."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._appended.wait()
+    def next_append(self) -> asyncio.Event:
+        """Return the event that is set when this process next appends. Appends of other processes are not noticed.
+
+        Take it before reading: an append while the reading is under way would otherwise wake nobody.
+        """
+        return self._appended
 
     async def commit(self, group: str, position: int) -> None:
         """Make a group's position durable. Events that every group has passed are deleted later. Raises RetryableError."""
@@ -313,7 +314,7 @@ class EmbeddedLog:
         return group
 
     def _notify(self) -> None:
-        # Whoever waits now wakes up; whoever waits from now on waits for the next append.
+        # Whoever has this event wakes up; whoever takes one from now on waits for the next append.
         self._appended.set()
         self._appended = asyncio.Event()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 
 from eventlog.embedded.log import EmbeddedLog
@@ -51,10 +52,14 @@ class EmbeddedSource:
             await asyncio.sleep(_PAUSE_MS / 1000)
             return ()
         deadline = asyncio.get_running_loop().time() + self._fetch_wait_s
+        appended = self._log.next_append()
         while not (events := await self._log.read(self._position, events_max)):
             if asyncio.get_running_loop().time() >= deadline:
                 return ()
-            await self._log.wait(self._poll_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_s):
+                    await appended.wait()
+            appended = self._log.next_append()
         self._position = events[-1].offset + 1
         return [Batch(self._partition, self._generation, events)]
 

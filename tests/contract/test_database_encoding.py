@@ -18,6 +18,7 @@ from log_api.config import LogApiConfig
 from log_api.database import PostgresLogDatabase
 from schemas.errors import StartupError
 from schemas.text_encoding import require_utf8
+from tests.audit_database import drop_database
 
 
 @pytest.fixture(params=["LATIN1", "SQL_ASCII"])
@@ -31,7 +32,7 @@ async def other_database(postgres: str, request: pytest.FixtureRequest) -> Async
             " LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C'"
         )
         yield urlsplit(postgres)._replace(path=f"/{name}").geturl()
-        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await drop_database(connection, name)
     finally:
         await connection.close()
 

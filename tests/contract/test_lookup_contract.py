@@ -22,6 +22,7 @@ from enricher.ports import FIELDS, KEY_CHARS_MAX, Absent, Found, Kind, Lookup
 from enricher.postgres_lookup import PostgresLookup
 from schemas.errors import RetryableError
 from schemas.metric_defs import Metrics
+from tests.audit_database import drop_database
 from tests.fakes.lookup import FakeLookup, NameService, running
 
 T = TypeVar("T")
@@ -190,7 +191,7 @@ async def directory(postgres: str) -> AsyncIterator[asyncpg.Connection]:
     )
     yield connection
     await connection.close()
-    await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await drop_database(server, name)
     await server.close()
 
 

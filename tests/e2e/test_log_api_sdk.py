@@ -32,7 +32,7 @@ from log_api.database import PostgresLogDatabase
 from log_api.ports import Permission
 from schemas.metric_defs import Metrics
 from schemas.record import Record
-from tests.audit_database import migrated
+from tests.audit_database import drop_database, migrated
 from tests.ports import free_port
 from tests.records import POLICY_UPDATE, record
 from tests.unit.log_api.stored_log import StoredLog, unhurried
@@ -107,7 +107,7 @@ async def served(postgres: str) -> AsyncIterator[Served]:
             one = Served(base_url, StoredLog(owner), "")
             _, token = await one.token_for([A])
             yield Served(base_url, one.log, token)
-        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await drop_database(connection, name)
 
 
 @pytest.fixture

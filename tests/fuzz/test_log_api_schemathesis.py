@@ -34,7 +34,7 @@ from log_api.contract import Contract
 from log_api.database import PostgresLogDatabase
 from log_api.ports import Permission
 from schemas.metric_defs import Metrics
-from tests.audit_database import migrated
+from tests.audit_database import drop_database, migrated
 from tests.records import record
 from tests.unit.log_api.stored_log import StoredLog, unhurried
 
@@ -111,7 +111,7 @@ async def served(postgres: str) -> AsyncIterator[Served]:
     await server.stop()
     await reader.stop()
     async with administrator(postgres) as connection:
-        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await drop_database(connection, name)
 
 
 OPERATIONS = [operation.id for operation in Contract(SETTINGS).operations]

@@ -140,7 +140,8 @@ def examples(draw: Draw) -> Example:
     dressing = Dressing(draw)
     names = st.sampled_from(["a", "b", "c", "id", "é"])
     properties = draw(st.dictionaries(names, declarations(), min_size=1, max_size=4))
-    if draw(st.integers(0, 9)) < 3:
+    # Hypothesis draws examples that resemble one another, so shares vary widely from run to run.
+    if draw(st.integers(0, 9)) < 7:
         base = Shape("object", parts={"a": Shape("string", marked=True), "b": Shape("string")})
         shape = draw(choices(base))
         properties["either"] = Declared("object", not shape.is_silent(), shape)

@@ -173,7 +173,7 @@ async def test_reading_while_appending_sees_every_event_once(settings: EmbeddedL
                 found += [event.value for event in batch]
                 offset += len(batch)
                 if not batch:
-                    await log.wait(0.02)
+                    await asyncio.sleep(0.001)
         await appending
 
     assert sorted(found) == sorted(event.value for event in events(0, 2_000))

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from eventlog.embedded.log import EmbeddedLog, EmbeddedLogSettings
 from eventlog.embedded.source import EmbeddedSource
+from eventlog.ports import LoggedEvent
 from schemas.errors import RetryableError
 from tests.event_logs import Assignments, events, read, values
 
@@ -30,11 +31,21 @@ async def other_process(log: EmbeddedLog) -> AsyncIterator[EmbeddedLog]:
     await other_process.close()
 
 
-async def test_another_processs_events_are_noticed(log: EmbeddedLog, other_process: EmbeddedLog) -> None:
+async def test_another_processs_events_are_noticed(
+    log: EmbeddedLog, other_process: EmbeddedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = EmbeddedSource(log, "readers", Assignments(), fetch_wait_ms=120_000)
     await source.start()
+    has_read, read = asyncio.Event(), log.read
+
+    async def noted(position: int, events_max: int) -> Sequence[LoggedEvent]:
+        found = await read(position, events_max)
+        has_read.set()
+        return found
+
+    monkeypatch.setattr(log, "read", noted)
     fetching = asyncio.create_task(source.fetch(10))
-    await asyncio.sleep(0.05)
+    await has_read.wait()
     await other_process.append(events(0, 3))
 
     # One fetch is enough: it looks again and again while it waits.
@@ -42,12 +53,28 @@ async def test_another_processs_events_are_noticed(log: EmbeddedLog, other_proce
     await source.stop()
 
 
-async def test_an_event_of_this_process_wakes_the_fetch(log: EmbeddedLog) -> None:
-    source = EmbeddedSource(log, "readers", Assignments(), fetch_wait_ms=60_000, poll_ms=60_000)
+@pytest.mark.parametrize("while_reading", [False, True])
+async def test_an_event_of_this_process_wakes_the_fetch(
+    log: EmbeddedLog, monkeypatch: pytest.MonkeyPatch, *, while_reading: bool
+) -> None:
+    source = EmbeddedSource(log, "readers", Assignments(), fetch_wait_ms=600_000, poll_ms=600_000)
     await source.start()
+    has_read, may_return, read = asyncio.Event(), asyncio.Event(), log.read
+
+    async def held(position: int, events_max: int) -> Sequence[LoggedEvent]:
+        found = await read(position, events_max)
+        has_read.set()
+        await may_return.wait()
+        return found
+
+    monkeypatch.setattr(log, "read", held)
     fetching = asyncio.create_task(source.fetch(10))
-    await asyncio.sleep(0.05)
+    await has_read.wait()
+    if not while_reading:
+        may_return.set()
+        await asyncio.sleep(0)
     await log.append(events(0, 1))
+    may_return.set()
 
     async with asyncio.timeout(120):
         assert len(values(list(await fetching))) == 1

@@ -11,7 +11,7 @@ import pytest
 from auditap.database.connection import administrator
 from log_api.config import LogApiConfig, LogApiLimits
 from log_api.database import PostgresLogDatabase
-from tests.audit_database import AuditDatabase, migrated
+from tests.audit_database import AuditDatabase, drop_database, migrated
 from tests.unit.log_api.memory_log import MemoryLog
 from tests.unit.log_api.stored_log import StoredLog, unhurried
 
@@ -38,7 +38,7 @@ async def audit_database(postgres: str) -> AsyncIterator[AuditDatabase]:
     async with administrator(postgres) as connection:
         await connection.execute(f"CREATE DATABASE {name}")
         yield await migrated(urlsplit(postgres)._replace(path=f"/{name}").geturl())
-        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await drop_database(connection, name)
 
 
 @pytest.fixture
