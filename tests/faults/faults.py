@@ -29,9 +29,11 @@ def frozen(pid_of: Callable[[System], int | None]) -> Inflict:
     async def inflict(system: System) -> AsyncIterator[None]:
         pid = pid_of(system)
         assert pid is not None
-        _freeze_all(pid)
-        yield
-        signal_all(pid, signal.SIGCONT)
+        try:
+            _freeze_all(pid)
+            yield
+        finally:
+            signal_all(pid, signal.SIGCONT)
 
     return inflict
 
@@ -177,11 +179,13 @@ async def postgres_connections_cut(system: System) -> AsyncIterator[None]:
             await asyncio.sleep(0.3)
 
     cutting = asyncio.create_task(cut(), name="proxy-cutting")
-    yield
-    cutting.cancel()
-    await asyncio.wait({cutting})
-    system.proxy.cut_after_bytes = None
-    system.proxy.cut()
+    try:
+        yield
+    finally:
+        cutting.cancel()
+        await asyncio.wait({cutting})
+        system.proxy.cut_after_bytes = None
+        system.proxy.cut()
 
 
 @asynccontextmanager
@@ -231,7 +235,9 @@ def trigger(when: str, body: str) -> Inflict:
 
 
 async def _drop_trigger(system: System) -> None:
-    async with administrator(system.postgres.dsn()) as admin:
+    async with administrator(system.postgres.dsn()) as admin, admin.transaction():
+        # Before the partitions, as everybody locks them: dropping a trigger would lock them first, and be the victim of a deadlock.
+        await admin.execute("LOCK TABLE auditap.audit_records IN ACCESS EXCLUSIVE MODE")
         await admin.execute(
             "DROP FUNCTION IF EXISTS public.faults_trigger() CASCADE; DROP SEQUENCE IF EXISTS public.faults_turns"
         )

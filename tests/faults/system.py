@@ -9,6 +9,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from auditap.runtime.embedded_postgres import EmbeddedPostgres
@@ -38,17 +39,20 @@ SELECT percentile_cont(ARRAY[0.5, 0.9, 0.99, 1.0]) WITHIN GROUP (
 FROM auditap.audit_records WHERE tap_id = $1
 """
 # What a fault takes to be noticed; an operator's values are longer.
+_CONSTANTS: dict[str, dict[str, Any]] = {
+    "collector": {
+        "report_interval_ms": 1_000,
+        "spool": {"adopt_interval_ms": 300, "append_deadline_ms": 60_000},
+    },
+    "ingest": {"backfill_interval_ms": 1_000, "gauge_interval_ms": 1_000},
+    "postgres": {"command_timeout_ms": 5_000},
+}
+# Of an ingestor that keeps its place in the group even where the machine stands still.
+LONG_SESSION = constants(**_CONSTANTS, kafka_source={"session_timeout_ms": 60_000})
 _SETTINGS = {
     "AUDITAP_KAFKA__PUBLISH_DEADLINE_MS": "3000",
     "AUDITAP_INGEST__GAP_LEDGER__WATERMARK_LAG_MS": "2000",
-    **constants(
-        collector={
-            "report_interval_ms": 1_000,
-            "spool": {"adopt_interval_ms": 300, "append_deadline_ms": 60_000},
-        },
-        ingest={"backfill_interval_ms": 1_000, "gauge_interval_ms": 1_000},
-        postgres={"command_timeout_ms": 5_000},
-    ),
+    **constants(**_CONSTANTS),
 }
 _CLOCK = Path(__file__).parent / "clock"
 
@@ -151,11 +155,12 @@ class System:
         await load.accepts(accepted)
         return load
 
-    async def replace_ingestor(self, index: int, how: signal.Signals) -> int:
-        """End one ingestor and start another in its place; return the exit code of the first."""
-        code = await self.end_ingestor(index, how)
-        await self.pipeline.start_ingestor()
-        return code
+    async def replace_ingestors(self, **environment: str) -> None:
+        """End every ingestor in good order, and start others with this environment."""
+        while self.ingestors:
+            await self.end_ingestor(0, signal.SIGTERM)
+        for _ in range(INGESTORS):
+            await self.pipeline.start_ingestor(**environment)
 
     async def end_ingestor(self, index: int, how: signal.Signals) -> int:
         return await self.ingestors.pop(index).stop(how)

@@ -57,12 +57,14 @@ class TcpProxy:
         for writer in self._writers:
             writer.transport.abort()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        task.set_name("proxy-connection")
-        self._connections.add(task)
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        # Named from its beginning: a test may look which tasks outlive it before this one has run.
+        task = asyncio.create_task(self._serve(reader, writer), name="proxy-connection")
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream: asyncio.StreamWriter | None = None
         try:
             answers, upstream = await asyncio.open_connection("127.0.0.1", self._target())
@@ -73,7 +75,6 @@ class TcpProxy:
         except (OSError, ExceptionGroup):
             pass
         finally:
-            self._connections.discard(task)
             for each in (writer, upstream):
                 if each is not None:
                     self._writers.discard(each)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
@@ -12,9 +13,9 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from tests.e2e.pipeline import until
 from tests.faults.faults import rows_refused
 from tests.faults.ledger import Count, count, count_when_stored
-from tests.faults.system import INGESTORS, System
+from tests.faults.system import INGESTORS, PARTITIONS, System
 
-_TOPIC = "faults.events"
+_PARTITIONS = [TopicPartition("faults.events", number) for number in range(PARTITIONS)]
 
 
 async def test_bad_rows_are_dead_lettered_and_take_no_good_one_with_them(
@@ -38,8 +39,23 @@ async def test_events_that_the_log_no_longer_has_do_not_stop_an_ingestor(
     system: System, report: Callable[[Count], None]
 ) -> None:
     load = await system.loading(200)
+
+    async def begun() -> bool:
+        return None not in await _positions(system)
+
+    # A group that has read nothing of a partition cannot know what it has lost of it.
+    await until(begun, 120, "a position in every partition")
     while system.ingestors:
         await system.end_ingestor(0, signal.SIGTERM)
+
+    async def left() -> bool:
+        sessions = await system.pipeline.fetch(
+            "SELECT FROM pg_stat_activity WHERE usename = 'auditap_writer'"
+        )
+        return not sessions
+
+    # Postgres may still commit what a process has sent that has ended.
+    await until(left, 120, "no session of an ingestor")
     stored = (await count(system, load)).records
     await load.accepts(600)
     # Not abandoned: a batch whose answer nobody waits for could reach the log after the deletion.
@@ -70,12 +86,9 @@ async def test_events_that_the_log_no_longer_has_do_not_stop_an_ingestor(
 
 async def _delete_from_log(system: System) -> int:
     """Delete every event that the log holds, as its retention does; return how many were not read yet, at least."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=system.kafka.bootstrap, group_id="faults.group")
-    await consumer.start()
-    partitions = [TopicPartition(_TOPIC, number) for number in range(4)]
-    ends = await consumer.end_offsets(partitions)
-    read = [await consumer.committed(partition) or 0 for partition in partitions]
-    await consumer.stop()
+    async with _consumer(system) as consumer:
+        ends = await consumer.end_offsets(_PARTITIONS)
+    read = [position or 0 for position in await _positions(system)]
     admin = AIOKafkaAdminClient(bootstrap_servers=system.kafka.bootstrap)
     await admin.start()
     await admin.delete_records(
@@ -83,3 +96,19 @@ async def _delete_from_log(system: System) -> int:
     )
     await admin.close()
     return int(sum(ends.values())) - sum(read)
+
+
+async def _positions(system: System) -> list[int | None]:
+    """Return the position that the ingestors have committed in each partition, None where there is none yet."""
+    async with _consumer(system) as consumer:
+        return [await consumer.committed(partition) for partition in _PARTITIONS]
+
+
+@asynccontextmanager
+async def _consumer(system: System) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=system.kafka.bootstrap, group_id="faults.group")
+    await consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()

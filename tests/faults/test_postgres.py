@@ -11,10 +11,9 @@ from tests.e2e.pipeline import until
 from tests.faults import faults
 from tests.faults.conftest import Weather
 from tests.faults.sampler import resident_bytes
-from tests.faults.system import PARTITIONS, System
+from tests.faults.system import LONG_SESSION, PARTITIONS, System
 
 _GROWTH_BYTES_MAX = 50 * 1024 * 1024
-_ATTEMPTS_MAX = 3
 
 
 @pytest.mark.parametrize(
@@ -47,11 +46,8 @@ async def test_while_the_store_is_away_partitions_stay_and_memory_is_flat(
     async def retries() -> float:
         return sum([await each.metric("auditap_store_retries_total") for each in system.ingestors])
 
-    stayed = False
-
     @asynccontextmanager
     async def stopped(system: System) -> AsyncIterator[None]:
-        nonlocal stayed
         await until(shared, 120, "partitions for every ingestor")
         shares, assigned = await partitions(), assignments()
         before, retried = [resident_bytes(each.pid) for each in system.ingestors], await retries()
@@ -61,7 +57,7 @@ async def test_while_the_store_is_away_partitions_stay_and_memory_is_flat(
 
         async with faults.postgres_stopped(system):
             yield
-            stayed = (await partitions(), assignments()) == (shares, assigned)
+            assert (await partitions(), assignments()) == (shares, assigned)
             await until(retried_again, 120, "a batch stored again")
             in_flight = [await each.metric("auditap_batches_in_flight") for each in system.ingestors]
         grown = [
@@ -71,12 +67,12 @@ async def test_while_the_store_is_away_partitions_stay_and_memory_is_flat(
         assert max(in_flight) <= 4
         assert max(grown) < _GROWTH_BYTES_MAX
 
-    # A machine that stands still for longer than Kafka's session takes partitions away as well.
-    for _ in range(_ATTEMPTS_MAX):
+    # Whoever stands still for longer than a session loses partitions as well.
+    await system.replace_ingestors(**LONG_SESSION)
+    try:
         assert not (await weather(stopped, 6)).dead_letters
-        if stayed:
-            break
-    assert stayed
+    finally:
+        await system.replace_ingestors()
 
 
 async def test_connections_cut_in_the_middle_of_a_batch(weather: Weather, system: System) -> None:
