@@ -185,13 +185,13 @@ class PostgresLogDatabase:
 
         return await self._run(read)
 
-    async def acknowledge(self, account: str, alert_id: UUID, who: str) -> Mapping[str, Any] | None:
+    async def acknowledge(self, account: str, alert_id: UUID, token: Token) -> Mapping[str, Any] | None:
         async def write(connection: PoolConnectionProxy) -> bool:
             async with connection.transaction():
                 # The one write that this role may do, through this function alone.
                 await connection.execute("SET TRANSACTION READ WRITE")
-                statement = "SELECT auditap.acknowledge_alert($1, $2, $3, NULL)"
-                return bool(await connection.fetchval(statement, alert_id, account, who))
+                statement = "SELECT auditap.acknowledge_alert($1, $2, $3)"
+                return bool(await connection.fetchval(statement, alert_id, account, token.sha256))
 
         # `_run` may do it twice, which is harmless: the first acknowledgement stays.
         if not await self._run(write):
@@ -225,6 +225,7 @@ class PostgresLogDatabase:
             row["name"],
             row["email"],
             row["requests_per_s"],
+            sha256,
         )
 
     async def ready(self) -> bool:
@@ -236,7 +237,7 @@ class PostgresLogDatabase:
                 "SELECT FROM auditap.audit_log WHERE id = '00000000-0000-0000-0000-000000000000'"
             )
             await self._time_limits(connection)
-            await connection.fetchval("SELECT requests_per_s FROM auditap.api_tokens LIMIT 0")
+            await connection.fetchval("SELECT requests_per_s FROM auditap.find_token(NULL)")
             await connection.fetchval("SELECT FROM auditap.completeness_gaps LIMIT 0")
 
         try:

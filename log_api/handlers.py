@@ -310,7 +310,7 @@ class Handlers:
     async def _acknowledge_alert(self, request: AuthorizedRequest) -> Response:
         account = request.path_account()
         alert_id = UUID(request.http.path_params["alert_id"])
-        alert = await self._database.acknowledge(account, alert_id, request.token.email or request.token.name)
+        alert = await self._database.acknowledge(account, alert_id, request.token)
         if alert is None:
             raise not_found()
         return _result(alert)

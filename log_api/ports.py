@@ -25,6 +25,7 @@ class Token(NamedTuple):
     """A token that is not revoked. `accounts` None: every account. `expires_ms`: Unix milliseconds.
 
     `email` is the address of its user. `requests_per_s` None: the configured rate limit.
+    `sha256` is the hash by which the database knows the token.
     """
 
     id: UUID
@@ -34,6 +35,7 @@ class Token(NamedTuple):
     name: str = ""
     email: str | None = None
     requests_per_s: float | None = None
+    sha256: bytes = b""
 
 
 class Count(NamedTuple):
@@ -96,10 +98,10 @@ class LogDatabase(Protocol):
     async def alerts(self, query: AlertQuery) -> Sequence[Mapping[str, Any]]:
         """Return at most `query.limit` alerts as JSON objects, newest first."""
 
-    async def acknowledge(self, account: str, alert_id: UUID, who: str) -> Mapping[str, Any] | None:
-        """Acknowledge an alert of the account durably and return it; None if there is no such alert.
+    async def acknowledge(self, account: str, alert_id: UUID, token: Token) -> Mapping[str, Any] | None:
+        """Acknowledge an alert of the account durably, as the token's user or, if it has none, as the token, and return it.
 
-        The first acknowledgement stays.
+        None if there is no such alert, or the token may not acknowledge it. The first acknowledgement stays.
         """
 
     async def accounts(self, accounts_max: int) -> Sequence[str]:

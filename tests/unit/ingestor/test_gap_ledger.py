@@ -353,11 +353,55 @@ async def test_times_are_kept_only_around_gaps(ledger: Ledger) -> None:
 
 
 async def test_old_taps_are_forgotten(ledger: Ledger) -> None:
-    tap = Tap(began_ago_ms=100_000)
-    await ledger.note(tap.heartbeat(3, tap.started_ms + 10))
-    await ledger.store.refresh_gap_ledger(GapLedgerWaits(tap_retention_ms=50_000))
+    tap = Tap(began_ago_ms=31 * 86_400_000)
+    await ledger.note(tap.heartbeat(3, tap.started_ms + 10), clock(now_ms()))
+    lost = LostOffsets(Partition("events", 3), 100, 149, tap.started_ms)
+    await ledger.store.note((), [lost])
+    assert await ledger.gaps() == [
+        (1, 3, 3, "unknown"),
+        (4, None, None, "unknown"),
+        (100, 149, 50, "offsets_expired"),
+    ]
+    await ledger.store.refresh_gap_ledger(GapLedgerWaits())
     assert await ledger.connection.fetchval("SELECT count(*) FROM auditap.tap_marks") == 0
     assert await ledger.gaps() == []
+    # That there were gaps is not forgotten.
+    rows = await ledger.connection.fetch("SELECT * FROM auditap.closed_gaps ORDER BY number")
+    assert [
+        tuple(row[name] for name in ("tap_id", "log", "cause", "gaps", "missing", "login")) for row in rows
+    ] == [
+        (None, "events", "offsets_expired", 1, 50, "auditap_writer"),
+        ("t-1", None, "unknown", 2, None, "auditap_writer"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (20_000, 300_000, 600_000, 0, 2_000),
+        (20_000, 300_000, 600_000, -(1 << 62), 2_000),
+        (20_000, 300_000, 600_000, 0, -2),
+        (20_000, 300_000, 600_000, 0, None),
+        (1 << 62, 1 << 62, 1 << 62, 0, 0),
+        (-1, -1, -1, -1, -1),
+    ],
+)
+async def test_no_arguments_of_the_upkeep_hide_what_is_missing(
+    ledger: Ledger, audit_database: AuditDatabase, arguments: tuple[int | None, ...]
+) -> None:
+    tap = Tap(began_ago_ms=7_300_000)
+    await ledger.store.store(tap.records(1, 5) + tap.records(8, 9))
+    await ledger.note(tap.heartbeat(20, tap.started_ms + 20), clock(now_ms() - 10), clock(now_ms()))
+    gaps = await ledger.gaps()
+    async with administrator(audit_database.writer_dsn) as writer:
+        await writer.execute("SELECT auditap.tidy_completeness($1, $2, $3, $4, $5)", *arguments)
+    assert await ledger.gaps() == gaps
+    [row] = await ledger.connection.fetch(
+        "SELECT settle_ms, give_up_ms, hold_ms FROM auditap.completeness_clock"
+    )
+    assert 0 <= row["settle_ms"] <= 3_600_000
+    assert 0 <= row["give_up_ms"] <= 86_400_000
+    assert 60_000 <= row["hold_ms"] <= 86_400_000
 
 
 async def test_ingestors_at_once_lose_no_number_and_never_deadlock(

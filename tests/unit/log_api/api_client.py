@@ -43,6 +43,7 @@ def add_token(
     requests_per_s: float | None = 1e6,
 ) -> Token:
     """Add a token; by default with the permission to read audit logs."""
+    sha256 = hashlib.sha256(text.encode()).digest()
     token = Token(
         uuid.uuid5(uuid.NAMESPACE_OID, text),
         None if accounts is None else frozenset(accounts),
@@ -51,8 +52,9 @@ def add_token(
         text,
         email,
         requests_per_s,
+        sha256,
     )
-    log.tokens[hashlib.sha256(text.encode()).digest()] = token
+    log.tokens[sha256] = token
     return token
 
 

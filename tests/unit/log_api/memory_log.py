@@ -137,13 +137,13 @@ class MemoryLog:
         found.sort(key=lambda row: row["id"].int, reverse=True)
         return [alert_payload(row) for row in found[: query.limit]]
 
-    async def acknowledge(self, account: str, alert_id: UUID, who: str) -> dict[str, Any] | None:
+    async def acknowledge(self, account: str, alert_id: UUID, token: Token) -> dict[str, Any] | None:
         self._check()
         row = self.raised.get(alert_id)
-        if row is None or row["account_id"] != account:
+        if row is None or row["account_id"] != account or self.tokens.get(token.sha256) is None:
             return None
         if row["acknowledged_at"] is None:
-            row |= {"acknowledged_at": datetime.now(UTC), "acknowledged_by": who}
+            row |= {"acknowledged_at": datetime.now(UTC), "acknowledged_by": token.email or token.name}
         return alert_payload(row)
 
     def _found(self, query: ListQuery) -> list[dict[str, Any]]:

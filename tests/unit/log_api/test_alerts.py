@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from auditap.database.tokens import create_token, revoke_token
 from log_api.app import log_api_app
 from log_api.config import LogApiConfig
 from log_api.database import PostgresLogDatabase
-from log_api.ports import AlertQuery, Permission
+from log_api.ports import AlertQuery, Permission, Token
 from schemas.identity import new_id
 from schemas.metric_defs import Metrics
 from tests.unit.log_api.api_client import NOW_MS, A, ApiClient, add_token
@@ -105,11 +107,54 @@ async def test_the_database_pages_filters_and_acknowledges_once(
     assert [one["id"] for one in await postgres_log.alerts(whole._replace(before=held[1], limit=1))] == [
         held[2].hex
     ]
-    assert await postgres_log.acknowledge("b", held[0], "x") is None
-    first = await postgres_log.acknowledge(A, held[0], "ana")
-    second = await postgres_log.acknowledge(A, held[0], "bob")
+    ana, bob = await _tokens(postgres_log, stored_log, "ana", "bob")
+    assert await postgres_log.acknowledge("b", held[0], ana) is None
+    first = await postgres_log.acknowledge(A, held[0], ana)
+    second = await postgres_log.acknowledge(A, held[0], bob)
     assert first is not None
     assert first == second
     assert first["acknowledged"]["by"] == "ana"
     assert len(await postgres_log.alerts(whole._replace(acknowledged=True))) == 1
     assert len(await postgres_log.alerts(whole._replace(acknowledged=False))) == 3
+
+
+async def test_the_database_acknowledges_for_a_token_that_may(
+    postgres_log: PostgresLogDatabase, stored_log: StoredLog
+) -> None:
+    await stored_log.add_alert(alert_id(), A)
+    whole = AlertQuery(A, UUID(int=0), UUID(int=(1 << 128) - 1), None, None, None, 10)
+    [held] = [UUID(one["id"]) for one in await postgres_log.alerts(whole)]
+    refused = [
+        *await _tokens(postgres_log, stored_log, "reads", permission=Permission.ALERTS),
+        *await _tokens(postgres_log, stored_log, "other", accounts=["b"]),
+        *await _tokens(postgres_log, stored_log, "expired", days=-1),
+    ]
+    [revoked] = await _tokens(postgres_log, stored_log, "revoked")
+    await revoke_token(stored_log.connection, revoked.id)
+    for token in [*refused, revoked, revoked._replace(sha256=b"0" * 32)]:
+        assert await postgres_log.acknowledge(A, held, token) is None
+    assert len(await postgres_log.alerts(whole._replace(acknowledged=True))) == 0
+    [ana] = await _tokens(postgres_log, stored_log, "ana", email="ana@example.com")
+    # What the caller says of the token counts for nothing.
+    done = await postgres_log.acknowledge(A, held, ana._replace(email="boss@example.com", name="boss"))
+    assert done is not None
+    assert done["acknowledged"]["by"] == "ana@example.com"
+
+
+async def _tokens(
+    log: PostgresLogDatabase,
+    stored: StoredLog,
+    *names: str,
+    accounts: Sequence[str] = (A,),
+    permission: Permission = Permission.ACKNOWLEDGE_ALERTS,
+    days: int = 1,
+    email: str | None = None,
+) -> list[Token]:
+    expires = datetime.now(UTC) + timedelta(days=days)
+    found = []
+    for name in names:
+        _, text = await create_token(stored.connection, name, accounts, [permission], expires, email=email)
+        token = await log.token(hashlib.sha256(text.encode()).digest())
+        assert token is not None
+        found.append(token)
+    return found

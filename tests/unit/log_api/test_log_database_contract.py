@@ -514,6 +514,7 @@ async def test_a_token_is_found_until_it_is_revoked(
         frozenset({Permission.AUDIT_LOGS}),
         int(expires.timestamp() * 1000),
         "reader",
+        sha256=sha256,
     )
     assert await postgres_log.token(sha256) == expected
     await revoke_token(stored_log.connection, token_id)
