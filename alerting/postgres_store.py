@@ -25,6 +25,7 @@ from alerting.ports import (
 from eventlog.ports import Partition
 from schemas.alert import alert_payload
 from schemas.errors import RetryableError, StartupError
+from schemas.postgres_refusals import session_refusal
 from schemas.sql import query
 from schemas.text_encoding import require_utf8
 
@@ -88,13 +89,13 @@ class PostgresAlertStore:
         try:
             async with pool.acquire(timeout=5):
                 pass
-        except _REFUSALS:
-            await store.close()
-            raise StartupError(
-                "Postgres refuses the login of alerting: check user, password and database in postgres.alerting_dsn."
-            ) from None
-        except _AWAY:
-            pass
+        except (*_REFUSALS, *_AWAY) as error:
+            refusal = session_refusal(error)
+            if refusal is None and isinstance(error, _REFUSALS):
+                refusal = "Postgres refuses the login of alerting: check user, password and database in postgres.alerting_dsn."
+            if refusal is not None:
+                await store.close()
+                raise StartupError(refusal) from None
         except StartupError:
             await store.close()
             raise

@@ -14,7 +14,7 @@ from auditap.settings_file import CONFIG_FILE_VARIABLE, SettingsFile, Steps
 PREFIX = "AUDITAP_"
 TOKEN_VARIABLE = "AUDITAP_TOKEN"  # noqa: S105  its name
 """The variable that holds the token of the commands that read the log."""
-_NOT_SETTINGS = {CONFIG_FILE_VARIABLE, TOKEN_VARIABLE, "AUDITAP_REAL_SPECS"}
+_NOT_SETTINGS = {CONFIG_FILE_VARIABLE, TOKEN_VARIABLE, "AUDITAP_REAL_SPECS", "AUDITAP_CASES"}
 _NOT_SETTINGS_PREFIX = "AUDITAP_TEST_"
 _PLAIN_RULES = {
     "missing": "it is required",

@@ -13,13 +13,12 @@ import structlog
 
 from enricher.config import CacheConfig
 from enricher.key_syntax import KeyCheck
-from enricher.ports import Absent, Found, Kind, Lookup, is_valid_key
+from enricher.ports import NEVER_AN_ID, Absent, Found, Kind, Lookup, is_valid_key
 from enricher.token_bucket import TokenBucket
 from schemas.errors import RetryableError
 from schemas.metric_defs import Metrics
 
 _log = structlog.get_logger(__name__)
-_ABSENT = Absent()
 _WARNING_INTERVAL_S = 60.0
 
 
@@ -43,7 +42,9 @@ class CacheLimits(NamedTuple):
     lookup_ms_max: int = 10_000
     """The time limit of one lookup, waiting for a connection included. It exceeds every service's own timeout."""
     unseen_burst_s: float = 10
-    """Unknown ids may be looked up in a burst of so many seconds' worth of `unseen_per_s`."""
+    """Unknown ids may be looked up in a burst of so many seconds' worth of `unseen_per_s`; half of it is for new records."""
+    unknown_kept_ms: int = 600_000
+    """How long it is remembered since when an id is unknown, once nobody asks for it any more."""
 
 
 class _InFlight(NamedTuple):
@@ -64,6 +65,14 @@ class _Entry(NamedTuple):
 _Entries = cachetools.TLRUCache[str, _Entry, float]
 
 
+class _Unknown(NamedTuple):
+    """Since when the service has not known an id, and for how long that was cached the last time."""
+
+    since_s: float
+    ttl_s: float
+    expires_s: float
+
+
 class _KindCache:
     """The entries and the lookups in flight of one kind."""
 
@@ -74,9 +83,12 @@ class _KindCache:
         # Names and other results are bounded separately, so that a flood of unknown ids evicts no name.
         self._names: _Entries = cachetools.TLRUCache(config.entries_max, _expires_s, clock)
         self._others: _Entries = cachetools.TLRUCache(config.entries_max, _expires_s, clock)
+        self._unknown: cachetools.TLRUCache[str, _Unknown, float] = cachetools.TLRUCache(
+            config.entries_max, _expires_s, clock
+        )
         self.in_flight: dict[str, _InFlight] = {}
-        burst = max(int(config.unseen_per_s * limits.unseen_burst_s), 1)
-        self.unseen = TokenBucket(config.unseen_per_s, burst, clock)
+        self._burst = max(int(config.unseen_per_s * limits.unseen_burst_s), 1)
+        self._unseen = TokenBucket(config.unseen_per_s, self._burst, clock)
         self.warned_s = -_WARNING_INTERVAL_S
 
     @property
@@ -91,6 +103,10 @@ class _KindCache:
                 continue
         return None
 
+    def may_look_up_unseen(self, *, is_backfill: bool) -> bool:
+        """Return whether the rate allows to look up an id without a cached result. New records go before the backfill."""
+        return self._unseen.take(self._burst / 2 if is_backfill and self._burst > 1 else 0)
+
     def store(self, key: str, result: LookupResult) -> None:
         """Store a result for the time that its type has. A failure leaves a cached name in place until it is stale."""
         now_s = self._clock()
@@ -99,6 +115,7 @@ class _KindCache:
             self._names[key] = _Entry(result, fresh_until_s, fresh_until_s + self._config.stale_ms / 1000)
             # Or an older result could outlive the name.
             self._others.pop(key, None)
+            self._unknown.pop(key, None)
             return
         if isinstance(result, Failed):
             until_s = now_s + self._limits.failure_ttl_ms / 1000
@@ -107,13 +124,26 @@ class _KindCache:
                 self._names[key] = name._replace(fresh_until_s=until_s)
                 return
         else:
-            until_s = now_s + self._config.negative_ttl_ms / 1000
+            unknown = self._unknown_again(key, now_s)
+            until_s = now_s + unknown.ttl_s
+            result = Absent(unknown_ms=round((now_s - unknown.since_s) * 1000), is_final=result.is_final)
             # The service no longer knows the id, which overrides a name that is still cached.
             self._names.pop(key, None)
         self._others[key] = _Entry(result, until_s, until_s)
 
+    def _unknown_again(self, key: str, now_s: float) -> _Unknown:
+        """Note that the service does not know an id, and that it is asked less and less often."""
+        before = self._unknown.get(key)
+        if before is None:
+            since_s, ttl_s = now_s, self._config.negative_ttl_ms / 1000
+        else:
+            since_s, ttl_s = before.since_s, min(before.ttl_s * 2, self._config.negative_ttl_ms_max / 1000)
+        unknown = _Unknown(since_s, ttl_s, now_s + ttl_s + self._limits.unknown_kept_ms / 1000)
+        self._unknown[key] = unknown
+        return unknown
 
-def _expires_s(_key: str, entry: _Entry, _now_s: float) -> float:
+
+def _expires_s(_key: str, entry: _Entry | _Unknown, _now_s: float) -> float:
     return entry.expires_s
 
 
@@ -125,6 +155,7 @@ class LookupCache:
     - Callers that look up one key share one lookup. It goes on when a caller is cancelled, and ends within
       `limits.lookup_ms_max`.
     - Lookups of ids without a cached result are rate limited by `unseen_per_s`.
+    - An id that the service does not know is asked for again, less and less often. Its `Absent` says for how long it is unknown.
 
     `key_checks` decides for each kind which ids may be looked up; `clock` returns monotonic seconds.
     """
@@ -196,24 +227,26 @@ class LookupCache:
             if hits:
                 self._metrics.lookups.labels(kind.value, outcome).inc(hits)
 
-    async def fetch(self, kind: Kind, key: str) -> LookupResult:
+    async def fetch(self, kind: Kind, key: str, *, is_backfill: bool = False) -> LookupResult:
         """Return the result of the lookup of `key` in flight, after starting one if there is none.
 
-        Raises nothing. If the caller is cancelled, the lookup goes on for other callers and the cache.
+        `is_backfill`: lookups for new records go first where the rate is limited. Raises nothing. If the caller is cancelled, the lookup goes on for other callers and the cache.
         """
         cache = self._caches[kind]
-        lookup = cache.in_flight.get(key) or self._start_if_allowed(kind, cache, key)
+        lookup = cache.in_flight.get(key) or self._start_if_allowed(kind, cache, key, is_backfill=is_backfill)
         if not isinstance(lookup, _InFlight):
             return lookup
         # Not `await lookup.task`: a caller that is cancelled would cancel the lookup for everybody.
         await asyncio.wait((lookup.task,))
         return Failed("the lookup was stopped") if lookup.task.cancelled() else lookup.task.result()
 
-    def _start_if_allowed(self, kind: Kind, cache: _KindCache, key: str) -> _InFlight | LookupResult:
+    def _start_if_allowed(
+        self, kind: Kind, cache: _KindCache, key: str, *, is_backfill: bool
+    ) -> _InFlight | LookupResult:
         """Start a lookup, or return the result if none is needed or allowed."""
         if not self._key_checks.get(kind, is_valid_key)(key):
             # Not cached: an id that can never be looked up must not evict one that can.
-            return self._counted(kind, _ABSENT)
+            return self._counted(kind, NEVER_AN_ID)
         # Another caller's lookup may have ended since this caller found no entry.
         entry = cache.entry(key)
         if entry is not None:
@@ -223,7 +256,7 @@ class LookupCache:
         if not cache.has_room:
             return self._counted(kind, Failed(f"too many {kind} lookups are in flight"))
         # Not cached: the id is looked up as soon as the rate allows it.
-        if not cache.unseen.take():
+        if not cache.may_look_up_unseen(is_backfill=is_backfill):
             self._count(kind, "limited")
             return Failed(f"too many unknown {kind} ids")
         return self._start(kind, cache, key)

@@ -31,8 +31,10 @@ class CacheConfig:
 
     ttl_ms: int = 300_000
     """How long a name is used before it is looked up again."""
-    # How long an id stays unknown: soon after it was created, its name shows.
-    negative_ttl_ms: Constant[int] = 30_000
+    # How long an unknown id is not looked up again: soon after its directory has learned of it, its name shows. Doubled at
+    # each lookup that does not find it, so that an id that stays unknown costs one lookup a minute.
+    negative_ttl_ms: Constant[int] = 5_000
+    negative_ttl_ms_max: Constant[int] = 60_000
     # Names in the cache, and as many unknown ids beside them: some 10 MB, and more ids than an hour's traffic has.
     entries_max: Constant[int] = 50_000
     stale_ms: int = 3_600_000
@@ -41,7 +43,9 @@ class CacheConfig:
     """Lookups a second of ids without a cached result. Records beyond that stay partial until the backfill."""
 
     def __post_init__(self) -> None:
-        _require_positive("the enricher's cache", self, ("ttl_ms", "negative_ttl_ms", "entries_max"))
+        _require_positive(
+            "the enricher's cache", self, ("ttl_ms", "negative_ttl_ms", "negative_ttl_ms_max", "entries_max")
+        )
         if self.stale_ms < 0:
             raise StartupError("stale_ms of the enricher's cache must not be negative.")
         if self.unseen_per_s <= 0:
@@ -127,9 +131,14 @@ class EnricherConfig:
     postgres_lookups: tuple[PostgresLookupConfig, ...] = ()
     batch_budget_ms: int = 500
     """How long a batch of records waits for lookups before it is stored without the missing names."""
+    unresolvable_after_ms: int = 3_600_000
+    """How long after an action an id that its service does not know is looked up again, because a directory may learn of it late;
+    0: not at all. Then the record is `unresolvable`."""
 
     def __post_init__(self) -> None:
         _require_positive("the enricher", self, ("batch_budget_ms",))
+        if self.unresolvable_after_ms < 0:
+            raise StartupError("unresolvable_after_ms of the enricher must not be negative.")
         kinds = Counter(each.kind for each in self.http_lookups)
         kinds.update(each.kind for each in self.postgres_lookups)
         for kind, count in kinds.items():

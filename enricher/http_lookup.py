@@ -13,7 +13,7 @@ import httpx
 from enricher.circuit_breaker import CircuitBreaker
 from enricher.config import HttpLookupConfig
 from enricher.key_syntax import compile_key_check
-from enricher.ports import Absent, Found, Kind
+from enricher.ports import NEVER_AN_ID, Absent, Found, Kind
 from enricher.response import compile_response_reader
 from schemas.errors import RetryableError
 from schemas.retry_after import asked_to_wait_s
@@ -86,7 +86,7 @@ class _Service:
 
     async def look_up(self, key: str) -> Found | Absent:
         if not self._may_be_sent(key):
-            return _ABSENT
+            return NEVER_AN_ID
         # Before waiting for a slot, so that calls to a service that is down fail at once and queue for nothing.
         self._breaker.check()
         # No `/` is safe: a key must not add a step to the path.

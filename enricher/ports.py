@@ -46,7 +46,18 @@ class Found(_Unprintable, frozen=True):
 
 
 class Absent(_Unprintable, frozen=True):
-    """The service does not know the id, or the text cannot be an id of this kind."""
+    """The service does not know the id, or the text cannot be an id of this kind.
+
+    A directory may learn of an id after it was used, so a later lookup may find it, unless `is_final`.
+    """
+
+    unknown_ms: int = 0
+    """How long the service has not known it, since the first lookup that a cache remembers."""
+    is_final: bool = False
+    """The text cannot be an id of this kind."""
+
+
+NEVER_AN_ID = Absent(is_final=True)
 
 
 FIELDS: dict[Kind, tuple[str, ...]] = {
@@ -67,7 +78,7 @@ class Lookup(Protocol):
     async def look_up(self, kind: Kind, key: str) -> Found | Absent:
         """Return the fields for `key`, within a bounded time.
 
-        `key` comes from traffic and may be any text: what cannot be an id of this kind is `Absent` and is never sent.
+        `key` comes from traffic and may be any text: what cannot be an id of this kind is `NEVER_AN_ID` and is never sent.
         Raises RetryableError if the service is down or slow, or if its response is invalid (too large, not JSON, of another
         shape). The message holds neither the key nor a part of the response. May be called concurrently. A cancelled call
         leaves nothing behind.

@@ -11,7 +11,7 @@ import asyncpg
 from enricher.circuit_breaker import CircuitBreaker
 from enricher.config import PostgresLookupConfig
 from enricher.key_syntax import KEY_CHARS_MAX, compile_key_check
-from enricher.ports import Absent, Found, Kind
+from enricher.ports import NEVER_AN_ID, Absent, Found, Kind
 from enricher.response import VALUE_CHARS_MAX, compile_fields_reader
 from schemas.errors import RetryableError
 
@@ -76,7 +76,7 @@ class _BatchedQuery:
 
     async def look_up(self, key: str) -> Found | Absent:
         if not self._may_be_sent(key):
-            return _ABSENT
+            return NEVER_AN_ID
         # Before queueing, so that lookups in a database that is down fail at once.
         self._breaker.check()
         result: asyncio.Future[Found | Absent] = asyncio.get_running_loop().create_future()

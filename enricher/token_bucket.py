@@ -16,12 +16,12 @@ class TokenBucket:
         self._tokens = float(burst)
         self._refilled_s = clock()
 
-    def take(self) -> bool:
-        """Take one token. Returns False if there is none."""
+    def take(self, spare: float = 0) -> bool:
+        """Take one token. Returns False if there is none, or if fewer than `spare` would be left."""
         now_s = self._clock()
         self._tokens = min(self._tokens + (now_s - self._refilled_s) * self._per_s, self._burst)
         self._refilled_s = now_s
-        if self._tokens < 1:
+        if self._tokens < 1 + spare:
             return False
         self._tokens -= 1
         return True

@@ -30,6 +30,7 @@ from ingestor.ports import LostOffsets, ReceivedReport, StoreOutcome
 from ingestor.sequence_numbers import numbers_of_dead_letters, numbers_of_records
 from schemas.errors import DeadLetterReason, RetryableError, StartupError, UnprocessableEvent
 from schemas.identity import id_ms_of
+from schemas.postgres_refusals import session_refusal
 from schemas.record import (
     COLUMNS,
     EnrichmentResult,
@@ -62,6 +63,7 @@ _CONNECTION_ERRORS = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
+_LOGIN_ERRORS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 # The time that one backfill step may span: it locks the partitions between its first and its last record.
 _SPAN_MS_MAX = 30 * DAY_MS
 _STAGED_BATCHES = 16
@@ -122,22 +124,24 @@ class PostgresStore:
         return cls(pool)
 
     async def check_login(self) -> None:
-        """Raise StartupError if Postgres refuses the login or its database is not UTF-8. A server that does not answer is retried on use."""
+        """Raise StartupError if Postgres refuses the session for good or its database is not UTF-8.
+
+        A server that does not answer is retried on use.
+        """
         try:
             async with self._pool.acquire(timeout=5):
                 return
-        # These two do not pass by themselves. `too many connections` and a server that starts do.
-        except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError):
-            pass
-        except _CONNECTION_ERRORS:
-            return
+        except _CONNECTION_ERRORS as error:
+            refusal = session_refusal(error)
+            # These two do not pass by themselves. `too many connections` and a server that starts do.
+            if refusal is None and isinstance(error, _LOGIN_ERRORS):
+                refusal = "Postgres refuses the writer's login: check user, password and database of its DSN."
         except StartupError:
             await self.close()
             raise
-        await self.close()
-        raise StartupError(
-            "Postgres refuses the writer's login: check user, password and database of its DSN."
-        )
+        if refusal is not None:
+            await self.close()
+            raise StartupError(refusal)
 
     async def close(self) -> None:
         """Close the pool; statements under way are cancelled after 5 s."""
@@ -216,6 +220,9 @@ class PostgresStore:
         try:
             return await self._store_at_once(rows)
         except _ROW_ERRORS as fault:
+            # A certificate that cannot be verified is a ValueError as well, and no fault of a row.
+            if isinstance(fault, OSError):
+                raise
             if _is_missing_partition(fault):
                 # The error is retried as a whole, and the next attempt creates the partitions again.
                 self._days.clear()

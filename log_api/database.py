@@ -21,6 +21,7 @@ from log_api.sql_builder import ListQuery, Statement, SummaryQuery, summary_stat
 from schemas.alert import alert_payload
 from schemas.errors import RetryableError, StartupError
 from schemas.identity import first_id_at, id_ms
+from schemas.postgres_refusals import session_refusal
 from schemas.sql import query as sql_file
 from schemas.text_encoding import require_utf8
 
@@ -68,7 +69,7 @@ class PostgresLogDatabase:
         self._pool: asyncpg.Pool | None = None
 
     async def start(self) -> None:
-        """Open the pool. Raises StartupError if Postgres rejects the login or its database is not UTF-8.
+        """Open the pool. Raises StartupError if Postgres rejects the session for good or its database is not UTF-8.
 
         Succeeds while Postgres is unavailable.
         """
@@ -99,13 +100,15 @@ class PostgresLogDatabase:
         try:
             async with self._pool.acquire(timeout=self._config.limits.connect_timeout_ms / 1000):
                 pass
-        except _LOGIN_ERRORS:
-            await self.stop()
-            raise StartupError(
-                "Postgres refuses the log API's login: check user, password and database of its DSN."
-            ) from None
-        except _TRANSIENT_ERRORS:
-            pass
+        except (*_LOGIN_ERRORS, *_TRANSIENT_ERRORS, asyncpg.ProtocolViolationError) as error:
+            refusal = session_refusal(error)
+            if refusal is None and isinstance(error, _LOGIN_ERRORS):
+                refusal = (
+                    "Postgres refuses the log API's login: check user, password and database of its DSN."
+                )
+            if refusal is not None:
+                await self.stop()
+                raise StartupError(refusal) from None
         except StartupError:
             await self.stop()
             raise

@@ -19,9 +19,9 @@ class EnrichmentState(StrEnum):
 
     COMPLETE = "complete"
     PARTIAL = "partial"
-    """A look-up failed; the enrichment backfill completes the record later."""
+    """A lookup failed, or a service does not know an id yet; the enrichment backfill completes the record later."""
     UNRESOLVABLE = "unresolvable"
-    """The service does not know one of the ids."""
+    """The service does not know one of the ids, and did not learn of it in time."""
 
 
 class Record(msgspec.Struct, gc=False):
@@ -86,8 +86,8 @@ class PartialRecord(msgspec.Struct, frozen=True):
 class EnrichmentResult(msgspec.Struct, frozen=True):
     """The values that a record lacked and that lookups found; None where the record had one or none was found.
 
-    Field names and order are those of `store_enrichments.sql`. If `state` is `partial`, a lookup failed and the record should
-    be enriched again later; otherwise the result is final.
+    Field names and order are those of `store_enrichments.sql`. If `state` is `partial`, the record should be enriched again
+    later, because a lookup failed or found nothing yet; otherwise the result is final.
     """
 
     id: UUID

@@ -28,7 +28,8 @@ def require_utf8(session: Encodings) -> None:
         raise StartupError(
             f"The database's encoding is {session.server_encoding}: create one with ENCODING 'UTF8', and migrate that."
         )
-    if session.client_encoding.upper() not in {"UTF8", "UTF-8"}:
+    # PgBouncer reports what the client sent, quotes included.
+    if session.client_encoding.strip("'").upper() not in {"UTF8", "UTF-8"}:
         raise StartupError(
             f"The session's client_encoding is {session.client_encoding}: let the server, or the pooler before it, set UTF8."
         )

@@ -10,6 +10,7 @@ PERCENT_ENCODE: Final = (
 )
 """What to do about an unencoded login, as the end of a sentence."""
 
+_CHANNEL_BINDING: Final = re.compile(r"[?&]channel_binding=")
 _END_OF_AUTHORITY: Final = re.compile(r"[/?#]")
 
 
@@ -32,4 +33,9 @@ def dsn_rule(dsn: str) -> str | None:
     """Return what a Postgres DSN has to be, and is not, as the end of a sentence; None if nothing is wrong with it."""
     if not dsn.startswith(("postgresql://", "postgres://")):
         return "begin it with postgresql://"
-    return PERCENT_ENCODE if has_unencoded_login(dsn) else None
+    if has_unencoded_login(dsn):
+        return PERCENT_ENCODE
+    # The client library would send it to the server as a setting, which no server knows.
+    if _CHANNEL_BINDING.search(dsn):
+        return "leave out channel_binding, which auditap cannot do; with sslmode=verify-full TLS authenticates the server"
+    return None

@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 _RUNNING_KAFKA = "AUDITAP_TEST_KAFKA"
 _RUNNING_POSTGRES = "AUDITAP_TEST_POSTGRES"
 _REAL_SPECS = "AUDITAP_REAL_SPECS"
+_CASES = "AUDITAP_CASES"
 _OWN_BROKER_FIXTURES = {"own_kafka", "running_system", "spooling_system"}
 _BROKER_FIXTURES = _OWN_BROKER_FIXTURES | {"kafka_bootstrap"}
 
 _NO_KAFKA = "no Kafka"
 _SHARED_SESSION_MS = 120_000
 """The broker that tests share is never killed, and may stand still for long on a busy machine."""
-_SLOW_FOLDERS = ("faults", "e2e", "canary", "property", "fuzz", "oracles", "contract")
+_SLOW_FOLDERS = ("faults", "e2e", "cases", "canary", "property", "fuzz", "oracles", "contract")
 """Begun first where several workers share a run, so that none of them ends it alone."""
 
 _kafka_is_missing = pytest.StashKey[str]()
@@ -169,7 +170,7 @@ def _without_the_settings_of_the_developer() -> Iterator[None]:
     """Tests neither read nor pass on the variables with which a developer runs auditap."""
     with pytest.MonkeyPatch.context() as changed:
         for name in list(os.environ):
-            is_of_tests = name == _REAL_SPECS or name.startswith("AUDITAP_TEST_")
+            is_of_tests = name in {_REAL_SPECS, _CASES} or name.startswith("AUDITAP_TEST_")
             if name.startswith("AUDITAP_") and not is_of_tests:
                 changed.delenv(name)
         yield

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from schemas.errors import RetryableError, StartupError
+from schemas.postgres_refusals import session_refusal
 from schemas.text_encoding import require_utf8
 from schemas.urls import dsn_rule
 
@@ -25,13 +26,20 @@ async def administrator(dsn: str, connect_timeout_s: float = 10) -> AsyncIterato
         raise StartupError(f"The administrator's Postgres DSN cannot be read: {rule}.")
     try:
         connection = await asyncpg.connect(dsn, timeout=connect_timeout_s)
-    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError):
+    except ValueError as error:
+        # A certificate that cannot be verified is a ValueError, too.
         raise StartupError(
-            "Postgres refuses the administrator's login: check the user, password and database of the DSN."
+            session_refusal(error) or "The administrator's Postgres DSN cannot be read: correct it."
         ) from None
-    except ValueError:
-        raise StartupError("The administrator's Postgres DSN cannot be read: correct it.") from None
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        if refusal := session_refusal(error):
+            raise StartupError(refusal) from None
+        if isinstance(
+            error, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError
+        ):
+            raise StartupError(
+                "Postgres refuses the administrator's login: check the user, password and database of the DSN."
+            ) from None
         raise RetryableError(f"Postgres does not answer at {_address(dsn)}: is it running there?") from None
     try:
         require_utf8(connection.get_settings())

@@ -78,7 +78,8 @@ class IngestorProcess:
         )
         lookups = LookupRouter(settings.enrich, self._metrics)
         cache = LookupCache(lookups, lookups.cache_configs, self._metrics, key_checks=lookups.key_checks)
-        enricher = Enricher(cache, settings.enrich.batch_budget_ms)
+        enrich = settings.enrich
+        enricher = Enricher(cache, enrich.batch_budget_ms, enrich.unresolvable_after_ms, clock_ms)
         ingestor = self._ingestor = Ingestor(
             connect=self._connect,
             enrichment=enricher,

@@ -63,8 +63,9 @@ class KafkaSourceSettings:
 class KafkaSource:
     """`EventSource` from Kafka. Every assignment, even of the same partitions, is a new generation.
 
-    If the committed offset has been deleted, reading goes on at the earliest one, and the batch has `lost_from`. A
-    consumer that fails is replaced.
+    If the committed offset has been deleted, reading goes on at the earliest one, and the batch has `lost_from`. Offsets
+    without an event that the log never deleted, such as the markers of transactions, are passed over. A consumer that
+    fails is replaced.
     """
 
     def __init__(self, settings: KafkaSourceSettings, listener: RevokeListener) -> None:
@@ -202,15 +203,38 @@ class KafkaSource:
                 return ()
             # Without a timeout this does not suspend, so that no rebalance can happen meanwhile.
             fetched = await consumer.getmany(max_records=events_max)
+            generation = self._generation
+            log_starts = await self._log_starts(consumer, fetched)
         except KafkaError as error:
             await self._fail(consumer, error)
-        return [self._batch(partition, records) for partition, records in fetched.items()]
+        if self._rebalancing or self._generation != generation:
+            # Revoked while the broker was asked: whoever has the partitions now begins at the committed offsets.
+            return ()
+        return [
+            self._batch(partition, records, log_starts.get(partition, 0))
+            for partition, records in fetched.items()
+        ]
 
-    def _batch(self, partition: TopicPartition, records: Sequence[Any]) -> Batch:
+    async def _log_starts(
+        self, consumer: AIOKafkaConsumer, fetched: Mapping[TopicPartition, Sequence[Any]]
+    ) -> Mapping[TopicPartition, int]:
+        """Return the first offset that the log holds, for the partitions that do not go on at the expected offset."""
+        gaps = [
+            partition
+            for partition, records in fetched.items()
+            if records[0].offset > self._expected.get(partition, records[0].offset)
+        ]
+        if not gaps:
+            return {}
+        starts: Mapping[TopicPartition, int] = await consumer.beginning_offsets(gaps)
+        return starts
+
+    def _batch(self, partition: TopicPartition, records: Sequence[Any], log_start: int) -> Batch:
         # A Kafka record may have no value (a tombstone): it is no event, and is dead-lettered as malformed.
         events = [LoggedEvent(record.offset, record.timestamp, record.value or b"") for record in records]
         expected, lost_from = self._expected.get(partition), None
-        if expected is not None and events[0].offset > expected:
+        # What the log still holds is not lost: offsets of transaction markers have no event.
+        if expected is not None and events[0].offset > expected and log_start > expected:
             lost_from = expected
             log.error("offsets_lost", partition=partition.partition, count=events[0].offset - expected)
         self._expected[partition] = events[-1].offset + 1

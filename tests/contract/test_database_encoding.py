@@ -68,6 +68,8 @@ async def test_every_role_refuses_it_at_start(
 
 
 def test_a_session_in_another_encoding_is_refused() -> None:
-    require_utf8(SimpleNamespace(server_encoding="UTF8", client_encoding="UTF8"))
+    # The second as PgBouncer reports it, in either of its modes.
+    for fine in ("UTF8", "'utf-8'"):
+        require_utf8(SimpleNamespace(server_encoding="UTF8", client_encoding=fine))
     with pytest.raises(StartupError, match="client_encoding is LATIN1"):
         require_utf8(SimpleNamespace(server_encoding="UTF8", client_encoding="LATIN1"))

@@ -10,7 +10,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.consumer import subscription_state
 from aiokafka.errors import KafkaError
@@ -99,12 +99,12 @@ async def publish(kafka: KafkaLog, first: int, count: int) -> None:
 
 
 async def read_and_commit(
-    kafka: KafkaLog, count: int, position_of: Callable[[Batch], int]
+    kafka: KafkaLog, count: int, position_of: Callable[[Batch], int], events_max: int = 1_000
 ) -> tuple[list[Batch], dict[Partition, int]]:
     """Read `count` events, and commit for each partition the position of its batch; return the batches and positions."""
     reader = kafka.source("readers", Assignments())
     await reader.start()
-    batches = await read(reader, count)
+    batches = await read(reader, count, events_max)
     positions = {batch.partition: position_of(batch) for batch in batches}
     await reader.commit(positions)
     await reader.stop()
@@ -362,3 +362,52 @@ async def test_a_missing_topic_is_a_startup_error_with_advice(
 
     with pytest.raises(StartupError, match="auditap topics"):
         await retried(KafkaSource(settings, Assignments()).start)
+
+
+async def produce_in_transactions(kafka: KafkaLog, transactions: int, *, aborted: bool = False) -> None:
+    """Write one event per transaction, as a mirror with exactly-once does; `aborted`: and one that is taken back."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id=kafka.topic)
+    await producer.start()
+    try:
+        for number in range(transactions):
+            async with producer.transaction():
+                await producer.send_and_wait(kafka.topic, b"%d" % number, partition=0)
+        if aborted:
+            await producer.begin_transaction()
+            await producer.send_and_wait(kafka.topic, b"aborted", partition=0)
+            await producer.abort_transaction()
+    finally:
+        await producer.stop()
+
+
+async def test_the_markers_of_transactions_are_not_lost_offsets(kafka: KafkaLog) -> None:
+    await produce_in_transactions(kafka, 3, aborted=True)
+    await publish(kafka, 0, 20)
+    # A batch per event, so that batches begin behind markers: within one assignment, and after a commit.
+    found, _ = await read_and_commit(kafka, 2, lambda batch: batch.events[-1].offset + 1, events_max=1)
+    again = kafka.source("readers", Assignments())
+    await again.start()
+    try:
+        found += await read(again, 22, events_max=1)
+    finally:
+        await again.stop()
+    assert sorted(value for value in values(found) if len(value) == 1) == [b"0", b"1", b"2"]
+    assert [batch.lost_from for batch in found if batch.lost_from is not None] == []
+
+
+async def test_offsets_deleted_behind_a_marker_are_lost(kafka: KafkaLog) -> None:
+    await produce_in_transactions(kafka, 6)
+    batches, kept = await read_and_commit(kafka, 1, lambda batch: batch.events[-1].offset + 1, events_max=1)
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    await admin.delete_records({TopicPartition(kafka.topic, 0): RecordsToDelete(before_offset=5)})
+    await admin.close()
+    again = kafka.source("readers", Assignments())
+    await again.start()
+    try:
+        found = await read(again, 3, events_max=1)
+    finally:
+        await again.stop()
+    # Offset 5 is a marker: reading goes on at the event behind it.
+    assert [batch.events[0].offset for batch in found] == [6, 8, 10]
+    assert [batch.lost_from for batch in found] == [kept[batches[0].partition], None, None]

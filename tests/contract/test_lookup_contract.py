@@ -18,7 +18,7 @@ from enricher.cache import CacheLimits, LookupCache
 from enricher.circuit_breaker import CircuitBreaker
 from enricher.config import CacheConfig, HttpLookupConfig, PostgresLookupConfig
 from enricher.http_lookup import HttpLookup
-from enricher.ports import FIELDS, KEY_CHARS_MAX, Absent, Found, Kind, Lookup
+from enricher.ports import FIELDS, KEY_CHARS_MAX, NEVER_AN_ID, Absent, Found, Kind, Lookup
 from enricher.postgres_lookup import PostgresLookup
 from schemas.errors import RetryableError
 from schemas.metric_defs import Metrics
@@ -231,7 +231,7 @@ async def test_an_unknown_id_is_absent(side: Side, kind: Kind) -> None:
 
 @pytest.mark.parametrize("key", NO_IDS, ids=["empty", "long", "lone surrogate", "very long"])
 async def test_text_that_is_no_id_is_absent_and_never_sent(side: Side, key: str) -> None:
-    assert await side.look_up.look_up(Kind.ACCOUNT, key) == Absent()
+    assert await side.look_up.look_up(Kind.ACCOUNT, key) == NEVER_AN_ID
     assert side.lookups() == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -149,3 +150,20 @@ async def test_a_broken_protocol_is_retried(
         with pytest.raises(RetryableError, match="InternalClientError"):
             await postgres_store.store(batch)
     assert (await postgres_store.store(batch))[:2] == (3, 0)
+
+
+async def test_a_certificate_that_cannot_be_verified_is_an_outage_and_no_fault_of_a_row(
+    postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python's error is a ValueError as well, as are those of rows that cannot be encoded.
+    first, second = records(2)
+    await postgres_store.store([first])
+
+    async def fail(*_arguments: object) -> None:
+        raise ssl.SSLCertVerificationError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ingestor.postgres_store._hold_ids", fail)
+        with pytest.raises(RetryableError, match="SSLCertVerificationError"):
+            await postgres_store.store([second])
+    assert (await postgres_store.store([second])).stored == 1

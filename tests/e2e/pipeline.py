@@ -33,11 +33,11 @@ _STORED_WITHIN_S = 240
 
 
 class Directory:
-    """The service that names ids: counts how often each key is asked for; `away` makes it fail."""
+    """The service that names ids: counts how often each key is asked for; `away` makes it fail, `unknown` know no id."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
-        self.away = False
+        self.away = self.unknown = False
         self.names = {"accounts": "Example Industries", "zones": "example.com", "tokens": "ci"}
         self.port = free_port()
         routes = [Route("/{kind}/{key}", self._answer)]
@@ -48,6 +48,8 @@ class Directory:
         self.asked[f"{kind}/{key}"] += 1
         if self.away:
             return Response(status_code=503)
+        if self.unknown:
+            return Response(status_code=404)
         found = {"name": self.names.get(kind), "email": f"{key[:8]}@example.com", "account": {"id": "a" * 32}}
         return JSONResponse({"result": found})
 

@@ -71,6 +71,23 @@ async def test_a_record_stored_while_the_directory_is_away_is_completed_later(
     assert record["account"]["name"] == "Example Industries"
 
 
+async def test_a_record_of_an_account_that_the_directory_learns_of_late_is_completed(
+    start_pipeline: StartPipeline,
+) -> None:
+    pipeline = await start_pipeline(DOCUMENT, other_constants={"ingest": {"backfill_interval_ms": 200}})
+    pipeline.directory.unknown = True
+    now_ms = time.time_ns() // 1_000_000
+    await pipeline.send([golden_capture(now_ms)])
+    await pipeline.until_processed(1)
+
+    pipeline.directory.unknown = False
+    await completed(pipeline)
+
+    [record] = await pipeline.list_records(ACCOUNT, rfc3339_ms(now_ms), rfc3339_ms(now_ms + 1))
+    assert record["auditap"]["enrichment"] == "complete"
+    assert record["account"]["name"] == "Example Industries"
+
+
 async def completed(pipeline: Pipeline) -> None:
     async def one() -> bool:
         return await pipeline.count("audit_enrichments") == 1

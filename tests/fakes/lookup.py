@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from enricher.ports import Absent, Found, Kind, is_valid_key
+from enricher.ports import NEVER_AN_ID, Absent, Found, Kind, is_valid_key
 from schemas.errors import RetryableError
 
 Behaviour = Callable[[Request], Awaitable[Response]]
@@ -36,7 +36,7 @@ class FakeLookup:
 
     async def look_up(self, kind: Kind, key: str) -> Found | Absent:
         if not is_valid_key(key):
-            return Absent()
+            return NEVER_AN_ID
         self.lookups[kind, key] += 1
         self.waiting += 1
         try:

@@ -139,6 +139,14 @@ async def test_what_is_no_dsn_is_refused_before_anything_is_tried(dsn: str) -> N
             pass
 
 
+async def test_channel_binding_is_refused_before_anything_is_tried() -> None:
+    dsn = "postgresql://auditap:77@db.internal/audit?sslmode=require&channel_binding=require"
+    for take in (setting("AUDITAP_POSTGRES__WRITER_DSN"), query):
+        with pytest.raises(StartupError, match="leave out channel_binding") as caught:
+            take(dsn)
+        assert "77" not in str(caught.value)
+
+
 async def test_an_encoded_password_is_used_and_its_host_is_named() -> None:
     with pytest.raises(RetryableError, match=r"at 127\.0\.0\.1:1:"):
         async with administrator("postgresql://postgres:p%2Fw@127.0.0.1:1/db", connect_timeout_s=2):

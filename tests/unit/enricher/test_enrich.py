@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from enricher.cache import CacheLimits, LookupCache
 from enricher.config import CacheConfig
 from enricher.enrich import Enricher
 from enricher.ports import Found, Kind
+from schemas.identity import new_id
 from schemas.metric_defs import Metrics
 from schemas.record import COLUMNS, EnrichmentResult, EnrichmentState, PartialRecord, Record
 from tests.fakes.clock import Clock
@@ -48,7 +48,7 @@ def _record(**fields: Any) -> Record:
     return Record(**(given | fields))
 
 
-def _partial(number: int = 0, **fields: str) -> PartialRecord:
+def _partial(number: int = 0, **fields: Any) -> PartialRecord:
     """A partial record with only these ids and names."""
     absent: dict[str, Any] = dict.fromkeys(PartialRecord.__struct_fields__)
     return PartialRecord(**(absent | {"id": uuid.UUID(int=number)} | fields))
@@ -61,17 +61,20 @@ class Enrichment(Protocol):
 
 
 class Setting:
-    def __init__(
-        self, kinds: Sequence[Kind], budget_ms: int, config: CacheConfig, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, kinds: Sequence[Kind], budget_ms: int, config: CacheConfig, clock: Clock) -> None:
         self.source = FakeLookup()
         self.source.answers.update(NAMES)
         self.metrics = Metrics()
+        self.clock = clock
         limits = CacheLimits(lookup_ms_max=600_000)
         self.cache = LookupCache(
             self.source, dict.fromkeys(kinds, config), self.metrics, clock=clock, limits=limits
         )
         self.enricher = Enricher(self.cache, budget_ms)
+
+    def limit(self, unresolvable_after_ms: int, clock_ms: Callable[[], int]) -> None:
+        """Look ids up again that their services do not know, for so long."""
+        self.enricher = Enricher(self.cache, 600_000, unresolvable_after_ms, clock_ms)
 
     async def one(self, **fields: Any) -> Record:
         record = _record(**fields)
@@ -85,9 +88,9 @@ async def _set(
     kinds: Sequence[Kind] = ALL_KINDS,
     budget_ms: int = 600_000,
     config: CacheConfig | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Setting]:
-    setting = Setting(kinds, budget_ms, config or CacheConfig(), clock)
+    setting = Setting(kinds, budget_ms, config or CacheConfig(), clock or Clock(1_000.0))
     try:
         yield setting
     finally:
@@ -318,7 +321,7 @@ async def test_a_key_counts_once_per_batch(setting: Setting) -> None:
             assert registry.get_sample_value("auditap_lookups_total", {"kind": kind, "outcome": outcome}) == 1
 
 
-def _never(*_args: Any) -> None:
+def _never(*_args: Any, **_options: Any) -> None:
     pytest.fail("a lookup was started although every key is cached")
 
 
@@ -398,3 +401,76 @@ def test_enriching_at_ingest_and_in_the_backfill_give_the_same_result(
             assert not (ids[name] and getattr(backfill, name))
         if not down:
             assert backfill.state is not PARTIAL
+
+
+class TestAnIdThatItsServiceMayLearnOf:
+    """A directory learns of an id some time after the id was used: of a replica, or by a nightly synchronisation."""
+
+    AFTER_MS = 60_000
+    NOW_MS = 1_700_000_000_000
+
+    @pytest.fixture
+    async def setting(self) -> AsyncIterator[Setting]:
+        async with _set() as it:
+            it.limit(self.AFTER_MS, lambda: self.NOW_MS)
+            yield it
+
+    def id_of_age(self, age_ms: int) -> uuid.UUID:
+        return uuid.UUID(new_id(self.NOW_MS - age_ms))
+
+    async def test_leaves_a_record_partial_while_it_is_young(self, setting: Setting) -> None:
+        for age_ms, state in ((0, PARTIAL), (59_999, PARTIAL), (60_000, UNRESOLVABLE), (-1, PARTIAL)):
+            record_id = self.id_of_age(age_ms)
+            assert (await setting.one(id=record_id, zone_id="?")).enrichment == state
+            [later] = await setting.enricher.resolve([_partial(id=record_id, zone_id="?")])
+            assert later.state == state
+        assert setting.source.lookups.total() == 1
+
+    async def test_is_found_by_the_backfill(self, setting: Setting) -> None:
+        record = await setting.one(id=self.id_of_age(0), zone_id="new")
+        assert (record.enrichment, record.account_id) == (PARTIAL, None)
+        setting.source.answers[Kind.ZONE, "new"] = Found(name="new.example", account_id="a1")
+        setting.clock.now_s += CacheConfig().negative_ttl_ms / 1000
+        [later] = await setting.enricher.resolve([_partial(id=record.id, zone_id="new")])
+        assert (later.state, later.account_id, later.zone_name) == (COMPLETE, "a1", "new.example")
+
+    async def test_is_final_once_it_has_been_unknown_for_that_long(self, setting: Setting) -> None:
+        # Ids that never become known, as of robots, leave no record for the backfill.
+        while setting.clock.now_s < 1_000 + self.AFTER_MS / 1000:
+            assert (await setting.one(id=self.id_of_age(0), zone_id="?")).enrichment == PARTIAL
+            setting.clock.now_s += 5
+        setting.clock.now_s += CacheConfig().negative_ttl_ms_max / 1000
+        assert (await setting.one(id=self.id_of_age(0), zone_id="?")).enrichment == UNRESOLVABLE
+
+    async def test_is_none_if_it_cannot_be_an_id(self, setting: Setting) -> None:
+        assert (await setting.one(id=self.id_of_age(0), account_id="x" * 300)).enrichment == UNRESOLVABLE
+
+    async def test_does_not_keep_a_record_out_of_its_accounts_list(self, setting: Setting) -> None:
+        young = self.id_of_age(0)
+        record = await setting.one(id=young, zone_id="z1", actor_id="?", actor_type="user")
+        assert (record.account_id, record.enrichment) == ("a1", PARTIAL)
+        found_late = _partial(id=young, zone_id="z1", actor_id="?", actor_type="user")
+        [result] = await setting.enricher.resolve([found_late])
+        assert (result.account_id, result.state) == ("a1", UNRESOLVABLE)
+        with_account = _partial(
+            id=young, account_id="a1", account_name="A", zone_id="z1", actor_id="?", actor_type="user"
+        )
+        [result] = await setting.enricher.resolve([with_account])
+        assert result.state == PARTIAL
+
+    async def test_is_looked_up_again_less_and_less_often(self, setting: Setting) -> None:
+        for _ in range(3_600):
+            await setting.one(id=self.id_of_age(0), account_id="?")
+            setting.clock.now_s += 1
+        # At 0, 5, 15, 35 and 75 s, and then once a minute.
+        assert setting.source.lookups[Kind.ACCOUNT, "?"] == 5 + (3_600 - 75 - 1) // 60
+
+    async def test_leaves_room_for_the_ids_of_new_records(self) -> None:
+        async with _set(config=CacheConfig(unseen_per_s=2)) as setting:
+            setting.limit(self.AFTER_MS, lambda: self.NOW_MS)
+            flood = [_partial(id=self.id_of_age(0), zone_id=f"?{number}") for number in range(100)]
+            await setting.enricher.resolve(flood)
+            assert setting.source.lookups.total() == 10
+            records = [_record(id=self.id_of_age(0), zone_id=f"new{number}") for number in range(100)]
+            await setting.enricher.enrich(records)
+            assert setting.source.lookups.total() == 20

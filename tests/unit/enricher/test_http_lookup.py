@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from enricher.circuit_breaker import FAILURES_MAX, CircuitBreaker
 from enricher.config import HttpLookupConfig
 from enricher.http_lookup import RESPONSE_BYTES_MAX, HttpLookup
-from enricher.ports import Absent, Found, Kind
+from enricher.ports import NEVER_AN_ID, Absent, Found, Kind
 from schemas.errors import RetryableError
 from tests.fakes.clock import Clock
 from tests.fakes.lookup import Behaviour, NameService
@@ -94,13 +94,13 @@ async def test_the_key_is_percent_encoded_in_path_and_query(service: NameService
 )
 async def test_a_key_outside_the_syntax_is_never_sent(service: NameService, key: str) -> None:
     async with _http(service) as look_up:
-        assert await look_up.look_up(Kind.ACCOUNT, key) == Absent()
+        assert await look_up.look_up(Kind.ACCOUNT, key) == NEVER_AN_ID
     assert service.requests == []
 
 
 async def test_a_key_of_dots_is_never_sent_whatever_the_syntax(service: NameService) -> None:
     async with _http(service, key_syntax=".*") as look_up:
-        assert await look_up.look_up(Kind.ACCOUNT, "..") == Absent()
+        assert await look_up.look_up(Kind.ACCOUNT, "..") == NEVER_AN_ID
     assert service.requests == []
 
 

@@ -67,10 +67,10 @@ async def test_concurrent_keys_share_a_query(database: str, admin: asyncpg.Conne
 )
 async def test_a_hostile_key_never_becomes_sql(database: str, admin: asyncpg.Connection, key: str) -> None:
     async with asking(database, key_syntax="(?s).*") as look_up:
-        assert await look_up.look_up(Kind.ACCOUNT, key) == Absent()
+        assert isinstance(await look_up.look_up(Kind.ACCOUNT, key), Absent)
         assert await look_up.look_up(Kind.ACCOUNT, "a") == NAMED
     async with asking(database) as look_up:
-        assert await look_up.look_up(Kind.ACCOUNT, key) == Absent()
+        assert isinstance(await look_up.look_up(Kind.ACCOUNT, key), Absent)
     assert await admin.fetchval("SELECT count(*) FROM names") == 1
 
 
