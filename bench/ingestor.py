@@ -66,7 +66,8 @@ async def fill(bootstrap: str, topic: str, events: int) -> None:
     """Publish events with fresh ids, drawn from the example."""
     redactor = Redactor.from_config(example_config())
     samples = list(redact_lines(redactor, example_lines(5_000)))
-    publisher = KafkaPublisher(KafkaPublisherSettings(KafkaConnection(bootstrap), topic))
+    settings = KafkaPublisherSettings(KafkaConnection(bootstrap), topic, publish_deadline_ms=120_000)
+    publisher = KafkaPublisher(settings)
     await publisher.start()
     for first in range(0, events, 1_000):
         batch = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,11 +71,18 @@ def _prepared(folder: Path) -> Path:
 
 
 def cpu_s(pid: int) -> float:
-    """Return the CPU seconds of a process and its running children."""
+    """Return the CPU seconds of a process and its children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     # Its own, and that of children that have ended.
-    return sum(map(int, fields[11:15])) / _TICKS_PER_S + sum(cpu_s(int(child)) for child in children)
+    return sum(map(int, fields[11:15])) / _TICKS_PER_S + sum(map(child_cpu_s, map(int, children)))
+
+
+def child_cpu_s(pid: int) -> float:
+    """Return the same of a child; 0 if it has ended meanwhile, as Postgres' workers do at any time."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return cpu_s(pid)
+    return 0.0
 
 
 def peak_mb(pid: int) -> float:

@@ -9,6 +9,7 @@ from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 from aiokafka import AIOKafkaConsumer
@@ -16,6 +17,7 @@ from aiokafka import AIOKafkaConsumer
 from auditap.database.connection import administrator
 from auditap.database.tokens import create_token
 from tests.canary.tokens import secrets_in, shown_in
+from tests.e2e.pipeline import all_pages, answered
 
 API = "/client/v4"
 _DAY = re.compile(r"_[0-9]{8}$")
@@ -139,24 +141,20 @@ class ApiReader:
         """Yield the answers for every account: pages, the stream, single records, counts."""
         span = {"since": since, "before": before}
         async with httpx.AsyncClient(
-            headers={"authorization": f"Bearer {await self.token()}"}, timeout=60
+            headers={"authorization": f"Bearer {await self.token()}"}, timeout=120
         ) as client:
             for account in accounts:
                 at = f"{self._at}/accounts/{account}"
-                cursor: str | None = ""
-                while cursor is not None:
-                    more = {"cursor": cursor} if cursor else {}
-                    page = await client.get(f"{at}/logs/audit", params={**span, **more, "limit": "1000"})
-                    assert page.status_code == 200, page.text
+                records: list[dict[str, Any]] = []
+                async for page in all_pages(client, f"{at}/logs/audit", span | {"limit": "1000"}):
                     yield "api pages", page.content
-                    cursor = page.json()["result_info"].get("cursor") or None
-                for record in page.json()["result"][:5]:
-                    yield "api history", (await client.get(f"{at}/logs/audit/{record['id']}/history")).content
-                    yield "api records", (await client.get(f"{at}/logs/audit/{record['id']}")).content
-                yield "api export", (await client.get(f"{at}/logs/audit/export", params=span)).content
-                yield "api summary", (await client.get(f"{at}/logs/audit/summary", params=span)).content
-                yield "api v1", (await client.get(f"{at}/audit_logs", params=span)).content
-                yield (
-                    "api errors",
-                    (await client.get(f"{at}/logs/audit", params=span | {"limit": "x"})).content,
-                )
+                    records = page.json()["result"] or records
+                for record in records[:5]:
+                    one = f"{at}/logs/audit/{record['id']}"
+                    yield "api history", (await answered(client, f"{one}/history", {})).content
+                    yield "api records", (await answered(client, one, {})).content
+                yield "api export", (await answered(client, f"{at}/logs/audit/export", span)).content
+                yield "api summary", (await answered(client, f"{at}/logs/audit/summary", span)).content
+                yield "api v1", (await answered(client, f"{at}/audit_logs", span)).content
+                refused = await answered(client, f"{at}/logs/audit", span | {"limit": "x"})
+                yield "api errors", refused.content

@@ -75,7 +75,7 @@ class LoudPipeline(Pipeline):
 
         async def evaluated() -> bool:
             [row] = await self.fetch(
-                "SELECT (SELECT coalesce(sum(events), 0) FROM auditap.trends) AS events,"
+                "SELECT (SELECT coalesce(sum(events), 0) FROM auditap.trends WHERE width_ms = 3600000) AS events,"
                 " (SELECT count(*) FROM auditap.alert_deliveries WHERE state = 'delivered') AS delivered"
             )
             return bool(row["events"] >= records and row["delivered"])
@@ -209,7 +209,7 @@ async def ask_wrongly(pipeline: LoudPipeline, sender: Sender, evidence: Evidence
     """Show tokens to the ports of collector and log API."""
     secret = sender.secret
     async with httpx.AsyncClient(
-        headers={"authorization": f"Bearer {secret()}", "cookie": secret()}, timeout=30
+        headers={"authorization": f"Bearer {secret()}", "cookie": secret()}, timeout=120
     ) as client:
         for port in (pipeline.collector_port, pipeline.api_port):
             for path in (
@@ -271,6 +271,12 @@ async def test_no_token_leaves_the_pipeline(
     search_files(pipeline, evidence)
     # First, because the embedded log keeps nothing for a alerting that has never been there.
     alerting = await pipeline.start_alerting()
+
+    async def reads() -> bool:
+        return await alerting.metric("auditap_partitions_assigned") > 0
+
+    # It is ready before that.
+    await until(reads, 120, "alerting reads the log", alerting.log)
     await pipeline.start_ingestor()
 
     # Sent twice, one capture is one record.

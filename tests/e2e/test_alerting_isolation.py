@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,22 +50,29 @@ class Groups:
         self._bootstrap = bootstrap
         self._topic = f"{topic_prefix}events"
 
-    async def behind(self, group: str) -> int:
-        """Return how many events the group has not committed."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+    async def ends(self) -> Mapping[TopicPartition, int]:
+        """Return where the partitions end now; the collector's reports move that on."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap)
-        await admin.start()
         await consumer.start()
         try:
-            partitions = [TopicPartition(self._topic, number) for number in range(4)]
-            ends = await consumer.end_offsets(partitions)
-            committed = await admin.list_consumer_group_offsets(group)
-            return sum(
-                ends[partition] - max(committed[partition].offset if partition in committed else 0, 0)
-                for partition in partitions
+            ends: Mapping[TopicPartition, int] = await consumer.end_offsets(
+                [TopicPartition(self._topic, number) for number in range(4)]
             )
+            return ends
         finally:
             await consumer.stop()
+
+    async def committed(self, group: str, ends: Mapping[TopicPartition, int]) -> bool:
+        """Return whether the group has committed everything up to there."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+        await admin.start()
+        try:
+            found = await admin.list_consumer_group_offsets(group)
+            return all(
+                end == 0 or (partition in found and found[partition].offset >= end)
+                for partition, end in ends.items()
+            )
+        finally:
             await admin.close()
 
     async def members(self, group: str) -> set[str]:
@@ -83,6 +91,12 @@ async def test_every_record_is_stored_while_alerting_fails(
 ) -> None:
     groups = Groups(kafka_bootstrap, topic_prefix)
     ingesting = f"{topic_prefix}group"
+
+    async def joined() -> bool:
+        return bool(await groups.members(ingesting))
+
+    # The ingestor is ready before that.
+    await until(joined, 120, "the ingestor in its group")
     alone = await groups.members(ingesting)
     sent = 0
     for number, (state, held) in enumerate(alerting.states.items()):
@@ -91,10 +105,7 @@ async def test_every_record_is_stored_while_alerting_fails(
             assert await pipeline.send(captures) == (CAPTURES, []), state
             sent += CAPTURES
             assert await pipeline.until_processed(sent) == (sent, 0), state
-
-            async def committed() -> bool:
-                return await groups.behind(ingesting) == 0
-
+            committed = partial(groups.committed, ingesting, await groups.ends())
             await until(committed, 120, f"all committed while alerting is {state}")
             # The same readers as before: no rebalance took a partition from the ingestor.
             assert await groups.members(ingesting) == alone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 import bench
 from bench import ingestor, ledger, pipeline, redactor, scaling, tap
-from bench.servers import Servers, servers
+from bench.servers import Servers, child_cpu_s, servers
 
 # Importing it runs it.
 _PARTS = sorted({each.name for each in pkgutil.iter_modules(bench.__path__)} - {"__main__"})
@@ -77,6 +78,12 @@ async def test_what_the_ledger_costs_is_measured(monkeypatch: pytest.MonkeyPatch
     for name, smallest in (("_ROWS", 100), ("_BATCHES", [50]), ("_TURNS", 2)):
         monkeypatch.setattr(ledger, name, smallest)
     assert [line[1] for line in await ledger.measured()] == ["without", "with", "ratio"]
+
+
+def test_a_child_that_ends_before_it_is_looked_at_costs_nothing() -> None:
+    with subprocess.Popen(["true"]) as child:
+        child.wait()
+    assert child_cpu_s(child.pid) == 0.0
 
 
 async def test_the_tap_is_measured() -> None:

@@ -9,9 +9,11 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from unittest import mock
 
 import httpx
 import pytest
@@ -19,14 +21,16 @@ from pydantic import SecretStr
 
 from auditap.database.connection import administrator
 from auditap.database.tokens import create_token
-from auditap.runtime.serve import LogApiProcess
+from auditap.runtime import serve
+from auditap.runtime.serve import LogApiProcess, log_api_config
 from auditap.settings import ReadAuditSettings, Settings, load_settings
+from log_api.config import LogApiConfig
 from log_api.ports import Permission
 from tests.audit_database import migrated
 from tests.e2e.pipeline import until
 from tests.ports import free_port
 from tests.records import record
-from tests.unit.log_api.stored_log import StoredLog
+from tests.unit.log_api.stored_log import StoredLog, unhurried
 
 ACCOUNT = "a" * 32
 
@@ -55,11 +59,18 @@ class Reader(NamedTuple):
         return (1 if errors else 0), process_output, errors.decode()
 
 
+def unhurried_config(*arguments: Any) -> LogApiConfig:
+    config = log_api_config(*arguments)
+    return replace(config, limits=unhurried(config.limits), statement_timeout_ms=120_000)
+
+
 @asynccontextmanager
 async def served(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """Run the log API, and return a client of it once it answers."""
+    """Run the log API, which waits for a busy database, and return a client of it once it answers."""
     stop = asyncio.Event()
-    running = asyncio.create_task(LogApiProcess(settings).run(stop))
+    with mock.patch.object(serve, "log_api_config", unhurried_config):
+        process = LogApiProcess(settings)
+    running = asyncio.create_task(process.run(stop))
     base = f"http://127.0.0.1:{settings.api.address.port}"
     async with httpx.AsyncClient(base_url=base, timeout=120) as client:
 
@@ -194,10 +205,14 @@ async def test_tail_prints_what_arrives(reader: Reader) -> None:
 
 
 class Collector:
-    """Takes captures and keeps them."""
+    """Takes captures and keeps them, each once: a tap that gets no answer in time sends a batch again."""
 
     def __init__(self) -> None:
-        self.captures: list[dict[str, object]] = []
+        self._by_id: dict[str, dict[str, Any]] = {}
+
+    @property
+    def captures(self) -> list[dict[str, Any]]:
+        return list(self._by_id.values())
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -205,7 +220,7 @@ class Collector:
                 length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
                 body = await reader.readexactly(length)
                 if head.startswith(b"POST /v1/captures "):  # and not a heartbeat
-                    self.captures += [json.loads(line) for line in body.splitlines()]
+                    self._by_id |= {each["id"]: each for each in map(json.loads, body.splitlines())}
                 answer = json.dumps({"accepted": len(body.splitlines()), "refused": []}).encode()
                 writer.write(
                     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -254,14 +269,14 @@ async def test_reading_is_recorded(database: str, tmp_path: Path) -> None:
     text = json.dumps(collector.captures)
     assert token not in text
     first, second = collector.captures
-    assert first["request"]["url"].endswith(path)  # type: ignore[index]
-    headers = first["response"]["headers"]  # type: ignore[index]
+    assert first["request"]["url"].endswith(path)
+    headers = first["response"]["headers"]
     received = {name: value if isinstance(value, str) else value[0] for name, value in headers.items()}
     assert received["x-actor-token-id"] == token_id.hex
     assert received["x-actor-email"] == "one@example.com"
     assert received["x-account-id"] == ACCOUNT
     assert received["x-actor-token-name"] == "siem"
-    assert second["response"]["status"] == 401  # type: ignore[index]
+    assert second["response"]["status"] == 401
 
 
 async def test_a_collector_that_is_away_blocks_no_query(database: str, tmp_path: Path) -> None:

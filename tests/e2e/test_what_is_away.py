@@ -70,8 +70,8 @@ async def test_a_refused_login_ends_the_ingestor_with_a_sentence(pipeline: Pipel
     )
     await ingestor.start(None)
     assert await ingestor.wait() == 1
-    assert "Postgres refuses the writer's login" in ingestor.log()
-    assert "S3CRET" not in ingestor.log()
+    assert "Postgres refuses the writer's login" in ingestor.output()
+    assert "S3CRET" not in ingestor.output()
 
 
 async def _status(client: httpx.AsyncClient, path: str, status: int) -> bool:

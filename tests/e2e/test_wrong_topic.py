@@ -58,13 +58,14 @@ async def test_a_wrong_topic_halts_the_ingestor(
     await publish_foreign(kafka_bootstrap, f"{topic_prefix}events")
 
     async def halted() -> bool:
-        return (await readiness(ingestor))[0] == 503
+        # The others may be missing for a moment, where the database has no time.
+        status, parts, _ = await readiness(ingestor)
+        return status == 503 and parts == {"store": True, "clock": True, "events": False}
 
     await until(halted, 120, "halted", ingestor.log)
-    _, parts, metrics = await readiness(ingestor)
-    assert parts == {"store": True, "clock": True, "events": False}
+    _, _, metrics = await readiness(ingestor)
     assert "auditap_ingest_halted 1.0" in metrics
-    assert ingestor.log().count("ingest_halted") == 1
+    assert ingestor.output().count("ingest_halted") == 1
 
     async def dead_lettered() -> bool:
         return await pipeline.count("dead_letters") >= 1_000
