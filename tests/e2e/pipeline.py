@@ -28,7 +28,7 @@ from tests.audit_database import AuditDatabase
 from tests.e2e.with_constants import PROGRAM, constants, has_constants
 from tests.ports import free_port
 
-_READY_WITHIN_S = 180
+_READY_WITHIN_S = 600
 _STORED_WITHIN_S = 240
 # Limits that a busy machine, or a fast one, would meet. A batch that is not durable in time is sent again, and counts twice.
 _UNHURRIED = {
