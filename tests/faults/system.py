@@ -7,11 +7,14 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
+
+from auditap.database.connection import administrator
 from auditap.runtime.embedded_postgres import EmbeddedPostgres
 from tests.audit_database import AuditDatabase, migrated
 from tests.e2e.golden import DOCUMENT
@@ -118,7 +121,7 @@ class System:
             self._through_proxy(direct.maintainer_dsn),
         )
         documents = f'[redaction]\ndocuments = [{{path = "{DOCUMENT}", envelope = "result"}}]'
-        self.pipeline = _Configured(
+        self.pipeline = pipeline = _Configured(
             _made(self._folder / "auditap"),
             database,
             bootstrap=self.kafka.bootstrap,
@@ -126,8 +129,8 @@ class System:
             documents=documents,
             directory=self.directory,
         )
-        self.pipeline.settings = self._settings
-        await self.pipeline.start(INGESTORS)
+        pipeline.settings, pipeline.admin_dsn = self._settings, self.postgres.dsn
+        await pipeline.start(INGESTORS)
 
     async def stop(self) -> None:
         """End everything, at once, however far the start came, and whatever else fails to end."""
@@ -180,12 +183,18 @@ class System:
 
 
 class _Configured(Pipeline):
-    """A pipeline with further settings for every process."""
+    """A pipeline with further settings for every process, and a database that may come back on another port."""
 
     settings: Mapping[str, str] = {}
+    admin_dsn: Callable[[], str]
 
     def environment(self, **more: str) -> dict[str, str]:
         return super().environment(**{**self.settings, **more})
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        async with administrator(self.admin_dsn()) as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(statement, *arguments)
+            return rows
 
 
 @contextlib.asynccontextmanager
