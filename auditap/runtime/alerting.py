@@ -215,7 +215,8 @@ class EmbeddedConsumer:
             self._due = position = batch.events[-1].offset + 1
             # After the alerts are stored, so that this position is never ahead of theirs.
             await self._source.commit({batch.partition: position})
-            await self._publish_lag(position)
+        # Also where nothing was fetched, or the lag before the last batch would stay until there is another.
+        await self._publish_lag()
 
     def _report_removed(self, offset: int) -> None:
         # The log keeps events for the ingestor without limit, but for alerting only until its file is half full.
@@ -223,10 +224,10 @@ class EmbeddedConsumer:
             log.error("events_removed_unread", events=offset - self._due)
             self._metrics.alerting_events_skipped.labels("removed").inc(offset - self._due)
 
-    async def _publish_lag(self, position: int) -> None:
-        if time.monotonic() - self._lag_published_at >= _LAG_INTERVAL_S:
+    async def _publish_lag(self) -> None:
+        if self._due is not None and time.monotonic() - self._lag_published_at >= _LAG_INTERVAL_S:
             self._lag_published_at = time.monotonic()
-            self._metrics.alerting_lag_events.set(await self._log.end_offset() - position)
+            self._metrics.alerting_lag_events.set(await self._log.end_offset() - self._due)
 
     async def on_assigned(self, generations: Mapping[Partition, int]) -> None:
         """Begin at the stored position."""

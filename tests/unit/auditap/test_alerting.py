@@ -74,6 +74,36 @@ async def test_events_removed_unread_are_counted_and_consuming_goes_on(tmp_path:
     assert metrics.registry.get_sample_value("auditap_alerting_lag_events") == 0
 
 
+async def test_the_lag_falls_to_zero_although_the_last_batch_comes_soon_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lag before that batch was shown until there was another."""
+    settings, metrics, limits = Settings(data_dir=tmp_path), Metrics(), AlertingLimits(batch_events_max=10)
+    alerting = AlertProcessor(
+        store=MemoryAlertStore(),
+        build=event_builder(settings),
+        rules=lambda: NOTHING,
+        limits=limits,
+        metrics=metrics,
+        clock_ms=clock_ms,
+    )
+    log = EmbeddedLog(EmbeddedLogSettings(tmp_path / "events.sqlite"))
+    await log.open()
+    await log.append(events(20))
+    lags: list[float] = []
+    monkeypatch.setattr(metrics.alerting_lag_events, "set", lags.append)
+    stop = asyncio.Event()
+    consumer = EmbeddedConsumer(log, settings.alerting.group, alerting, limits, metrics)
+    running = asyncio.create_task(consumer.run(stop))
+    async with asyncio.timeout(120):
+        while lags[-1:] != [0]:
+            await asyncio.sleep(0.01)
+    stop.set()
+    await running
+    await log.close()
+    assert lags[0] == 10
+
+
 @pytest.mark.processes
 async def test_without_its_extra_alerting_names_what_to_install(tmp_path: Path) -> None:
     code = "import sys; sys.modules['faust'] = None; sys.argv[1:] = ['alerting']; from auditap.cli.main import main; main()"
