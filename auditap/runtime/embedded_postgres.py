@@ -331,8 +331,10 @@ class EmbeddedPostgres:
                 replace_private_file(self._data_dir / "port", str(self._port))
                 return
             # The last processes of a crashed server end by themselves. The port stays, because DSNs name it.
-            if not self._crashed_server_lingers(logged_bytes) or time.monotonic() > deadline:
+            if not self._crashed_server_lingers(logged_bytes):
                 failed += 1
+            elif time.monotonic() > deadline:
+                break
             await asyncio.sleep(0.2)
         raise self._failure("start")
 
@@ -341,9 +343,12 @@ class EmbeddedPostgres:
 
     def _crashed_server_lingers(self, logged_bytes: int) -> bool:
         """Whether Postgres has refused to start since its log had this size, because processes of a crashed server run on."""
-        with self.log_file.open("rb") as log_file:
-            log_file.seek(logged_bytes)
-            return _LINGERING in log_file.read()
+        try:
+            with self.log_file.open("rb") as log_file:
+                log_file.seek(logged_bytes)
+                return _LINGERING in log_file.read()
+        except FileNotFoundError:
+            return False
 
     async def _launched(self, binaries: Path, account: child_process.Account | None, deadline: float) -> bool:
         """Start the server on its port; False if it exits before it accepts connections."""

@@ -27,7 +27,11 @@ async def run_all(folder: Path) -> bool:
     with tempfile.TemporaryDirectory(prefix="auditap-cases-") as scratch:
         base = Path(scratch)
         (base / "kafka").mkdir()
-        async with EmbeddedPostgres(base / "postgres") as postgres, KafkaBroker(base / "kafka") as broker:
+        async with (
+            EmbeddedPostgres(base / "postgres") as postgres,
+            # Nothing kills it, and on a busy machine it may stand still for some seconds.
+            KafkaBroker(base / "kafka", session_timeout_ms=120_000) as broker,
+        ):
             for case in CASES:
                 own = base / case.folder
                 own.mkdir()

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from tests.audit_database import drop_database
+
 
 class Bench(NamedTuple):
     """What a case runs with: the folder of its inputs, an empty folder, and the addresses of a Postgres (as superuser) and a Kafka."""
@@ -41,7 +43,7 @@ async def database(postgres: str, options: str = "") -> AsyncIterator[str]:
     try:
         await connection.execute(f"CREATE DATABASE {name} {options}")
         yield urlsplit(postgres)._replace(path=f"/{name}").geturl()
-        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await drop_database(connection, name)
     finally:
         await connection.close()
 

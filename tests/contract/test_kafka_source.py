@@ -310,16 +310,27 @@ def poll_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-async def test_fetching_zero_events_keeps_a_reader_in_its_group(kafka: KafkaLog, poll_clock: Clock) -> None:
+async def test_fetching_zero_events_keeps_a_reader_in_its_group(
+    kafka: KafkaLog, poll_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle_time = subscription_state.SubscriptionState.fetcher_idle_time
+    heartbeats: list[float] = []
+
+    def counted(subscriptions: subscription_state.SubscriptionState) -> float:
+        heartbeats.append(idle_time.fget(subscriptions))
+        return heartbeats[-1]
+
+    monkeypatch.setattr(subscription_state.SubscriptionState, "fetcher_idle_time", property(counted))
     await publish(kafka, 0, 20)
     listener = Assignments()
     settings = replace(kafka.source("readers", listener)._settings, max_poll_interval_ms=2_000)
     source = KafkaSource(settings, listener)
     await source.start()
-    # Long enough for some heartbeats, at which aiokafka looks at the clock.
-    for _ in range(100):
-        poll_clock.now_s += 1
-        assert not await source.fetch(0)
+    # At each heartbeat, aiokafka looks at how long ago the last fetch was.
+    async with asyncio.timeout(120):
+        while len(heartbeats) < 20:
+            poll_clock.now_s += 1
+            assert not await source.fetch(0)
     found = values(await read(source, 20))
     await source.stop()
 

@@ -263,14 +263,15 @@ async def test_the_processes_of_a_killed_server_are_waited_for_on_the_same_port(
             await asyncio.sleep(0.02)
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
-    await server.stop()
-
-    starting = asyncio.create_task(server.start())
-    async with asyncio.timeout(120):
-        while _refused_starts(server) <= 3 and not starting.done():
-            await asyncio.sleep(0.02)
-    assert not starting.done()
-    os.kill(backend, signal.SIGKILL)
+    try:
+        await server.stop()
+        starting = asyncio.create_task(server.start())
+        async with asyncio.timeout(120):
+            while _refused_starts(server) <= 3 and not starting.done():
+                await asyncio.sleep(0.02)
+        assert not starting.done()
+    finally:
+        os.kill(backend, signal.SIGKILL)
     await starting
 
     assert server.dsn() == address
