@@ -14,7 +14,7 @@ from auditap.database.roles import ROLES, set_role_password
 from auditap.database.schema import migrate
 
 # One password per role, because roles are shared by all databases of a server and tests may overlap.
-_PASSWORD = "for-tests-only"
+PASSWORD = "for-tests-only"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ async def migrated(admin_dsn: str) -> AuditDatabase:
     async with administrator(admin_dsn) as connection:
         await migrate(connection)
         for role in ROLES:
-            await set_role_password(connection, role, _PASSWORD)
+            await set_role_password(connection, role, PASSWORD)
     return with_roles(admin_dsn)
 
 
@@ -59,7 +59,7 @@ def with_roles(admin_dsn: str) -> AuditDatabase:
 
 def _as(dsn: str, role: str) -> str:
     parts = urlsplit(dsn)
-    return parts._replace(netloc=f"{role}:{_PASSWORD}@{parts.netloc.rpartition('@')[2]}").geturl()
+    return parts._replace(netloc=f"{role}:{PASSWORD}@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
 async def assert_denied(dsn: str, *statements: str) -> None:

@@ -14,6 +14,8 @@ from schemas.text_encoding import require_utf8
 from schemas.urls import dsn_rule
 
 Connection = asyncpg.Connection
+LOCK_CONFLICTS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
+"""Errors of a transaction that may succeed once other sessions have released their locks."""
 
 
 @asynccontextmanager

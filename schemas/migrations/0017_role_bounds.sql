@@ -1,4 +1,8 @@
--- Bounds what the roles may do where the caller's arguments were the only bound. Whatever is decided here is decided by the functions.
+-- Bounds what the roles may do where the caller's arguments were the only bound: the functions themselves check them.
+
+-- First, and in the order in which ingest locks them: a migration that takes them in another order deadlocks with it.
+LOCK TABLE auditap.clamped_ids, auditap.audit_records IN ACCESS EXCLUSIVE MODE;
+LOCK TABLE auditap.dead_letters, auditap.unnumbered_taps IN SHARE ROW EXCLUSIVE MODE;
 
 -- Gaps that were closed without their records: forgotten with their tap. Counts by tap, epoch and cause.
 CREATE TABLE auditap.closed_gaps (
@@ -125,10 +129,11 @@ AS $$ SELECT get_byte(uuid_send(id), 6) >> 4 = 7 AND get_byte(uuid_send(id), 8) 
 ALTER TABLE auditap.audit_records ADD CONSTRAINT audit_records_id_is_uuidv7
     CHECK (get_byte(uuid_send(id), 6) >> 4 = 7 AND get_byte(uuid_send(id), 8) >> 6 = 2) NOT VALID;
 
--- Who noted a clamped id, and when.
+-- Who noted a clamped id, and when. NULL for those noted before: a default given with the column would say that the migration noted them.
+ALTER TABLE auditap.clamped_ids ADD COLUMN noted_at timestamptz, ADD COLUMN noted_by text;
 ALTER TABLE auditap.clamped_ids
-    ADD COLUMN noted_at timestamptz DEFAULT now(),
-    ADD COLUMN noted_by text DEFAULT session_user;
+    ALTER COLUMN noted_at SET DEFAULT now(),
+    ALTER COLUMN noted_by SET DEFAULT session_user;
 
 -- As before, but only for what clamping can give: the same id with an earlier time, for which there may be a partition and which is not ahead
 -- of this clock by more than an ingestor's may be. What is not so is passed over.

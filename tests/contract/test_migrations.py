@@ -1,0 +1,214 @@
+"""Migrating a database that holds data, while others use it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from auditap.database import schema
+from auditap.database.connection import administrator
+from auditap.database.roles import ROLES, set_role_password
+from auditap.database.schema import migrate
+from ingestor.config import DAY_MS
+from ingestor.postgres_store import PostgresStore
+from schemas.errors import RetryableError
+from schemas.identity import id_ms_of, new_id, with_ms
+from schemas.record import COLUMNS, Record
+from schemas.sql import migrations, query
+from tests.audit_database import PASSWORD, AuditDatabase, with_roles
+from tests.records import record
+
+# No lock is ever waited for so long: the state that a test waits for comes first, or the test fails.
+_LONG_MS = 600_000
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@pytest.fixture
+def migrate_to(monkeypatch: pytest.MonkeyPatch) -> Migrate:
+    return Migrate(monkeypatch)
+
+
+class Migrate:
+    """Migrates a database to a version, and lets its roles log in."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+
+    async def __call__(self, admin: asyncpg.Connection, dsn: str, number: int) -> AuditDatabase:
+        with self._monkeypatch.context() as patched:
+            patched.setattr(schema, "migrations", lambda: migrations()[:number])
+            await migrate(admin)
+        for role in ROLES:
+            await set_role_password(admin, role, PASSWORD)
+        return with_roles(dsn)
+
+
+async def until_blocked(observer: asyncpg.Connection, waiting_pid: int, by_pid: int) -> None:
+    """Return once a session waits for a lock of another one."""
+    async with asyncio.timeout(120):
+        while by_pid not in await observer.fetchval("SELECT pg_blocking_pids($1)", waiting_pid):
+            await asyncio.sleep(0.01)
+
+
+async def insert(connection: asyncpg.Connection, new: Record) -> None:
+    await connection.copy_records_to_table(
+        "audit_records",
+        schema_name="auditap",
+        columns=COLUMNS,
+        records=[tuple(getattr(new, name) for name in COLUMNS)],
+    )
+
+
+async def test_a_migration_waits_for_a_batch_and_never_deadlocks_with_it(
+    database: str, migrate_to: Migrate
+) -> None:
+    """Regression: 0017 locked records before clamped ids, and ingest does the opposite."""
+    async with administrator(database) as admin, administrator(database) as observer:
+        audit = await migrate_to(admin, database, 16)
+        await admin.execute("SELECT auditap.ensure_partitions($1, $1)", now_ms())
+        async with administrator(audit.writer_dsn) as writer:
+            async with writer.transaction():
+                new = record(now_ms())
+                await writer.execute("SELECT auditap.hold_clamped_ids($1, $1)", new.id)
+                migrating = asyncio.create_task(migrate(admin, lock_wait_ms=_LONG_MS, attempts_max=1))
+                await until_blocked(observer, admin.get_server_pid(), writer.get_server_pid())
+                await insert(writer, new)
+            assert (await migrating)[0].startswith("0017")
+        assert await observer.fetchval("SELECT id FROM auditap.audit_records") == new.id
+
+
+async def test_a_migration_and_dead_letters_of_unnumbered_taps_never_deadlock(
+    database: str, migrate_to: Migrate
+) -> None:
+    async with administrator(database) as admin, administrator(database) as observer:
+        audit = await migrate_to(admin, database, 16)
+        ahead_ms = now_ms() + DAY_MS
+        await admin.execute("SELECT auditap.note_unnumbered(ARRAY['t'], $1)", ahead_ms)
+        async with administrator(audit.writer_dsn) as writer:
+            async with writer.transaction():
+                await writer.execute(_DEAD_LETTER, 1)
+                migrating = asyncio.create_task(migrate(admin, lock_wait_ms=_LONG_MS, attempts_max=1))
+                await until_blocked(observer, admin.get_server_pid(), writer.get_server_pid())
+                await writer.execute("SELECT auditap.note_unnumbered(ARRAY['t'], $1)", ahead_ms + DAY_MS)
+            assert (await migrating)[0].startswith("0017")
+
+
+async def test_a_migration_gives_up_where_its_tables_stay_in_use(database: str, migrate_to: Migrate) -> None:
+    async with administrator(database) as admin:
+        audit = await migrate_to(admin, database, 16)
+        async with administrator(audit.writer_dsn) as writer, writer.transaction():
+            await writer.execute("SELECT FROM auditap.clamped_ids")
+            with pytest.raises(RetryableError, match="found its tables in use 2 times: end long queries"):
+                await migrate(admin, lock_wait_ms=10, attempts_max=2)
+            # Nothing of it is left that others would wait for.
+            await writer.execute(_DEAD_LETTER, 1)
+        assert (await migrate(admin))[0].startswith("0017")
+
+
+async def test_a_migration_is_tried_again_until_its_tables_are_free(
+    database: str, migrate_to: Migrate
+) -> None:
+    async with administrator(database) as admin, administrator(database) as observer:
+        audit = await migrate_to(admin, database, 16)
+        async with administrator(audit.writer_dsn) as writer:
+            async with writer.transaction():
+                await writer.execute("SELECT FROM auditap.clamped_ids")
+                migrating = asyncio.create_task(migrate(admin, lock_wait_ms=100, attempts_max=1_000_000))
+                await until_blocked(observer, admin.get_server_pid(), writer.get_server_pid())
+                # Between two attempts.
+                async with asyncio.timeout(120):
+                    while await observer.fetchval("SELECT pg_blocking_pids($1)", admin.get_server_pid()):
+                        await asyncio.sleep(0.01)
+            assert (await migrating)[0].startswith("0017")
+
+
+_DEAD_LETTER = (
+    "INSERT INTO auditap.dead_letters (source_log, source_partition, source_offset, reason, path, event, received_ms)"
+    " VALUES ('l', 0, $1, 'expired', '', '', 1)"
+)
+
+
+async def fill(admin: asyncpg.Connection, old: Record, partial: Record, clamped: UUID) -> None:
+    """Fill a database of version 15."""
+    at_ms = now_ms()
+    await admin.execute("SELECT auditap.ensure_partitions($1, $1)", at_ms)
+    await insert(admin, old)
+    await insert(admin, partial)
+    await admin.execute("INSERT INTO auditap.partial_records (id) VALUES ($1)", partial.id)
+    await admin.execute(
+        "INSERT INTO auditap.clamped_ids (event_id, clamped_id) VALUES ($1, $2)",
+        clamped,
+        with_ms(clamped, at_ms),
+    )
+    await admin.execute(
+        "SELECT auditap.note_numbers(ARRAY['t-1', 't-2'], ARRAY[7, 7], ARRAY['{[1,4)}', '{[1,2),[3,9)}'],"
+        " ARRAY[$1, $2]::bigint[], ARRAY[$1, $2]::bigint[], ARRAY[$1, $2]::bigint[])",
+        at_ms - 40 * DAY_MS,
+        at_ms - 60_000,
+    )
+    await admin.execute("UPDATE auditap.tap_epochs SET state = 'killed'")
+    for tap_id, noted_ms in (("late", at_ms - DAY_MS), ("ahead", at_ms + 400 * DAY_MS)):
+        await admin.execute("SELECT auditap.note_unnumbered(ARRAY[$1], $2)", tap_id, noted_ms)
+    for offset in range(3):
+        await admin.execute(_DEAD_LETTER, offset)
+    await admin.execute(
+        "UPDATE auditap.dead_letters SET discarded_at = '2026-01-02', discarded_by = 'ada' WHERE source_offset = 1"
+    )
+    await admin.execute("UPDATE auditap.dead_letters SET stored_at = '2026-01-03' WHERE source_offset = 2")
+
+
+async def test_what_a_database_of_version_15_holds_is_kept(database: str, migrate_to: Migrate) -> None:
+    at_ms = now_ms()
+    text = new_id(at_ms).replace("-", "")
+    # Older versions did not look at the version of an id.
+    old = record(at_ms, id=UUID(text[:12] + "4" + text[13:]))
+    partial = record(at_ms, zone_id="z")
+    clamped = UUID(new_id(at_ms + 3_600_000))
+    unchanged = {
+        "dead_letters": "SELECT * FROM auditap.dead_letters ORDER BY number",
+        "gaps": "SELECT * FROM auditap.completeness_gaps ORDER BY tap_id, first",
+        "records": "SELECT * FROM auditap.audit_log ORDER BY id",
+        "clamped": "SELECT event_id, clamped_id FROM auditap.clamped_ids",
+    }
+    async with administrator(database) as admin:
+        audit = await migrate_to(admin, database, 15)
+        await fill(admin, old, partial, clamped)
+        before = {name: await admin.fetch(statement) for name, statement in unchanged.items()}
+        assert all(before.values())
+        await migrate(admin)
+        assert {name: await admin.fetch(statement) for name, statement in unchanged.items()} == before
+        # Nobody says who noted a clamped id before that was kept.
+        assert [
+            tuple(row) for row in await admin.fetch("SELECT noted_at, noted_by FROM auditap.clamped_ids")
+        ] == [(None, None)]
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError):
+            await admin.execute(
+                "UPDATE auditap.dead_letters SET discarded_by = 'ben' WHERE source_offset = 1"
+            )
+        await _check_ingest(audit, admin, partial, clamped)
+
+
+async def _check_ingest(
+    audit: AuditDatabase, admin: asyncpg.Connection, partial: Record, clamped: UUID
+) -> None:
+    """Check that the ingestor goes on with what it finds."""
+    store = await PostgresStore.connect(audit.writer_dsn, connections_max=2, command_timeout_ms=120_000)
+    try:
+        resent = record(now_ms(), id=with_ms(clamped, now_ms() + 5), clamped_from_ms=id_ms_of(clamped))
+        outcome = await store.store([resent, record(now_ms() + 2 * DAY_MS), partial])
+    finally:
+        await store.close()
+    assert (outcome.stored, outcome.repeated, list(outcome.refused)) == (2, 1, [])
+    noted = await admin.fetchval("SELECT clamped_id FROM auditap.clamped_ids")
+    assert await admin.fetchval("SELECT id FROM auditap.audit_records WHERE clamped_from_ms > 0") == noted
+    async with administrator(audit.writer_dsn) as writer:
+        names: list[list[str | None]] = [["acc"], [None], [None], [None], [None], ["complete"]]
+        await writer.execute(query("store_enrichments"), [partial.id], *names, [partial.id])
+    assert await admin.fetchval("SELECT account_id FROM auditap.audit_enrichments") == "acc"
