@@ -89,6 +89,7 @@ class _Batch:
         user, user_state = self.part(Kind.USER, _user_key(record))
         token, token_state = self.part(Kind.TOKEN, _token_key(record))
         account, account_state = self._account(record, zone)
+        states = (zone_state, user_state, token_state, account_state)
         return EnrichmentResult(
             id=record.id,
             # Only if the record has none: a partial index lists accounts that were found late (docs/adr/0005-accounts-found-late.md).
@@ -97,7 +98,8 @@ class _Batch:
             zone_name=None if record.zone_name else zone.name,
             actor_email=user.email,
             actor_token_name=token.name,
-            state=self._state(record, zone, (zone_state, user_state, token_state, account_state)),
+            state=self._state(record, zone, states),
+            lookup_failed=max(states) == _NO_RESULT[1],
         )
 
     def _state(self, record: Enrichable, zone: Found, states: tuple[int, ...]) -> EnrichmentState:

@@ -1,4 +1,4 @@
-"""The enrichment backfill: later look-ups for records whose enrichment failed when they were stored."""
+"""The enrichment backfill: later lookups for records that were stored without some of their names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
-from uuid import UUID
 
 import structlog
 
@@ -16,7 +15,6 @@ from schemas.metric_defs import Metrics
 from schemas.record import EnrichmentResult, PartialRecord
 
 log = structlog.get_logger("ingestor.backfill")
-_FIRST = UUID(int=0)
 _FRUITLESS_PAUSE_S_MIN = 0.01
 _FRUITLESS_PAUSE_S_MAX = 1.0
 
@@ -25,25 +23,25 @@ Resolve = Callable[[Sequence[PartialRecord]], Awaitable[Sequence[EnrichmentResul
 
 
 class BackfillStep(NamedTuple):
-    """The outcome of one bounded step. `last`: the id to continue after; `tried`: records looked at; `enriched`: those no
-    longer partial.
+    """The outcome of one bounded step. `tried`: records looked at; `enriched`: those no longer partial; `lookup_failed`:
+    whether a lookup failed for one of them.
     """
 
-    last: UUID
     tried: int
     enriched: Sequence[EnrichmentResult]
+    lookup_failed: bool
 
 
 class BackfillStore(Protocol):
     """Partial records and the names found for them later: Postgres."""
 
-    async def backfill_next(self, after: UUID, records_max: int, resolve: Resolve) -> BackfillStep | None:
-        """Pass at most `records_max` partial records after the id `after` to `resolve`, by ascending id, and store the
-        names it finds.
+    async def backfill_next(self, records_max: int, resolve: Resolve) -> BackfillStep | None:
+        """Pass at most `records_max` partial records that are due to `resolve`, by ascending id, and store the names it finds.
 
-        Atomic: everything `resolve` found is durable on return, or nothing is. While `resolve` runs, no other process
-        gets the same records. A record that is complete already keeps its names. Returns None where no records are
-        left, or other processes hold them. Raises RetryableError.
+        A new record is due at once. One that stays partial is due again after 5 s, then each time after twice as long, up
+        to 5 minutes. Atomic: everything `resolve` found is durable on return, or nothing is. While `resolve` runs, no other
+        process gets the same records. A record that is complete already keeps its names. Returns None where no records
+        are due, or other processes hold them. Raises RetryableError.
         """
 
 
@@ -51,18 +49,19 @@ class Resolver(Protocol):
     """The enricher as the backfill sees it."""
 
     async def resolve(self, records: Sequence[PartialRecord]) -> Sequence[EnrichmentResult]:
-        """Return the names known for each record now, in the same order; `partial` where a look-up still fails.
+        """Return the names known for each record now, in the same order; `partial` where a lookup still fails, or its
+        service does not know the id yet.
 
         Never raises, never waits beyond its own bound.
         """
 
 
 class EnrichmentBackfill:
-    """Passes over the partial records again and again, `records_max` at a time. Several processes share the work.
+    """Passes over the partial records that are due, `records_max` at a time. Several processes share the work.
 
     It works for at most `share_max` of the time and leaves the rest to ingest: a step that took longer, because the
-    machine is busy, is followed by a longer pause. After steps that complete nothing the pauses grow, because a
-    look-up service is away.
+    machine is busy, is followed by a longer pause. After steps that complete nothing because lookups fail the pauses grow:
+    a service is away.
     """
 
     def __init__(
@@ -94,19 +93,17 @@ class EnrichmentBackfill:
             await _pause(stop, self._interval_s)
 
     async def pass_over(self, stop: asyncio.Event) -> int:
-        """Go through all partial records once. Returns how many are no longer partial. Raises RetryableError."""
-        after, done, fruitless = _FIRST, 0, 0
+        """Go on until no partial record is due. Returns how many are no longer partial. Raises RetryableError."""
+        done, fruitless = 0, 0
         while not stop.is_set():
             began_s = self._timer()
-            step = await self._store.backfill_next(after, self._records_max, self._resolver.resolve)
+            step = await self._store.backfill_next(self._records_max, self._resolver.resolve)
             if step is None:
                 break
-            after = step.last
             done += len(step.enriched)
             for record in step.enriched:
                 self._metrics.records_backfilled.labels(record.state).inc()
-            # A step that tried nothing has deleted notes of records that were complete already: no service is away.
-            fruitless = fruitless + 1 if step.tried and not step.enriched else 0
+            fruitless = fruitless + 1 if step.lookup_failed and not step.enriched else 0
             await _pause(stop, self._pause_s(self._timer() - began_s, fruitless))
         return done
 

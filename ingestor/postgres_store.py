@@ -33,6 +33,7 @@ from schemas.identity import id_ms_of
 from schemas.postgres_refusals import session_refusal
 from schemas.record import (
     COLUMNS,
+    STORED_RESULT_FIELDS,
     EnrichmentResult,
     EnrichmentState,
     PartialRecord,
@@ -332,11 +333,11 @@ class PostgresStore:
             raise RetryableError(f"Postgres: {type(away).__name__}") from None
         return {row["reason"]: row["dead_letters"] for row in rows}
 
-    async def backfill_next(self, after: UUID, records_max: int, resolve: Resolve) -> BackfillStep | None:
+    async def backfill_next(self, records_max: int, resolve: Resolve) -> BackfillStep | None:
         """See `BackfillStore.backfill_next`."""
         try:
             async with self._pool.acquire() as connection, connection.transaction():
-                return await _backfill_next(connection, after, records_max, resolve)
+                return await _backfill_next(connection, records_max, resolve)
         except _CONNECTION_ERRORS as away:
             raise RetryableError(f"Postgres: {type(away).__name__}") from None
 
@@ -397,10 +398,8 @@ def _is_missing_partition(fault: Exception) -> bool:
     return isinstance(fault, asyncpg.CheckViolationError) and fault.constraint_name is None
 
 
-async def _backfill_next(
-    connection: _Connection, after: UUID, records_max: int, resolve: Resolve
-) -> BackfillStep | None:
-    rows = await connection.fetch(query("claim_partial"), after, records_max)
+async def _backfill_next(connection: _Connection, records_max: int, resolve: Resolve) -> BackfillStep | None:
+    rows = await connection.fetch(query("claim_partial"), records_max)
     if not rows:
         return None
     ids = _within_span([row["id"] for row in rows])
@@ -408,16 +407,19 @@ async def _backfill_next(
     for day in _by_day(ids):
         found = await connection.fetch(query("partial_records"), day, day[0], day[-1])
         partial += [PartialRecord(**dict(row)) for row in found]
-    enriched = [record for record in await resolve(partial) if record.state != EnrichmentState.PARTIAL]
+    results = await resolve(partial)
+    enriched = [record for record in results if record.state != EnrichmentState.PARTIAL]
     # A repeated record may leave a note although it is complete. Such notes are deleted as well.
     done = set(ids) - {record.id for record in partial} | {record.id for record in enriched}
     if done:
         await connection.execute(query("store_enrichments"), *_columns(enriched), sorted(done))
-    return BackfillStep(ids[-1], len(partial), enriched)
+    # All of them: a note that stayed for any reason must not be due again at once, or the pass would never end.
+    await connection.execute(query("postpone_partial"), ids)
+    return BackfillStep(len(partial), enriched, any(record.lookup_failed for record in results))
 
 
 def _columns(enriched: Sequence[EnrichmentResult]) -> list[list[object]]:
-    return [[getattr(record, name) for record in enriched] for name in EnrichmentResult.__struct_fields__]
+    return [[getattr(record, name) for record in enriched] for name in STORED_RESULT_FIELDS]
 
 
 def _within_span(ids: Sequence[UUID]) -> Sequence[UUID]:

@@ -86,8 +86,8 @@ class PartialRecord(msgspec.Struct, frozen=True):
 class EnrichmentResult(msgspec.Struct, frozen=True):
     """The values that a record lacked and that lookups found; None where the record had one or none was found.
 
-    Field names and order are those of `store_enrichments.sql`. If `state` is `partial`, the record should be enriched again
-    later, because a lookup failed or found nothing yet; otherwise the result is final.
+    If `state` is `partial`, the record should be enriched again later, because a lookup failed or found nothing yet;
+    otherwise the result is final.
     """
 
     id: UUID
@@ -97,6 +97,8 @@ class EnrichmentResult(msgspec.Struct, frozen=True):
     actor_email: str | None
     actor_token_name: str | None
     state: EnrichmentState
+    lookup_failed: bool = False
+    """Whether a lookup failed, or was not made in time."""
 
     # Names and e-mail addresses must not reach logs or tracebacks.
     def __repr__(self) -> str:
@@ -106,6 +108,8 @@ class EnrichmentResult(msgspec.Struct, frozen=True):
         return []
 
 
+STORED_RESULT_FIELDS = tuple(name for name in EnrichmentResult.__struct_fields__ if name != "lookup_failed")
+"""The parameters of `store_enrichments.sql`, in their order."""
 COLUMNS: tuple[str, ...] = tuple(field.name for field in msgspec.structs.fields(Record))
 
 

@@ -145,6 +145,28 @@ async def test_a_note_of_a_record_that_waits_cannot_be_deleted(
     assert await admin.fetchval("SELECT count(*) FROM auditap.partial_records") == 1
 
 
+async def test_the_writer_can_hide_no_note_of_a_record_that_waits(
+    audit_database: AuditDatabase, postgres_store: PostgresStore, admin: asyncpg.Connection
+) -> None:
+    waiting = record(now_ms(), zone_id="z")
+    await postgres_store.store([waiting])
+    await assert_denied(
+        audit_database.writer_dsn,
+        "UPDATE auditap.partial_records SET id = gen_random_uuid()",
+        "UPDATE auditap.partial_records SET due_at = 'infinity'",
+        "UPDATE auditap.partial_records SET wait = '100 years'",
+        "INSERT INTO auditap.partial_records (id, due_at) VALUES (gen_random_uuid(), 'infinity')",
+        "DELETE FROM auditap.partial_records",
+    )
+    async with administrator(audit_database.writer_dsn) as writer:
+        for _ in range(50):
+            await writer.execute(query("postpone_partial"), [waiting.id, waiting.id])
+    [row] = await admin.fetch(
+        "SELECT id, due_at <= now() + interval '5 minutes' AS soon FROM auditap.partial_records"
+    )
+    assert tuple(row) == (waiting.id, True)
+
+
 async def test_only_what_clamping_gives_is_noted(
     audit_database: AuditDatabase, admin: asyncpg.Connection
 ) -> None:

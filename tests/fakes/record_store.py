@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from ingestor.dead_letters.ports import DeadLetter
@@ -25,6 +25,9 @@ class MemoryRecordStore:
         self.dead_letters: dict[tuple[str, int, int], DeadLetter] = {}
         self.enriched: dict[UUID, EnrichmentResult] = {}
         self.working: set[UUID] = set()
+        self.postponed: dict[UUID, tuple[float, float]] = {}
+        """When a partial record is due again by `timer`, and how long it waits the next time."""
+        self.timer: Callable[[], float] = time.monotonic
         self.reports: set[ReceivedReport] = set()
         self.lost: set[LostOffsets] = set()
         self.noted: dict[UUID, UUID] = {}
@@ -56,11 +59,15 @@ class MemoryRecordStore:
             self.noted[own] = noted
         return record if noted == record.id else with_id(record, noted)
 
-    async def backfill_next(self, after: UUID, records_max: int, resolve: Resolve) -> BackfillStep | None:
+    async def backfill_next(self, records_max: int, resolve: Resolve) -> BackfillStep | None:
         self._check()
         ours = self.records.keys() - self.enriched.keys() - self.working
+        now_s = self.timer()
         waiting = sorted(
-            each for each in ours if each > after and self.records[each].enrichment == EnrichmentState.PARTIAL
+            each
+            for each in ours
+            if self.records[each].enrichment == EnrichmentState.PARTIAL
+            and self.postponed.get(each, (now_s, 0))[0] <= now_s
         )[:records_max]
         if not waiting:
             return None
@@ -71,7 +78,10 @@ class MemoryRecordStore:
             self.working.difference_update(waiting)
         enriched = [each for each in found if each.state != EnrichmentState.PARTIAL]
         self.enriched |= {each.id: each for each in enriched}
-        return BackfillStep(waiting[-1], len(waiting), enriched)
+        for each in waiting:
+            wait_s = self.postponed.get(each, (0, 5.0))[1]
+            self.postponed[each] = (now_s + wait_s, min(wait_s * 2, 300))
+        return BackfillStep(len(waiting), enriched, any(each.lookup_failed for each in found))
 
     async def write_dead_letters(self, dead_letters: Sequence[DeadLetter]) -> None:
         self._check()

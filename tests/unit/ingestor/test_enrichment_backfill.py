@@ -17,19 +17,23 @@ NOW = 1_769_192_714_749
 
 
 class SlowResolver:
-    """Takes `took_s` for each call; finds nothing out while `away`."""
+    """Takes `took_s` for each call; finds nothing out while `away`, or while ids are `unknown`."""
 
     def __init__(self, clock: Clock, took_s: float) -> None:
         self.clock = clock
         self.took_s = took_s
         self.away = False
+        self.unknown = False
         self.calls = 0
 
     async def resolve(self, records: Sequence[PartialRecord]) -> list[EnrichmentResult]:
         self.calls += 1
         self.clock.now_s += self.took_s
-        state = EnrichmentState.PARTIAL if self.away else EnrichmentState.COMPLETE
-        return [EnrichmentResult(each.id, None, "Acme", None, None, None, state) for each in records]
+        state = EnrichmentState.PARTIAL if self.away or self.unknown else EnrichmentState.COMPLETE
+        return [
+            EnrichmentResult(each.id, None, "Acme", None, None, None, state, lookup_failed=self.away)
+            for each in records
+        ]
 
 
 class Setting:
@@ -37,6 +41,7 @@ class Setting:
         self.store = MemoryRecordStore()
         self.count = count
         self.clock = Clock()
+        self.store.timer = self.clock
         self.resolver = SlowResolver(self.clock, took_s)
         self.metrics = Metrics()
         self.backfill = EnrichmentBackfill(
@@ -92,10 +97,41 @@ async def test_a_successful_step_resets_the_pause(pauses: list[float]) -> None:
     setting = await Setting(30, took_s=0.0).filled()
     setting.resolver.away = True
     await setting.backfill.pass_over(asyncio.Event())
+    setting.clock.now_s += 5
     setting.resolver.away = False
     pauses.clear()
     assert await setting.backfill.pass_over(asyncio.Event()) == 30
     assert pauses == [0.0] * 3
+
+
+async def test_ids_that_are_not_yet_known_do_not_slow_a_pass(pauses: list[float]) -> None:
+    setting = await Setting(30, took_s=0.0).filled()
+    setting.resolver.unknown = True
+    assert await setting.backfill.pass_over(asyncio.Event()) == 0
+    assert pauses == [0.0] * 3
+
+
+async def test_a_pass_reads_only_what_is_due_and_that_less_and_less_often(pauses: list[float]) -> None:
+    setting = await Setting(10, took_s=0.0).filled()
+    setting.resolver.unknown = True
+    calls = []
+    for _ in range(720):  # an hour of passes
+        before = setting.resolver.calls
+        await setting.backfill.pass_over(asyncio.Event())
+        calls.append(setting.resolver.calls - before)
+        setting.clock.now_s += 5
+    assert [number * 5 for number, count in enumerate(calls) if count][:9] == [
+        0,
+        5,
+        15,
+        35,
+        75,
+        155,
+        315,
+        615,
+        915,
+    ]
+    assert sum(calls) == 17
 
 
 async def test_stop_ends_the_run_between_steps() -> None:
