@@ -64,7 +64,7 @@ class WatermarkCache:
         self._watermark_ms: int | None = None
 
     async def get_ms(self) -> int | None:
-        """Return the watermark (Unix ms), None if no tap sends sequence numbers. Raises RetryableError.
+        """Return the watermark (Unix ms), None if no tap sends sequence numbers, or all such taps are retired. Raises RetryableError.
 
         Read it before the page it is returned with: a record stored between the two must not be below the watermark
         and missing on the page.

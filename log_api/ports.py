@@ -84,7 +84,7 @@ class LogDatabase(Protocol):
         """Return the number of records by bucket and value, in any order, without zeros."""
 
     async def complete_before_ms(self) -> int | None:
-        """Return the completeness watermark (Unix ms); None if no tap sends sequence numbers.
+        """Return the completeness watermark (Unix ms); None if no tap sends sequence numbers, or all such taps are retired.
 
         Every capture before it is a record or a gap. A page that is read afterwards holds all these records.
         """

@@ -113,3 +113,8 @@ class Ledger:
     async def complete_before(self) -> int | None:
         found: int | None = await self.connection.fetchval("SELECT auditap.complete_before()")
         return found
+
+    async def log_ms(self) -> int:
+        """Return the log's own time."""
+        found: int = await self.connection.fetchval("SELECT received_ms FROM auditap.completeness_clock")
+        return found

@@ -78,7 +78,7 @@ def summary(info: dict[str, Any]) -> list[str]:
     lines = [
         f"Complete before {complete}, except for the gaps."
         if complete
-        else "No tap sends sequence numbers, so completeness is unknown.",
+        else "No tap sends sequence numbers, or all such taps are retired, so completeness is unknown.",
         f"Taps: {taps['alive']} alive, {taps['expired']} expired, {taps['unnumbered']} without sequence numbers.",
         f"Gaps: {info['gaps']}, with {info['missing']} captures." if info["gaps"] else "No gaps.",
     ]

@@ -1,16 +1,16 @@
--- Bounds how far one tap can take the watermark back, and how many of its epochs are looked at; lets an operator retire a tap.
+-- Bounds how far the heartbeats of a tap can take the watermark back, and how many of its epochs the watermark waits for.
+-- Lets an operator retire a tap.
 
--- first_heard_ms: receipt of the first thing heard of the epoch. surplus: its tap had too many epochs when it began. retired: an operator
--- retired its tap. The reports of both hold nothing back; their gaps stay.
+-- surplus: its tap had too many other epochs when its last report arrived. retired: an operator retired its tap. Heartbeats of
+-- both hold nothing back; their gaps stay.
 ALTER TABLE auditap.tap_epochs
-    ADD COLUMN first_heard_ms bigint,
     ADD COLUMN surplus boolean NOT NULL DEFAULT false,
     ADD COLUMN retired boolean NOT NULL DEFAULT false;
-UPDATE auditap.tap_epochs SET first_heard_ms = least(oldest_ms, heard_ms);
-ALTER TABLE auditap.tap_epochs ALTER COLUMN first_heard_ms SET NOT NULL;
+-- A time that is ahead would keep its epoch until then.
+UPDATE auditap.tap_epochs SET latest_ms = auditap.now_ms() WHERE latest_ms > auditap.now_ms();
 CREATE INDEX tap_epochs_waiting_of_tap ON auditap.tap_epochs (tap_id, waits_until_ms) WHERE NOT surplus AND NOT retired;
 
--- Who retired a tap, when and why. retired_by is what the caller said, login whom the server knows.
+-- Who retired a tap, when and why. The caller chooses retired_by; login is the name of its session.
 CREATE TABLE auditap.tap_retirements (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tap_id text NOT NULL,
@@ -21,13 +21,13 @@ CREATE TABLE auditap.tap_retirements (
     reason text NOT NULL
 );
 
--- The earliest time to which reports of an epoch may take the watermark: an hour before the log's time, and ten minutes before the
--- first receipt. A request that is pending for longer takes the watermark back when its capture arrives.
-CREATE FUNCTION auditap.watermark_floor_ms(first_heard_ms bigint, log_ms bigint) RETURNS bigint
+-- The earliest time to which heartbeats may take the watermark. It is in auditap's time, so no clock of a tap moves it. Below the wait
+-- for a gap it would end that wait. A request that is pending for longer takes the watermark back when its capture arrives.
+CREATE FUNCTION auditap.watermark_floor_ms(log_ms bigint, give_up_ms bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$ SELECT greatest(first_heard_ms - 600000, log_ms - 3600000) $$;
+AS $$ SELECT log_ms - greatest(3600000, give_up_ms) $$;
 
--- As before, but no tap takes it below its floor, and surplus and retired epochs hold nothing.
+-- As before, but no heartbeat takes it below the floor, and surplus and retired epochs hold nothing. NULL where there are no others.
 CREATE OR REPLACE FUNCTION auditap.complete_before(ahead_ms bigint DEFAULT 0) RETURNS bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -36,7 +36,7 @@ AS $$
     ),
     waiting AS (
         SELECT e.tap_id, e.epoch, e.state, e.oldest_ms, e.pending_since_ms, e.pending_from, e.seen, e.dropped,
-            auditap.watermark_floor_ms(e.first_heard_ms, clock.at_ms) AS floor_ms
+            auditap.watermark_floor_ms(clock.at_ms, clock.give_up_ms) AS floor_ms
         FROM clock
         JOIN auditap.tap_epochs AS e ON e.waits_until_ms >= clock.at_ms
         WHERE NOT e.surplus AND NOT e.retired
@@ -55,7 +55,7 @@ AS $$
         WHERE w.state <> 'silent' AND NOT w.seen + w.dropped @> int8range(1, greatest(w.pending_from, 1))
     ),
     bounds AS (
-        -- A tap that has numbers and says nothing of itself: until its first word is there, or none is expected.
+        -- A tap that sends sequence numbers, but no heartbeat so far: until one arrives, or none is expected.
         SELECT greatest(oldest_ms, floor_ms) AS at_ms FROM waiting WHERE state = 'silent'
         UNION ALL
         SELECT greatest(pending_since_ms, floor_ms) FROM waiting WHERE state = 'alive'
@@ -75,22 +75,25 @@ AS $$
         UNION ALL
         SELECT at_ms - settle_ms FROM clock
     )
-    SELECT CASE WHEN EXISTS (SELECT FROM auditap.tap_epochs) THEN greatest(min(at_ms), 0) END FROM bounds
+    SELECT CASE
+        WHEN EXISTS (SELECT FROM auditap.tap_epochs AS e WHERE NOT e.surplus AND NOT e.retired) THEN greatest(min(at_ms), 0)
+    END
+    FROM bounds
 $$;
 
--- Whether a tap has so many epochs that wait that another one is surplus. A tap that is a thousand processes at once has a tap id of
--- its own for some of them.
-CREATE FUNCTION auditap.has_epochs_enough(for_tap text, log_ms bigint) RETURNS boolean
+-- How many epochs of a tap the watermark waits for, counted to 1,000. Further ones are surplus. A tap that is a thousand processes at
+-- once has a tap id of its own for some of them.
+CREATE FUNCTION auditap.count_waiting_epochs(for_tap text, log_ms bigint) RETURNS bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT count(*) >= 1000 FROM (
+    SELECT count(*) FROM (
         SELECT FROM auditap.tap_epochs AS e
         WHERE e.tap_id = for_tap AND e.waits_until_ms >= log_ms AND NOT e.surplus AND NOT e.retired
         LIMIT 1000
     ) AS counted
 $$;
 
--- As before, but retired epochs hold nothing back, and no time of receipt is later than now.
+-- As before, but retired epochs hold nothing back, the epochs of a tap are bounded, and no time of receipt is later than now.
 CREATE OR REPLACE FUNCTION auditap.note_numbers(
     tap_ids text[], epochs bigint[], numbers text[], oldest bigint[], latest bigint[], received bigint[]
 ) RETURNS void
@@ -112,21 +115,27 @@ BEGIN
     IF late_ms IS NOT NULL THEN
         PERFORM auditap.hold_back(late_ms);
     END IF;
-    INSERT INTO auditap.tap_epochs AS e (
-        tap_id, epoch, state, highest, seen, oldest_ms, latest_ms, heard_ms, first_heard_ms, lease_until_ms, waits_until_ms,
-        surplus
-    )
-    SELECT n.tap_id, n.epoch, 'silent', coalesce(upper(n.numbers::int8multirange) - 1, 0), n.numbers::int8multirange,
-        n.oldest_ms, n.latest_ms, n.heard_ms, n.heard_ms, n.heard_ms + 60000, n.heard_ms + 60000 + clock.give_up_ms,
-        known.epoch IS NULL AND auditap.has_epochs_enough(n.tap_id, clock.received_ms)
-    FROM (
-        SELECT given.tap_id, given.epoch, given.numbers, given.oldest_ms, given.latest_ms,
-            least(given.received_ms, now_ms) AS heard_ms
+    WITH given AS (
+        SELECT n.tap_id, n.epoch, n.numbers::int8multirange AS numbers, n.oldest_ms, least(n.latest_ms, now_ms) AS latest_ms,
+            least(n.received_ms, now_ms) AS heard_ms, known.epoch IS NULL AS is_new
         FROM unnest(tap_ids, epochs, numbers, oldest, latest, received)
-            AS given (tap_id, epoch, numbers, oldest_ms, latest_ms, received_ms)
-    ) AS n
-    LEFT JOIN auditap.tap_epochs AS known ON known.tap_id = n.tap_id AND known.epoch = n.epoch
-    ORDER BY n.tap_id, n.epoch
+            AS n (tap_id, epoch, numbers, oldest_ms, latest_ms, received_ms)
+        LEFT JOIN auditap.tap_epochs AS known ON known.tap_id = n.tap_id AND known.epoch = n.epoch
+    ),
+    -- Without what this statement adds, which is counted by its place.
+    waiting AS MATERIALIZED (
+        SELECT tap_id, auditap.count_waiting_epochs(tap_id, clock.received_ms) AS epochs
+        FROM (SELECT DISTINCT g.tap_id FROM given AS g WHERE g.is_new) AS taps
+    )
+    INSERT INTO auditap.tap_epochs AS e (
+        tap_id, epoch, state, highest, seen, oldest_ms, latest_ms, heard_ms, lease_until_ms, waits_until_ms, surplus
+    )
+    SELECT g.tap_id, g.epoch, 'silent', coalesce(upper(g.numbers) - 1, 0), g.numbers, g.oldest_ms, g.latest_ms, g.heard_ms,
+        g.heard_ms + 60000, g.heard_ms + 60000 + clock.give_up_ms,
+        g.is_new AND w.epochs + row_number() OVER (PARTITION BY g.tap_id, g.is_new ORDER BY g.epoch) > 1000
+    FROM given AS g
+    LEFT JOIN waiting AS w ON w.tap_id = g.tap_id
+    ORDER BY g.tap_id, g.epoch
     ON CONFLICT (tap_id, epoch) DO UPDATE SET
         seen = e.seen + excluded.seen,
         highest = greatest(e.highest, excluded.highest),
@@ -136,7 +145,8 @@ BEGIN
 END
 $$;
 
--- As before, but bounded: by the epoch's floor, by the longest lease that the contract allows, and by the epochs that a tap may have.
+-- As before, but bounded: by the floor, by the longest lease that the contract allows, by now, and by the epochs that a tap may have.
+-- A surplus epoch is counted among them as soon as there are fewer.
 CREATE OR REPLACE FUNCTION auditap.note_heartbeat(
     for_tap text, for_epoch bigint, new_beat bigint, at_ms bigint, started_ms bigint, new_highest bigint,
     new_pending_from bigint, new_pending_since_ms bigint, lease_ms bigint, new_state text, received_ms bigint,
@@ -157,25 +167,25 @@ DECLARE
 BEGIN
     SELECT * INTO clock FROM auditap.completeness_clock;
     SELECT * INTO was FROM auditap.tap_epochs WHERE tap_id = for_tap AND epoch = for_epoch FOR UPDATE;
-    IF was.tap_id IS NULL THEN
-        is_surplus := auditap.has_epochs_enough(for_tap, clock.received_ms);
+    IF was.tap_id IS NULL OR was.surplus THEN
+        is_surplus := auditap.count_waiting_epochs(for_tap, clock.received_ms) >= 1000;
     END IF;
-    floor_ms := auditap.watermark_floor_ms(coalesce(was.first_heard_ms, heard), clock.received_ms);
-    IF is_surplus OR was.surplus OR was.retired THEN
+    floor_ms := auditap.watermark_floor_ms(clock.received_ms, clock.give_up_ms);
+    IF is_surplus OR was.retired THEN
         NULL;
     ELSIF was.tap_id IS NULL OR was.beat < 0 THEN
         PERFORM auditap.hold_back(greatest(started_ms, floor_ms));
-    ELSIF was.waits_until_ms < clock.received_ms + clock.settle_ms
+    ELSIF was.surplus OR was.waits_until_ms < clock.received_ms + clock.settle_ms
         OR new_beat > was.beat AND new_pending_since_ms < was.pending_since_ms THEN
         PERFORM auditap.hold_back(greatest(new_pending_since_ms, floor_ms));
     END IF;
     INSERT INTO auditap.tap_epochs AS e (
         tap_id, epoch, state, highest, oldest_ms, latest_ms, beat, pending_from, pending_since_ms,
-        heard_ms, first_heard_ms, lease_until_ms, waits_until_ms, surplus
+        heard_ms, lease_until_ms, waits_until_ms, surplus
     )
     VALUES (
-        for_tap, for_epoch, new_state, new_highest, started_ms, at_ms, new_beat, done_below, new_pending_since_ms,
-        heard, heard, leased_until_ms, leased_until_ms + clock.give_up_ms, is_surplus
+        for_tap, for_epoch, new_state, new_highest, started_ms, least(at_ms, heard), new_beat, done_below, new_pending_since_ms,
+        heard, leased_until_ms, leased_until_ms + clock.give_up_ms, is_surplus
     )
     ON CONFLICT (tap_id, epoch) DO UPDATE SET
         state = CASE WHEN e.state IN ('silent', 'alive') THEN excluded.state ELSE e.state END,
@@ -187,7 +197,8 @@ BEGIN
         pending_since_ms = CASE WHEN excluded.beat > e.beat THEN excluded.pending_since_ms ELSE e.pending_since_ms END,
         heard_ms = greatest(e.heard_ms, excluded.heard_ms),
         lease_until_ms = greatest(e.lease_until_ms, excluded.lease_until_ms),
-        waits_until_ms = greatest(e.waits_until_ms, excluded.waits_until_ms);
+        waits_until_ms = greatest(e.waits_until_ms, excluded.waits_until_ms),
+        surplus = e.surplus AND excluded.surplus;
     INSERT INTO auditap.tap_marks AS m (tap_id, epoch, pending_from, pending_since_ms, by_ms, beat, heard_ms)
     VALUES (for_tap, for_epoch, done_below, new_pending_since_ms, at_ms, new_beat, heard)
     ON CONFLICT (tap_id, epoch, pending_from) DO UPDATE SET
@@ -211,8 +222,8 @@ BEGIN
 END
 $$;
 
--- Retires the epochs that a tap has now, and leaves a row about it; returns how many there were, 0 if the tap is unknown or retired already. A later
--- epoch counts again.
+-- Retires the epochs that a tap has now, and leaves a row about it; a later epoch counts again. Returns how many there were, 0 if
+-- the tap is unknown or retired already.
 CREATE FUNCTION auditap.retire_tap(for_tap text, by_whom text, why text) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -234,7 +245,7 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION auditap.watermark_floor_ms(bigint, bigint), auditap.has_epochs_enough(text, bigint),
+REVOKE ALL ON FUNCTION auditap.watermark_floor_ms(bigint, bigint), auditap.count_waiting_epochs(text, bigint),
     auditap.retire_tap(text, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION auditap.retire_tap(text, text, text) TO auditap_operator;
 GRANT SELECT ON auditap.tap_retirements TO auditap_operator, auditap_reader;

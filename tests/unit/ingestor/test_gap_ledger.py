@@ -439,15 +439,56 @@ async def test_a_report_that_can_never_be_noted_takes_no_other_with_it(ledger: L
     assert await ledger.connection.fetchval("SELECT max(highest) FROM auditap.tap_epochs") == 2
 
 
-async def test_a_claim_of_1970_takes_the_watermark_back_ten_minutes_at_most(ledger: Ledger) -> None:
+async def test_a_claim_of_1970_takes_the_watermark_back_an_hour_at_most(ledger: Ledger) -> None:
     honest, liar = Tap("honest"), Tap("liar", began_ago_ms=now_ms())
     await ledger.note(honest.heartbeat(0, now_ms() - 30_000), clock(now_ms()))
-    heard_ms = now_ms()
-    await ledger.note(liar.heartbeat(3, 0, pending_from=1, since_ms=0, received_ms=heard_ms))
-    assert (await ledger.complete_before() or 0) >= heard_ms - 600_000
+    floor_ms = await ledger.log_ms() - 3_600_000
+    await ledger.note(liar.heartbeat(3, 0, pending_from=1, since_ms=0, received_ms=now_ms()))
+    assert (await ledger.complete_before() or 0) >= floor_ms
     await ledger.note(liar.heartbeat(9, 0, pending_from=8, since_ms=0, received_ms=now_ms()), clock(now_ms()))
     await ledger.connection.execute("DELETE FROM auditap.late_arrivals")
-    assert (await ledger.complete_before() or 0) >= heard_ms - 600_000
+    assert await ledger.complete_before() == await ledger.log_ms() - 3_600_000
+
+
+async def test_a_first_heartbeat_that_was_held_up_holds_the_watermark_where_it_reports(
+    ledger: Ledger,
+) -> None:
+    other, tap = Tap("other"), Tap(began_ago_ms=1_800_000)
+    await ledger.note(other.heartbeat(0, now_ms() - 25_000), clock(now_ms()))
+    # The collector was away for half an hour, and this run of the tap began meanwhile.
+    await ledger.note(
+        tap.heartbeat(2, now_ms(), pending_from=1, since_ms=tap.started_ms + 1), other.heartbeat(0, now_ms())
+    )
+    assert await ledger.complete_before() == tap.started_ms
+    await ledger.connection.execute("DELETE FROM auditap.late_arrivals")
+    assert await ledger.complete_before() == tap.started_ms + 1
+
+
+async def test_a_gap_is_waited_for_longer_than_an_hour_where_the_settings_ask_it(ledger: Ledger) -> None:
+    await ledger.store.refresh_gap_ledger(
+        GapLedgerWaits(watermark_lag_ms=20_000, gap_wait_ms=86_400_000, watermark_hold_ms=600_000)
+    )
+    tap = Tap(began_ago_ms=14_400_000)
+    await ledger.note(tap.heartbeat(4, tap.started_ms + 4), tap.heartbeat(9, tap.started_ms + 9))
+    await ledger.store.store(tap.records(1, 4))
+    await ledger.note(tap.heartbeat(9, now_ms()), clock(now_ms()))
+    await ledger.connection.execute("DELETE FROM auditap.late_arrivals")
+    assert await ledger.complete_before() == tap.started_ms + 4
+    # A day it is, and no longer.
+    liar = Tap("liar")
+    await ledger.note(liar.heartbeat(2, now_ms(), pending_from=1, since_ms=0))
+    await ledger.connection.execute("DELETE FROM auditap.late_arrivals")
+    assert await ledger.complete_before() == await ledger.log_ms() - 86_400_000
+
+
+async def test_a_heartbeat_of_the_future_does_not_keep_its_epoch(ledger: Ledger) -> None:
+    tap, ahead_ms, received_ms = Tap(), now_ms() + 75 * 365 * 86_400_000, now_ms() - 1_000
+    for _ in range(2):
+        await ledger.note(tap.heartbeat(3, ahead_ms, since_ms=received_ms, received_ms=received_ms))
+    assert await ledger.connection.fetchval("SELECT latest_ms FROM auditap.tap_epochs") == received_ms
+    await ledger.store.store([Tap("captures").record(1, now_ms() + 300_000, received_ms=received_ms)])
+    latest_ms = await ledger.connection.fetchval("SELECT max(latest_ms) FROM auditap.tap_epochs")
+    assert latest_ms <= now_ms()
 
 
 @pytest.mark.parametrize("holed", [False, True])
@@ -457,9 +498,8 @@ async def test_a_request_holds_the_watermark_for_an_hour_of_the_log(ledger: Ledg
     await ledger.note(tap.heartbeat(0, began_ms))
     await ledger.note(tap.heartbeat(highest, now_ms(), pending_from=pending_from, since_ms=began_ms))
     await ledger.note(other.heartbeat(0, now_ms()))
-    log_ms = await ledger.connection.fetchval("SELECT received_ms FROM auditap.completeness_clock")
     await ledger.connection.execute("DELETE FROM auditap.late_arrivals")
-    assert await ledger.complete_before() == log_ms - 3_600_000
+    assert await ledger.complete_before() == await ledger.log_ms() - 3_600_000
     # What was pending takes the watermark back when it arrives.
     await ledger.store.store([tap.record(pending_from, began_ms)])
     assert await ledger.complete_before() == began_ms
@@ -475,14 +515,19 @@ async def test_a_lease_is_a_day_at_most(ledger: Ledger) -> None:
     assert until_ms <= now_ms() + 86_400_000
 
 
-async def test_a_thousand_epochs_of_a_tap_hold_the_watermark_and_no_more(ledger: Ledger) -> None:
+async def a_thousand_epochs(ledger: Ledger) -> None:
+    """Let the tap t-1 have the epochs 1,001 to 2,000, which all wait."""
     await ledger.connection.execute(
-        "INSERT INTO auditap.tap_epochs (tap_id, epoch, state, oldest_ms, latest_ms, heard_ms, first_heard_ms,"
+        "INSERT INTO auditap.tap_epochs (tap_id, epoch, state, oldest_ms, latest_ms, heard_ms,"
         " lease_until_ms, waits_until_ms, pending_since_ms)"
-        " SELECT 't-1', epoch, 'alive', $1::bigint, $1, $1, $1, $1 + 600000, $1 + 600000, $1"
+        " SELECT 't-1', epoch, 'alive', $1::bigint, $1, $1, $1 + 600000, $1 + 600000, $1"
         " FROM generate_series(1001, 2000) AS epoch",
         now_ms() - 25_000,
     )
+
+
+async def test_a_thousand_epochs_of_a_tap_hold_the_watermark_and_no_more(ledger: Ledger) -> None:
+    await a_thousand_epochs(ledger)
     late, other = Tap(epoch=3_000, began_ago_ms=300_000), Tap("other", began_ago_ms=200_000)
     await ledger.note(late.heartbeat(5, now_ms(), pending_from=3, since_ms=late.started_ms), clock(now_ms()))
     assert (await ledger.complete_before() or 0) > late.started_ms
@@ -499,6 +544,35 @@ async def test_a_thousand_epochs_of_a_tap_hold_the_watermark_and_no_more(ledger:
     assert [row["epoch"] for row in surplus] == [3_000, 3_001]
 
 
+async def test_one_batch_of_many_epochs_is_bounded(ledger: Ledger) -> None:
+    await ledger.store.store([Tap(epoch=1_500).record(1, now_ms())])
+    epochs = [*range(1, 1_500), 1_500]
+    await ledger.store.store([Tap(epoch=epoch).record(2, now_ms()) for epoch in epochs])
+    rows = await ledger.connection.fetch(
+        "SELECT epoch FROM auditap.tap_epochs WHERE NOT surplus ORDER BY epoch"
+    )
+    assert [row["epoch"] for row in rows] == [*range(1, 1_000), 1_500]
+
+
+async def test_a_surplus_epoch_holds_the_watermark_once_there_are_fewer(ledger: Ledger) -> None:
+    await a_thousand_epochs(ledger)
+    late = Tap(epoch=3_000, began_ago_ms=300_000)
+
+    async def beat() -> None:
+        pending = late.heartbeat(5, now_ms(), pending_from=3, since_ms=late.started_ms)
+        await ledger.note(pending, clock(now_ms()))
+
+    await beat()
+    await beat()
+    assert (await ledger.complete_before() or 0) > late.started_ms
+    await ledger.connection.execute("UPDATE auditap.tap_epochs SET waits_until_ms = 0 WHERE epoch = 1001")
+    await beat()
+    assert await ledger.complete_before() == late.started_ms
+    # What has passed meanwhile is shown again, even if the tap goes on at once.
+    await ledger.note(late.heartbeat(5, now_ms()))
+    assert await ledger.complete_before() == late.started_ms
+
+
 async def test_a_retired_tap_does_not_hold_the_watermark_and_its_gaps_stay(
     ledger: Ledger, audit_database: AuditDatabase
 ) -> None:
@@ -506,13 +580,13 @@ async def test_a_retired_tap_does_not_hold_the_watermark_and_its_gaps_stay(
     await ledger.note(gone.heartbeat(9, gone.started_ms + 50, pending_from=5, since_ms=gone.started_ms))
     await ledger.store.store(gone.records(1, 2))
     await ledger.note(other.heartbeat(0, other_ms), clock(now_ms()))
+    assert await ledger.complete_before() == gone.started_ms
     gaps = await ledger.gaps()
     assert gaps == [(3, 9, 7, "unknown"), (10, None, None, "unknown")]
     async with administrator(audit_database.operator_dsn) as operator:
         assert await retire_tap(operator, "gone", "ada", "switched off") == 1
         assert await retire_tap(operator, "gone", "ada", "again") == 0
         assert await retire_tap(operator, "nobody", "ada", "never was") == 0
-    await ledger.connection.execute("DELETE FROM auditap.late_arrivals")
     assert await ledger.complete_before() == other_ms
     # Nor does what it still sends.
     await ledger.note(gone.heartbeat(9, now_ms(), pending_from=5, since_ms=0))
@@ -531,6 +605,27 @@ async def test_a_retired_tap_does_not_hold_the_watermark_and_its_gaps_stay(
     again = Tap("gone", epoch=8, began_ago_ms=100_000)
     await ledger.note(again.heartbeat(1, now_ms(), pending_from=1, since_ms=again.started_ms))
     assert await ledger.complete_before() == again.started_ms
+
+
+async def test_what_a_tap_took_the_watermark_back_to_stays_when_it_is_retired(ledger: Ledger) -> None:
+    other, gone, other_ms = Tap("other"), Tap("gone", began_ago_ms=300_000), now_ms() - 30_000
+    await ledger.note(other.heartbeat(0, other_ms), clock(now_ms()))
+    await ledger.note(gone.heartbeat(9, now_ms(), pending_from=5, since_ms=gone.started_ms + 50))
+    assert await retire_tap(ledger.connection, "gone", "ada", "switched off") == 1
+    assert await ledger.complete_before() == gone.started_ms
+    [row] = await ledger.connection.fetch("SELECT held_until_ms FROM auditap.late_arrivals")
+    assert row["held_until_ms"] <= now_ms() + GapLedgerWaits().watermark_hold_ms
+    await ledger.connection.execute("UPDATE auditap.late_arrivals SET held_until_ms = 0")
+    assert await ledger.complete_before() == other_ms
+
+
+async def test_without_an_epoch_that_counts_there_is_no_watermark(ledger: Ledger) -> None:
+    await ledger.note(Tap("gone").heartbeat(9, now_ms()), clock(now_ms()))
+    assert await ledger.complete_before() is not None
+    assert await retire_tap(ledger.connection, "gone", "ada", "switched off") == 1
+    assert await ledger.complete_before() is None
+    await ledger.note(Tap("gone", epoch=8).heartbeat(9, now_ms()))
+    assert await ledger.complete_before() is not None
 
 
 @pytest.mark.parametrize("words", [("", "why"), ("ada", " ")])
