@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from schemas.constants import Constant
+from schemas.errors import StartupError
 
+HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
 
 
@@ -55,17 +57,28 @@ class GapLedgerWaits:
 
     watermark_lag_ms: int = 20_000
     """The watermark trails by at least so many milliseconds, so that heartbeats of taps that just started arrive first.
-    What a tap reports as acknowledged and is not stored after so long is a gap."""
+    What a tap reports as acknowledged and is not stored after so long is a gap. From 0 to 3,600,000 (an hour)."""
     gap_wait_ms: int = 300_000
-    """Milliseconds that the watermark waits for missing sequence numbers, or for a tap whose lease has expired."""
+    """Milliseconds that the watermark waits for missing sequence numbers, or for a tap whose lease has expired. From 0 to
+    86,400,000 (a day)."""
     watermark_hold_ms: int = 900_000
     """When an event arrives for a time that the watermark had passed, the watermark goes back to it for so many
-    milliseconds. A client that polls at least that often misses nothing."""
+    milliseconds. A client that polls at least that often misses nothing. From 60,000 (a minute) to 86,400,000 (a day)."""
 
     # Taps without a heartbeat for so long are forgotten, with their gaps.
     tap_retention_ms: Constant[int] = 30 * DAY_MS
     # Per epoch of a tap. Beyond it the oldest gaps are merged into one with their sum, which bounds the ledger.
     gaps_max: Constant[int] = 2_000
+
+    def __post_init__(self) -> None:
+        # The bounds of `auditap.tidy_completeness` (0017_role_bounds.sql), which would change other values silently.
+        for name, lowest, highest in (
+            ("watermark_lag_ms", 0, HOUR_MS),
+            ("gap_wait_ms", 0, DAY_MS),
+            ("watermark_hold_ms", 60_000, DAY_MS),
+        ):
+            if not lowest <= getattr(self, name) <= highest:
+                raise StartupError(f"{name} of the gap ledger must be from {lowest} to {highest}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,9 @@ CREATE TABLE auditap.closed_gaps (
 CREATE INDEX closed_gaps_age ON auditap.closed_gaps (closed_at);
 GRANT SELECT ON auditap.closed_gaps TO auditap_reader, auditap_operator;
 
--- As before, but: what is waited is bounded; taps are kept for 30 days of the log's own time at least, and leave a row for their gaps; and
--- there is no number of holes that hides what is missing.
+-- As before, with three bounds. The waits have limits, which GapLedgerWaits in ingestor/config.py repeats. A tap is kept for at
+-- least 30 days of the log's own time, and leaves a row for its gaps. Whatever holes_max is, folding hides no gap and
+-- bounds the ledger.
 CREATE OR REPLACE FUNCTION auditap.tidy_completeness(
     new_settle_ms bigint, new_give_up_ms bigint, new_hold_ms bigint, keep_ms bigint, holes_max integer
 ) RETURNS void
@@ -33,9 +34,11 @@ AS $$
 DECLARE
     one record;
     fold bigint;
-    holes_kept CONSTANT integer := greatest(coalesce(holes_max, 2000), 50);
+    holes_kept CONSTANT integer := least(greatest(coalesce(holes_max, 2000), 50), 2000);
     log_ms bigint;
     forget_before_ms bigint;
+    old_taps text[];
+    old_epochs bigint[];
 BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtext('auditap.tidy_completeness')) THEN
         RETURN;
@@ -59,15 +62,23 @@ BEGIN
     INSERT INTO auditap.closed_gaps (log, partition, cause, gaps, missing, from_ms, to_ms)
     SELECT log, partition, 'offsets_expired', count(*), sum(last - first + 1), min(from_ms), max(to_ms)
     FROM forgotten GROUP BY log, partition;
-    IF EXISTS (SELECT FROM auditap.tap_epochs AS e WHERE e.heard_ms < forget_before_ms AND e.latest_ms < forget_before_ms) THEN
+    -- Locked first: a report that arrives between the two statements would keep an epoch whose gaps have been closed.
+    SELECT array_agg(old.tap_id), array_agg(old.epoch) INTO old_taps, old_epochs
+    FROM (
+        SELECT e.tap_id, e.epoch FROM auditap.tap_epochs AS e
+        WHERE e.heard_ms < forget_before_ms AND e.latest_ms < forget_before_ms
+        ORDER BY e.tap_id, e.epoch FOR UPDATE
+    ) AS old;
+    IF old_taps IS NOT NULL THEN
         INSERT INTO auditap.closed_gaps (tap_id, epoch, cause, gaps, missing, from_ms, to_ms)
         SELECT g.tap_id, g.epoch, g.cause, count(*),
             CASE WHEN bool_and(g.count IS NOT NULL) THEN sum(g.count) END, min(g.from_ms), max(g.to_ms)
         FROM auditap.completeness_gaps AS g
-        JOIN auditap.tap_epochs AS e ON e.tap_id = g.tap_id AND e.epoch = g.epoch
-        WHERE e.heard_ms < forget_before_ms AND e.latest_ms < forget_before_ms
+        JOIN unnest(old_taps, old_epochs) AS old (tap_id, epoch) ON old.tap_id = g.tap_id AND old.epoch = g.epoch
         GROUP BY g.tap_id, g.epoch, g.cause;
-        DELETE FROM auditap.tap_epochs AS e WHERE e.heard_ms < forget_before_ms AND e.latest_ms < forget_before_ms;
+        DELETE FROM auditap.tap_epochs AS e
+        USING unnest(old_taps, old_epochs) AS old (tap_id, epoch)
+        WHERE e.tap_id = old.tap_id AND e.epoch = old.epoch;
     END IF;
     FOR one IN
         SELECT tap_id, epoch FROM auditap.tap_epochs
@@ -95,7 +106,10 @@ BEGIN
 END
 $$;
 
--- As before, but a time that is ahead does not keep the row for ever.
+-- As before, but a time that is ahead does not keep the row for ever, and what was noted so is corrected.
+UPDATE auditap.unnumbered_taps
+SET first_ms = least(first_ms, auditap.now_ms()), latest_ms = least(latest_ms, auditap.now_ms())
+WHERE latest_ms > auditap.now_ms();
 CREATE OR REPLACE FUNCTION auditap.note_unnumbered(tap_ids text[], at_ms bigint) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -129,22 +143,25 @@ AS $$ SELECT get_byte(uuid_send(id), 6) >> 4 = 7 AND get_byte(uuid_send(id), 8) 
 ALTER TABLE auditap.audit_records ADD CONSTRAINT audit_records_id_is_uuidv7
     CHECK (get_byte(uuid_send(id), 6) >> 4 = 7 AND get_byte(uuid_send(id), 8) >> 6 = 2) NOT VALID;
 
--- Who noted a clamped id, and when. NULL for those noted before: a default given with the column would say that the migration noted them.
+-- Who noted a clamped id, and when. NULL for older rows: a default that is given with the column would claim that the migration
+-- noted them.
 ALTER TABLE auditap.clamped_ids ADD COLUMN noted_at timestamptz, ADD COLUMN noted_by text;
 ALTER TABLE auditap.clamped_ids
     ALTER COLUMN noted_at SET DEFAULT now(),
     ALTER COLUMN noted_by SET DEFAULT session_user;
 
--- As before, but only for what clamping can give: the same id with an earlier time, for which there may be a partition and which is not ahead
--- of this clock by more than an ingestor's may be. What is not so is passed over.
+-- As before, but it notes only what clamping can give: the same id with an earlier time, for which there may be a partition, and which is
+-- at most ten minutes ahead of this clock. It ignores other pairs of ids.
 CREATE OR REPLACE FUNCTION auditap.note_clamped_ids(event_ids uuid[], clamped_ids uuid[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
     low CONSTANT uuid := (SELECT each FROM unnest(event_ids) AS each ORDER BY each LIMIT 1);
-    -- As ensure_partitions: what was passed over within these bounds would be stored under its own id.
-    earliest CONSTANT uuid := auditap.first_id_at(greatest(least(auditap.kept_since_ms(3660), auditap.kept_since_ms(0) - 5184000000), 0));
+    -- The bound of ensure_partitions. With a later one, clamped events would be ignored here and stored under their own ids.
+    earliest CONSTANT uuid := auditap.first_id_at(
+        greatest(least(auditap.kept_since_ms(3660), auditap.kept_since_ms(0) - 5184000000), 0)
+    );
     latest CONSTANT uuid := auditap.first_id_at(auditap.now_ms() + 600000);
 BEGIN
     IF NOT EXISTS (
@@ -189,16 +206,16 @@ BEGIN
     INSERT INTO auditap.audit_enrichments (id, account_id, account_name, zone_name, actor_email, actor_token_name, state)
     SELECT r.id,
         CASE WHEN r.account_id IS NULL AND r.zone_id IS NOT NULL THEN found.account_id END,
-        CASE WHEN r.account_id IS NOT NULL OR r.zone_id IS NOT NULL THEN found.account_name END,
-        CASE WHEN r.zone_id IS NOT NULL THEN found.zone_name END,
-        CASE WHEN r.actor_id IS NOT NULL AND r.actor_type = 'user' THEN found.actor_email END,
-        CASE WHEN r.actor_token_id IS NOT NULL THEN found.actor_token_name END,
+        CASE WHEN r.account_name IS NULL AND (r.account_id IS NOT NULL OR r.zone_id IS NOT NULL) THEN found.account_name END,
+        CASE WHEN r.zone_name IS NULL AND r.zone_id IS NOT NULL THEN found.zone_name END,
+        CASE WHEN r.actor_email IS NULL AND r.actor_id IS NOT NULL AND r.actor_type = 'user' THEN found.actor_email END,
+        CASE WHEN r.actor_token_name IS NULL AND r.actor_token_id IS NOT NULL THEN found.actor_token_name END,
         found.state
     FROM unnest(ids, account_ids, account_names, zone_names, actor_emails, actor_token_names, states)
         AS found (id, account_id, account_name, zone_name, actor_email, actor_token_name, state)
     CROSS JOIN LATERAL (
-        SELECT stored.id, stored.account_id, stored.zone_id, stored.actor_id, stored.actor_type, stored.actor_token_id,
-            stored.enrichment
+        SELECT stored.id, stored.account_id, stored.account_name, stored.zone_id, stored.zone_name, stored.actor_id, stored.actor_type,
+            stored.actor_email, stored.actor_token_id, stored.actor_token_name, stored.enrichment
         FROM auditap.audit_records AS stored
         WHERE stored.id = found.id AND stored.id >= low AND stored.id <= high
         OFFSET 0
@@ -252,7 +269,8 @@ $$;
 CREATE TRIGGER keep_decisions BEFORE UPDATE ON auditap.dead_letters
     FOR EACH ROW EXECUTE FUNCTION auditap.keep_dead_letter_decisions();
 
--- Alerting raises alerts; it neither acknowledges them nor says which account they are of, once they are raised.
+-- Alerting may raise alerts. It may not acknowledge them, nor change the account of an alert that is raised: this function sets the
+-- account that enrichment found.
 CREATE FUNCTION auditap.set_alert_accounts(alerts_max integer) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -261,7 +279,7 @@ AS $$
         FROM auditap.alerts AS a
         JOIN auditap.audit_enrichments AS e ON e.id = a.record_id
         WHERE a.account_id IS NULL AND e.account_id IS NOT NULL
-        LIMIT alerts_max
+        LIMIT least(greatest(coalesce(alerts_max, 0), 0), 1000)
     )
     UPDATE auditap.alerts AS a SET account_id = found.account_id FROM found WHERE a.id = found.id
 $$;
@@ -306,37 +324,38 @@ BEGIN
 END
 $$;
 
--- As before, and rows about closed gaps.
+-- As before, and rows about closed gaps. rows_max is bounded.
 CREATE OR REPLACE FUNCTION auditap.prune_beside_log(before_ms bigint, keep_days integer, rows_max integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     since_ms CONSTANT bigint := greatest(least(before_ms, auditap.kept_since_ms(keep_days)), 0);
     month_ms CONSTANT bigint := 32 * 86400000::bigint;
+    limit_rows CONSTANT integer := least(greatest(coalesce(rows_max, 0), 0), 5000);
     taken bigint;
     total bigint := 0;
 BEGIN
     DELETE FROM auditap.partial_records WHERE id IN (
         SELECT id FROM auditap.partial_records WHERE id < auditap.first_id_at(since_ms)
-        ORDER BY id LIMIT rows_max FOR UPDATE SKIP LOCKED
+        ORDER BY id LIMIT limit_rows FOR UPDATE SKIP LOCKED
     );
     GET DIAGNOSTICS taken = ROW_COUNT;
     total := total + taken;
     DELETE FROM auditap.clamped_ids WHERE event_id IN (
         SELECT event_id FROM auditap.clamped_ids WHERE clamped_id < auditap.first_id_at(greatest(since_ms - month_ms, 0))
-        ORDER BY clamped_id LIMIT rows_max FOR UPDATE SKIP LOCKED
+        ORDER BY clamped_id LIMIT limit_rows FOR UPDATE SKIP LOCKED
     );
     GET DIAGNOSTICS taken = ROW_COUNT;
     total := total + taken;
     DELETE FROM auditap.closed_gaps WHERE number IN (
         SELECT number FROM auditap.closed_gaps WHERE closed_at < to_timestamp(since_ms / 1000.0)
-        ORDER BY closed_at LIMIT rows_max FOR UPDATE SKIP LOCKED
+        ORDER BY closed_at LIMIT limit_rows FOR UPDATE SKIP LOCKED
     );
     GET DIAGNOSTICS taken = ROW_COUNT;
     total := total + taken;
     DELETE FROM auditap.dead_letters WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM auditap.dead_letters WHERE dead_lettered_at < to_timestamp(since_ms / 1000.0)
-        ORDER BY dead_lettered_at LIMIT rows_max FOR UPDATE SKIP LOCKED
+        ORDER BY dead_lettered_at LIMIT limit_rows FOR UPDATE SKIP LOCKED
     ));
     GET DIAGNOSTICS taken = ROW_COUNT;
     RETURN total + taken;

@@ -72,7 +72,7 @@ CASES = (
         "refused at start, naming the pooler and its mode",
         pipeline.pooler,
         (
-            "contract/test_refused_sessions.py::test_a_refusal_is_told",
+            "contract/test_refused_sessions.py::test_a_refusal_is_reported",
             "contract/test_database_encoding.py::test_a_session_in_another_encoding_is_refused",
         ),
     ),

@@ -184,6 +184,10 @@ async def test_what_a_database_of_version_15_holds_is_kept(database: str, migrat
         assert all(before.values())
         await migrate(admin)
         assert {name: await admin.fetch(statement) for name, statement in unchanged.items()} == before
+        ahead = await admin.fetch(
+            "SELECT tap_id FROM auditap.unnumbered_taps WHERE latest_ms > auditap.now_ms()"
+        )
+        assert ahead == []
         # Nobody says who noted a clamped id before that was kept.
         assert [
             tuple(row) for row in await admin.fetch("SELECT noted_at, noted_by FROM auditap.clamped_ids")

@@ -1,4 +1,4 @@
-"""What Postgres, or a pooler before it, refuses for good is told at start, in one sentence that says what to do."""
+"""What Postgres, or a pooler before it, refuses for good is reported at start, in one sentence that says what to do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TLS_ONLY = (
         (TLS_ONLY, r"^(Postgres: )?Postgres refuses sessions without TLS: set sslmode=require"),
     ],
 )
-async def test_a_refusal_is_told(start: Start, refusal: tuple[str, str], sentence: str) -> None:
+async def test_a_refusal_is_reported(start: Start, refusal: tuple[str, str], sentence: str) -> None:
     async with refusing(*refusal) as dsn:
         # Retention is tried again: it runs beside ingest, which refused to start.
         expected = RetryableError if start is as_maintainer else StartupError
@@ -52,7 +52,9 @@ async def test_a_refusal_is_told(start: Start, refusal: tuple[str, str], sentenc
 
 
 @starts
-async def test_a_server_without_tls_where_the_dsn_requires_it_is_told(postgres: str, start: Start) -> None:
+async def test_a_server_without_tls_where_the_dsn_requires_it_is_reported(
+    postgres: str, start: Start
+) -> None:
     dsn = f"{postgres.partition('?')[0]}?sslmode=require"
     expected = RetryableError if start is as_maintainer else StartupError
     with pytest.raises(expected, match="Postgres does not offer TLS, which the DSN requires"):
@@ -74,7 +76,7 @@ async def test_what_may_pass_delays_no_start(state: str, message: str) -> None:
             await as_administrator(dsn)
 
 
-def test_a_certificate_that_cannot_be_verified_is_told() -> None:
+def test_a_certificate_that_cannot_be_verified_is_reported() -> None:
     sentence = session_refusal(ssl.SSLCertVerificationError("certificate of s3cret.internal has expired"))
     assert sentence is not None
     assert "sslrootcert" in sentence

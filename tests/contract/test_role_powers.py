@@ -116,6 +116,18 @@ async def test_an_enrichment_adds_only_what_a_waiting_record_lacks(
         "no ids": record(at_ms),
         "own account": record(at_ms, account_id="own"),
         "zone": record(at_ms, zone_id="z", actor_id="u", actor_type="user", actor_token_id="t"),
+        "named": record(
+            at_ms,
+            account_id="own",
+            account_name="Own",
+            zone_id="z",
+            zone_name="own.example",
+            actor_id="u",
+            actor_type="user",
+            actor_email="own@example.com",
+            actor_token_id="t",
+            actor_token_name="own",
+        ),
     }
     await postgres_store.store(list(records.values()))
     ids = [each.id for each in records.values()] + [UUID(new_id(at_ms))]
@@ -131,6 +143,7 @@ async def test_an_enrichment_adds_only_what_a_waiting_record_lacks(
         records["no ids"].id: (None, None, None, None, None),
         records["own account"].id: (None, "Acc", None, None, None),
         records["zone"].id: ("acc", "Acc", "Zone", "mail", "Token"),
+        records["named"].id: (None, None, None, None, None),
     }
     assert await admin.fetchval("SELECT count(*) FROM auditap.partial_records") == 0
 
@@ -247,3 +260,37 @@ async def test_alerting_gives_an_alert_the_account_that_was_found_and_no_other(
             await writer.execute(query("store_enrichments"), [of_zone.id], *names, [of_zone.id])
         await alerting.execute(query("alerting_set_accounts"), 10)
     assert await admin.fetchval("SELECT account_id FROM auditap.alerts") == "acc"
+
+
+@pytest.mark.parametrize("alerts_max", [None, 2_000_000_000, -1])
+async def test_a_call_sets_the_accounts_of_a_thousand_alerts_at_most(
+    audit_database: AuditDatabase, admin: asyncpg.Connection, alerts_max: int | None
+) -> None:
+    await admin.execute("SELECT auditap.ensure_partitions($1, $1)", now_ms())
+    record_id = UUID(new_id(now_ms()))
+    await admin.execute(
+        "INSERT INTO auditap.audit_enrichments (id, account_id, state) VALUES ($1, 'acc', 'complete')",
+        record_id,
+    )
+    await admin.execute(
+        "INSERT INTO auditap.alerts (id, rule, severity, title, key, key_digest, window_start_ms, window_ms, records,"
+        " record_id, record) SELECT gen_random_uuid(), 'r', 'low', 't', '{}', decode(md5(''), 'hex'), at_ms, 1, 1, $1, '{}'"
+        " FROM generate_series(1, 1100) AS at_ms",
+        record_id,
+    )
+    async with administrator(audit_database.alerting_dsn) as alerting:
+        await alerting.execute(query("alerting_set_accounts"), alerts_max)
+    changed = await admin.fetchval("SELECT count(*) FROM auditap.alerts WHERE account_id IS NOT NULL")
+    assert changed == (1_000 if alerts_max and alerts_max > 0 else 0)
+
+
+@pytest.mark.parametrize("rows_max", [None, 2_000_000_000, -1])
+async def test_a_call_prunes_five_thousand_rows_at_most(
+    audit_database: AuditDatabase, admin: asyncpg.Connection, rows_max: int | None
+) -> None:
+    await admin.execute(
+        "INSERT INTO auditap.closed_gaps (cause, gaps, closed_at) SELECT 'c', 1, '2001-01-01' FROM generate_series(1, 5100)"
+    )
+    async with administrator(audit_database.maintainer_dsn) as maintainer:
+        pruned = await maintainer.fetchval("SELECT auditap.prune_beside_log($1, 1, $2)", now_ms(), rows_max)
+    assert pruned == (5_000 if rows_max and rows_max > 0 else 0)

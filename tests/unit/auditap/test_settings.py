@@ -57,6 +57,11 @@ def test_the_parts_own_bounds_are_settings(tmp_path: Path, monkeypatch: pytest.M
     ("variable", "value", "sentence"),
     [
         (
+            "AUDITAP_INGEST__GAP_LEDGER__WATERMARK_HOLD_MS",
+            "86400001",
+            "watermark_hold_ms of the gap ledger must be from 60000 to 86400000.",
+        ),
+        (
             "AUDITAP_KAFKA__PARTITIONS",
             SECRET,
             "Environment variable AUDITAP_KAFKA__PARTITIONS: the setting kafka.partitions is wrong",

@@ -16,7 +16,7 @@ from ingestor.config import GapLedgerWaits
 from ingestor.dead_letters.ports import DeadLetter
 from ingestor.ports import LostOffsets, ReceivedReport
 from ingestor.postgres_store import PostgresStore
-from schemas.errors import DeadLetterReason, UnprocessableEvent
+from schemas.errors import DeadLetterReason, StartupError, UnprocessableEvent
 from schemas.event import Tap as EventTap
 from schemas.event import encode_event
 from schemas.heartbeat import TapReport, TapState
@@ -375,6 +375,47 @@ async def test_old_taps_are_forgotten(ledger: Ledger) -> None:
     ]
 
 
+async def test_a_tap_that_reports_while_it_is_forgotten_keeps_its_gaps(
+    ledger: Ledger, audit_database: AuditDatabase
+) -> None:
+    """Regression: its gaps were copied to the closed ones, and its epoch was kept."""
+    tap = Tap(began_ago_ms=31 * 86_400_000)
+    await ledger.note(tap.heartbeat(3, tap.started_ms + 10), clock(now_ms()))
+    gaps = await ledger.gaps()
+    async with (
+        administrator(audit_database.admin_dsn) as reporting,
+        administrator(audit_database.writer_dsn) as upkeep,
+    ):
+        async with reporting.transaction():
+            await reporting.execute("UPDATE auditap.tap_epochs SET heard_ms = $1", now_ms())
+            tidying = asyncio.create_task(
+                upkeep.execute("SELECT auditap.tidy_completeness(20000, 300000, 600000, 0, 2000)")
+            )
+            blocked_by = "SELECT pg_blocking_pids($1)"
+            async with asyncio.timeout(120):
+                while not await ledger.connection.fetchval(blocked_by, upkeep.get_server_pid()):
+                    await asyncio.sleep(0.01)
+        await tidying
+    assert await ledger.gaps() == gaps
+    assert await ledger.connection.fetchval("SELECT count(*) FROM auditap.closed_gaps") == 0
+
+
+async def test_a_large_number_of_gaps_is_folded_whatever_is_asked_for(
+    ledger: Ledger, audit_database: AuditDatabase
+) -> None:
+    tap = Tap()
+    await ledger.note(tap.heartbeat(9_000, now_ms() - 25_000), clock(now_ms()))
+    await ledger.connection.execute(
+        "UPDATE auditap.tap_epochs SET seen = (SELECT range_agg(int8range(number, number + 1))"
+        " FROM generate_series(1, 8999, 2) AS number)"
+    )
+    async with administrator(audit_database.writer_dsn) as writer:
+        await writer.execute("SELECT auditap.tidy_completeness(20000, 300000, 600000, 0, 2147483647)")
+    gaps = await ledger.gaps()
+    assert sum(count for _, _, count, _ in gaps) == 4_500
+    assert len(gaps) <= 2_000
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -402,6 +443,35 @@ async def test_no_arguments_of_the_upkeep_hide_what_is_missing(
     assert 0 <= row["settle_ms"] <= 3_600_000
     assert 0 <= row["give_up_ms"] <= 86_400_000
     assert 60_000 <= row["hold_ms"] <= 86_400_000
+
+
+@pytest.mark.parametrize("waits", [(0, 0, 60_000), (3_600_000, 86_400_000, 86_400_000)])
+async def test_every_setting_that_is_accepted_reaches_the_database_as_it_is(
+    ledger: Ledger, waits: tuple[int, int, int]
+) -> None:
+    await ledger.store.refresh_gap_ledger(GapLedgerWaits(*waits))
+    [row] = await ledger.connection.fetch(
+        "SELECT settle_ms, give_up_ms, hold_ms FROM auditap.completeness_clock"
+    )
+    assert tuple(row) == waits
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("watermark_lag_ms", -1, "must be from 0 to 3600000"),
+        ("watermark_lag_ms", 3_600_001, "must be from 0 to 3600000"),
+        ("gap_wait_ms", -1, "must be from 0 to 86400000"),
+        ("gap_wait_ms", 86_400_001, "must be from 0 to 86400000"),
+        ("watermark_hold_ms", 59_999, "must be from 60000 to 86400000"),
+        ("watermark_hold_ms", 86_400_001, "must be from 60000 to 86400000"),
+    ],
+)
+def test_a_setting_that_the_database_would_change_is_an_error_at_start(
+    name: str, value: int, sentence: str
+) -> None:
+    with pytest.raises(StartupError, match=f"^{name} .*{sentence}"):
+        GapLedgerWaits(**{name: value})
 
 
 async def test_ingestors_at_once_lose_no_number_and_never_deadlock(
