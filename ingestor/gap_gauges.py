@@ -9,13 +9,15 @@ from schemas.metric_defs import Metrics
 
 
 class GapCounts(NamedTuple):
-    """Taps by state, open gaps, and the number of captures missing in them."""
+    """Taps by state, open gaps, and the number of captures missing in them. Surplus and retired epochs have another state, too."""
 
     taps_alive: int
     taps_expired: int
     taps_unnumbered: int
     gaps: int
     missing: int
+    taps_surplus: int
+    taps_retired: int
 
 
 class GapLedgerUpkeep(Protocol):
@@ -41,4 +43,6 @@ class GapGauges:
         self._metrics.taps.labels("alive").set(counts.taps_alive)
         self._metrics.taps.labels("expired").set(counts.taps_expired)
         self._metrics.taps.labels("unnumbered").set(counts.taps_unnumbered)
+        self._metrics.taps.labels("surplus").set(counts.taps_surplus)
+        self._metrics.taps.labels("retired").set(counts.taps_retired)
         return counts

@@ -37,11 +37,16 @@ class Gaps(NamedTuple):
 
 
 class TapCounts(NamedTuple):
-    """How many tap epochs have a valid lease, how many have an expired one, and how many taps send no sequence numbers."""
+    """How many tap epochs have a valid lease, how many have an expired one, and how many taps send no sequence numbers.
+
+    Of the epochs, how many the watermark leaves out because their tap has too many (surplus) or was retired.
+    """
 
     alive: int
     expired: int
     unnumbered: int
+    surplus: int
+    retired: int
 
 
 class _WatermarkSource(Protocol):

@@ -175,11 +175,12 @@ class PostgresLogDatabase:
     async def taps(self) -> TapCounts:
         async def read(connection: PoolConnectionProxy) -> asyncpg.Record | None:
             return await connection.fetchrow(
-                "SELECT taps_alive, taps_expired, taps_unnumbered FROM auditap.completeness_counts"
+                "SELECT taps_alive, taps_expired, taps_unnumbered, taps_surplus, taps_retired"
+                " FROM auditap.completeness_counts"
             )
 
         row = await self._run(read)
-        return TapCounts(0, 0, 0) if row is None else TapCounts(*row)
+        return TapCounts(0, 0, 0, 0, 0) if row is None else TapCounts(*row)
 
     async def alerts(self, query: AlertQuery) -> Sequence[Mapping[str, Any]]:
         async def read(connection: PoolConnectionProxy) -> Sequence[Mapping[str, Any]]:

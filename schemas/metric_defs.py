@@ -176,7 +176,9 @@ class Metrics:
     captures_missing = MetricDef(
         Gauge, _INGEST, "Captures with a sequence number that are neither stored nor dead-lettered."
     )
-    taps = MetricDef(Gauge, _INGEST, "Taps by state: alive, expired, unnumbered.", ["state"])
+    taps = MetricDef(
+        Gauge, _INGEST, "Taps by state: alive, expired, unnumbered; of these surplus, retired.", ["state"]
+    )
     partitions_dropped = MetricDef(
         Counter, _INGEST, "Database partitions dropped because they are older than the retention."
     )

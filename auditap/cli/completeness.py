@@ -82,6 +82,11 @@ def summary(info: dict[str, Any]) -> list[str]:
         f"Taps: {taps['alive']} alive, {taps['expired']} expired, {taps['unnumbered']} without sequence numbers.",
         f"Gaps: {info['gaps']}, with {info['missing']} captures." if info["gaps"] else "No gaps.",
     ]
+    if taps["surplus"] or taps["retired"]:
+        lines.insert(
+            2,
+            f"The watermark does not wait for {taps['surplus']} surplus and {taps['retired']} retired epochs.",
+        )
     if not info["complete"]:
         lines.append(
             f"The first {info['count']} of them are listed, earliest first; choose a shorter time range."

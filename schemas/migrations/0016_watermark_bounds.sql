@@ -222,6 +222,22 @@ BEGIN
 END
 $$;
 
+-- As before, and the epochs that are left out: surplus ones while the watermark would wait for them, retired ones until they are forgotten.
+CREATE OR REPLACE VIEW auditap.completeness_counts AS
+SELECT
+    (SELECT count(*) FROM auditap.tap_epochs AS e, auditap.completeness_clock AS c
+     WHERE e.state = 'alive' AND e.lease_until_ms >= c.received_ms) AS taps_alive,
+    (SELECT count(*) FROM auditap.tap_epochs AS e, auditap.completeness_clock AS c
+     WHERE e.state IN ('killed', 'lost') OR e.state = 'alive' AND e.lease_until_ms < c.received_ms) AS taps_expired,
+    (SELECT count(*) FROM auditap.unnumbered_taps) AS taps_unnumbered,
+    count(*) AS gaps,
+    coalesce(sum(count), 0)::bigint AS missing,
+    (SELECT count(*) FROM auditap.tap_epochs AS e, auditap.completeness_clock AS c
+     WHERE e.surplus AND NOT e.retired AND e.waits_until_ms >= c.received_ms) AS taps_surplus,
+    (SELECT count(*) FROM auditap.tap_epochs WHERE retired) AS taps_retired
+FROM auditap.completeness_gaps
+WHERE cause <> 'offsets_expired';
+
 -- Retires the epochs that a tap has now, and leaves a row about it; a later epoch counts again. Returns how many there were, 0 if
 -- the tap is unknown or retired already.
 CREATE FUNCTION auditap.retire_tap(for_tap text, by_whom text, why text) RETURNS integer

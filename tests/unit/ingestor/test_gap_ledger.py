@@ -304,7 +304,7 @@ async def test_taps_without_sequence_numbers_are_counted_and_do_not_hold_the_wat
     at_ms = now_ms()
     await ledger.store.store([record(at_ms), record(at_ms, tap_id="gw-1"), record(at_ms, tap_id="gw-1")])
     counts = await ledger.store.refresh_gap_ledger(WAITS)
-    assert counts == (0, 0, 2, 0, 0)
+    assert counts == (0, 0, 2, 0, 0, 0, 0)
     assert await ledger.complete_before() is None
 
 
@@ -634,10 +634,12 @@ async def test_a_surplus_epoch_holds_the_watermark_once_there_are_fewer(ledger: 
 
     await beat()
     await beat()
+    assert (await ledger.store.refresh_gap_ledger(GapLedgerWaits())).taps_surplus == 1
     assert (await ledger.complete_before() or 0) > late.started_ms
     await ledger.connection.execute("UPDATE auditap.tap_epochs SET waits_until_ms = 0 WHERE epoch = 1001")
     await beat()
     assert await ledger.complete_before() == late.started_ms
+    assert (await ledger.store.refresh_gap_ledger(GapLedgerWaits())).taps_surplus == 0
     # What has passed meanwhile is shown again, even if the tap goes on at once.
     await ledger.note(late.heartbeat(5, now_ms()))
     assert await ledger.complete_before() == late.started_ms
@@ -694,6 +696,7 @@ async def test_without_an_epoch_that_counts_there_is_no_watermark(ledger: Ledger
     assert await ledger.complete_before() is not None
     assert await retire_tap(ledger.connection, "gone", "ada", "switched off") == 1
     assert await ledger.complete_before() is None
+    assert (await ledger.store.refresh_gap_ledger(GapLedgerWaits())).taps_retired == 1
     await ledger.note(Tap("gone", epoch=8).heartbeat(9, now_ms()))
     assert await ledger.complete_before() is not None
 

@@ -870,7 +870,7 @@ async def test_gaps_of_a_range(api: ApiClient, memory_log: MemoryLog) -> None:
         "gaps": 2,
         "missing": 137,
         "complete_before": "2026-01-23T18:24:54.749Z",
-        "taps": {"alive": 1, "expired": 2, "unnumbered": 3},
+        "taps": {"alive": 1, "expired": 2, "unnumbered": 3, "surplus": 4, "retired": 5},
     }
     assert body["result"] == [
         {

@@ -705,3 +705,7 @@ async def test_gaps_of_a_range_are_listed_earliest_first_and_counted(
         assert found == await memory_log.gaps(since_ms, before_ms, gaps_max)
     assert await postgres_log.complete_before_ms() is not None
     assert (await postgres_log.taps())[:2] == (3, 0)
+    await stored_log.connection.execute(
+        "UPDATE auditap.tap_epochs SET surplus = epoch = 0, retired = epoch > 0"
+    )
+    assert (await postgres_log.taps())[3:] == (1, 2)
