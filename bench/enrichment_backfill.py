@@ -157,7 +157,7 @@ async def measure(audit: AuditDatabase, asked: argparse.Namespace) -> tuple[Wind
     metrics = Metrics()
     store = await PostgresStore.connect(audit.writer_dsn, connections_max=6, command_timeout_ms=30_000)
     cache = LookupCache(Directory(), {Kind.ACCOUNT: CacheConfig()}, metrics)
-    enricher = Enricher(cache, 500)
+    enricher = Enricher(cache, 500, unresolvable_after_ms=0)
 
     def connect(listener: RevokeListener) -> EventSource:
         return EndlessSource(listener)

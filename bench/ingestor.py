@@ -86,7 +86,7 @@ async def ours(bootstrap: str, topic: str, group: str, database: AuditDatabase, 
     settings = KafkaSourceSettings(KafkaConnection(bootstrap), topic, group)
     ingestor = Ingestor(
         connect=lambda listener: KafkaSource(settings, listener),
-        enrichment=Enricher(cache, 1_000),
+        enrichment=Enricher(cache, 1_000, unresolvable_after_ms=0),
         store=store,
         dead_letters=store,
         gap_ledger=store,

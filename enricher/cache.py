@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -66,18 +67,34 @@ _Entries = cachetools.TLRUCache[str, _Entry, float]
 
 
 class _Unknown(NamedTuple):
-    """Since when the service has not known an id, and for how long that was cached the last time."""
+    """Since when the service has not known an id, when it said so last, and for how long that was to be cached."""
 
     since_s: float
+    asked_s: float
     ttl_s: float
     expires_s: float
+
+    @property
+    def unknown_ms(self) -> int:
+        return round((self.asked_s - self.since_s) * 1000)
+
+
+def _jitter() -> float:
+    return random.uniform(0.8, 1.2)  # noqa: S311  # not a secret
 
 
 class _KindCache:
     """The entries and the lookups in flight of one kind."""
 
-    def __init__(self, config: CacheConfig, limits: CacheLimits, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        config: CacheConfig,
+        limits: CacheLimits,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
         self._config = config
+        self._jitter = jitter
         self._limits = limits
         self._clock = clock
         # Names and other results are bounded separately, so that a flood of unknown ids evicts no name.
@@ -103,6 +120,11 @@ class _KindCache:
                 continue
         return None
 
+    def last_unknown(self, key: str) -> Absent | None:
+        """Return the last result for an id that the service did not know, though it is no longer cached."""
+        unknown = self._unknown.get(key)
+        return None if unknown is None else Absent(unknown_ms=unknown.unknown_ms)
+
     def may_look_up_unseen(self, *, is_backfill: bool) -> bool:
         """Return whether the rate allows to look up an id without a cached result. New records go before the backfill."""
         return self._unseen.take(self._burst / 2 if is_backfill and self._burst > 1 else 0)
@@ -125,8 +147,9 @@ class _KindCache:
                 return
         else:
             unknown = self._unknown_again(key, now_s)
-            until_s = now_s + unknown.ttl_s
-            result = Absent(unknown_ms=round((now_s - unknown.since_s) * 1000), is_final=result.is_final)
+            # Or the ids of one flood would be looked up again together, and the rate is limited.
+            until_s = now_s + unknown.ttl_s * self._jitter()
+            result = Absent(unknown_ms=unknown.unknown_ms, is_final=result.is_final)
             # The service no longer knows the id, which overrides a name that is still cached.
             self._names.pop(key, None)
         self._others[key] = _Entry(result, until_s, until_s)
@@ -138,7 +161,7 @@ class _KindCache:
             since_s, ttl_s = now_s, self._config.negative_ttl_ms / 1000
         else:
             since_s, ttl_s = before.since_s, min(before.ttl_s * 2, self._config.negative_ttl_ms_max / 1000)
-        unknown = _Unknown(since_s, ttl_s, now_s + ttl_s + self._limits.unknown_kept_ms / 1000)
+        unknown = _Unknown(since_s, now_s, ttl_s, now_s + ttl_s + self._limits.unknown_kept_ms / 1000)
         self._unknown[key] = unknown
         return unknown
 
@@ -157,7 +180,8 @@ class LookupCache:
     - Lookups of ids without a cached result are rate limited by `unseen_per_s`.
     - An id that the service does not know is asked for again, less and less often. Its `Absent` says for how long it is unknown.
 
-    `key_checks` decides for each kind which ids may be looked up; `clock` returns monotonic seconds.
+    `key_checks` decides for each kind which ids may be looked up; `clock` returns monotonic seconds; the time that an unknown
+    id is cached is multiplied by `jitter()`.
     """
 
     def __init__(
@@ -169,6 +193,7 @@ class LookupCache:
         clock: Callable[[], float] = time.monotonic,
         key_checks: Mapping[Kind, KeyCheck] | None = None,
         limits: CacheLimits = CacheLimits(),  # noqa: B008  immutable
+        jitter: Callable[[], float] = _jitter,
     ) -> None:
         self._key_checks = key_checks or {}
         self.kinds = frozenset(configs)
@@ -176,7 +201,7 @@ class LookupCache:
         self._metrics = metrics
         self._clock = clock
         self._limits = limits
-        self._caches = {kind: _KindCache(config, limits, clock) for kind, config in configs.items()}
+        self._caches = {kind: _KindCache(config, limits, clock, jitter) for kind, config in configs.items()}
         self._stopped = False
 
     async def look_up(self, kind: Kind, key: str) -> Found | Absent:
@@ -230,7 +255,9 @@ class LookupCache:
     async def fetch(self, kind: Kind, key: str, *, is_backfill: bool = False) -> LookupResult:
         """Return the result of the lookup of `key` in flight, after starting one if there is none.
 
-        `is_backfill`: lookups for new records go first where the rate is limited. Raises nothing. If the caller is cancelled, the lookup goes on for other callers and the cache.
+        `is_backfill`: lookups for new records go first where the rate is limited. An id that was unknown the last time stays
+        so if the rate allows no lookup. Raises nothing. If the caller is cancelled, the lookup goes on for other callers and
+        the cache.
         """
         cache = self._caches[kind]
         lookup = cache.in_flight.get(key) or self._start_if_allowed(kind, cache, key, is_backfill=is_backfill)
@@ -258,7 +285,7 @@ class LookupCache:
         # Not cached: the id is looked up as soon as the rate allows it.
         if not cache.may_look_up_unseen(is_backfill=is_backfill):
             self._count(kind, "limited")
-            return Failed(f"too many unknown {kind} ids")
+            return cache.last_unknown(key) or Failed(f"too many unknown {kind} ids")
         return self._start(kind, cache, key)
 
     def _start(self, kind: Kind, cache: _KindCache, key: str) -> _InFlight:

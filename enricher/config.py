@@ -35,7 +35,8 @@ class CacheConfig:
     # each lookup that does not find it, so that an id that stays unknown costs one lookup a minute.
     negative_ttl_ms: Constant[int] = 5_000
     negative_ttl_ms_max: Constant[int] = 60_000
-    # Names in the cache, and as many unknown ids beside them: some 10 MB, and more ids than an hour's traffic has.
+    # Names in the cache, and beside them as many results without a name, and since when as many ids are unknown: some 65 MB
+    # for each kind if all are full, and more ids than an hour's traffic has.
     entries_max: Constant[int] = 50_000
     stale_ms: int = 3_600_000
     """How long an expired name is used while it is looked up again or its service is down; 0: not at all."""

@@ -55,7 +55,7 @@ def _unnamed_account(zone: Found) -> str | None:
 class _Batch:
     """The distinct keys of a batch of records, and the results so far.
 
-    `old_ms`: records of this time (Unix ms) and before wait no longer for what services do not know.
+    `old_ms`: a time in Unix ms. A record from then or earlier is final, even if a service does not know one of its ids.
     """
 
     def __init__(self, kinds: Iterable[Kind], records: Sequence[Enrichable], old_ms: int) -> None:
@@ -92,7 +92,8 @@ class _Batch:
         states = (zone_state, user_state, token_state, account_state)
         return EnrichmentResult(
             id=record.id,
-            # Only if the record has none: a partial index lists accounts that were found late (docs/adr/0005-accounts-found-late.md).
+            # Only if the record has none: a partial index lists accounts that were found late, see
+            # docs/adr/0005-accounts-found-late.md.
             account_id=None if record.account_id else zone.account_id,
             account_name=account.name,
             zone_name=None if record.zone_name else zone.name,
@@ -106,7 +107,8 @@ class _Batch:
         highest = max(states)
         if highest != _NOT_YET_KNOWN[1]:
             return _STATES[highest]
-        # A result of the backfill is stored once. The account, by which the record is listed, does not wait for a name.
+        # A result of the backfill is stored once. The account, by which the record is listed, does not wait for a name that
+        # its service does not know. It does wait for a lookup that failed: its name may be there in seconds.
         has_found_account = isinstance(record, PartialRecord) and not record.account_id and zone.account_id
         if has_found_account or id_ms_of(record.id) <= self._old_ms:
             return EnrichmentState.UNRESOLVABLE
@@ -133,7 +135,7 @@ class Enricher:
         self,
         cache: LookupCache,
         batch_budget_ms: int,
-        unresolvable_after_ms: int = 0,
+        unresolvable_after_ms: int,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._cache = cache

@@ -52,13 +52,13 @@ class LoggedEvent(NamedTuple):
 class Batch(NamedTuple):
     """At least one event of one partition, by ascending offset. `generation` distinguishes assignments of the partition.
 
-    `lost_from`: the offset that was expected first, if the log no longer held it.
+    `lost`: the offsets before the events that the log no longer held, from the one that was expected.
     """
 
     partition: Partition
     generation: int
     events: Sequence[LoggedEvent]
-    lost_from: int | None = None
+    lost: range | None = None
 
 
 class EventSource(Protocol):

@@ -173,11 +173,9 @@ class Ingestor:
     async def _note_reports(self, built: _BuiltBatches, batches: Sequence[Batch]) -> list[DeadLetter]:
         """Note reports and lost offsets in the gap ledger. Returns reports that can never be noted as dead letters."""
         lost = [
-            LostOffsets(
-                batch.partition, batch.lost_from, batch.events[0].offset - 1, batch.events[0].received_ms
-            )
+            LostOffsets(batch.partition, batch.lost[0], batch.lost[-1], batch.events[0].received_ms)
             for batch in batches
-            if batch.lost_from is not None
+            if batch.lost
         ]
         if not lost and not built.reports:
             return []

@@ -63,7 +63,7 @@ class KafkaSourceSettings:
 class KafkaSource:
     """`EventSource` from Kafka. Every assignment, even of the same partitions, is a new generation.
 
-    If the committed offset has been deleted, reading goes on at the earliest one, and the batch has `lost_from`. Offsets
+    If the committed offset has been deleted, reading goes on at the earliest one, and the batch has `lost`. Offsets
     without an event that the log never deleted, such as the markers of transactions, are passed over. A consumer that
     fails is replaced.
     """
@@ -232,13 +232,13 @@ class KafkaSource:
     def _batch(self, partition: TopicPartition, records: Sequence[Any], log_start: int) -> Batch:
         # A Kafka record may have no value (a tombstone): it is no event, and is dead-lettered as malformed.
         events = [LoggedEvent(record.offset, record.timestamp, record.value or b"") for record in records]
-        expected, lost_from = self._expected.get(partition), None
+        expected, lost = self._expected.get(partition), None
         # What the log still holds is not lost: offsets of transaction markers have no event.
         if expected is not None and events[0].offset > expected and log_start > expected:
-            lost_from = expected
-            log.error("offsets_lost", partition=partition.partition, count=events[0].offset - expected)
+            lost = range(expected, min(log_start, events[0].offset))
+            log.error("offsets_lost", partition=partition.partition, count=len(lost))
         self._expected[partition] = events[-1].offset + 1
-        return Batch(Partition(*partition), self._generation, events, lost_from)
+        return Batch(Partition(*partition), self._generation, events, lost)
 
     async def _rejoin(self, consumer: AIOKafkaConsumer) -> None:
         """Keep a call of `getmany` open until partitions are assigned.

@@ -251,7 +251,7 @@ async def transaction_markers(bench: Bench) -> str:
         batches = await read(source, 6, events_max=1)
     finally:
         await source.stop()
-    lost = [batch.lost_from for batch in batches if batch.lost_from is not None]
+    lost = [batch.lost for batch in batches if batch.lost]
     ids = {json.loads(value)["id"] for value in values(batches)}
     return f"{len(ids)} events, {len(lost)} losses reported"
 

@@ -237,7 +237,8 @@ async def test_reading_goes_on_at_the_earliest_offset_if_the_committed_one_is_de
 
     assert len(values(found)) == 5 * len(doomed)
     assert ends(found) == ends(batches)
-    assert {batch.partition: batch.lost_from for batch in found if batch.lost_from is not None} == kept
+    lost = {partition: range(kept[partition], end - 5) for partition, end in ends(batches).items()}
+    assert {batch.partition: batch.lost for batch in found if batch.lost} == lost
 
 
 async def test_committed_and_never_written_offsets_are_not_lost(kafka: KafkaLog) -> None:
@@ -246,7 +247,7 @@ async def test_committed_and_never_written_offsets_are_not_lost(kafka: KafkaLog)
     for _ in range(2):
         found += (await read_and_commit(kafka, 100, lambda batch: batch.events[-1].offset + 1))[0]
         await publish(kafka, 100, 100)
-    assert [batch.lost_from for batch in found if batch.lost_from is not None] == []
+    assert [batch.lost for batch in found if batch.lost] == []
 
 
 async def test_reading_goes_on_after_the_broker_was_killed(own_kafka: KafkaBroker, own_log: KafkaLog) -> None:
@@ -403,7 +404,7 @@ async def test_the_markers_of_transactions_are_not_lost_offsets(kafka: KafkaLog)
     finally:
         await again.stop()
     assert sorted(value for value in values(found) if len(value) == 1) == [b"0", b"1", b"2"]
-    assert [batch.lost_from for batch in found if batch.lost_from is not None] == []
+    assert [batch.lost for batch in found if batch.lost] == []
 
 
 async def test_offsets_deleted_behind_a_marker_are_lost(kafka: KafkaLog) -> None:
@@ -421,4 +422,4 @@ async def test_offsets_deleted_behind_a_marker_are_lost(kafka: KafkaLog) -> None
         await again.stop()
     # Offset 5 is a marker: reading goes on at the event behind it.
     assert [batch.events[0].offset for batch in found] == [6, 8, 10]
-    assert [batch.lost_from for batch in found] == [kept[batches[0].partition], None, None]
+    assert [batch.lost for batch in found] == [range(kept[batches[0].partition], 5), None, None]

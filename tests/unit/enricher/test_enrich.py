@@ -68,9 +68,14 @@ class Setting:
         self.clock = clock
         limits = CacheLimits(lookup_ms_max=600_000)
         self.cache = LookupCache(
-            self.source, dict.fromkeys(kinds, config), self.metrics, clock=clock, limits=limits
+            self.source,
+            dict.fromkeys(kinds, config),
+            self.metrics,
+            clock=clock,
+            limits=limits,
+            jitter=lambda: 1,
         )
-        self.enricher = Enricher(self.cache, budget_ms)
+        self.enricher = Enricher(self.cache, budget_ms, unresolvable_after_ms=0)
 
     def limit(self, unresolvable_after_ms: int, clock_ms: Callable[[], int]) -> None:
         """Look ids up again that their services do not know, for so long."""
@@ -457,6 +462,28 @@ class TestAnIdThatItsServiceMayLearnOf:
         )
         [result] = await setting.enricher.resolve([with_account])
         assert result.state == PARTIAL
+
+    async def test_waits_with_its_account_for_a_lookup_that_fails(self, setting: Setting) -> None:
+        setting.source.failing = {Kind.USER}
+        old = _partial(id=self.id_of_age(self.AFTER_MS), zone_id="z1", actor_id="u1", actor_type="user")
+        [result] = await setting.enricher.resolve([old])
+        assert (result.state, result.lookup_failed) == (PARTIAL, True)
+        setting.source.failing = set()
+        setting.clock.now_s += 60
+        [result] = await setting.enricher.resolve([old])
+        assert (result.state, result.account_id, result.actor_email) == (COMPLETE, "a1", "one@example.com")
+
+    async def test_is_final_for_an_old_record_although_the_rate_allows_no_lookup(self) -> None:
+        async with _set(config=CacheConfig(unseen_per_s=0.1)) as setting:
+            setting.limit(self.AFTER_MS, lambda: self.NOW_MS)
+            # The only lookup that the rate allows.
+            assert (await setting.one(id=self.id_of_age(0), zone_id="?")).enrichment == PARTIAL
+            setting.clock.now_s += 5
+            old = self.id_of_age(self.AFTER_MS)
+            for zone_id, state in (("?", UNRESOLVABLE), ("never looked up", PARTIAL)):
+                [result] = await setting.enricher.resolve([_partial(id=old, zone_id=zone_id)])
+                assert (result.state, result.lookup_failed) == (state, state is PARTIAL)
+            assert setting.source.lookups.total() == 1
 
     async def test_is_looked_up_again_less_and_less_often(self, setting: Setting) -> None:
         for _ in range(3_600):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from enricher.cache import CacheLimits, LookupCache
+from enricher.cache import CacheLimits, LookupCache, _jitter
 from enricher.config import CacheConfig
 from enricher.ports import Absent, Found, Kind
 from schemas.errors import RetryableError
@@ -32,8 +32,14 @@ class Setting:
         self.source.answers[Kind.ACCOUNT, "a"] = NAMED
         self.clock = Clock(1_000.0)
         self.metrics = Metrics()
+        self.jitter = 1.0
         self.cache = LookupCache(
-            source or self.source, dict.fromkeys(Kind, config), self.metrics, clock=self.clock, limits=limits
+            source or self.source,
+            dict.fromkeys(Kind, config),
+            self.metrics,
+            clock=self.clock,
+            limits=limits,
+            jitter=lambda: self.jitter,
         )
 
     async def name(self, key: str = "a") -> str | None:
@@ -85,6 +91,25 @@ async def test_an_absent_result_is_cached_for_the_negative_ttl(cached: Setting) 
     cached.clock.now_s += 0.1
     assert await cached.name("nobody") == "Example"
     assert cached.counted() == {"absent": 1, "negative_hit": 1, "found": 1}
+
+
+async def test_unknown_ids_of_one_moment_do_not_expire_together(cached: Setting) -> None:
+    for key, jitter in (("early", 0.8), ("late", 1.2)):
+        cached.jitter = jitter
+        await cached.name(key)
+    asked = cached.lookups
+    cached.clock.now_s += 8
+    await cached.name("early")
+    await cached.name("late")
+    assert cached.lookups == asked + 1
+    cached.clock.now_s += 4
+    await cached.name("late")
+    assert cached.lookups == asked + 2
+
+
+def test_the_jitter_is_a_fifth() -> None:
+    drawn = [_jitter() for _ in range(1_000)]
+    assert 0.8 <= min(drawn) < 1 < max(drawn) <= 1.2
 
 
 async def test_a_failed_lookup_is_not_repeated_at_once(cached: Setting) -> None:

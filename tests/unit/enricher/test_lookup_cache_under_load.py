@@ -32,6 +32,7 @@ class Setting:
             clock=lambda: self.now_s,
             key_checks={Kind.ACCOUNT: compile_key_check("the lookup", "[a-z0-9]{1,40}")},
             limits=LIMITS,
+            jitter=lambda: 1,
         )
 
     def name(self) -> object:

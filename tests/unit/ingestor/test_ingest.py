@@ -345,7 +345,9 @@ async def test_lost_offsets_are_noted_before_later_offsets_are_committed() -> No
     partition = next(iter(log.partitions))
     await ingestor.on_assigned({partition: 1})
     value = encode_event(event(NOW))
-    batch = Batch(partition, 1, [LoggedEvent(150, NOW, value), LoggedEvent(151, NOW, value)], lost_from=100)
+    batch = Batch(
+        partition, 1, [LoggedEvent(150, NOW, value), LoggedEvent(151, NOW, value)], lost=range(100, 140)
+    )
     ingestor._begin([batch])
     await ingestor._drain(1000)
-    assert store.lost == {LostOffsets(partition, 100, 149, NOW)}
+    assert store.lost == {LostOffsets(partition, 100, 139, NOW)}
