@@ -43,15 +43,6 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtext('auditap.tidy_completeness')) THEN
         RETURN;
     END IF;
-    UPDATE auditap.completeness_clock AS clock
-    SET settle_ms = asked.settle_ms, give_up_ms = asked.give_up_ms, hold_ms = asked.hold_ms
-    FROM (SELECT
-        least(greatest(new_settle_ms, 0), 3600000) AS settle_ms,
-        least(greatest(new_give_up_ms, 0), 86400000) AS give_up_ms,
-        least(greatest(new_hold_ms, 60000), 86400000) AS hold_ms
-    ) AS asked
-    WHERE (clock.settle_ms, clock.give_up_ms, clock.hold_ms)
-        IS DISTINCT FROM (asked.settle_ms, asked.give_up_ms, asked.hold_ms);
     SELECT received_ms INTO STRICT log_ms FROM auditap.completeness_clock;
     forget_before_ms := least(log_ms, auditap.now_ms()) - greatest(keep_ms, 2592000000);
     DELETE FROM auditap.late_arrivals WHERE held_until_ms <= auditap.now_ms();
@@ -103,6 +94,16 @@ BEGIN
         UPDATE auditap.tap_epochs SET seen = seen + int8multirange(int8range(1, fold))
         WHERE tap_id = one.tap_id AND epoch = one.epoch;
     END LOOP;
+    -- Last, as in a batch of reports: whoever locks the clock before the epochs deadlocks with it.
+    UPDATE auditap.completeness_clock AS clock
+    SET settle_ms = asked.settle_ms, give_up_ms = asked.give_up_ms, hold_ms = asked.hold_ms
+    FROM (SELECT
+        least(greatest(new_settle_ms, 0), 3600000) AS settle_ms,
+        least(greatest(new_give_up_ms, 0), 86400000) AS give_up_ms,
+        least(greatest(new_hold_ms, 60000), 86400000) AS hold_ms
+    ) AS asked
+    WHERE (clock.settle_ms, clock.give_up_ms, clock.hold_ms)
+        IS DISTINCT FROM (asked.settle_ms, asked.give_up_ms, asked.hold_ms);
 END
 $$;
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
 from uuid import UUID
 
 import asyncpg
@@ -100,14 +101,23 @@ async def test_a_migration_and_dead_letters_of_unnumbered_taps_never_deadlock(
             assert (await migrating)[0].startswith("0017")
 
 
-async def test_a_migration_gives_up_where_its_tables_stay_in_use(database: str, migrate_to: Migrate) -> None:
+async def test_a_migration_gives_up_where_its_tables_stay_in_use(
+    database: str, migrate_to: Migrate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses_s: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses_s.append(seconds)
+
+    monkeypatch.setattr(schema, "asyncio", SimpleNamespace(sleep=sleep))
     async with administrator(database) as admin:
         audit = await migrate_to(admin, database, 16)
         async with administrator(audit.writer_dsn) as writer, writer.transaction():
             await writer.execute("SELECT FROM auditap.clamped_ids")
             with pytest.raises(RetryableError, match="found its tables in use 2 times: end long queries"):
                 await migrate(admin, lock_wait_ms=10, attempts_max=2)
-            # Nothing of it is left that others would wait for.
+            # It leaves the others as much time as it took from them, and in the end holds nothing that they wait for.
+            assert pauses_s == [0.01]
             await writer.execute(_DEAD_LETTER, 1)
         assert (await migrate(admin))[0].startswith("0017")
 
