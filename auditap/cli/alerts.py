@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
@@ -12,7 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from auditap.cli.administration import as_administrator
+from auditap.cli.administration import as_administrator, current_user
 from auditap.cli.deliveries import deliveries, since_option_ms
 from auditap.cli.log_client import is_interactive
 from auditap.database.alerts import acknowledge_alert, list_alerts
@@ -58,7 +57,7 @@ def alerts_list(*, account: str | None, since: str, open_only: bool, limit: int,
 
 @alerts.command("ack")
 @click.argument("alert_id", type=click.UUID)
-@click.option("--by", "who", default=getpass.getuser, help="Who acknowledges; by default you.")
+@click.option("--by", "who", default=current_user, help="Who acknowledges; by default you.")
 @click.option("--note", help="A remark that is stored with it.")
 def alerts_ack(alert_id: UUID, who: str, note: str | None) -> None:
     """Acknowledge an alert. The first acknowledgement stays."""

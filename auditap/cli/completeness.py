@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Any
 
 import click
@@ -11,14 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from auditap.cli.administration import as_operator
+from auditap.cli.administration import as_operator, current_user
 from auditap.cli.log_client import (
     LogReader,
     is_interactive,
     reading_the_log,
     time_range,
 )
-from auditap.database.completeness import retire_tap
+from auditap.database.completeness import REASON_CHARACTERS_MAX, WHO_CHARACTERS_MAX, retire_tap
 from auditap.plain_text import plain_line
 from log_api.path_segments import ALL_ACCOUNTS
 from schemas.errors import StartupError
@@ -55,7 +54,7 @@ def completeness_command(
 @completeness_command.command("retire")
 @click.argument("tap")
 @click.option("--reason", required=True, help="Why; it is stored.")
-@click.option("--by", "who", default=getpass.getuser, help="Who retires it; by default you.")
+@click.option("--by", "who", default=current_user, help="Who retires it; by default you.")
 def retire_command(tap: str, reason: str, who: str) -> None:
     """Stop a tap that is gone, or reports wrong times, from holding the watermark.
 
@@ -63,10 +62,14 @@ def retire_command(tap: str, reason: str, who: str) -> None:
     """
     if not who.strip() or not reason.strip():
         raise click.UsageError("--by and --reason must not be empty.")
+    if len(who) > WHO_CHARACTERS_MAX or len(reason) > REASON_CHARACTERS_MAX:
+        raise click.UsageError(
+            f"--by has {WHO_CHARACTERS_MAX} characters at most, --reason {REASON_CHARACTERS_MAX:,}."
+        )
     epochs = as_operator(lambda connection: retire_tap(connection, tap, who, reason))
     if epochs == 0:
         raise StartupError(
-            "No tap of this id waits to be retired: `auditap completeness --json` shows the ids."
+            "No tap has this id, or it is retired already: `auditap completeness --json` shows the ids."
         )
     click.echo(f"retired {plain_line(tap)}, epochs: {epochs}")
 

@@ -16,10 +16,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from auditap.cli.administration import operator_dsn
+from auditap.cli.administration import operator, operator_dsn
 from auditap.cli.log_client import is_interactive, parse_time
 from auditap.cli.options import choice_option, number_option
-from auditap.database.connection import administrator
 from auditap.plain_text import plain
 from auditap.runtime.lifecycle import clock_ms
 from auditap.runtime.logs import configure_logs
@@ -327,7 +326,7 @@ def _with_retrier(act: Callable[[DeadLetterStore, DeadLetterRetrier], Awaitable[
 
 
 async def _operator_store(stack: AsyncExitStack, settings: Settings) -> DeadLetterStore:
-    return PostgresDeadLetterStore(await stack.enter_async_context(administrator(operator_dsn(settings))))
+    return PostgresDeadLetterStore(await stack.enter_async_context(operator(settings)))
 
 
 def _settings() -> Settings:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from auditap.database.connection import Connection
+
+# As the database has them.
+WHO_CHARACTERS_MAX: Final = 200
+REASON_CHARACTERS_MAX: Final = 2000
 
 
 async def retire_tap(connection: Connection, tap_id: str, who: str, reason: str) -> int:

@@ -249,6 +249,9 @@ BEGIN
     IF coalesce(btrim(by_whom), '') = '' OR coalesce(btrim(why), '') = '' THEN
         RAISE EXCEPTION 'say who retires the tap, and why' USING ERRCODE = '22023';
     END IF;
+    IF length(by_whom) > 200 OR length(why) > 2000 THEN
+        RAISE EXCEPTION 'who retires the tap has 200 characters at most, the reason 2,000' USING ERRCODE = '22023';
+    END IF;
     -- In the order in which batches lock them.
     PERFORM FROM auditap.tap_epochs WHERE tap_id = for_tap AND NOT retired ORDER BY epoch FOR UPDATE;
     UPDATE auditap.tap_epochs SET retired = true WHERE tap_id = for_tap AND NOT retired;

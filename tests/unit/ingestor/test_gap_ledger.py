@@ -703,7 +703,10 @@ async def test_without_an_epoch_that_counts_there_is_no_watermark(ledger: Ledger
     assert await ledger.complete_before() is not None
 
 
-@pytest.mark.parametrize("words", [("", "why"), ("ada", " ")])
-async def test_retiring_takes_a_name_and_a_reason(ledger: Ledger, words: tuple[str, str]) -> None:
+@pytest.mark.parametrize("words", [("", "why"), ("ada", " "), ("a" * 201, "why"), ("ada", "w" * 2_001)])
+async def test_retiring_takes_a_name_and_a_reason_of_bounded_length(
+    ledger: Ledger, words: tuple[str, str]
+) -> None:
     with pytest.raises(asyncpg.InvalidParameterValueError):
         await retire_tap(ledger.connection, "t-1", *words)
+    assert await retire_tap(ledger.connection, "t-1", "a" * 200, "w" * 2_000) == 0
