@@ -196,7 +196,7 @@ class PostgresSettings(_Group):
     alerting_dsn: SecretStr | None = None
     """DSN of the role `auditap_alerting`, for `alerting`."""
     operator_dsn: SecretStr | None = None
-    """DSN of the role `auditap_operator`, for `dead-letters` and `completeness retire`. Default: `admin_dsn`."""
+    """DSN of the role `auditap_operator`, for `dead-letters`, `completeness taps` and `completeness retire`. Default: `admin_dsn`."""
     writer_password: SecretStr | None = None
     """Password that `migrate` gives to the role `auditap_writer`."""
     reader_password: SecretStr | None = None

@@ -1,4 +1,4 @@
-"""`auditap completeness`: shows the completeness watermark and the gaps, as a table or as JSON; retires taps."""
+"""`auditap completeness`: shows the completeness watermark and the gaps, as a table or as JSON; lists and retires taps."""
 
 from __future__ import annotations
 
@@ -17,10 +17,18 @@ from auditap.cli.log_client import (
     reading_the_log,
     time_range,
 )
-from auditap.database.completeness import REASON_CHARACTERS_MAX, WHO_CHARACTERS_MAX, retire_tap
+from auditap.database.completeness import (
+    BOUNDS_MAX,
+    REASON_CHARACTERS_MAX,
+    WHO_CHARACTERS_MAX,
+    WatermarkBound,
+    list_watermark_bounds,
+    retire_tap,
+)
 from auditap.plain_text import plain_line
 from log_api.path_segments import ALL_ACCOUNTS
 from schemas.errors import StartupError
+from schemas.identity import rfc3339_ms
 
 
 @click.group("completeness", invoke_without_command=True)
@@ -68,10 +76,52 @@ def retire_command(tap: str, reason: str, who: str) -> None:
         )
     epochs = as_operator(lambda connection: retire_tap(connection, tap, who, reason))
     if epochs == 0:
+        Console(stderr=True).print(bounds_table(as_operator(list_watermark_bounds)))
         raise StartupError(
-            "No tap has this id, or it is retired already: `auditap completeness --json` shows the ids."
+            "No tap has this id, or it is retired already: choose one that holds the watermark."
         )
     click.echo(f"retired {plain_line(tap)}, epochs: {epochs}")
+
+
+@completeness_command.command("taps")
+@click.option("--json", "as_json", is_flag=True, help="Print NDJSON, the default for pipes.")
+def taps_command(*, as_json: bool) -> None:
+    """List what holds the watermark, earliest first, then the epochs that are left out: surplus or retired ones.
+
+    Reads the database with an operator's login. 1,000 lines at most.
+    """
+    bounds = as_operator(list_watermark_bounds)
+    if is_interactive(as_json=as_json):
+        Console().print(bounds_table(bounds) if bounds else "Nothing holds the watermark.")
+    else:
+        for bound in bounds:
+            click.echo(msgspec.json.encode(_bound_json(bound)))
+    if len(bounds) == BOUNDS_MAX:
+        click.echo(f"The first {BOUNDS_MAX:,} are listed; there may be more.", err=True)
+
+
+def bounds_table(bounds: list[WatermarkBound]) -> Table:
+    """Return what holds the watermark as a table for a terminal."""
+    rows = Table("holds at", "tap", "epoch", "state", "left out", box=None, padding=(0, 2, 0, 0))
+    rows.columns[0].no_wrap = True
+    for bound in bounds:
+        held = "-" if bound.bound_ms is None else rfc3339_ms(bound.bound_ms)
+        left_out = "retired" if bound.retired else "surplus" if bound.surplus else ""
+        epoch = "" if bound.epoch is None else str(bound.epoch)
+        rows.add_row(
+            *(Text(each) for each in (held, plain_line(bound.tap_id or ""), epoch, bound.state, left_out))
+        )
+    return rows
+
+
+def _bound_json(bound: WatermarkBound) -> dict[str, Any]:
+    return {
+        "tap": None if bound.tap_id is None else {"id": bound.tap_id, "epoch": bound.epoch},
+        "state": bound.state,
+        "bound": None if bound.bound_ms is None else rfc3339_ms(bound.bound_ms),
+        "surplus": bound.surplus,
+        "retired": bound.retired,
+    }
 
 
 def summary(info: dict[str, Any]) -> list[str]:

@@ -27,6 +27,48 @@ CREATE FUNCTION auditap.watermark_floor_ms(log_ms bigint, give_up_ms bigint) RET
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$ SELECT log_ms - greatest(3600000, give_up_ms) $$;
 
+-- Where each epoch that the watermark waits for holds it; an epoch may have several rows. Without a search path of its own, so that
+-- it is inlined; only functions that set one call it.
+CREATE FUNCTION auditap.watermark_bounds(log_ms bigint, give_up_ms bigint)
+RETURNS TABLE (tap_id text, epoch bigint, at_ms bigint)
+LANGUAGE sql STABLE
+AS $$
+    WITH waiting AS (
+        SELECT e.tap_id, e.epoch, e.state, e.oldest_ms, e.pending_since_ms, e.pending_from, e.seen, e.dropped,
+            auditap.watermark_floor_ms(watermark_bounds.log_ms, watermark_bounds.give_up_ms) AS floor_ms
+        FROM auditap.tap_epochs AS e
+        WHERE e.waits_until_ms >= watermark_bounds.log_ms AND NOT e.surplus AND NOT e.retired
+    ),
+    -- Nearly all epochs are without a hole; for these no mark is looked up.
+    holed AS (
+        SELECT w.tap_id, w.epoch, w.oldest_ms, w.floor_ms,
+            int8multirange(int8range(least(given_up.until, w.pending_from), w.pending_from)) - w.seen - w.dropped AS holes
+        FROM waiting AS w
+        CROSS JOIN LATERAL (
+            SELECT coalesce(max(m.pending_from), 1) AS until
+            FROM auditap.tap_marks AS m
+            WHERE m.tap_id = w.tap_id AND m.epoch = w.epoch
+                AND m.heard_ms < watermark_bounds.log_ms - watermark_bounds.give_up_ms
+        ) AS given_up
+        WHERE w.state <> 'silent' AND NOT w.seen + w.dropped @> int8range(1, greatest(w.pending_from, 1))
+    )
+    -- A tap that sends sequence numbers, but no heartbeat so far: until one arrives, or none is expected.
+    SELECT w.tap_id, w.epoch, greatest(w.oldest_ms, w.floor_ms) FROM waiting AS w WHERE w.state = 'silent'
+    UNION ALL
+    SELECT w.tap_id, w.epoch, greatest(w.pending_since_ms, w.floor_ms) FROM waiting AS w WHERE w.state = 'alive'
+    UNION ALL
+    SELECT h.tap_id, h.epoch, greatest(coalesce(mark.pending_since_ms, h.oldest_ms), h.floor_ms)
+    FROM holed AS h
+    LEFT JOIN LATERAL (
+        SELECT m.pending_since_ms
+        FROM auditap.tap_marks AS m
+        WHERE m.tap_id = h.tap_id AND m.epoch = h.epoch AND m.pending_from <= lower(h.holes)
+        ORDER BY m.pending_from DESC
+        LIMIT 1
+    ) AS mark ON true
+    WHERE NOT isempty(h.holes)
+$$;
+
 -- As before, but no heartbeat takes it below the floor, and surplus and retired epochs hold nothing. NULL where there are no others.
 CREATE OR REPLACE FUNCTION auditap.complete_before(ahead_ms bigint DEFAULT 0) RETURNS bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -34,42 +76,8 @@ AS $$
     WITH clock AS (
         SELECT received_ms + ahead_ms AS at_ms, settle_ms, give_up_ms FROM auditap.completeness_clock
     ),
-    waiting AS (
-        SELECT e.tap_id, e.epoch, e.state, e.oldest_ms, e.pending_since_ms, e.pending_from, e.seen, e.dropped,
-            auditap.watermark_floor_ms(clock.at_ms, clock.give_up_ms) AS floor_ms
-        FROM clock
-        JOIN auditap.tap_epochs AS e ON e.waits_until_ms >= clock.at_ms
-        WHERE NOT e.surplus AND NOT e.retired
-    ),
-    -- Nearly all epochs are without a hole; for these no mark is looked up.
-    holed AS (
-        SELECT w.tap_id, w.epoch, w.oldest_ms, w.floor_ms,
-            int8multirange(int8range(least(given_up.until, w.pending_from), w.pending_from)) - w.seen - w.dropped AS holes
-        FROM waiting AS w
-        CROSS JOIN clock
-        CROSS JOIN LATERAL (
-            SELECT coalesce(max(m.pending_from), 1) AS until
-            FROM auditap.tap_marks AS m
-            WHERE m.tap_id = w.tap_id AND m.epoch = w.epoch AND m.heard_ms < clock.at_ms - clock.give_up_ms
-        ) AS given_up
-        WHERE w.state <> 'silent' AND NOT w.seen + w.dropped @> int8range(1, greatest(w.pending_from, 1))
-    ),
     bounds AS (
-        -- A tap that sends sequence numbers, but no heartbeat so far: until one arrives, or none is expected.
-        SELECT greatest(oldest_ms, floor_ms) AS at_ms FROM waiting WHERE state = 'silent'
-        UNION ALL
-        SELECT greatest(pending_since_ms, floor_ms) FROM waiting WHERE state = 'alive'
-        UNION ALL
-        SELECT greatest(coalesce(mark.pending_since_ms, h.oldest_ms), h.floor_ms)
-        FROM holed AS h
-        LEFT JOIN LATERAL (
-            SELECT m.pending_since_ms
-            FROM auditap.tap_marks AS m
-            WHERE m.tap_id = h.tap_id AND m.epoch = h.epoch AND m.pending_from <= lower(h.holes)
-            ORDER BY m.pending_from DESC
-            LIMIT 1
-        ) AS mark ON true
-        WHERE NOT isempty(h.holes)
+        SELECT b.at_ms FROM clock CROSS JOIN LATERAL auditap.watermark_bounds(clock.at_ms, clock.give_up_ms) AS b
         UNION ALL
         SELECT oldest_ms FROM auditap.late_arrivals WHERE held_until_ms > auditap.now_ms()
         UNION ALL
@@ -79,6 +87,33 @@ AS $$
         WHEN EXISTS (SELECT FROM auditap.tap_epochs AS e WHERE NOT e.surplus AND NOT e.retired) THEN greatest(min(at_ms), 0)
     END
     FROM bounds
+$$;
+
+-- What holds the watermark, earliest first, then what is left out: epochs of taps, and the late arrivals together, which belong to no tap.
+-- bound_ms: no later than this is the watermark; NULL for an epoch that is left out.
+CREATE FUNCTION auditap.list_watermark_bounds(rows_max integer)
+RETURNS TABLE (tap_id text, epoch bigint, state text, bound_ms bigint, surplus boolean, retired boolean)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH holding AS (
+        SELECT b.tap_id, b.epoch, min(b.at_ms) AS bound_ms
+        FROM auditap.completeness_clock AS clock
+        CROSS JOIN LATERAL auditap.watermark_bounds(clock.received_ms, clock.give_up_ms) AS b
+        GROUP BY b.tap_id, b.epoch
+    )
+    SELECT e.tap_id, e.epoch,
+        CASE WHEN e.state = 'alive' AND e.lease_until_ms < clock.received_ms THEN 'expired' ELSE e.state END,
+        h.bound_ms, e.surplus, e.retired
+    FROM auditap.tap_epochs AS e
+    CROSS JOIN auditap.completeness_clock AS clock
+    LEFT JOIN holding AS h ON h.tap_id = e.tap_id AND h.epoch = e.epoch
+    WHERE h.tap_id IS NOT NULL OR e.retired OR e.surplus AND e.waits_until_ms >= clock.received_ms
+    UNION ALL
+    SELECT NULL, NULL, 'late', min(oldest_ms), false, false
+    FROM auditap.late_arrivals WHERE held_until_ms > auditap.now_ms()
+    HAVING count(*) > 0
+    ORDER BY 4 NULLS LAST, 1, 2
+    LIMIT greatest(least(rows_max, 1000), 0)
 $$;
 
 -- How many epochs of a tap the watermark waits for, counted to 1,000. Further ones are surplus. A tap that is a thousand processes at
@@ -264,7 +299,8 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION auditap.watermark_floor_ms(bigint, bigint), auditap.count_waiting_epochs(text, bigint),
+REVOKE ALL ON FUNCTION auditap.watermark_floor_ms(bigint, bigint), auditap.watermark_bounds(bigint, bigint),
+    auditap.list_watermark_bounds(integer), auditap.count_waiting_epochs(text, bigint),
     auditap.retire_tap(text, text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION auditap.retire_tap(text, text, text) TO auditap_operator;
+GRANT EXECUTE ON FUNCTION auditap.list_watermark_bounds(integer), auditap.retire_tap(text, text, text) TO auditap_operator;
 GRANT SELECT ON auditap.tap_retirements TO auditap_operator, auditap_reader;
