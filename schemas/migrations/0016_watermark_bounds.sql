@@ -1,6 +1,9 @@
 -- Bounds how far the heartbeats of a tap can take the watermark back, and how many of its epochs the watermark waits for.
 -- Lets an operator retire a tap.
 
+-- First, because whoever reads the view locks it before its table: in the other order the two deadlock.
+DROP VIEW auditap.completeness_counts;
+
 -- surplus: its tap had too many other epochs when its last report arrived. retired: an operator retired its tap. Heartbeats of
 -- both hold nothing back; their gaps stay.
 ALTER TABLE auditap.tap_epochs
@@ -258,20 +261,21 @@ END
 $$;
 
 -- As before, and the epochs that are left out: surplus ones while the watermark would wait for them, retired ones until they are forgotten.
-CREATE OR REPLACE VIEW auditap.completeness_counts AS
+CREATE VIEW auditap.completeness_counts AS
 SELECT
     (SELECT count(*) FROM auditap.tap_epochs AS e, auditap.completeness_clock AS c
      WHERE e.state = 'alive' AND e.lease_until_ms >= c.received_ms) AS taps_alive,
     (SELECT count(*) FROM auditap.tap_epochs AS e, auditap.completeness_clock AS c
      WHERE e.state IN ('killed', 'lost') OR e.state = 'alive' AND e.lease_until_ms < c.received_ms) AS taps_expired,
     (SELECT count(*) FROM auditap.unnumbered_taps) AS taps_unnumbered,
-    count(*) AS gaps,
-    coalesce(sum(count), 0)::bigint AS missing,
     (SELECT count(*) FROM auditap.tap_epochs AS e, auditap.completeness_clock AS c
      WHERE e.surplus AND NOT e.retired AND e.waits_until_ms >= c.received_ms) AS taps_surplus,
-    (SELECT count(*) FROM auditap.tap_epochs WHERE retired) AS taps_retired
+    (SELECT count(*) FROM auditap.tap_epochs WHERE retired) AS taps_retired,
+    count(*) AS gaps,
+    coalesce(sum(count), 0)::bigint AS missing
 FROM auditap.completeness_gaps
 WHERE cause <> 'offsets_expired';
+GRANT SELECT ON auditap.completeness_counts TO auditap_reader, auditap_writer;
 
 -- Retires the epochs that a tap has now, and leaves a row about it; a later epoch counts again. Returns how many there were, 0 if
 -- the tap is unknown or retired already.

@@ -226,3 +226,41 @@ async def _check_ingest(
         names: list[list[str | None]] = [["acc"], [None], [None], [None], [None], ["complete"]]
         await writer.execute(query("store_enrichments"), [partial.id], *names, [partial.id])
     assert await admin.fetchval("SELECT account_id FROM auditap.audit_enrichments") == "acc"
+
+
+async def test_a_migration_never_deadlocks_with_who_counts_taps(database: str, migrate_to: Migrate) -> None:
+    async with (
+        administrator(database) as admin,
+        administrator(database) as observer,
+        administrator(database) as reader,
+    ):
+        await migrate_to(admin, database, 15)
+        async with reader.transaction():
+            # As a reader of the view does first: its lock, before that of the table.
+            await reader.execute("COMMENT ON VIEW auditap.completeness_counts IS NULL")
+            migrating = asyncio.create_task(migrate(admin, lock_wait_ms=_LONG_MS, attempts_max=1))
+            await until_blocked(observer, admin.get_server_pid(), reader.get_server_pid())
+            await reader.execute("SELECT FROM auditap.tap_epochs")
+        assert (await migrating)[0].startswith("0016")
+
+
+async def test_a_heartbeat_of_the_future_does_not_keep_an_old_epoch(
+    database: str, migrate_to: Migrate
+) -> None:
+    at_ms = now_ms()
+    async with administrator(database) as admin:
+        await migrate_to(admin, database, 15)
+        await admin.execute(
+            "INSERT INTO auditap.tap_epochs (tap_id, epoch, state, oldest_ms, latest_ms, heard_ms, lease_until_ms,"
+            " waits_until_ms) SELECT 't', epoch, 'alive', 1, latest_ms, 1, 1, 1"
+            " FROM unnest(ARRAY[1, 2], ARRAY[$1, $2]::bigint[]) AS given (epoch, latest_ms)",
+            at_ms - DAY_MS,
+            at_ms + 75 * 365 * DAY_MS,
+        )
+        await migrate(admin)
+        past_ms, future_ms = [
+            row["latest_ms"]
+            for row in await admin.fetch("SELECT latest_ms FROM auditap.tap_epochs ORDER BY epoch")
+        ]
+        assert past_ms == at_ms - DAY_MS
+        assert at_ms <= future_ms <= now_ms() + 1

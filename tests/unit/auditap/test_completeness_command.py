@@ -58,7 +58,7 @@ async def test_a_tap_is_retired_with_who_and_why(
 async def test_what_holds_the_watermark_is_listed_and_by_a_retirement_that_fails(
     audit_database: AuditDatabase, postgres_store: PostgresStore, tmp_path: Path
 ) -> None:
-    other, slow, gone = Tap("other"), Tap("slow"), Tap("gone", began_ago_ms=300_000)
+    other, slow, gone = Tap("other"), Tap("slow"), Tap("gone", began_ago_ms=200_000)
     async with administrator(audit_database.admin_dsn) as connection:
         ledger = Ledger(postgres_store, connection)
         await ledger.note(other.heartbeat(0, now_ms()))
