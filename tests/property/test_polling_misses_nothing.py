@@ -64,11 +64,11 @@ class World:
         heapq.heappush(self.arrivals, Arrival(at_ms, len(self.arrivals), records, reports, polls))
 
     def tap(self, name: str) -> None:
-        """Let a tap run: it starts at some time, and may be unheard of at first, be cut off, or end."""
+        """Let a tap run: it starts at some time, and may send nothing at first, be cut off, or end."""
         drawn = self.drawn
         begins_ms = drawn.uniform(0, LASTS_MS / 2)
         ends_ms = begins_ms + drawn.uniform(0, LASTS_MS)
-        unheard_ms = drawn.choice([0, 0, 0, 100_000])
+        silent_ms = drawn.choice([0, 0, 0, 100_000])
         tap = Tap(name)
         tap.started_ms = self.began_ms + int(begins_ms)
         requests = sorted(drawn.uniform(begins_ms, ends_ms) for _ in range(drawn.randrange(1, 60)))
@@ -82,13 +82,13 @@ class World:
                 continue
             # Now and then the log holds something back for longer than anyone waits.
             late_ms = drawn.choice([1, 100, 100, 1_000, 1_000, 30_000, 150_000])
-            arrives_ms = max(life.acknowledged[number - 1], begins_ms + unheard_ms) + late_ms
+            arrives_ms = max(life.acknowledged[number - 1], begins_ms + silent_ms) + late_ms
             self.arrives(arrives_ms, tap.record(number, self.began_ms + int(at_ms)))
         beat_ms: float = begins_ms
         while beat_ms < ends_ms:
-            arrives_ms = max(beat_ms, begins_ms + unheard_ms) + drawn.choice([0, 10, 500, 10_000])
+            arrives_ms = max(beat_ms, begins_ms + silent_ms) + drawn.choice([0, 10, 500, 10_000])
             if beat_ms == begins_ms:
-                arrives_ms = beat_ms + unheard_ms
+                arrives_ms = beat_ms + silent_ms
             self.arrives(arrives_ms, self._heartbeat(tap, beat_ms, life))
             beat_ms += BEAT_MS
         if drawn.random() < 0.5:
