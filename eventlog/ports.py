@@ -52,13 +52,15 @@ class LoggedEvent(NamedTuple):
 class Batch(NamedTuple):
     """At least one event of one partition, by ascending offset. `generation` distinguishes assignments of the partition.
 
-    `lost`: the offsets before the events that the log no longer held, from the one that was expected.
+    `lost`: the offsets before the events that the log no longer held, from the one that was expected. `passed_over`: the number
+    of offsets before them that the log holds no event for, such as the markers of transactions.
     """
 
     partition: Partition
     generation: int
     events: Sequence[LoggedEvent]
     lost: range | None = None
+    passed_over: int = 0
 
 
 class EventSource(Protocol):

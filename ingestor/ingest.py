@@ -190,6 +190,7 @@ class Ingestor:
                 self._build_event((batch, index), built, now_ms)
         self._metrics.events_consumed.inc(len(built.records) + len(built.dead_letters))
         self._metrics.reports_consumed.inc(len(built.reports))
+        self._metrics.offsets_passed_over.inc(sum(batch.passed_over for batch in batches))
         return built
 
     def _build_event(self, position: _Position, built: _BuiltBatches, now_ms: int) -> None:

@@ -134,6 +134,11 @@ class Metrics:
     reports_consumed = MetricDef(
         Counter, _INGEST, "Heartbeats of taps and counts of collectors read from the log."
     )
+    offsets_passed_over = MetricDef(
+        Counter,
+        _INGEST,
+        "Offsets without an event that the log has not deleted, such as markers of transactions.",
+    )
     records_stored = MetricDef(Counter, _INGEST, "Records new in the store.")
     records_repeated = MetricDef(Counter, _INGEST, "Events whose record was stored already.")
     dead_letters = MetricDef(Counter, _INGEST, "Events dead-lettered, by reason.", ["reason"])

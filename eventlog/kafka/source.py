@@ -29,6 +29,8 @@ _POLL_MS_MIN = 1
 _POLL_MS_MAX = 10
 # How long `fetch` takes while nothing more may be fetched; without a pause its caller's loop would spin.
 _PAUSE_MS = 5
+# How long `fetch` waits for the first offset of a partition that has a gap. Without it the partition is read again.
+_LOG_START_WAIT_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,10 @@ class KafkaSourceSettings:
 class KafkaSource:
     """`EventSource` from Kafka. Every assignment, even of the same partitions, is a new generation.
 
-    If the committed offset has been deleted, reading goes on at the earliest one, and the batch has `lost`. Offsets
-    without an event that the log never deleted, such as the markers of transactions, are passed over. A consumer that
-    fails is replaced.
+    If the committed offset has been deleted, reading goes on at the earliest one, and the batch has `lost`. If the log holds
+    offsets that a partition's events leave out, they are read once more: a consumer that was reset by one broker may find them
+    at another. If that gives nothing new, they are passed over: markers of transactions have no event. A consumer that fails is
+    replaced.
     """
 
     def __init__(self, settings: KafkaSourceSettings, listener: RevokeListener) -> None:
@@ -76,6 +79,8 @@ class KafkaSource:
         self._generation = 0
         self._assigned: set[TopicPartition] = set()
         self._expected: dict[TopicPartition, int] = {}
+        self._read_again: set[TopicPartition] = set()
+        """Partitions with a gap that are being read once more from where it begins."""
         self._rebalancing = True
         self._rejoining: asyncio.Task[Any] | None = None
         self._committing: asyncio.Task[None] | None = None
@@ -103,7 +108,8 @@ class KafkaSource:
         self._started = True
 
     async def fetch(self, events_max: int) -> Sequence[Batch]:
-        """See `EventSource.fetch`. Waits at most `fetch_wait_ms`, with `events_max` 0 a few milliseconds.
+        """See `EventSource.fetch`. Waits at most `fetch_wait_ms`, with `events_max` 0 a few milliseconds, and up to a second more
+        where a partition has a gap.
 
         Returns nothing between a revocation and the next assignment.
         """
@@ -165,6 +171,7 @@ class KafkaSource:
             await self._bounded(self._listener.on_revoked(revoked), "on_revoked")
         self._assigned.clear()
         self._expected.clear()
+        self._read_again.clear()
 
     async def assigned(self, consumer: AIOKafkaConsumer, partitions: set[TopicPartition]) -> None:
         """Start a new generation of these partitions. aiokafka calls this at each rebalance."""
@@ -201,44 +208,57 @@ class KafkaSource:
                 # Polling a partition that does not exist fetches nothing and keeps us in the group.
                 await consumer.getmany(TopicPartition(self._settings.topic, -1))
                 return ()
-            # Without a timeout this does not suspend, so that no rebalance can happen meanwhile.
+            # Without a timeout this does not suspend, so that no rebalance can happen before `generation` is read.
             fetched = await consumer.getmany(max_records=events_max)
-            generation = self._generation
-            log_starts = await self._log_starts(consumer, fetched)
         except KafkaError as error:
             await self._fail(consumer, error)
-        if self._rebalancing or self._generation != generation:
-            # Revoked while the broker was asked: whoever has the partitions now begins at the committed offsets.
-            return ()
-        return [
-            self._batch(partition, records, log_starts.get(partition, 0))
-            for partition, records in fetched.items()
-        ]
-
-    async def _log_starts(
-        self, consumer: AIOKafkaConsumer, fetched: Mapping[TopicPartition, Sequence[Any]]
-    ) -> Mapping[TopicPartition, int]:
-        """Return the first offset that the log holds, for the partitions that do not go on at the expected offset."""
+        generation = self._generation
         gaps = [
             partition
             for partition, records in fetched.items()
             if records[0].offset > self._expected.get(partition, records[0].offset)
         ]
-        if not gaps:
-            return {}
-        starts: Mapping[TopicPartition, int] = await consumer.beginning_offsets(gaps)
-        return starts
+        starts = await asyncio.gather(*(_log_start(consumer, partition) for partition in gaps))
+        if self._rebalancing or self._generation != generation:
+            # Revoked while the broker was asked: whoever has the partitions now begins at the committed offsets.
+            return ()
+        log_starts = dict(zip(gaps, starts, strict=True))
+        return [
+            self._batch(partition, records, log_starts.get(partition) or 0)
+            for partition, records in fetched.items()
+            if partition not in log_starts
+            or self._goes_on(consumer, partition, records[0].offset, log_starts[partition])
+        ]
+
+    def _goes_on(
+        self, consumer: AIOKafkaConsumer, partition: TopicPartition, first: int, log_start: int | None
+    ) -> bool:
+        """Return whether nothing can be read before `first`. If that is not known, the partition is read again."""
+        expected = self._expected[partition]
+        if log_start is not None:
+            if partition in self._read_again or first <= max(expected, log_start):
+                return True
+            self._read_again.add(partition)
+        # A partition that is being revoked is not ours to read.
+        with contextlib.suppress(IllegalStateError):
+            consumer.seek(partition, max(expected, log_start or 0))
+        return False
 
     def _batch(self, partition: TopicPartition, records: Sequence[Any], log_start: int) -> Batch:
         # A Kafka record may have no value (a tombstone): it is no event, and is dead-lettered as malformed.
         events = [LoggedEvent(record.offset, record.timestamp, record.value or b"") for record in records]
-        expected, lost = self._expected.get(partition), None
+        first = events[0].offset
+        expected = self._expected.get(partition, first)
         # What the log still holds is not lost: offsets of transaction markers have no event.
-        if expected is not None and events[0].offset > expected and log_start > expected:
-            lost = range(expected, min(log_start, events[0].offset))
+        lost = range(expected, min(log_start, first))
+        passed_over = max(first - max(expected, log_start), 0)
+        if lost:
             log.error("offsets_lost", partition=partition.partition, count=len(lost))
+        if passed_over:
+            log.info("offsets_passed_over", partition=partition.partition, count=passed_over)
+        self._read_again.discard(partition)
         self._expected[partition] = events[-1].offset + 1
-        return Batch(Partition(*partition), self._generation, events, lost)
+        return Batch(Partition(*partition), self._generation, events, lost or None, passed_over)
 
     async def _rejoin(self, consumer: AIOKafkaConsumer) -> None:
         """Keep a call of `getmany` open until partitions are assigned.
@@ -298,6 +318,17 @@ class KafkaSource:
         self._consumer = None
         await self._discard(consumer, None)
         raise RetryableError(f"Kafka cannot be read ({type(error).__name__})") from None
+
+
+async def _log_start(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int | None:
+    """Return the first offset that the log holds, or None if its broker does not say so in time."""
+    try:
+        async with asyncio.timeout(_LOG_START_WAIT_MS / 1000):
+            starts: Mapping[TopicPartition, int] = await consumer.beginning_offsets([partition])
+    except (KafkaError, TimeoutError) as error:
+        log.warning("log_start_unknown", partition=partition.partition, cause=type(error).__name__)
+        return None
+    return starts[partition]
 
 
 class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -15,6 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.consumer import subscription_state
 from aiokafka.errors import KafkaError
 
+from eventlog.kafka import source as kafka_source
 from eventlog.kafka.client import KafkaConnection
 from eventlog.kafka.source import KafkaSource, KafkaSourceSettings
 from eventlog.ports import Batch, EventSource, Partition
@@ -214,19 +215,31 @@ async def test_nothing_is_fetched_while_partitions_are_being_revoked(kafka: Kafk
     assert listener.fetched is not None
 
 
+async def delete_before(kafka: KafkaLog, ends: Mapping[Partition, int]) -> None:
+    """Delete the events before these offsets, as a limit on the topic's size does."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    await admin.delete_records(
+        {TopicPartition(*partition): RecordsToDelete(before_offset=end) for partition, end in ends.items()}
+    )
+    await admin.close()
+
+
+async def reset(source: KafkaSource, position: int, partitions: Iterable[Partition]) -> None:
+    """Let a source's consumer go on elsewhere, as if a broker that had deleted more had reset it."""
+    assert source._consumer is not None
+    for partition in partitions:
+        await source._consumer.position(TopicPartition(*partition))
+        source._consumer.seek(TopicPartition(*partition), position)
+
+
 async def test_reading_goes_on_at_the_earliest_offset_if_the_committed_one_is_deleted(
     kafka: KafkaLog,
 ) -> None:
     await publish(kafka, 0, 200)
     batches, kept = await read_and_commit(kafka, 200, lambda batch: batch.events[0].offset + 1)
-    doomed = {
-        TopicPartition(*partition): RecordsToDelete(before_offset=end - 5)
-        for partition, end in ends(batches).items()
-    }
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
-    await admin.start()
-    await admin.delete_records(doomed)
-    await admin.close()
+    doomed = {partition: end - 5 for partition, end in ends(batches).items()}
+    await delete_before(kafka, doomed)
 
     again = kafka.source("readers", Assignments())
     await again.start()
@@ -237,8 +250,66 @@ async def test_reading_goes_on_at_the_earliest_offset_if_the_committed_one_is_de
 
     assert len(values(found)) == 5 * len(doomed)
     assert ends(found) == ends(batches)
-    lost = {partition: range(kept[partition], end - 5) for partition, end in ends(batches).items()}
+    lost = {partition: range(kept[partition], end) for partition, end in doomed.items()}
     assert {batch.partition: batch.lost for batch in found if batch.lost} == lost
+
+
+async def test_events_that_a_reset_passed_over_are_read_if_the_log_holds_them(kafka: KafkaLog) -> None:
+    await publish(kafka, 0, 200)
+    batches, kept = await read_and_commit(kafka, 200, lambda batch: batch.events[0].offset + 2)
+    await delete_before(kafka, dict.fromkeys(kept, 4))
+
+    listener = Assignments()
+    again = kafka.source("readers", listener)
+    await again.start()
+    try:
+        await until(lambda: listener.generations)
+        await reset(again, 10, kept)
+        found = await read(again, 200 - 4 * len(kept))
+    finally:
+        await again.stop()
+
+    assert len(values(found)) == 200 - 4 * len(kept)
+    assert ends(found) == ends(batches)
+    assert {batch.partition: batch.lost for batch in found if batch.lost} == dict.fromkeys(kept, range(2, 4))
+    assert not any(batch.passed_over for batch in found)
+
+
+async def test_a_gap_at_a_broker_that_hangs_holds_up_no_other_partition(
+    kafka: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(kafka, 0, 200)
+    batches, kept = await read_and_commit(kafka, 200, lambda batch: batch.events[0].offset + 2)
+    left = {partition: end - kept[partition] for partition, end in ends(batches).items()}
+    stuck = min(kept)
+    await delete_before(kafka, {stuck: kept[stuck] + 2})
+
+    again = kafka.source("readers", Assignments())
+    await again.start()
+    try:
+        consumer = again._consumer
+        assert consumer is not None
+        asked = []
+
+        async def hang(partitions: list[TopicPartition]) -> None:
+            asked.append(partitions)
+            await asyncio.Event().wait()
+
+        with monkeypatch.context() as hanging:
+            hanging.setattr(consumer, "beginning_offsets", hang)
+            hanging.setattr(kafka_source, "_LOG_START_WAIT_MS", 10)
+            others = await read(again, sum(left.values()) - left[stuck])
+            async with asyncio.timeout(120):
+                while not asked:
+                    others += await again.fetch(1_000)
+        found = await read(again, left[stuck] - 2)
+    finally:
+        await again.stop()
+
+    assert stuck not in ends(others)
+    assert asked[0] == [TopicPartition(*stuck)]
+    assert (found[0].partition, found[0].lost) == (stuck, range(kept[stuck], kept[stuck] + 2))
+    assert not any(batch.lost for batch in others)
 
 
 async def test_committed_and_never_written_offsets_are_not_lost(kafka: KafkaLog) -> None:
@@ -410,10 +481,7 @@ async def test_the_markers_of_transactions_are_not_lost_offsets(kafka: KafkaLog)
 async def test_offsets_deleted_behind_a_marker_are_lost(kafka: KafkaLog) -> None:
     await produce_in_transactions(kafka, 6)
     batches, kept = await read_and_commit(kafka, 1, lambda batch: batch.events[-1].offset + 1, events_max=1)
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
-    await admin.start()
-    await admin.delete_records({TopicPartition(kafka.topic, 0): RecordsToDelete(before_offset=5)})
-    await admin.close()
+    await delete_before(kafka, {Partition(kafka.topic, 0): 5})
     again = kafka.source("readers", Assignments())
     await again.start()
     try:
@@ -423,3 +491,4 @@ async def test_offsets_deleted_behind_a_marker_are_lost(kafka: KafkaLog) -> None
     # Offset 5 is a marker: reading goes on at the event behind it.
     assert [batch.events[0].offset for batch in found] == [6, 8, 10]
     assert [batch.lost for batch in found] == [range(kept[batches[0].partition], 5), None, None]
+    assert [batch.passed_over for batch in found] == [1, 1, 1]

@@ -18,6 +18,7 @@ from schemas.errors import DeadLetterReason
 from schemas.event import EncodedEvent, RawRequest, encode_event
 from schemas.heartbeat import REPORT_PREFIX, TapReport, encode_report
 from schemas.identity import new_id
+from schemas.metric_defs import Metrics
 from schemas.record import Record
 from tests.fakes.event_log import MemoryEventLog, MemorySource
 from tests.fakes.record_store import MemoryRecordStore
@@ -341,13 +342,14 @@ async def test_reports_are_noted_and_make_no_records() -> None:
 
 async def test_lost_offsets_are_noted_before_later_offsets_are_committed() -> None:
     log, store = MemoryEventLog(), MemoryRecordStore()
-    ingestor = an_ingestor(log, store, CONFIG)
+    metrics = Metrics()
+    ingestor = an_ingestor(log, store, CONFIG, metrics=metrics)
     partition = next(iter(log.partitions))
     await ingestor.on_assigned({partition: 1})
     value = encode_event(event(NOW))
-    batch = Batch(
-        partition, 1, [LoggedEvent(150, NOW, value), LoggedEvent(151, NOW, value)], lost=range(100, 140)
-    )
+    events = [LoggedEvent(150, NOW, value), LoggedEvent(151, NOW, value)]
+    batch = Batch(partition, 1, events, lost=range(100, 140), passed_over=10)
     ingestor._begin([batch])
     await ingestor._drain(1000)
     assert store.lost == {LostOffsets(partition, 100, 139, NOW)}
+    assert metrics.registry.get_sample_value("auditap_offsets_passed_over_total") == 10
