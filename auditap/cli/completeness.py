@@ -135,11 +135,10 @@ def summary(info: dict[str, Any]) -> list[str]:
         f"Taps: {taps['alive']} alive, {taps['expired']} expired, {taps['unnumbered']} without sequence numbers.",
         f"Gaps: {info['gaps']}, with {info['missing']} captures." if info["gaps"] else "No gaps.",
     ]
-    if taps["surplus"] or taps["retired"]:
-        lines.insert(
-            2,
-            f"The watermark does not wait for {taps['surplus']} surplus and {taps['retired']} retired epochs.",
-        )
+    # An older log API does not count them.
+    surplus, retired = taps.get("surplus", 0), taps.get("retired", 0)
+    if surplus or retired:
+        lines.insert(2, f"The watermark does not wait for {surplus} surplus and {retired} retired epochs.")
     if not info["complete"]:
         lines.append(
             f"The first {info['count']} of them are listed, earliest first; choose a shorter time range."

@@ -35,6 +35,8 @@ def test_epochs_that_are_left_out_are_counted(surplus: int, retired: int, line: 
         "taps": taps,
     }
     assert summary(info)[2:-1] == line
+    older = {name: count for name, count in taps.items() if name not in {"surplus", "retired"}}
+    assert summary(info | {"taps": older})[2:-1] == []
 
 
 @pytest.mark.processes
