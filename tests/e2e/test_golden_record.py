@@ -92,4 +92,5 @@ async def completed(pipeline: Pipeline) -> None:
     async def one() -> bool:
         return await pipeline.count("audit_enrichments") == 1
 
-    await until(one, 120, "the record completed")
+    # A waiting record is tried again after 5 minutes at last.
+    await until(one, 600, "the record completed")
