@@ -196,8 +196,8 @@ DECLARE
     clock auditap.completeness_clock;
     was auditap.tap_epochs;
     -- A collector's clock that is ahead must not let everyone's leases run out.
-    heard CONSTANT bigint := least(received_ms, auditap.now_ms());
-    leased_until_ms CONSTANT bigint := heard + least(lease_ms, 86400000);
+    receipt_ms CONSTANT bigint := least(received_ms, auditap.now_ms());
+    leased_until_ms CONSTANT bigint := receipt_ms + least(lease_ms, 86400000);
     -- Whose last number is known has nothing on its way.
     done_below CONSTANT bigint := CASE WHEN new_state = 'alive' THEN new_pending_from ELSE new_highest + 1 END;
     is_surplus boolean := false;
@@ -222,8 +222,8 @@ BEGIN
         heard_ms, lease_until_ms, waits_until_ms, surplus
     )
     VALUES (
-        for_tap, for_epoch, new_state, new_highest, started_ms, least(at_ms, heard), new_beat, done_below, new_pending_since_ms,
-        heard, leased_until_ms, leased_until_ms + clock.give_up_ms, is_surplus
+        for_tap, for_epoch, new_state, new_highest, started_ms, least(at_ms, receipt_ms), new_beat, done_below, new_pending_since_ms,
+        receipt_ms, leased_until_ms, leased_until_ms + clock.give_up_ms, is_surplus
     )
     ON CONFLICT (tap_id, epoch) DO UPDATE SET
         state = CASE WHEN e.state IN ('silent', 'alive') THEN excluded.state ELSE e.state END,
@@ -238,7 +238,7 @@ BEGIN
         waits_until_ms = greatest(e.waits_until_ms, excluded.waits_until_ms),
         surplus = e.surplus AND excluded.surplus;
     INSERT INTO auditap.tap_marks AS m (tap_id, epoch, pending_from, pending_since_ms, by_ms, beat, heard_ms)
-    VALUES (for_tap, for_epoch, done_below, new_pending_since_ms, at_ms, new_beat, heard)
+    VALUES (for_tap, for_epoch, done_below, new_pending_since_ms, at_ms, new_beat, receipt_ms)
     ON CONFLICT (tap_id, epoch, pending_from) DO UPDATE SET
         pending_since_ms = CASE WHEN excluded.beat > m.beat THEN excluded.pending_since_ms ELSE m.pending_since_ms END,
         by_ms = least(m.by_ms, excluded.by_ms),
