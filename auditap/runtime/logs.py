@@ -1,6 +1,7 @@
 """Structured logs: for people on a terminal, JSON elsewhere; never a value taken from traffic.
 
 An exception is logged by its type and the frames of its traceback, never by its message: libraries quote their input.
+A warning that repeats is written once a second, with a count.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any, Literal
 
 import stamina.instrumentation
 import structlog
+
+from auditap.runtime.repeats import RepeatsHandler
 
 LogFormat = Literal["auto", "console", "json"]
 _FRAMES_MAX = 20
@@ -39,7 +42,7 @@ def configure_logs(level: str, log_format: LogFormat) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = RepeatsHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
