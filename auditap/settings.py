@@ -42,7 +42,7 @@ from redactor.config import RedactionConfig
 from schemas.constants import Constant
 from schemas.errors import StartupError
 from schemas.private_files import KEY_CHARS_MIN, create_private_file, read_secret, read_secret_bytes
-from schemas.urls import dsn_rule
+from schemas.urls import dsn_rule, embedded_dsn
 
 EMBEDDED_DATABASE = "auditap"
 DATA_DIR_HINT: Final = "name its folder in data_dir (AUDITAP_DATA_DIR)"
@@ -539,7 +539,7 @@ def admin_dsn(settings: Settings) -> str:
             f"There is no embedded Postgres to be used in {folder.absolute()}: start it with `auditap up`, {DATA_DIR_HINT}, or"
             " set postgres.admin_dsn (AUDITAP_POSTGRES__ADMIN_DSN)."
         ) from None
-    return f"postgresql://postgres:{password}@127.0.0.1:{port}/{EMBEDDED_DATABASE}?sslmode=disable"
+    return embedded_dsn(folder, "postgres", password, port, EMBEDDED_DATABASE)
 
 
 def load_or_create_key(settings: Settings, name: str, given: SecretStr | None) -> bytes:

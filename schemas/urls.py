@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 PERCENT_ENCODE: Final = (
     "percent-encode / @ # ? and [ ] in its user and password (/ is %2F, @ is %40, # is %23, ? is %3F)"
 )
 """What to do about an unencoded login, as the end of a sentence."""
 
+_SOCKET_PATH_BYTES_MAX: Final = 103
+"""The least that an operating system allows (macOS; Linux: 107)."""
 _CHANNEL_BINDING: Final = re.compile(r"[?&]channel_binding=")
 _END_OF_AUTHORITY: Final = re.compile(r"[/?#]")
 
@@ -39,3 +44,18 @@ def dsn_rule(dsn: str) -> str | None:
     if _CHANNEL_BINDING.search(dsn):
         return "leave out channel_binding, which auditap cannot do; with sslmode=verify-full TLS authenticates the server"
     return None
+
+
+def postgres_socket_folder(data_dir: Path) -> Path | None:
+    """Return where the embedded Postgres of this folder has its Unix socket; None where the path would be too long."""
+    folder = data_dir.absolute() / "socket"
+    longest = folder / ".s.PGSQL.65535"
+    return folder if len(os.fsencode(longest)) <= _SOCKET_PATH_BYTES_MAX else None
+
+
+def embedded_dsn(data_dir: Path, role: str, password: str, port: int, database: str) -> str:
+    """Return the DSN of the embedded Postgres of this folder: by its Unix socket where there is one, else by loopback."""
+    folder = postgres_socket_folder(data_dir)
+    if folder is None:
+        return f"postgresql://{role}:{password}@127.0.0.1:{port}/{database}?sslmode=disable"
+    return f"postgresql://{role}:{password}@/{database}?host={quote(str(folder))}&port={port}"

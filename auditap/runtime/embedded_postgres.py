@@ -1,13 +1,16 @@
 """Run a real Postgres 18 on loopback, from the binaries that the extra `embedded` installs.
 
-One folder holds everything: `cluster/` (Postgres' own), `passwords/`, `port`, `postgres.log`, `lock`.
+One folder holds everything: `cluster/` (Postgres' own), `socket/`, `passwords/`, `port`, `postgres.log`, `lock`.
 
 The server ends with the process that started it. A server that survived a crash is shut down at the next start and
 never reused, because its settings are unknown.
 
-Postgres refuses to run as root. Started by root, it runs as the owner of `cluster/`, at first as `run_as`. Where that
-user cannot pass the folders above (a checkout in root's home, say), Postgres gets the one capability that lets it. The
-permissions of those folders are never changed.
+Postgres refuses to run as root. Started by root, it runs as the owner of `cluster/`: a user of its own, without a name,
+which no other process runs as. Where that user cannot pass the folders above (a checkout in root's home, say),
+Postgres gets the one capability that lets it. The permissions of those folders are never changed.
+
+auditap connects by the socket. While the server is down, any user of the machine could listen on its TCP port and ask whoever
+connects for the password.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import grp
 import importlib.util
 import os
 import pwd
@@ -32,6 +36,7 @@ import structlog
 from auditap.runtime import child_process
 from schemas.errors import StartupError
 from schemas.private_files import create_private_file, read_secret, replace_private_file
+from schemas.urls import embedded_dsn, postgres_socket_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -44,10 +49,15 @@ _LAUNCHES_MAX = 3
 _POLL_SECONDS = 0.01
 _RESTART_SECONDS = 1
 _LINGERING = b"pre-existing shared memory block"
+_SHARED_USER = "nobody"
+"""Other programs run as this user too: it makes a cluster, because `initdb` insists on a name, and owns none."""
+_OWN_USERS = range(65_536, 100_000)
+_OWN_USERS_OF_CONTAINERS = range(60_706, 61_184)
+"""User ids that no distribution assigns, nor systemd, nor rootless containers; where there are only 65,536, the second."""
+_CHOICES_MAX = 1_000
 
 _SETTINGS: Mapping[str, str] = {
     "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",
     "fsync": "on",
     "synchronous_commit": "on",
     "timezone": "UTC",
@@ -66,9 +76,8 @@ class EmbeddedPostgresError(StartupError):
 class EmbeddedPostgres:
     """One Postgres server in `data_dir`, a folder that is created where missing and used by one process at a time.
 
-    `settings` are added to the configuration and go before the defaults here (durable, loopback only). `run_as`
-    is the unprivileged user taken when the caller is root. Time limits are in seconds. All methods raise
-    EmbeddedPostgresError.
+    `settings` are added to the configuration and go before the defaults here (durable, loopback only). Time limits are
+    in seconds. All methods raise EmbeddedPostgresError.
     """
 
     def __init__(
@@ -76,14 +85,17 @@ class EmbeddedPostgres:
         data_dir: Path,
         *,
         settings: Mapping[str, str] | None = None,
-        run_as: str = "nobody",
         start_seconds_max: float = 180,
         stop_seconds_max: float = 30,
     ) -> None:
         self._data_dir = data_dir.absolute()
         self._cluster = self._data_dir / "cluster"
-        self._settings = {**_SETTINGS, **(settings or {})}
-        self._run_as = run_as
+        self._sockets = postgres_socket_folder(self._data_dir)
+        self._settings = {
+            **_SETTINGS,
+            "unix_socket_directories": str(self._sockets or ""),
+            **(settings or {}),
+        }
         self._start_seconds_max = start_seconds_max
         self._stop_seconds_max = stop_seconds_max
         self._process: subprocess.Popen[bytes] | None = None
@@ -111,8 +123,12 @@ class EmbeddedPostgres:
         return self._data_dir / "postgres.log"
 
     def dsn(self, role: str = SUPERUSER, database: str = "postgres") -> str:
-        """DSN with the role's password: never log it."""
+        """DSN with the role's password, over TCP: never log it."""
         return f"postgresql://{role}:{self.password(role)}@127.0.0.1:{self.port}/{database}?sslmode=disable"
+
+    def socket_dsn(self, role: str = SUPERUSER, database: str = "postgres") -> str:
+        """DSN with the role's password, by the socket where its path is not too long: never log it."""
+        return embedded_dsn(self._data_dir, role, self.password(role), self.port, database)
 
     def password(self, role: str) -> str:
         """Password of `role`, generated on the first call and kept in a file with mode 0600.
@@ -137,12 +153,14 @@ class EmbeddedPostgres:
         binaries = _binaries()
         try:
             self._take_folder()
-            account = self._account(binaries)
+            self._check_owner()
             await self._end_earlier_server()
             if not (self._cluster / "PG_VERSION").exists():
-                await self._initialise(binaries, account)
+                await self._initialise(binaries)
             self._check_cluster()
-            await self._launch(binaries, account)
+            self._leave_shared_user()
+            self._prepare_socket_folder()
+            await self._launch(binaries, self._account(binaries))
         except OSError as error:
             await self.stop()
             raise EmbeddedPostgresError(
@@ -205,48 +223,42 @@ class EmbeddedPostgres:
                 f"{self._data_dir} is in use by another auditap process: stop that one or choose another folder"
             ) from None
 
-    def _account(self, binaries: Path) -> child_process.Account | None:
-        """Return the user that Postgres runs as; None: the user of this process."""
-        owner = self._cluster.stat() if self._cluster.exists() else None
-        if os.geteuid() != 0:
-            if owner is not None and owner.st_uid != os.geteuid():
-                raise EmbeddedPostgresError(
-                    f"{self._cluster} belongs to another user ({owner.st_uid}): start auditap as that user or as root"
-                )
-            return None
-        try:
-            user = pwd.getpwnam(self._run_as) if owner is None else pwd.getpwuid(owner.st_uid)
-        except KeyError:
+    def _check_owner(self) -> None:
+        if not self._cluster.exists():
+            return
+        owner = self._cluster.stat().st_uid
+        if os.geteuid() == 0 and owner == 0:
             raise EmbeddedPostgresError(
-                f"there is no user {self._run_as if owner is None else owner.st_uid} to run the embedded Postgres as:"
-                " name one, or start auditap as an ordinary user"
-            ) from None
-        if user.pw_uid == 0:
-            raise EmbeddedPostgresError(
-                f"Postgres does not run as root: give {self._cluster} to another user, or name one that is not root"
+                f"Postgres does not run as root, and {self._cluster} belongs to root: give it to another user"
             )
-        capability = self._capability(user.pw_uid, user.pw_gid, binaries)
-        return child_process.Account(user.pw_uid, user.pw_gid, capability)
+        if os.geteuid() not in (0, owner):
+            raise EmbeddedPostgresError(
+                f"{self._cluster} belongs to another user ({owner}): start auditap as that user or as root"
+            )
 
-    def _capability(self, uid: int, gid: int, binaries: Path) -> int | None:
-        """Return the least capability that lets a user reach the binaries and the cluster; None where it needs none."""
-        folders = [*binaries.parents, binaries, *self._cluster.parents]
-        if not all(_may(0o1, path, uid, gid) for path in (binaries / "postgres", binaries / "initdb")):
-            sufficient = [child_process.CAP_DAC_OVERRIDE]
-        elif not all(_may(0o1, path, uid, gid) for path in folders) or not all(
-            _may(0o4, path, uid, gid) for path in _sample(binaries.parent)
-        ):
-            sufficient = [child_process.CAP_DAC_READ_SEARCH, child_process.CAP_DAC_OVERRIDE]
-        else:
+    def _account(self, binaries: Path) -> child_process.Account | None:
+        """Return the owner of the cluster, whom Postgres runs as; None: the user of this process."""
+        if os.geteuid() != 0:
             return None
-        held = child_process.capabilities()
-        for capability in sufficient:
-            if capability in held:
-                return capability
-        raise EmbeddedPostgresError(
-            f"user {uid}, as whom Postgres runs, cannot reach {self._cluster} or {binaries}:"
-            " put both where every user may pass, or start auditap as an ordinary user"
-        )
+        owner = self._cluster.stat()
+        return _account(owner.st_uid, owner.st_gid, binaries, self._cluster)
+
+    def _leave_shared_user(self) -> None:
+        """Give a cluster that belongs to a user with other processes to a user of its own. Interrupted, it is repeated."""
+        if os.geteuid() == 0 and self._cluster.stat().st_uid == _shared_user().pw_uid:
+            _give(self._cluster, _unused_user())
+
+    def _prepare_socket_folder(self) -> None:
+        if self._sockets is None:
+            return
+        # A lock file of a server that was killed may name another process by now.
+        shutil.rmtree(self._sockets, ignore_errors=True)
+        self._sockets.mkdir()
+        if os.geteuid() == 0:
+            owner = self._cluster.stat()
+            os.chown(self._sockets, owner.st_uid, owner.st_gid)
+        # Whoever may not pass the folder above comes no further; this one keeps all others from making a socket here.
+        self._sockets.chmod(0o711 if os.geteuid() == 0 else 0o700)
 
     async def _end_earlier_server(self) -> None:
         pid_file = self._cluster / "postmaster.pid"
@@ -265,16 +277,20 @@ class EmbeddedPostgres:
         # If the pid has been reused, Postgres would mistake that process for a running server.
         pid_file.unlink(missing_ok=True)
 
-    async def _initialise(self, binaries: Path, account: child_process.Account | None) -> None:
-        draft = self._data_dir / "cluster.new"
-        password_file = self._data_dir / "initdb-password"
-        shutil.rmtree(draft, ignore_errors=True)
-        password_file.unlink(missing_ok=True)
+    async def _initialise(self, binaries: Path) -> None:
+        # Nobody but root, or the user of this process, passes this folder.
+        drafts = self._data_dir / "cluster.new"
+        shutil.rmtree(drafts, ignore_errors=True)
+        drafts.mkdir(mode=0o700)
+        draft, password_file = drafts / "cluster", drafts / "password"
         draft.mkdir(mode=0o700)
         replace_private_file(password_file, self.password(SUPERUSER))
-        if account is not None:
-            os.chown(draft, account.uid, account.gid)
-            os.chown(password_file, account.uid, account.gid)
+        account = None
+        if os.geteuid() == 0:
+            user = _shared_user()
+            # A capability also keeps other processes of that user from tracing this one.
+            account = _account(user.pw_uid, user.pw_gid, binaries, draft)
+            os.chown(draft, user.pw_uid, user.pw_gid)
         argv = [
             str(binaries / "initdb"),
             f"--pgdata={draft}",
@@ -296,8 +312,11 @@ class EmbeddedPostgres:
                 raise self._failure("initialise its data")
         finally:
             password_file.unlink()
+        if account is not None:
+            _give(draft, _unused_user())
         # Only a complete cluster has this name, so that an interrupted first start begins anew.
         draft.rename(self._cluster)
+        drafts.rmdir()
 
     def _check_cluster(self) -> None:
         version = (self._cluster / "PG_VERSION").read_text().strip()
@@ -315,6 +334,7 @@ class EmbeddedPostgres:
         self._process = None
         binaries = _binaries()
         await self._end_earlier_server()
+        self._prepare_socket_folder()
         deadline = time.monotonic() + self._start_seconds_max
         if not await self._launched(binaries, self._account(binaries), deadline):
             raise self._failure("start again")
@@ -421,6 +441,83 @@ def _binaries() -> Path:
             return binaries
     raise EmbeddedPostgresError(
         "the embedded Postgres is not installed: install auditap with its extra, as `auditap[embedded]`"
+    )
+
+
+def _shared_user() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(_SHARED_USER)
+    except KeyError:
+        raise EmbeddedPostgresError(
+            f"there is no user {_SHARED_USER} to make a cluster as: start auditap as an ordinary user"
+        ) from None
+
+
+def _unused_user() -> int:
+    """Return the id of a user, and of a group, that has no name and no process."""
+    running = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        # It may end meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            running.add(entry.stat().st_uid)
+    users = _OWN_USERS if _exists(_OWN_USERS[-1]) else _OWN_USERS_OF_CONTAINERS
+    for _ in range(_CHOICES_MAX):
+        user = secrets.choice(users)
+        if user not in running and not _is_named(user):
+            return user
+    raise EmbeddedPostgresError(
+        f"user ids from {users.start} to {users.stop - 1} are in use: start auditap as an ordinary user"
+    )
+
+
+def _exists(user: int) -> bool:
+    """Whether this process can give a file to a user: a container may have few."""
+    try:
+        ranges = [map(int, line.split()) for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    except FileNotFoundError:
+        return True
+    return any(first <= user < first + count for first, _, count in ranges)
+
+
+def _is_named(number: int) -> bool:
+    for by_id in (pwd.getpwuid, grp.getgrgid):
+        with contextlib.suppress(KeyError):
+            by_id(number)
+            return True
+    return False
+
+
+def _give(folder: Path, user: int) -> None:
+    """Make everything in a folder, and at last the folder itself, the user's and its group's. Raises OSError."""
+    for inner, folders, files in os.walk(folder, topdown=False):
+        for name in (*folders, *files):
+            os.lchown(Path(inner, name), user, user)
+    os.lchown(folder, user, user)
+
+
+def _account(uid: int, gid: int, binaries: Path, cluster: Path) -> child_process.Account:
+    """Return the account of a user, with the least capability that lets it reach the binaries and a cluster."""
+    return child_process.Account(uid, gid, _capability(uid, gid, binaries, cluster))
+
+
+def _capability(uid: int, gid: int, binaries: Path, cluster: Path) -> int | None:
+    """Return the least capability that lets a user reach the binaries and a cluster; None where it needs none."""
+    folders = [*binaries.parents, binaries, *cluster.parents]
+    if not all(_may(0o1, path, uid, gid) for path in (binaries / "postgres", binaries / "initdb")):
+        sufficient = [child_process.CAP_DAC_OVERRIDE]
+    elif not all(_may(0o1, path, uid, gid) for path in folders) or not all(
+        _may(0o4, path, uid, gid) for path in _sample(binaries.parent)
+    ):
+        sufficient = [child_process.CAP_DAC_READ_SEARCH, child_process.CAP_DAC_OVERRIDE]
+    else:
+        return None
+    held = child_process.capabilities()
+    for capability in sufficient:
+        if capability in held:
+            return capability
+    raise EmbeddedPostgresError(
+        f"user {uid}, as whom Postgres runs, cannot reach {cluster} or {binaries}:"
+        " put both where every user may pass, or start auditap as an ordinary user"
     )
 
 

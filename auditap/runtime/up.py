@@ -143,9 +143,9 @@ def _check_ports(settings: Settings, *, has_example: bool) -> None:
 
 async def _prepare_database(settings: Settings, postgres: EmbeddedPostgres) -> tuple[Settings, str]:
     """Create and migrate the embedded database. Return the settings with its DSNs, and a token of the log API."""
-    async with administrator(postgres.dsn()) as connection:
+    async with administrator(postgres.socket_dsn()) as connection:
         await ensure_database(connection, EMBEDDED_DATABASE)
-    dsns = {role: postgres.dsn(role, EMBEDDED_DATABASE) for role in ("postgres", *ROLES)}
+    dsns = {role: postgres.socket_dsn(role, EMBEDDED_DATABASE) for role in ("postgres", *ROLES)}
     async with administrator(dsns["postgres"]) as connection:
         await migrate(connection)
         await set_log_layout(

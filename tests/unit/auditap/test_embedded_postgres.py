@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import json
 import os
 import pwd
 import shutil
@@ -9,19 +11,23 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
 
-from auditap.runtime import child_process
+from auditap.database.connection import administrator
+from auditap.database.schema import ensure_database
+from auditap.runtime import child_process, embedded_postgres
 from auditap.runtime.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError, _binaries
 from auditap.runtime.lifecycle import running
-from schemas.errors import StartupError
+from auditap.settings import Settings, admin_dsn
+from schemas.errors import RetryableError, StartupError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 pytestmark = pytest.mark.processes
 
@@ -60,10 +66,26 @@ def _alive(pid: int) -> bool:
     return state != "Z"
 
 
-async def _until_gone(pid: int) -> None:
+def _everything(folder: Path) -> list[Path]:
+    return [folder, *folder.rglob("*")]
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may pass, unlike those that pytest makes."""
+    with tempfile.TemporaryDirectory(prefix="auditap-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+async def _until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(120):
-        while _alive(pid):
+        while not condition():
             await asyncio.sleep(0.02)
+
+
+async def _until_gone(pid: int) -> None:
+    await _until(lambda: not _alive(pid))
 
 
 @pytest.fixture
@@ -357,7 +379,7 @@ async def test_root_s_closed_folders_are_passed_and_left_as_they_are(tmp_path: P
         assert await _ask(server, "SELECT 1") == 1
 
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    assert fields["Uid"].split() == [str(pwd.getpwnam("nobody").pw_uid)] * 4
+    assert len(set(fields["Uid"].split())) == 1
     assert fields["Groups"].strip() == ""
     assert int(fields["CapEff"], 16) in {
         1 << child_process.CAP_DAC_READ_SEARCH,
@@ -385,9 +407,8 @@ async def test_an_installation_below_a_closed_folder_of_root_s_serves(
 async def test_root_hands_on_no_capability_where_none_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = EmbeddedPostgres(tmp_path / "pg")
     monkeypatch.setattr("auditap.runtime.embedded_postgres._may", lambda *_: True)
-    assert server._capability(65534, 65534, tmp_path) is None
+    assert embedded_postgres._capability(65534, 65534, tmp_path, tmp_path / "pg") is None
 
 
 @as_root
@@ -399,10 +420,174 @@ async def test_root_without_a_capable_way_gets_an_error(
 
     with pytest.raises(EmbeddedPostgresError, match="cannot reach"):
         await EmbeddedPostgres(tmp_path / "pg").start()
+    monkeypatch.setattr(embedded_postgres, "_SHARED_USER", "absent-user")
     with pytest.raises(EmbeddedPostgresError, match="no user absent-user"):
-        await EmbeddedPostgres(tmp_path / "pg", run_as="absent-user").start()
+        await EmbeddedPostgres(tmp_path / "pg").start()
+    (tmp_path / "pg" / "cluster").mkdir()
     with pytest.raises(EmbeddedPostgresError, match="does not run as root"):
-        await EmbeddedPostgres(tmp_path / "pg", run_as="root").start()
+        await EmbeddedPostgres(tmp_path / "pg").start()
+
+
+def _owner(path: Path) -> int:
+    return path.lstat().st_uid
+
+
+def _processes_of(user: int) -> set[int]:
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError):
+            if _owner(entry) == user:
+                found.add(int(entry.name))
+    return found
+
+
+@as_root
+async def test_started_by_root_it_runs_as_a_user_of_its_own(tmp_path: Path) -> None:
+    async with EmbeddedPostgres(tmp_path / "pg", settings=_QUICK) as server:
+        user = _owner(Path(f"/proc/{server.pid}"))
+        assert {_owner(path) for path in _everything(tmp_path / "pg" / "cluster")} == {user}
+        assert server.pid in _processes_of(user)
+    await _until(lambda: not _processes_of(user))
+    with pytest.raises(KeyError):
+        pwd.getpwuid(user)
+
+
+@as_root
+def test_no_user_is_chosen_that_has_a_name_or_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = pwd.getpwnam("daemon").pw_uid
+    runs = subprocess.Popen(["/bin/sleep", "600"], user=65_700, group=65_700, extra_groups=[])
+    try:
+        monkeypatch.setattr(embedded_postgres, "_OWN_USERS", [named, 65_700, 65_701])
+        assert {embedded_postgres._unused_user() for _ in range(50)} == {65_701}
+        monkeypatch.setattr(embedded_postgres, "_OWN_USERS", range(65_700, 65_701))
+        with pytest.raises(EmbeddedPostgresError, match="start auditap as an ordinary user"):
+            embedded_postgres._unused_user()
+        monkeypatch.setattr(embedded_postgres, "_exists", lambda user: user < 65_536)
+        assert embedded_postgres._unused_user() < 65_536
+    finally:
+        runs.kill()
+        runs.wait()
+
+
+@as_root
+async def test_a_cluster_of_a_user_with_other_processes_gets_one_of_its_own(tmp_path: Path) -> None:
+    async with EmbeddedPostgres(tmp_path / "pg", settings=_QUICK) as server:
+        await _ask(server, "CREATE TABLE kept ()")
+    nobody = pwd.getpwnam("nobody")
+    # As an earlier version left it.
+    for path in _everything(tmp_path / "pg" / "cluster"):
+        os.lchown(path, nobody.pw_uid, nobody.pw_gid)
+
+    async with EmbeddedPostgres(tmp_path / "pg", settings=_QUICK) as server:
+        assert await _ask(server, "SELECT count(*) FROM kept") == 0
+        assert nobody.pw_uid not in map(_owner, _everything(tmp_path / "pg" / "cluster"))
+        assert _owner(Path(f"/proc/{server.pid}")) != nobody.pw_uid
+
+
+_INTRUDER = """
+import json, os, socket, struct, sys
+uid, pid, port, folder = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+os.setgroups([])
+os.setgid(uid)
+os.setuid(uid)
+
+def code(family, address):
+    with socket.socket(family) as connection:
+        connection.connect(address)
+        pairs = b"user\\0postgres\\0database\\0postgres\\0\\0"
+        connection.sendall(struct.pack("!ii", len(pairs) + 8, 3 << 16) + pairs)
+        answer = connection.recv(9, socket.MSG_WAITALL)
+        return [answer[:1].decode(), int.from_bytes(answer[5:9], "big")]
+
+def tried(what):
+    try:
+        return what()
+    except OSError as refused:
+        return type(refused).__name__
+
+tries = {
+    "cluster": lambda: os.listdir(folder + "/cluster"),
+    "access rules": lambda: open(folder + "/cluster/pg_hba.conf", "a").close(),
+    "passwords": lambda: os.listdir(folder + "/passwords"),
+    "password": lambda: open(folder + "/passwords/postgres").read(),
+    "server log": lambda: open(folder + "/postgres.log").read(),
+    "a socket": lambda: os.rename(folder + "/socket", folder + "/mine"),
+    "a file among the sockets": lambda: open(folder + "/socket/mine", "w").close(),
+    "signal": lambda: os.kill(pid, 0),
+    "memory": lambda: open(f"/proc/{pid}/mem", "rb").close(),
+    "environment": lambda: open(f"/proc/{pid}/environ", "rb").read(),
+    "root folder": lambda: os.listdir(f"/proc/{pid}/root"),
+    "by loopback": lambda: code(socket.AF_INET, ("127.0.0.1", port)),
+    "by socket": lambda: code(socket.AF_UNIX, f"{folder}/socket/.s.PGSQL.{port}"),
+}
+print(json.dumps({name: tried(what) for name, what in tries.items()}))
+"""
+_SASL = ["R", 10]
+
+
+@as_root
+@pytest.mark.parametrize("user", ["nobody", "daemon"])
+async def test_another_user_s_process_comes_no_further_than_the_question_for_a_password(
+    open_folder: Path, user: str
+) -> None:
+    async with EmbeddedPostgres(open_folder / "pg", settings=_QUICK) as server:
+        arguments = (pwd.getpwnam(user).pw_uid, server.pid, server.port, open_folder / "pg")
+        intruder = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-c", _INTRUDER, *map(str, arguments), stdout=subprocess.PIPE
+        )
+        output, _ = await intruder.communicate()
+    met = json.loads(output)
+    assert (met.pop("by loopback"), met.pop("by socket")) == (_SASL, _SASL)
+    assert set(met.values()) == {"PermissionError"}
+
+
+@as_root
+async def test_while_a_cluster_is_made_no_other_process_of_that_user_comes_near(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_as: list[child_process.Account | None] = []
+    start = child_process.start
+
+    def seen(argv: list[str], *, account: child_process.Account | None, **more: Any) -> Any:
+        if argv[0].endswith("/initdb"):
+            made_as.append(account)
+            folder = (tmp_path / "pg" / "cluster.new").stat()
+            assert (folder.st_uid, stat.S_IMODE(folder.st_mode)) == (0, 0o700)
+        return start(argv, account=account, **more)
+
+    monkeypatch.setattr(child_process, "start", seen)
+    async with EmbeddedPostgres(tmp_path / "pg", settings=_QUICK):
+        assert not (tmp_path / "pg" / "cluster.new").exists()
+    (account,) = made_as
+    assert account is not None
+    assert account.capability is not None
+
+
+async def test_our_own_connections_avoid_the_port_on_which_anybody_may_listen(tmp_path: Path) -> None:
+    """A server that died leaves its port to whoever takes it, and asks for the password in clear text."""
+    settings = Settings(data_dir=tmp_path)
+    async with EmbeddedPostgres(tmp_path / "postgres", settings=_QUICK) as server:
+        own = server.socket_dsn(database="auditap")
+        async with administrator(server.socket_dsn()) as connection:
+            await ensure_database(connection, "auditap")
+            assert await connection.fetchval("SELECT inet_server_port()") is None
+        port = server.port
+    connections = []
+    impostor = await asyncio.start_server(lambda *both: connections.append(both), "127.0.0.1", port)
+    async with impostor:
+        for dsn in (own, admin_dsn(settings)):
+            with pytest.raises(RetryableError):
+                async with administrator(dsn):
+                    pass
+    assert not connections
+
+
+async def test_where_the_socket_s_path_would_be_too_long_loopback_serves(tmp_path: Path) -> None:
+    async with (
+        EmbeddedPostgres(tmp_path / ("long" * 30), settings=_QUICK) as server,
+        administrator(server.socket_dsn()) as connection,
+    ):
+        assert await connection.fetchval("SELECT inet_server_port()") == server.port
 
 
 @as_root
