@@ -35,10 +35,15 @@ class EventPublisher(Protocol):
 
 
 class Partition(NamedTuple):
-    """A partition. `log`: the topic, or the name of the embedded log."""
+    """A partition. `log`: the topic, or the name of the embedded log.
+
+    `log_id` differs between logs that have the same name one after the other: the topic's id, or that of the embedded log's file.
+    Empty where the log has none.
+    """
 
     log: str
     number: int
+    log_id: str = ""
 
 
 class LoggedEvent(NamedTuple):
@@ -80,7 +85,8 @@ class EventSource(Protocol):
     async def commit(self, positions: Mapping[Partition, int]) -> None:
         """Commit positions (the next offset to read); they are durable on return.
 
-        Positions of partitions that are no longer assigned are ignored. Raises RetryableError while the log is away.
+        Positions of partitions that are no longer assigned are ignored, and so are those of another log of the same name. They
+        count for this log alone: another one is read from its beginning. Raises RetryableError while the log is away.
         """
 
     async def stop(self) -> None:

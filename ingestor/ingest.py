@@ -29,6 +29,9 @@ from schemas.metric_defs import Metrics
 from schemas.record import Record
 
 log = structlog.get_logger("ingestor")
+# Of the time that draining may take: to finish what is in flight, and to cancel the rest. The remainder is for the commit.
+_FINISH_SHARE = 0.6
+_CANCEL_SHARE = 0.1
 _T = TypeVar("_T")
 _Position = tuple[Batch, int]
 """A batch and the index of an event in it."""
@@ -160,7 +163,7 @@ class Ingestor:
         self._halted = True
         self._metrics.ingest_halted.set(1)
         # The events that end a window may themselves be well-formed.
-        examples = [(*each.partition, each.offset) for each in malformed[:1]]
+        examples = [(each.partition.log, each.partition.number, each.offset) for each in malformed[:1]]
         log.error(
             "ingest_halted",
             message=f"More than {self._config.malformed_share_max:.0%} of the last {WINDOW_EVENTS:,} events are malformed."
@@ -267,19 +270,25 @@ class Ingestor:
         self._offsets.committed(positions)
 
     async def _drain(self, wait_ms: int) -> None:
-        """Wait up to `wait_ms` for what is in flight, cancel the rest, commit."""
+        """Finish what is in flight, cancel the rest, and commit: all within `wait_ms`."""
         # Nothing of them was done yet, and a clock may stay wrong for long.
         for task in self._waiting_for_clock:
             task.cancel()
         self._waiting_for_clock.clear()
+        wait_s = wait_ms / 1000
         if self._in_flight:
-            _, late = await asyncio.wait(self._in_flight, timeout=wait_ms / 1000)
+            _, late = await asyncio.wait(self._in_flight, timeout=_FINISH_SHARE * wait_s)
             for task in late:
                 # Its events are not committed, so whoever has the partition next reads them again.
                 task.cancel()
-            # Every task is awaited, so that asyncio reports no exception as never retrieved.
-            await asyncio.gather(*self._in_flight, return_exceptions=True)
-        await self._commit()
+            if late:
+                # One that does not end moves no position any more: its generation is over.
+                await asyncio.wait(late, timeout=_CANCEL_SHARE * wait_s)
+        try:
+            async with asyncio.timeout((1 - _FINISH_SHARE - _CANCEL_SHARE) * wait_s):
+                await self._commit()
+        except TimeoutError:
+            log.warning("commit_failed", cause="the log did not take it in time")
 
     async def on_assigned(self, generations: Mapping[Partition, int]) -> None:
         """See `RevokeListener.on_assigned`: track these partitions afresh."""

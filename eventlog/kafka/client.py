@@ -17,6 +17,9 @@ from aiokafka.errors import (
 
 from schemas.errors import RetryableError, StartupError
 
+METADATA_AGE_MS_MAX = 5_000
+"""So soon every client notices partitions that are added, and a topic that is back. aiokafka's five minutes would be idle ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class KafkaConnection:

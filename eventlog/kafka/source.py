@@ -9,15 +9,22 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, OffsetAndMetadata, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import (
     CommitFailedError,
+    ConsumerStoppedError,
     IllegalStateError,
     KafkaError,
 )
 
-from eventlog.kafka.client import KafkaConnection, connection_error, silence_library
+from eventlog.kafka.client import (
+    METADATA_AGE_MS_MAX,
+    KafkaConnection,
+    connection_error,
+    silence_library,
+)
+from eventlog.kafka.topic_id import NO_ID, TopicWatch, commit_metadata, committed_topic_id
 from eventlog.ports import Batch, LoggedEvent, Partition, RevokeListener
 from schemas.errors import RetryableError, StartupError
 
@@ -65,6 +72,11 @@ class KafkaSourceSettings:
 class KafkaSource:
     """`EventSource` from Kafka. Every assignment, even of the same partitions, is a new generation.
 
+    A generation reads one topic, whose id is committed beside every position. A position of another topic with the same name
+    counts for nothing: reading begins at offset 0. While a generation lasts the id is asked for again and again, because the
+    protocol names the topic, and would go on in another one. Brokers without topic ids (before Kafka 2.8) leave only the offsets:
+    where they go back, reading begins again too.
+
     If the committed offset has been deleted, reading goes on at the earliest one, and the batch has `lost`. If the log holds
     offsets that a partition's events leave out, they are read once more: a consumer that was reset by one broker may find them
     at another. If that gives nothing new, they are passed over: markers of transactions have no event. A consumer that fails is
@@ -82,14 +94,29 @@ class KafkaSource:
         self._read_again: set[TopicPartition] = set()
         """Partitions with a gap that are being read once more from where it begins."""
         self._rebalancing = True
+        self._watch: TopicWatch | None = None
+        self._topic_id: str | None = None
+        """Of the topic that this generation reads; None: there was none when it began."""
+        self._last_topic_id = NO_ID
+        """The last id that was known."""
+        self._failed_to_begin = False
         self._rejoining: asyncio.Task[Any] | None = None
         self._committing: asyncio.Task[None] | None = None
         self._commits = asyncio.Lock()
 
     async def start(self) -> None:
         """Join the group. Raises RetryableError while Kafka is away, StartupError where waiting cannot help."""
+        self._started = True
+        try:
+            await self._join()
+        except BaseException:
+            self._started = False
+            raise
+
+    async def _join(self) -> None:
         silence_library()
         consumer = _new_consumer(self._settings)
+        self._watch = TopicWatch(consumer._client, self._settings.topic)  # noqa: SLF001
         consumer.subscribe([self._settings.topic], listener=_Rebalance(self, consumer))
         starting = asyncio.create_task(consumer.start(), name="kafka-consumer-start")
         try:
@@ -104,8 +131,11 @@ class KafkaSource:
             if isinstance(error, KafkaError | OSError):
                 raise connection_error(error, self._settings.topic, self._settings.group) from None
             raise
+        if not self._started:
+            # Stopped meanwhile: nobody would stop this consumer.
+            await self._discard(consumer, None)
+            raise RetryableError("the source is not started")
         self._consumer = consumer
-        self._started = True
 
     async def fetch(self, events_max: int) -> Sequence[Batch]:
         """See `EventSource.fetch`. Waits at most `fetch_wait_ms`, with `events_max` 0 a few milliseconds, and up to a second more
@@ -114,12 +144,14 @@ class KafkaSource:
         Returns nothing between a revocation and the next assignment.
         """
         consumer = self._consumer or await self._restart()
+        if await self._reads_another_topic(consumer):
+            return ()
         wait_ms = self._settings.fetch_wait_ms if events_max > 0 else _PAUSE_MS
         deadline = asyncio.get_running_loop().time() + wait_ms / 1000
         pause_ms = _POLL_MS_MIN
         while True:
             batches = await self._take(consumer, events_max)
-            if batches or asyncio.get_running_loop().time() >= deadline:
+            if batches or asyncio.get_running_loop().time() >= deadline or self._consumer is not consumer:
                 return batches
             await asyncio.sleep(pause_ms / 1000)
             pause_ms = min(pause_ms * 2, _POLL_MS_MAX)
@@ -129,8 +161,13 @@ class KafkaSource:
         consumer = self._consumer
         if consumer is None:
             raise RetryableError("the source is not started")
-        offsets = {TopicPartition(*partition): offset for partition, offset in positions.items()}
-        offsets = {partition: offset for partition, offset in offsets.items() if partition in self._assigned}
+        offsets = {
+            TopicPartition(partition.log, partition.number): OffsetAndMetadata(
+                offset, commit_metadata(partition.log_id)
+            )
+            for partition, offset in positions.items()
+            if self._is_assigned(partition)
+        }
         if not offsets:
             return
         async with self._commits:
@@ -138,14 +175,23 @@ class KafkaSource:
             self._committing = asyncio.create_task(consumer.commit(offsets), name="kafka-commit")
             await self._wait_for_commit()
 
+    def _is_assigned(self, partition: Partition) -> bool:
+        # Where there was no topic when the generation began, nobody knows which one its positions are of.
+        is_same_topic = self._topic_id is not None and partition.log_id == self._topic_id
+        return is_same_topic and TopicPartition(partition.log, partition.number) in self._assigned
+
     async def _wait_for_commit(self) -> None:
         """Wait for the commit under way. aiokafka retries it without end; the next commit waits for a late one first."""
-        if self._committing is None:
+        committing = self._committing
+        if committing is None:
             return
-        await asyncio.wait({self._committing}, timeout=self._settings.commit_wait_ms / 1000)
-        if not self._committing.done():
+        await asyncio.wait({committing}, timeout=self._settings.commit_wait_ms / 1000)
+        if not committing.done():
             raise RetryableError("Kafka did not take the commit in time")
-        error, self._committing = self._committing.exception(), None
+        self._committing = None
+        if committing.cancelled():
+            raise RetryableError("the source was stopped during the commit")
+        error = committing.exception()
         if isinstance(error, CommitFailedError | IllegalStateError):
             # We were removed from the group: whoever has the partitions now starts at our last commit.
             log.warning("commit_outdated")
@@ -167,7 +213,7 @@ class KafkaSource:
         """Pass a revocation on to the listener, within `revoke_wait_ms`. aiokafka calls this at each rebalance."""
         self._rebalancing = True
         if partitions:
-            revoked = [Partition(*partition) for partition in sorted(partitions)]
+            revoked = [self._partition(partition) for partition in sorted(partitions)]
             await self._bounded(self._listener.on_revoked(revoked), "on_revoked")
         self._assigned.clear()
         self._expected.clear()
@@ -177,19 +223,71 @@ class KafkaSource:
         """Start a new generation of these partitions. aiokafka calls this at each rebalance."""
         # Even for the same partitions: batches fetched before the rebalance may be in flight and must not be committed.
         self._generation += 1
+        if not await self._begins(consumer, partitions):
+            # Without the topic's id nothing may be committed: the next fetch replaces the consumer.
+            self._failed_to_begin = True
+            return
         self._assigned = set(partitions)
-        await self._bounded(self._expect(consumer, partitions), "committed")
-        generations = {Partition(*partition): self._generation for partition in sorted(partitions)}
+        generations = {self._partition(partition): self._generation for partition in sorted(partitions)}
         await self._bounded(self._listener.on_assigned(generations), "on_assigned")
         # Last: the listener takes no batch of a generation that it does not know, and those events would be missing.
         self._rebalancing = False
 
-    async def _expect(self, consumer: AIOKafkaConsumer, partitions: set[TopicPartition]) -> None:
-        """Remember the committed positions: a first offset above them means that the log no longer holds the events between."""
-        for partition in partitions:
-            committed = await consumer.committed(partition)
-            if committed is not None:
-                self._expected[partition] = committed
+    async def _begins(self, consumer: AIOKafkaConsumer, partitions: set[TopicPartition]) -> bool:
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
+                await self._begin(consumer, partitions)
+        except (KafkaError, TimeoutError) as error:
+            log.warning("generation_not_begun", cause=type(error).__name__)
+            return False
+        return True
+
+    async def _begin(self, consumer: AIOKafkaConsumer, partitions: set[TopicPartition]) -> None:
+        """Learn which topic the generation reads, and where it begins. Raises KafkaError.
+
+        A first offset above the committed position means that the log no longer holds the events between.
+        """
+        if self._watch is None:
+            raise KafkaError
+        self._topic_id = await self._watch.find()
+        committed = await consumer._coordinator.fetch_committed_offsets(list(partitions))  # noqa: SLF001
+        self._expected = {partition: offset for partition, (offset, _) in committed.items()}
+        others = {
+            partition
+            for partition, (_, metadata) in committed.items()
+            if self._topic_id and committed_topic_id(metadata) not in {NO_ID, self._topic_id}
+        }
+        self._note_topic(is_another=bool(others))
+        for partition in others:
+            consumer.seek(partition, 0)
+            self._expected[partition] = 0
+        await self._commit_back(consumer, dict.fromkeys(others, 0))
+
+    def _note_topic(self, *, is_another: bool) -> None:
+        """Note which topic is read now, and say so if it is another one than before."""
+        if not self._topic_id or self._topic_id == self._last_topic_id:
+            return
+        if is_another or self._last_topic_id:
+            log.warning(
+                "topic_recreated",
+                message=f"The topic {self._settings.topic} is another one than before, under the same name: it is read from"
+                " its beginning. What the old one held and was not read is gone with it.",
+                topic_id=self._topic_id,
+            )
+        self._last_topic_id = self._topic_id
+
+    async def _reads_another_topic(self, consumer: AIOKafkaConsumer) -> bool:
+        """Return whether another topic has the name now; the consumer is gone then, and the next call begins anew."""
+        if self._rebalancing or self._watch is None:
+            return False
+        found = self._watch.poll()
+        if not found or found == self._topic_id:
+            return False
+        await self._replace(consumer, {})
+        return True
+
+    def _partition(self, partition: TopicPartition) -> Partition:
+        return Partition(partition.topic, partition.partition, self._topic_id or NO_ID)
 
     async def _bounded(self, call: Awaitable[None], name: str) -> None:
         try:
@@ -200,6 +298,8 @@ class KafkaSource:
             log.error("listener_failed", call=name, fault=type(fault).__name__)
 
     async def _take(self, consumer: AIOKafkaConsumer, events_max: int) -> Sequence[Batch]:
+        if self._failed_to_begin:
+            await self._fail(consumer, KafkaError())
         if self._rebalancing:
             await self._rejoin(consumer)
             return ()
@@ -210,8 +310,18 @@ class KafkaSource:
                 return ()
             # Without a timeout this does not suspend, so that no rebalance can happen before `generation` is read.
             fetched = await consumer.getmany(max_records=events_max)
+        except ConsumerStoppedError:
+            return ()
         except KafkaError as error:
             await self._fail(consumer, error)
+        back = {
+            partition: records[0].offset
+            for partition, records in fetched.items()
+            if records[0].offset < self._expected.get(partition, 0)
+        }
+        if back:
+            await self._go_back(consumer, back)
+            return ()
         generation = self._generation
         gaps = [
             partition
@@ -229,6 +339,21 @@ class KafkaSource:
             if partition not in log_starts
             or self._goes_on(consumer, partition, records[0].offset, log_starts[partition])
         ]
+
+    async def _go_back(self, consumer: AIOKafkaConsumer, starts: Mapping[TopicPartition, int]) -> None:
+        """Replace the consumer where partitions begin below what was read: in another topic, or in one that has lost its end."""
+        found = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOG_START_WAIT_MS / 1000):
+                found = self._watch and await self._watch.find()
+        if not found or found == self._topic_id:
+            log.error(
+                "offsets_went_back",
+                message="Partitions begin below offsets that were read: brokers have lost their end, or the topic is another one"
+                " under the same name. They are read from their beginning.",
+                partitions=len(starts),
+            )
+        await self._replace(consumer, starts)
 
     def _goes_on(
         self, consumer: AIOKafkaConsumer, partition: TopicPartition, first: int, log_start: int | None
@@ -258,7 +383,7 @@ class KafkaSource:
             log.info("offsets_passed_over", partition=partition.partition, count=passed_over)
         self._read_again.discard(partition)
         self._expected[partition] = events[-1].offset + 1
-        return Batch(Partition(*partition), self._generation, events, lost or None, passed_over)
+        return Batch(self._partition(partition), self._generation, events, lost or None, passed_over)
 
     async def _rejoin(self, consumer: AIOKafkaConsumer) -> None:
         """Keep a call of `getmany` open until partitions are assigned.
@@ -266,14 +391,21 @@ class KafkaSource:
         aiokafka rejoins the group only if `getmany` was called within `max_poll_interval_ms`, and the call itself
         waits for the assignment.
         """
-        if self._rejoining is None:
+        rejoining = self._rejoining
+        if rejoining is None:
             nowhere = TopicPartition(self._settings.topic, -1)
-            self._rejoining = asyncio.create_task(consumer.getmany(nowhere), name="kafka-rejoin")
-        await asyncio.wait({self._rejoining}, timeout=_POLL_MS_MAX / 1000)
-        if not self._rejoining.done():
+            rejoining = asyncio.create_task(consumer.getmany(nowhere), name="kafka-rejoin")
+            self._rejoining = rejoining
+        await asyncio.wait({rejoining}, timeout=_POLL_MS_MAX / 1000)
+        if not rejoining.done():
             return
-        rejoining, self._rejoining = self._rejoining, None
+        self._rejoining = None
+        # The source was stopped meanwhile.
+        if rejoining.cancelled():
+            return
         error = rejoining.exception()
+        if isinstance(error, ConsumerStoppedError):
+            return
         if isinstance(error, KafkaError):
             raise RetryableError(
                 f"Kafka's consumer group cannot be joined ({type(error).__name__})"
@@ -285,6 +417,9 @@ class KafkaSource:
         """Stop a consumer. If the broker hangs, close its connections, so that every request fails."""
         tasks = [task for task in (starting, self._rejoining, self._committing) if task is not None]
         self._rejoining = self._committing = None
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            await watch.stop()
         stopping = asyncio.create_task(consumer.stop(), name="kafka-consumer-stop")
         await asyncio.wait({stopping}, timeout=self._settings.stop_wait_ms / 1000)
         if not stopping.done():
@@ -305,7 +440,7 @@ class KafkaSource:
         if not self._started:
             raise RetryableError("the source is not started")
         try:
-            await self.start()
+            await self._join()
         except StartupError as away:
             raise RetryableError(str(away)) from None
         return self._consumer
@@ -313,11 +448,30 @@ class KafkaSource:
     async def _fail(self, consumer: AIOKafkaConsumer, error: BaseException) -> NoReturn:
         """Discard a consumer that raised: its background tasks may have ended, and aiokafka does not restart them."""
         log.warning("consumer_failed", cause=type(error).__name__)
+        await self._replace(consumer, {})
+        raise RetryableError(f"Kafka cannot be read ({type(error).__name__})") from None
+
+    async def _replace(self, consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) -> None:
+        """Discard a consumer, so that the next call makes another; `positions`: what to commit first, whatever was before."""
         # First, because the listener commits through this consumer, if that still works.
         await self.revoked(set(self._assigned))
+        await self._commit_back(consumer, positions)
         self._consumer = None
+        self._failed_to_begin = False
         await self._discard(consumer, None)
-        raise RetryableError(f"Kafka cannot be read ({type(error).__name__})") from None
+
+    async def _commit_back(self, consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) -> None:
+        """Commit positions below those that may be committed, so that no reader goes on there."""
+        if not positions:
+            return
+        metadata = commit_metadata(self._topic_id or NO_ID)
+        offsets = {partition: OffsetAndMetadata(at, metadata) for partition, at in positions.items()}
+        try:
+            async with asyncio.timeout(self._settings.commit_wait_ms / 1000):
+                await consumer.commit(offsets)
+        except (KafkaError, TimeoutError) as error:
+            # The next reader finds the same, unless the log has grown beyond the position until then.
+            log.warning("commit_failed", cause=type(error).__name__)
 
 
 async def _log_start(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int | None:
@@ -360,5 +514,6 @@ def _new_consumer(settings: KafkaSourceSettings) -> AIOKafkaConsumer:
         rebalance_timeout_ms=settings.rebalance_timeout_ms,
         max_poll_interval_ms=settings.max_poll_interval_ms,
         request_timeout_ms=settings.request_timeout_ms,
+        metadata_max_age_ms=METADATA_AGE_MS_MAX,
         **settings.connection.arguments(),
     )

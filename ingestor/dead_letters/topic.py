@@ -49,7 +49,7 @@ def _encoded(dead_letter: DeadLetter, now_ms: int, *, with_event: bool = True) -
     value = encode_dead_letter(
         DeadLetterMessage(
             dead_letter.reason.reason,
-            DeadLetterSource(*dead_letter.partition, dead_letter.offset),
+            DeadLetterSource(dead_letter.partition.log, dead_letter.partition.number, dead_letter.offset),
             event_size_bytes=len(dead_letter.value),
             event_digest=event_digest(dead_letter.value).hex(),
             dead_lettered_at=rfc3339_ms(now_ms),

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.consumer import subscription_state
 from aiokafka.errors import KafkaError
 
 from eventlog.kafka import source as kafka_source
 from eventlog.kafka.client import KafkaConnection
 from eventlog.kafka.source import KafkaSource, KafkaSourceSettings
-from eventlog.ports import Batch, EventSource, Partition
+from eventlog.ports import Batch, Partition
 from schemas.errors import RetryableError, StartupError
 from tests.event_logs import Assignments, KafkaLog, ends, events, read, retried, values
 from tests.fakes.clock import Clock
 from tests.freezing import frozen
 from tests.kafka_broker import KafkaBroker
+from tests.kafka_readers import Reader, delete_before, publish, read_and_commit, until
 
 _PARTITIONS = 4
 
@@ -40,83 +38,6 @@ async def own_log(own_kafka: KafkaBroker) -> KafkaLog:
     log = KafkaLog(own_kafka.bootstrap, "own.", answers_at_once=True)
     await retried(lambda: log.make_topics(_PARTITIONS))
     return log
-
-
-class Reader(Assignments):
-    """Reads, stores and commits until it is stopped, as the ingestor does: what is retryable is tried again."""
-
-    def __init__(self, kafka: KafkaLog) -> None:
-        super().__init__()
-        self.source: EventSource = kafka.source("readers", self)
-        self.batches: list[Batch] = []
-        self._stop = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def values(self) -> list[bytes]:
-        return values(self.batches)
-
-    async def start(self) -> None:
-        await retried(self.source.start)
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        assert self._task is not None
-        self._stop.set()
-        await self._task
-        await self.source.stop()
-
-    async def on_revoked(self, partitions: Sequence[Partition]) -> None:
-        await super().on_revoked(partitions)
-        await self._commit()
-
-    async def _run(self) -> None:
-        while not self._stop.is_set():
-            batches: Sequence[Batch] = ()
-            with suppress(RetryableError):
-                batches = await self.source.fetch(50)
-            assert all(batch.generation == self.generations[-1].get(batch.partition) for batch in batches), (
-                "events of an assignment that is over"
-            )
-            self.batches += batches
-        await retried(self._commit)
-
-    async def _commit(self) -> None:
-        if not self.generations:  # Stopped before the group assigned it anything.
-            return
-        latest = self.generations[-1]
-        mine = [batch for batch in self.batches if latest.get(batch.partition) == batch.generation]
-        await self.source.commit(ends(mine))
-
-
-async def publish(kafka: KafkaLog, first: int, count: int) -> None:
-    publisher = kafka.publisher()
-    await retried(publisher.start)
-    try:
-        for start in range(first, first + count, 20):
-            await retried(partial(publisher.publish, events(start, 20)))
-    finally:
-        await publisher.stop()
-
-
-async def read_and_commit(
-    kafka: KafkaLog, count: int, position_of: Callable[[Batch], int], events_max: int = 1_000
-) -> tuple[list[Batch], dict[Partition, int]]:
-    """Read `count` events, and commit for each partition the position of its batch; return the batches and positions."""
-    reader = kafka.source("readers", Assignments())
-    await reader.start()
-    batches = await read(reader, count, events_max)
-    positions = {batch.partition: position_of(batch) for batch in batches}
-    await reader.commit(positions)
-    await reader.stop()
-    return batches, positions
-
-
-async def until(true: object) -> None:
-    assert callable(true)
-    async with asyncio.timeout(120):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 async def test_partitions_move_when_readers_join_and_leave(kafka: KafkaLog) -> None:
@@ -215,22 +136,12 @@ async def test_nothing_is_fetched_while_partitions_are_being_revoked(kafka: Kafk
     assert listener.fetched is not None
 
 
-async def delete_before(kafka: KafkaLog, ends: Mapping[Partition, int]) -> None:
-    """Delete the events before these offsets, as a limit on the topic's size does."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
-    await admin.start()
-    await admin.delete_records(
-        {TopicPartition(*partition): RecordsToDelete(before_offset=end) for partition, end in ends.items()}
-    )
-    await admin.close()
-
-
 async def reset(source: KafkaSource, position: int, partitions: Iterable[Partition]) -> None:
     """Let a source's consumer go on elsewhere, as if a broker that had deleted more had reset it."""
     assert source._consumer is not None
     for partition in partitions:
-        await source._consumer.position(TopicPartition(*partition))
-        source._consumer.seek(TopicPartition(*partition), position)
+        await source._consumer.position(TopicPartition(partition.log, partition.number))
+        source._consumer.seek(TopicPartition(partition.log, partition.number), position)
 
 
 async def test_reading_goes_on_at_the_earliest_offset_if_the_committed_one_is_deleted(
@@ -307,7 +218,7 @@ async def test_a_gap_at_a_broker_that_hangs_holds_up_no_other_partition(
         await again.stop()
 
     assert stuck not in ends(others)
-    assert asked[0] == [TopicPartition(*stuck)]
+    assert asked[0] == [TopicPartition(stuck.log, stuck.number)]
     assert (found[0].partition, found[0].lost) == (stuck, range(kept[stuck], kept[stuck] + 2))
     assert not any(batch.lost for batch in others)
 
@@ -349,6 +260,75 @@ async def test_a_hung_broker_bounds_commit_and_stop(own_kafka: KafkaBroker, own_
             await source.stop()
             with pytest.raises(RetryableError):
                 await own_log.source("late", Assignments()).start()
+
+
+async def test_a_fetch_that_waits_for_partitions_ends_when_the_source_is_stopped(
+    kafka: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = kafka.source("readers", Assignments())
+    await source.start()
+    waiting = asyncio.Event()
+
+    async def hang(*_partitions: object, **_options: object) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    assert source._consumer is not None
+    monkeypatch.setattr(source._consumer, "getmany", hang)
+    await source.revoked(set())
+    fetching = asyncio.create_task(source.fetch(10))
+    await waiting.wait()
+    await source.stop()
+
+    assert not await fetching
+    with pytest.raises(RetryableError):
+        await source.fetch(10)
+
+
+async def test_a_commit_under_way_fails_when_the_source_is_stopped(
+    kafka: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(kafka, 0, 20)
+    source = kafka.source("readers", Assignments())
+    await source.start()
+    positions = ends(await read(source, 20))
+    waiting = asyncio.Event()
+
+    async def hang(*_offsets: object) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    assert source._consumer is not None
+    monkeypatch.setattr(source._consumer, "commit", hang)
+    committing = asyncio.create_task(source.commit(positions))
+    await waiting.wait()
+    await source.stop()
+
+    with pytest.raises(RetryableError):
+        await committing
+
+
+async def test_a_source_that_is_stopped_while_it_joins_again_leaves_no_consumer(
+    kafka: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = kafka.source("readers", Assignments())
+    await source.start()
+
+    async def fails(*_partitions: object, **_options: object) -> None:
+        raise KafkaError
+
+    assert source._consumer is not None
+    monkeypatch.setattr(source._consumer, "getmany", fails)
+    await until(lambda: not source._rebalancing)
+    with pytest.raises(RetryableError):
+        await source.fetch(10)
+    joining = asyncio.create_task(source.fetch(10))
+    await asyncio.sleep(0)
+    await source.stop()
+
+    with pytest.raises(RetryableError):
+        await joining
+    assert source._consumer is None
 
 
 async def test_a_consumer_that_fails_is_replaced(kafka: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:

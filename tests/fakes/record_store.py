@@ -86,7 +86,9 @@ class MemoryRecordStore:
     async def write_dead_letters(self, dead_letters: Sequence[DeadLetter]) -> None:
         self._check()
         for dead_letter in dead_letters:
-            self.dead_letters.setdefault((*dead_letter.partition, dead_letter.offset), dead_letter)
+            self.dead_letters.setdefault(
+                (dead_letter.partition.log, dead_letter.partition.number, dead_letter.offset), dead_letter
+            )
 
     async def note(self, reports: Sequence[ReceivedReport], lost: Sequence[LostOffsets]) -> Sequence[int]:
         self._check()

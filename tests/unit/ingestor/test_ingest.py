@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from uuid import UUID
 
@@ -51,7 +51,7 @@ class CheckedSource(MemorySource):
     async def commit(self, positions: Mapping[Partition, int]) -> None:
         for partition, position in positions.items():
             for each in self._log.partitions[partition][:position]:
-                dead_lettered = (*partition, each.offset) in self._store.dead_letters
+                dead_lettered = (partition.log, partition.number, each.offset) in self._store.dead_letters
                 noted = each.value in {encode_report(one.report) for one in self._store.reports}
                 assert dead_lettered or noted or UUID(ids_of([each.value])[0]) in self._store.records
         await super().commit(positions)
@@ -231,6 +231,43 @@ async def test_a_batch_that_hangs_on_revoke_is_cancelled_and_read_again() -> Non
         await source.rebalance()
         await until_committed(log, 100)
     assert committed(log) == 100
+
+
+async def test_a_revocation_ends_in_time_though_neither_store_nor_log_does() -> None:
+    """The group waits no longer: whatever does not end is read again by the next reader."""
+    released = asyncio.Event()
+
+    class StubbornStore(MemoryRecordStore):
+        async def store(self, records: Sequence[Record]) -> StoreOutcome:
+            while not released.is_set():
+                with suppress(asyncio.CancelledError):
+                    await released.wait()
+            return await super().store(records)
+
+    class HungSource(MemorySource):
+        async def commit(self, positions: Mapping[Partition, int]) -> None:
+            await released.wait()
+
+    log, store = MemoryEventLog(partitions=2), StubbornStore()
+    ingestor = an_ingestor(log, store, CONFIG, connect=lambda listener: HungSource(log, "group", listener))
+    first, second = log.partitions
+    await ingestor.on_assigned({first: 1, second: 1})
+    # One batch is stored and waits for its commit, the other hangs in the store.
+    finished = ingestor._offsets.begin(Batch(first, 1, [LoggedEvent(0, NOW, b"")]))
+    assert finished is not None
+    ingestor._offsets.finish(finished)
+    ingestor._begin([Batch(second, 1, [LoggedEvent(0, NOW, encode_event(event(NOW)))])])
+    [hanging] = ingestor._in_flight
+
+    revoking = asyncio.create_task(ingestor.on_revoked([first, second]))
+    in_time, _ = await asyncio.wait({revoking}, timeout=60)
+    is_hanging = not hanging.done()
+    released.set()
+    await asyncio.gather(revoking, hanging, return_exceptions=True)
+
+    assert in_time
+    assert is_hanging
+    assert not ingestor._offsets.committable()
 
 
 async def test_a_batch_fetched_before_a_rebalance_commits_nothing() -> None:
