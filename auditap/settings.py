@@ -37,7 +37,7 @@ from enricher.config import EnricherConfig
 from eventlog.spool.config import SpoolBounds
 from gateway_tap.limits import IntakeLimits
 from ingestor.config import GapLedgerWaits, IngestorConfig, RetentionConfig
-from log_api.config import ProductCategory
+from log_api.config import COMMON_CONNECTIONS, ProductCategory
 from redactor.config import RedactionConfig
 from schemas.constants import Constant
 from schemas.errors import StartupError
@@ -265,8 +265,8 @@ class ApiSettings(_Group):
     address: _ApiAddress = _ApiAddress()
     prefix: str = "/client/v4"
     """Path before all routes."""
-    connections_max: int = Field(default=8, ge=1)
-    """Database connections of one process."""
+    connections_max: int = Field(default=8, gt=COMMON_CONNECTIONS)
+    """Database connections of one process: two for tokens, the watermark and readiness, and those that all tokens' queries share."""
     statement_timeout_ms: int = Field(default=10_000, ge=1)
     """Milliseconds that a statement, or the search for the first record of a page, may take."""
     cursor_key: SecretStr | None = None

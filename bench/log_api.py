@@ -192,7 +192,7 @@ async def store_cost(connection: asyncpg.Connection, seed: Seed) -> str:
 
 
 @asynccontextmanager
-async def _database(folder: Path, seed: Seed) -> AsyncIterator[AuditDatabase]:
+async def filled_database(folder: Path, seed: Seed) -> AsyncIterator[AuditDatabase]:
     """Yield a filled database in the folder. It is filled again only if the number of records differs."""
     async with EmbeddedPostgres(folder) as server:
         async with administrator(server.dsn()) as connection:
@@ -211,7 +211,7 @@ async def _database(folder: Path, seed: Seed) -> AsyncIterator[AuditDatabase]:
 @asynccontextmanager
 async def _served(database: AuditDatabase) -> AsyncIterator[httpx.AsyncClient]:
     settings = LogApiConfig(cursor_key=b"k" * 32, requests_burst=1_000_000)
-    reader = PostgresLogDatabase(database.reader_dsn, settings)
+    reader = PostgresLogDatabase(database.reader_dsn, settings, Metrics())
     await reader.start()
     bound = bind_tcp_socket("127.0.0.1", 0)
     base_url = f"http://127.0.0.1:{bound.getsockname()[1]}{settings.prefix}"
@@ -229,7 +229,7 @@ async def _served(database: AuditDatabase) -> AsyncIterator[httpx.AsyncClient]:
     await reader.stop()
 
 
-async def _last_ms(database: AuditDatabase) -> int:
+async def last_ms(database: AuditDatabase) -> int:
     """Return the end of the last day with records, or the start of today if there are none."""
     async with administrator(database.admin_dsn) as connection:
         last = await connection.fetchval("SELECT id FROM auditap.audit_records ORDER BY id DESC LIMIT 1")
@@ -239,8 +239,8 @@ async def _last_ms(database: AuditDatabase) -> int:
 
 async def run(folder: Path, records: int, days: int, accounts: int) -> str:
     end_ms = int(time.time() * 1000) // DAY_MS * DAY_MS
-    async with _database(folder, Seed(records, days, accounts, end_ms)) as database:
-        seed = Seed(records, days, accounts, await _last_ms(database))
+    async with filled_database(folder, Seed(records, days, accounts, end_ms)) as database:
+        seed = Seed(records, days, accounts, await last_ms(database))
         async with _served(database) as client:
             bench = Bench(client, seed)
             await bench.days()  # what was just started is not measured

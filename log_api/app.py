@@ -13,14 +13,18 @@ from starlette.routing import Route
 
 from log_api.config import LogApiConfig
 from log_api.contract import Contract, Operation
+from log_api.disconnects import ClientDisconnectedError
 from log_api.errors import (
     ApiError,
+    busy,
     error_response,
     internal_error,
     method_not_allowed,
     not_found,
+    too_many_at_once,
     unavailable,
 )
+from log_api.fair_shares import NothingFreeError, ShareExceededError
 from log_api.handlers import Handler, Handlers
 from log_api.path_segments import EncodedSlashes, path_values
 from log_api.ports import LogDatabase
@@ -42,7 +46,7 @@ def log_api_app(
     True. Raises StartupError if the operations of the document and the handlers differ.
     """
     contract = Contract(settings)
-    handlers = Handlers(database, settings, contract, clock_ms, stopping)
+    handlers = Handlers(database, settings, contract, metrics, clock_ms=clock_ms, stopping=stopping)
     routes = contract_routes(contract, settings.prefix, handlers.by_operation())
 
     async def on_api_error(_request: Request, error: Exception) -> Response:
@@ -50,6 +54,14 @@ def log_api_app(
 
     async def on_unavailable(_request: Request, _error: Exception) -> Response:
         return error_response(unavailable(settings.limits.retry_after_s))
+
+    async def on_share_exceeded(_request: Request, _error: Exception) -> Response:
+        metrics.log_api_refused.labels("share").inc()
+        return error_response(too_many_at_once(settings.limits.retry_after_s))
+
+    async def on_nothing_free(_request: Request, _error: Exception) -> Response:
+        metrics.log_api_refused.labels("full").inc()
+        return error_response(busy(settings.limits.retry_after_s))
 
     app = Starlette(
         routes=routes,
@@ -64,6 +76,9 @@ def log_api_app(
         exception_handlers={
             ApiError: on_api_error,
             RetryableError: on_unavailable,
+            ShareExceededError: on_share_exceeded,
+            NothingFreeError: on_nothing_free,
+            ClientDisconnectedError: _on_disconnected,
             HTTPException: _on_routing_error,
         },
     )
@@ -92,6 +107,11 @@ def _route(operation: Operation, prefix: str, handler: Handler) -> Route:
     # Starlette adds HEAD, which is not in the document.
     route.methods = {operation.method.upper()}
     return route
+
+
+async def _on_disconnected(_request: Request, _error: Exception) -> Response:
+    # Nobody reads it. Log and metrics show the status that others use for it.
+    return Response(status_code=499)
 
 
 async def _on_routing_error(_request: Request, error: Exception) -> Response:

@@ -30,8 +30,9 @@ class Credentials(NamedTuple):
 class Authenticator:
     """Finds the token of a request in the database, through a cache.
 
-    The cache holds unknown tokens as well. A revoked token is rejected after `cache_ms` at the latest, measured by `timer`
-    (monotonic seconds), so that a change of the wall clock does not prolong it. `clock_ms` is for expiry.
+    Unknown tokens have a cache of their own, so that many wrong ones displace no right one. A revoked token is rejected after
+    `cache_ms` at the latest, measured by `timer` (monotonic seconds), so that a change of the wall clock does not prolong it.
+    `clock_ms` is for expiry.
     """
 
     def __init__(
@@ -44,7 +45,8 @@ class Authenticator:
     ) -> None:
         self._database = database
         self._clock_ms = clock_ms
-        self._cache: TTLCache[bytes, Token | None] = TTLCache(cached_max, cache_ms / 1000, timer)
+        self._known: TTLCache[bytes, Token] = TTLCache(cached_max, cache_ms / 1000, timer)
+        self._unknown: TTLCache[bytes, None] = TTLCache(cached_max, cache_ms / 1000, timer)
 
     async def authenticate(self, headers: Headers) -> Token:
         """Return the valid token of a request. Raises ApiError (401), RetryableError."""
@@ -53,10 +55,13 @@ class Authenticator:
             raise unauthenticated()
         # By its hash: neither the cache nor the database holds a token that could be stolen.
         sha256 = hashlib.sha256(presented.token.encode()).digest()
-        try:
-            token = self._cache[sha256]
-        except KeyError:
-            token = self._cache[sha256] = await self._database.token(sha256)
+        token = self._known.get(sha256)
+        if token is None and sha256 not in self._unknown:
+            token = await self._database.token(sha256)
+            if token is None:
+                self._unknown[sha256] = None
+            else:
+                self._known[sha256] = token
         # Checked each time, because a token may expire while it is in the cache.
         if token is None or token.expires_ms <= self._clock_ms():
             raise unauthenticated()

@@ -9,6 +9,9 @@ from typing import NamedTuple
 from schemas.errors import StartupError
 
 _CURSOR_KEY_BYTES_MIN = 32
+COMMON_CONNECTIONS = 2
+"""Of `connections_max`, for what no token's queries may delay: looking tokens up, the watermark, readiness. Each of these has at
+most one statement under way, so with two connections a slow one delays no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,11 @@ class LogApiLimits(NamedTuple):
     """Partitions that one statement may read. It locks each with its indexes, and Postgres' lock table is finite."""
     connect_timeout_ms: int = 5_000
     acquire_timeout_ms: int = 2_000
-    """How long a request waits for a free connection before it is answered 503."""
+    """How long a request waits for its turn on a connection before it is answered 429 or 503."""
+    requests_waiting_max: int = 1_024
+    """Requests that wait for their turn; those of one token are a third of them at most."""
+    lookups_waiting_max: int = 10_000
+    """Tokens that wait to be looked up."""
     token_cache_ms: int = 2_000
     """How long a revoked token may still be accepted."""
     tokens_cached_max: int = 10_000
@@ -71,6 +78,7 @@ class LogApiConfig:
     statement_timeout_ms: int = 10_000
     """The time limit of a statement, and of the search for the first record of a page."""
     connections_max: int = 10
+    """Database connections of one process: `COMMON_CONNECTIONS`, and those that tokens share."""
     requests_per_s: float = 50
     """The rate limit of a token that has no limit of its own."""
     requests_burst: int = 200
@@ -93,13 +101,14 @@ class LogApiConfig:
         _require_prefix(self.prefix)
         for name in (
             "statement_timeout_ms",
-            "connections_max",
             "requests_burst",
             "streams_max",
             "tail_interval_ms",
         ):
             if getattr(self, name) < 1:
                 raise StartupError(f"The log API's {name} must be at least 1.")
+        if self.connections_max <= COMMON_CONNECTIONS:
+            raise StartupError(f"The log API's connections_max must be at least {COMMON_CONNECTIONS + 1}.")
         if self.requests_per_s <= 0:
             raise StartupError("The log API's requests_per_s must be more than 0.")
         if any(name != name.lower() for name in self.product_categories):

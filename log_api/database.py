@@ -7,26 +7,25 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import chain
+from typing import Any, TypeVar
 from uuid import UUID
 
-import asyncpg
-
 from log_api.completeness import Gap, Gaps, TapCounts
-from log_api.config import LogApiConfig
-from log_api.keyset_scan import PageIds, TimeLimits, find_page_ids, spans
+from log_api.config import COMMON_CONNECTIONS, LogApiConfig
+from log_api.connections import ConnectionPool, Session
+from log_api.cpu_turns import CpuTurns, cpu_queue
+from log_api.fair_shares import FairQueue
+from log_api.keyset_scan import PageIds, TimeLimits, find_page_ids, rows_by_window
 from log_api.ports import AlertQuery, Count, Token
 from log_api.records import AuditRecord, Page, Row, audit_record, body_bytes
+from log_api.shared_reads import BatchedReads, SharedRead
 from log_api.sql_builder import ListQuery, Statement, SummaryQuery, summary_statement
 from schemas.alert import alert_payload
-from schemas.errors import RetryableError, StartupError
+from schemas.errors import RetryableError
 from schemas.identity import first_id_at, id_ms
-from schemas.postgres_refusals import session_refusal
+from schemas.metric_defs import Metrics
 from schemas.sql import query as sql_file
-from schemas.text_encoding import require_utf8
-
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
 
 _T = TypeVar("_T")
 _INTERVALS_MS = {"hour": 3_600_000, "day": 86_400_000, "month": 31 * 86_400_000}
@@ -36,166 +35,193 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_MS = 86_400_000
 # `auditap.ensure_partitions` creates no partition further ahead than this.
 _PARTITIONS_AHEAD_MS = 370 * _DAY_MS
-_LOGIN_ERRORS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
-# A connection that was cut while idle fails at its next use.
-_CONNECTION_LOST = (
-    ConnectionError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.AdminShutdownError,
-)
-_TRANSIENT_ERRORS = (
-    *_CONNECTION_LOST,
-    OSError,  # TimeoutError is one
-    asyncpg.OperatorInterventionError,  # statement timeout, server shutting down
-    asyncpg.InsufficientResourcesError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.UndefinedTableError,  # not migrated yet
-    asyncpg.UndefinedColumnError,
-    asyncpg.UndefinedFunctionError,
-    asyncpg.InvalidSchemaNameError,
-    *_LOGIN_ERRORS,
-)
 
 
 class PostgresLogDatabase:
-    """`LogDatabase` on a bounded pool of read-only connections."""
+    """`LogDatabase` on two bounded pools of read-only connections.
 
-    def __init__(self, dsn: str, config: LogApiConfig) -> None:
-        self._dsn = dsn
+    Tokens share one by a `FairQueue`. The other is for what no token's queries may delay: looking tokens up, the watermark,
+    readiness. Each of these has at most one statement under way.
+    """
+
+    def __init__(self, dsn: str, config: LogApiConfig, metrics: Metrics) -> None:
+        limits = config.limits
+        connections_max = config.connections_max - COMMON_CONNECTIONS
+        queue = FairQueue(connections_max, limits.requests_waiting_max, limits.acquire_timeout_ms / 1000)
+        metrics.log_api_connections_in_use.set_function(lambda: queue.held)
+        metrics.log_api_requests_waiting.set_function(lambda: queue.waiting)
         self._config = config
-        self._span_ms: int | None = None
-        self._pool: asyncpg.Pool | None = None
+        self._metrics = metrics
+        self._pool = ConnectionPool(dsn, config, connections_max, queue, metrics)
+        self._common = ConnectionPool(dsn, config, COMMON_CONNECTIONS, None, metrics)
+        self._shape = _LogShape(config)
+        self._cpu = cpu_queue()
+        self._tokens = BatchedReads(self._read_tokens, limits.lookups_waiting_max)
+        self._watermark_ms = SharedRead(self._read_watermark_ms)
+        self._readiness = SharedRead(self._read_readiness)
 
     async def start(self) -> None:
-        """Open the pool. Raises StartupError if Postgres rejects the session for good or its database is not UTF-8.
+        """Open the pools. Raises StartupError if Postgres rejects the session for good or its database is not UTF-8.
 
         Succeeds while Postgres is unavailable.
         """
-        statement_ms = self._config.statement_timeout_ms
-        self._pool = await asyncpg.create_pool(
-            self._dsn,
-            min_size=0,
-            max_size=self._config.connections_max,
-            timeout=self._config.limits.connect_timeout_ms / 1000,
-            init=_require_utf8,
-            # The server's timeout comes first. This one is for a server that does not respond at all.
-            command_timeout=statement_ms / 1000 + 2,
-            server_settings={
-                "application_name": "auditap-log-api",
-                "default_transaction_read_only": "on",
-                "statement_timeout": str(statement_ms),
-                # A custom plan opens and locks the partitions of the given range, a generic plan all partitions.
-                "plan_cache_mode": "force_custom_plan",
-                # Every query has an index. A wrong row estimate must not lead to a scan of a whole partition.
-                "enable_seqscan": "off",
-                # The rows of one account are scattered. On any current disk it is cheaper to fetch each than to read
-                # everything in between.
-                "random_page_cost": "1.1",
-                "max_parallel_workers_per_gather": "0",
-                "jit": "off",
-            },
-        )
-        try:
-            async with self._pool.acquire(timeout=self._config.limits.connect_timeout_ms / 1000):
-                pass
-        except (*_LOGIN_ERRORS, *_TRANSIENT_ERRORS, asyncpg.ProtocolViolationError) as error:
-            refusal = session_refusal(error)
-            if refusal is None and isinstance(error, _LOGIN_ERRORS):
-                refusal = (
-                    "Postgres refuses the log API's login: check user, password and database of its DSN."
-                )
-            if refusal is not None:
-                await self.stop()
-                raise StartupError(refusal) from None
-        except StartupError:
-            await self.stop()
-            raise
+        await self._common.start()
+        await self._common.check()
+        await self._pool.start()
 
     async def stop(self) -> None:
-        """Close the pool and cancel statements in progress."""
-        if self._pool is not None:
-            self._pool.terminate()
-            self._pool = None
+        """Close the pools and cancel statements in progress."""
+        for reads in (self._tokens, self._watermark_ms, self._readiness):
+            await reads.stop()
+        self._pool.stop()
+        self._common.stop()
+
+    def reads_of(self, token: Token) -> _TokenReads:
+        turns = CpuTurns(self._cpu, token.requester)
+        return _TokenReads(self._pool, turns, self._config, self._shape)
+
+    async def complete_before_ms(self) -> int | None:
+        return await self._watermark_ms.get()
+
+    async def token(self, sha256: bytes) -> Token | None:
+        return await self._tokens.get(sha256)
+
+    async def ready(self) -> bool:
+        """Return whether the server responds and its schema is up to date."""
+        return await self._readiness.get()
+
+    async def _read_watermark_ms(self) -> int | None:
+        async def read(session: Session) -> int | None:
+            at_ms: int | None = await session.value("SELECT auditap.complete_before()")
+            return at_ms
+
+        return await self._common.run(read)
+
+    async def _read_tokens(self, sha256s: Sequence[bytes]) -> Mapping[bytes, Token]:
+        async def read(session: Session) -> Sequence[Row]:
+            return await session.fetch(sql_file("find_tokens"), list(sha256s))
+
+        tokens = [_token(row) for row in await self._common.run(read)]
+        self._metrics.log_api_token_lookups.labels("found").inc(len(tokens))
+        self._metrics.log_api_token_lookups.labels("unknown").inc(len(sha256s) - len(tokens))
+        return {token.sha256: token for token in tokens}
+
+    async def _read_readiness(self) -> bool:
+        async def read(session: Session) -> None:
+            # An id that no record has: a query without an id would lock every partition.
+            await session.value(
+                "SELECT FROM auditap.audit_log WHERE id = '00000000-0000-0000-0000-000000000000'"
+            )
+            await self._shape.time_limits(session)
+            await session.value("SELECT requests_per_s FROM auditap.find_token(NULL)")
+            await session.value("SELECT FROM auditap.completeness_gaps LIMIT 0")
+
+        try:
+            await self._common.run(read)
+        except RetryableError:
+            return False
+        return True
+
+
+class _LogShape:
+    """The limits of a scan, which depend on the partition interval, so that a statement reads few partitions."""
+
+    def __init__(self, config: LogApiConfig) -> None:
+        self._config = config
+        self._span_ms: int | None = None
+
+    async def time_limits(self, session: Session) -> TimeLimits:
+        # Read once: the interval never changes, because partitions of two lengths would overlap.
+        if self._span_ms is None:
+            interval = await session.value("SELECT partition_interval FROM auditap.log_shape")
+            self._span_ms = self._config.limits.partitions_read_max * _INTERVALS_MS[interval]
+        found_ms, empty_ms = self._config.limits.page_time_ms, self._config.statement_timeout_ms
+        return TimeLimits(found_ms / 1000, empty_ms / 1000, self._span_ms)
+
+
+class _TokenReads:
+    """`LogReads`: what one token reads, on connections that it shares with others."""
+
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        turns: CpuTurns,
+        config: LogApiConfig,
+        shape: _LogShape,
+    ) -> None:
+        self._pool = pool
+        self._config = config
+        self._shape = shape
+        self.turns = turns
 
     async def page(self, query: ListQuery) -> Page:
-        async def read(connection: PoolConnectionProxy) -> Page:
-            found = await self._page_ids(connection, query)
-            records, cut = await self._fetch_records(connection, query.accounts, found.ids)
+        async def read(session: Session) -> Page:
+            found = await self._page_ids(session, query)
+            records, cut = await self._fetch_records(session, query.accounts, found.ids)
             return Page(records, UUID(records[-1].id) if cut else found.after)
 
         return await self._run(read)
 
     async def ids(self, query: ListQuery) -> Sequence[UUID]:
-        async def read(connection: PoolConnectionProxy) -> Sequence[UUID]:
-            return (await self._page_ids(connection, query)).ids
+        async def read(session: Session) -> Sequence[UUID]:
+            return (await self._page_ids(session, query)).ids
 
         return await self._run(read)
 
     async def records(self, accounts: Sequence[str] | None, ids: Sequence[UUID]) -> Sequence[AuditRecord]:
-        async def read(connection: PoolConnectionProxy) -> Sequence[AuditRecord]:
-            return (await self._fetch_records(connection, accounts, ids))[0]
+        async def read(session: Session) -> Sequence[AuditRecord]:
+            return (await self._fetch_records(session, accounts, ids))[0]
 
         return await self._run(read)
 
     async def counts(self, query: SummaryQuery) -> Sequence[Count]:
-        async def read(connection: PoolConnectionProxy) -> Sequence[Count]:
-            limits = await self._time_limits(connection)
+        async def read(session: Session) -> Sequence[Count]:
+            limits = await self._shape.time_limits(session)
             if query.from_trends:
-                rows = await _ConnectionReader(connection).rows(_trend_statement(query), limits.empty_s)
+                rows = await session.rows(_trend_statement(query), limits.empty_s)
                 return [Count(row["bucket"] - 1, row["value"], row["count"]) for row in rows]
-            until_s = time.monotonic() + limits.empty_s
-            counts: Counter[tuple[int, str | None]] = Counter()
             low, high = first_id_at(query.bounds_ms[0]), first_id_at(query.bounds_ms[-1])
-            for window in spans(low, high, limits.span_ms, ascending=True):
-                # asyncpg takes no timeout of zero; this one ends the statement at once.
-                left_s = max(until_s - time.monotonic(), 0.001)
-                for row in await _ConnectionReader(connection).rows(summary_statement(query, window), left_s):
+            counts: Counter[tuple[int, str | None]] = Counter()
+            windows = rows_by_window(
+                session, lambda window: summary_statement(query, window), (low, high), limits
+            )
+            async for rows in windows:
+                for row in rows:
                     counts[row["bucket"] - 1, row["value"]] += row["count"]
             return [Count(bucket, value, count) for (bucket, value), count in counts.items()]
 
         return await self._run(read)
 
-    async def complete_before_ms(self) -> int | None:
-        async def read(connection: PoolConnectionProxy) -> int | None:
-            at_ms: int | None = await connection.fetchval("SELECT auditap.complete_before()")
-            return at_ms
-
-        return await self._run(read)
-
     async def gaps(self, since_ms: int, before_ms: int, gaps_max: int) -> Gaps:
-        async def read(connection: PoolConnectionProxy) -> Sequence[asyncpg.Record]:
-            return await connection.fetch(sql_file("completeness_gaps"), since_ms, before_ms, gaps_max)
+        async def read(session: Session) -> Sequence[Row]:
+            return await session.fetch(sql_file("completeness_gaps"), since_ms, before_ms, gaps_max)
 
         rows = await self._run(read)
         found = [Gap(*(row[name] for name in Gap._fields)) for row in rows]
         return Gaps(found, rows[0]["total"] if rows else 0, rows[0]["missing"] if rows else 0)
 
     async def taps(self) -> TapCounts:
-        async def read(connection: PoolConnectionProxy) -> asyncpg.Record | None:
-            return await connection.fetchrow(
+        async def read(session: Session) -> Sequence[Any]:
+            return await session.fetch(
                 "SELECT taps_alive, taps_expired, taps_unnumbered, taps_surplus, taps_retired"
                 " FROM auditap.completeness_counts"
             )
 
-        row = await self._run(read)
-        return TapCounts(0, 0, 0, 0, 0) if row is None else TapCounts(*row)
+        rows = await self._run(read)
+        return TapCounts(*rows[0]) if rows else TapCounts(0, 0, 0, 0, 0)
 
     async def alerts(self, query: AlertQuery) -> Sequence[Mapping[str, Any]]:
-        async def read(connection: PoolConnectionProxy) -> Sequence[Mapping[str, Any]]:
-            rows = await connection.fetch(sql_file("page_alerts"), *query)
+        async def read(session: Session) -> Sequence[Mapping[str, Any]]:
+            rows = await session.fetch(sql_file("page_alerts"), *query)
             return [alert_payload(dict(row)) for row in rows]
 
         return await self._run(read)
 
     async def acknowledge(self, account: str, alert_id: UUID, token: Token) -> Mapping[str, Any] | None:
-        async def write(connection: PoolConnectionProxy) -> bool:
-            async with connection.transaction():
-                # The one write that this role may do, through this function alone.
-                await connection.execute("SET TRANSACTION READ WRITE")
-                statement = "SELECT auditap.acknowledge_alert($1, $2, $3)"
-                return bool(await connection.fetchval(statement, alert_id, account, token.sha256))
+        async def write(session: Session) -> bool:
+            # The one write that this role may do, through this function alone.
+            statement = "SELECT auditap.acknowledge_alert($1, $2, $3)"
+            return bool(await session.written_value(statement, alert_id, account, token.sha256))
 
         # `_run` may do it twice, which is harmless: the first acknowledgement stays.
         if not await self._run(write):
@@ -205,114 +231,53 @@ class PostgresLogDatabase:
         return alert
 
     async def accounts(self, accounts_max: int) -> Sequence[str]:
-        async def read(connection: PoolConnectionProxy) -> Sequence[str]:
+        async def read(session: Session) -> Sequence[str]:
             # One statement, so no more partitions than one may read.
-            since_ms = time.time_ns() // 1_000_000 - (await self._time_limits(connection)).span_ms
-            rows = await connection.fetch(sql_file("accounts"), first_id_at(max(since_ms, 0)), accounts_max)
+            limits = await self._shape.time_limits(session)
+            since_ms = time.time_ns() // 1_000_000 - limits.span_ms
+            rows = await session.fetch(sql_file("accounts"), first_id_at(max(since_ms, 0)), accounts_max)
             return [row["account_id"] for row in rows]
 
         return await self._run(read)
 
-    async def token(self, sha256: bytes) -> Token | None:
-        async def read(connection: PoolConnectionProxy) -> asyncpg.Record | None:
-            return await connection.fetchrow(sql_file("find_token"), sha256)
+    async def _run(self, work: Callable[[Session], Awaitable[_T]]) -> _T:
+        return await self._pool.run(work, self.turns.requester)
 
-        row = await self._run(read)
-        if row is None:
-            return None
-        return Token(
-            row["id"],
-            None if row["accounts"] is None else frozenset(row["accounts"]),
-            frozenset(row["permissions"]),
-            # asyncpg returns "infinity" without a time zone.
-            (row["expires_at"].replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1),
-            row["name"],
-            row["email"],
-            row["requests_per_s"],
-            sha256,
-        )
-
-    async def ready(self) -> bool:
-        """Return whether the server responds and its schema is up to date."""
-
-        async def read(connection: PoolConnectionProxy) -> None:
-            # An id that no record has: a query without an id would lock every partition.
-            await connection.fetchval(
-                "SELECT FROM auditap.audit_log WHERE id = '00000000-0000-0000-0000-000000000000'"
-            )
-            await self._time_limits(connection)
-            await connection.fetchval("SELECT requests_per_s FROM auditap.find_token(NULL)")
-            await connection.fetchval("SELECT FROM auditap.completeness_gaps LIMIT 0")
-
-        try:
-            await self._run(read)
-        except RetryableError:
-            return False
-        return True
-
-    async def _page_ids(self, connection: PoolConnectionProxy, query: ListQuery) -> PageIds:
-        limits = await self._time_limits(connection)
+    async def _page_ids(self, session: Session, query: ListQuery) -> PageIds:
+        limits = await self._shape.time_limits(session)
         return await find_page_ids(
-            _ConnectionReader(connection),
-            await _clipped_to_partitions(connection, query, limits.span_ms),
-            limits,
+            session, await _clipped_to_partitions(session, query, limits.span_ms), limits
         )
-
-    async def _time_limits(self, connection: PoolConnectionProxy) -> TimeLimits:
-        """Return the limits of a scan. Their span depends on the partition interval, so that a statement reads few partitions."""
-        # Read once: the interval never changes, because partitions of two lengths would overlap.
-        if self._span_ms is None:
-            interval = await connection.fetchval("SELECT partition_interval FROM auditap.log_shape")
-            self._span_ms = self._config.limits.partitions_read_max * _INTERVALS_MS[interval]
-        found_ms, empty_ms = self._config.limits.page_time_ms, self._config.statement_timeout_ms
-        return TimeLimits(found_ms / 1000, empty_ms / 1000, self._span_ms)
 
     async def _fetch_records(
-        self, connection: PoolConnectionProxy, accounts: Sequence[str] | None, ids: Sequence[UUID]
+        self, session: Session, accounts: Sequence[str] | None, ids: Sequence[UUID]
     ) -> tuple[list[AuditRecord], bool]:
         """Return the records with `ids`, and whether some at the end are left out because bodies are large."""
         records: list[AuditRecord] = []
         size_bytes = done = 0
         step = self._config.limits.fetch_records_max
         scope = None if accounts is None else list(accounts)
-        span_ms = (await self._time_limits(connection)).span_ms
+        span_ms = (await self._shape.time_limits(session)).span_ms
         while done < len(ids):
             batch = _within_span(ids[done : done + step], span_ms)
-            rows = await connection.fetch(sql_file("records_by_id"), batch, min(batch), max(batch), scope)
+            await session.give_way()
+            rows = await session.fetch(sql_file("records_by_id"), batch, min(batch), max(batch), scope)
             before_bytes = size_bytes
-            for row in rows:
-                # Checked before a record is added, so that every page has one, however large, and the list goes on.
-                if size_bytes > self._config.limits.page_bytes_max:
-                    return records, True
-                records.append(audit_record(row, keep_unknown_values=self._config.keep_unknown_values))
-                size_bytes += body_bytes(records[-1])
+            async for made in self.turns.results(rows, self._audit_records):
+                for record in chain.from_iterable(made):
+                    # Checked before a record is added, so that every page has one, however large, and the list goes on.
+                    if size_bytes > self._config.limits.page_bytes_max:
+                        return records, True
+                    records.append(record)
+                    size_bytes += body_bytes(record)
             done += len(batch)
             if size_bytes - before_bytes < _SMALL_BATCH_BYTES:
                 # Bodies are small here, so the next batch may be larger.
                 step *= 4
         return records, False
 
-    async def _run(self, work: Callable[[PoolConnectionProxy], Awaitable[_T]]) -> _T:
-        """Run `work` on a connection, and once more on a new one if the connection was lost. Raises RetryableError."""
-        try:
-            return await self._run_once(work)
-        except _CONNECTION_LOST:
-            pass
-        except _TRANSIENT_ERRORS:
-            raise RetryableError("Postgres does not answer the log API") from None
-        try:
-            if self._pool is not None:
-                # The other idle connections were most likely cut as well.
-                await self._pool.expire_connections()
-            return await self._run_once(work)
-        except _TRANSIENT_ERRORS:
-            raise RetryableError("Postgres does not answer the log API") from None
-
-    async def _run_once(self, work: Callable[[PoolConnectionProxy], Awaitable[_T]]) -> _T:
-        if self._pool is None:
-            raise RetryableError("the log API's database is not open")
-        async with self._pool.acquire(timeout=self._config.limits.acquire_timeout_ms / 1000) as connection:
-            return await work(connection)
+    def _audit_records(self, rows: Sequence[Row]) -> Sequence[AuditRecord]:
+        return [audit_record(row, keep_unknown_values=self._config.keep_unknown_values) for row in rows]
 
 
 def _within_span(ids: Sequence[UUID], span_ms: int) -> Sequence[UUID]:
@@ -321,9 +286,7 @@ def _within_span(ids: Sequence[UUID], span_ms: int) -> Sequence[UUID]:
     return [each for each in ids if abs(id_ms(each.hex) - first_ms) < span_ms]
 
 
-async def _clipped_to_partitions(
-    connection: PoolConnectionProxy, query: ListQuery, span_ms: int
-) -> ListQuery:
+async def _clipped_to_partitions(session: Session, query: ListQuery, span_ms: int) -> ListQuery:
     """Return the query with its time range clipped to existing partitions: clients send ranges from 1970 to 9999."""
     now_ms = time.time_ns() // 1_000_000
     before_ms = min(query.before_ms, now_ms + _PARTITIONS_AHEAD_MS)
@@ -331,7 +294,7 @@ async def _clipped_to_partitions(
     # A shorter range is one statement in any case, and looking for the oldest partition would be another.
     if before_ms - since_ms > span_ms:
         # Without any partition the range is empty.
-        oldest_ms = await connection.fetchval(sql_file("oldest_partition"))
+        oldest_ms = await session.value(sql_file("oldest_partition"))
         since_ms = max(since_ms, before_ms if oldest_ms is None else oldest_ms)
     return replace(query, since_ms=since_ms, before_ms=before_ms)
 
@@ -343,21 +306,15 @@ def _trend_statement(query: SummaryQuery) -> Statement:
     )
 
 
-class _ConnectionReader:
-    """`keyset_scan.Reader` on a connection."""
-
-    def __init__(self, connection: PoolConnectionProxy) -> None:
-        self._connection = connection
-
-    async def rows(self, statement: Statement, timeout_s: float) -> Sequence[Row]:
-        try:
-            rows: Sequence[Row] = await self._connection.fetch(
-                statement.text, *statement.arguments, timeout=timeout_s
-            )
-        except asyncpg.QueryCanceledError:
-            raise TimeoutError from None
-        return rows
-
-
-async def _require_utf8(connection: asyncpg.Connection) -> None:
-    require_utf8(connection.get_settings())
+def _token(row: Row) -> Token:
+    return Token(
+        row["id"],
+        None if row["accounts"] is None else frozenset(row["accounts"]),
+        frozenset(row["permissions"]),
+        # asyncpg returns "infinity" without a time zone.
+        (row["expires_at"].replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1),
+        row["name"],
+        row["email"],
+        row["requests_per_s"],
+        row["sha256"],
+    )

@@ -57,8 +57,23 @@ def bad_parameter(name: str, allowed: str) -> ApiError:
 
 
 def too_many_requests(retry_after_s: int) -> ApiError:
-    """The token exceeds its rate limit, or too many streams are open."""
+    """The token exceeds its rate limit."""
     return ApiError(429, 10429, "Too many requests, try again later", {"Retry-After": str(retry_after_s)})
+
+
+def too_many_at_once(retry_after_s: int) -> ApiError:
+    """The token, or all tokens for its accounts together, have their share of queries or streams under way."""
+    return ApiError(
+        429,
+        10429,
+        "Too many requests of this token or its accounts at once, try again when some have ended",
+        {"Retry-After": str(retry_after_s)},
+    )
+
+
+def busy(retry_after_s: int) -> ApiError:
+    """Others use all that there is, though the token has less than its share."""
+    return ApiError(503, 10503, "The log API is busy, try again later", {"Retry-After": str(retry_after_s)})
 
 
 def internal_error() -> ApiError:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
 import msgspec
 
 from log_api.csv_format import csv_lines
-from log_api.ports import LogDatabase
+from log_api.ports import LogReads
 from log_api.records import AuditRecord, Page
 from log_api.sql_builder import ListQuery
 from schemas.errors import RetryableError
@@ -54,23 +54,25 @@ class Exporter:
     A page has `query.limit` records. Records that are stored behind the current position are not in the stream.
     """
 
-    def __init__(self, database: LogDatabase, retries: int, retry_after_s: float) -> None:
-        self._database = database
+    def __init__(self, reads: LogReads, retries: int, retry_after_s: float) -> None:
+        self._reads = reads
         self._retries = retries
         self._retry_after_s = retry_after_s
 
     async def ndjson(self, query: ListQuery) -> AsyncIterator[bytes]:
         """Yield one record per line. Raises RetryableError if the database stays unavailable."""
         async for records in self._pages(query):
-            yield _encoder.encode_lines(records)
+            async for lines in self._reads.turns.results(records, _encoder.encode_lines):
+                yield b"".join(lines)
 
     async def csv(self, query: ListQuery, header: Sequence[str], cells: Cells) -> AsyncIterator[bytes]:
         """Yield a header and one record per line. Raises RetryableError if the database stays unavailable."""
         yield csv_lines([header])
         async for records in self._pages(query):
-            yield csv_lines(map(cells, records))
+            async for lines in self._reads.turns.results(records, lambda some: csv_lines(map(cells, some))):
+                yield b"".join(lines)
 
-    async def _pages(self, query: ListQuery) -> AsyncIterator[Iterable[AuditRecord]]:
+    async def _pages(self, query: ListQuery) -> AsyncIterator[Sequence[AuditRecord]]:
         while True:
             page = await self._page(query)
             if page.records:
@@ -82,10 +84,10 @@ class Exporter:
     async def _page(self, query: ListQuery) -> Page:
         for _ in range(self._retries):
             try:
-                return await self._database.page(query)
+                return await self._reads.page(query)
             except RetryableError:
                 await asyncio.sleep(self._retry_after_s)
-        return await self._database.page(query)
+        return await self._reads.page(query)
 
 
 def v2_cells(record: AuditRecord) -> Sequence[object]:

@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from log_api import export, v1
 from log_api.access_requests import access_request
@@ -21,10 +22,12 @@ from log_api.completeness import WatermarkCache, completeness_info, gap_json
 from log_api.config import LogApiConfig
 from log_api.contract import CheckedRequest, Contract, Operation
 from log_api.cursors import Cursors, Position
+from log_api.disconnects import unless_disconnected
 from log_api.documentation import documentation_page, documentation_policy
 from log_api.errors import ApiError, bad_parameter, not_found, too_many_requests
+from log_api.fair_shares import Requester, SharedPlaces
 from log_api.path_segments import ALL_ACCOUNTS
-from log_api.ports import LogDatabase, Token
+from log_api.ports import LogDatabase, LogReads, Token
 from log_api.query_parameters import InvalidParameter, NumberedQuery, Parameters, QueryReader
 from log_api.rate_limits import RateLimits
 from log_api.records import AuditRecord, Page, organization_record, page_info
@@ -34,6 +37,7 @@ from log_api.summary import summarize
 from log_api.tail import Tail
 from schemas.errors import RetryableError
 from schemas.identity import id_ms, rfc3339_ms
+from schemas.metric_defs import Metrics
 
 _JSON = "application/json"
 _GAPS_MAX = 1_000
@@ -42,6 +46,7 @@ _ACCOUNTS_MAX = 1_000
 _COUNTED_MAX = 10_000
 # Every page asks for the watermark: requests within this time share one.
 _WATERMARK_TTL_MS = 1_000
+_encoder = msgspec.json.Encoder()
 
 
 class AuthorizedRequest(NamedTuple):
@@ -56,6 +61,7 @@ class AuthorizedRequest(NamedTuple):
     token: Token
     accounts: tuple[str, ...] | None
     query: Parameters
+    reads: LogReads
 
     def path_account(self) -> str:
         """Return the account of a route that is for one. Raises ApiError (404) if its path has `-`, whatever the token."""
@@ -77,6 +83,8 @@ class Handlers:
         database: LogDatabase,
         config: LogApiConfig,
         contract: Contract,
+        metrics: Metrics,
+        *,
         clock_ms: Callable[[], int],
         stopping: Callable[[], bool],
     ) -> None:
@@ -91,9 +99,10 @@ class Handlers:
             database, clock_ms, config.limits.token_cache_ms, config.limits.tokens_cached_max
         )
         self._rate_limits = RateLimits(config.requests_burst, config.limits.tokens_cached_max, time.monotonic)
-        self._exporter = export.Exporter(database, config.limits.export_retries, config.limits.retry_after_s)
         self._watermark = WatermarkCache(database, _WATERMARK_TTL_MS)
-        self._streams = 0
+        self._streams = SharedPlaces(config.streams_max)
+        metrics.log_api_streams.set_function(lambda: self._streams.taken)
+        self._refused = metrics.log_api_refused
 
     def by_operation(self) -> Mapping[str, Handler]:
         """Return the handlers by the `operationId` of the OpenAPI document."""
@@ -147,12 +156,21 @@ class Handlers:
             wait_s = self._rate_limits.wait_s(token.id, per_s)
             request.scope["state"][HEADERS_STATE] = self._rate_limits.headers(token.id, per_s)
             if wait_s:
+                self._refused.labels("rate").inc()
                 raise too_many_requests(wait_s)
             checked = self._checked(operation, request)
             accounts = self._scope(operation, request, token)
             checked.require_parameters()
+            authorized = AuthorizedRequest(
+                operation,
+                request,
+                token,
+                accounts,
+                checked.query,
+                self._database.reads_of(token),
+            )
             try:
-                return await handler(AuthorizedRequest(operation, request, token, accounts, checked.query))
+                return await unless_disconnected(request, handler(authorized))
             except InvalidParameter as error:
                 name = error.name
             # Raised here, so that the error has no context that could hold a value.
@@ -189,9 +207,9 @@ class Handlers:
         query = self._queries.list_query(request.accounts, request.query)
         # Before the page: see `WatermarkCache.get_ms`.
         watermark_ms = await self._watermark_ms(request, query)
-        page = await self._database.page(query)
+        page = await request.reads.page(query)
         info = page_info(len(page.records), self._cursor(query, page, watermark_ms), watermark_ms)
-        return _page(self._response_records(request, page), info)
+        return _page(await self._response_records(request, page), info)
 
     async def _watermark_ms(self, request: AuthorizedRequest, query: ListQuery) -> int | None:
         """Return the watermark at the time when the first page of the list was read: every page is complete below it."""
@@ -210,25 +228,29 @@ class Handlers:
             return _page([], {**empty, "history_status": "unavailable"})
         query = self._queries.history_query(request.accounts, request.query, source)
         watermark_ms = await self._watermark_ms(request, query)
-        page = await self._database.page(query)
+        page = await request.reads.page(query)
         exact = source.resource.product is not None and source.resource.type is not None
         info = page_info(len(page.records), self._cursor(query, page, watermark_ms), watermark_ms)
         status = "exact" if exact else "approximate"
-        return _page(self._response_records(request, page), {**info, "history_status": status})
+        return _page(await self._response_records(request, page), {**info, "history_status": status})
 
     async def _source(self, request: AuthorizedRequest) -> AuditRecord:
         """Return the record in the path. Raises ApiError (404)."""
-        found = await self._database.records(request.accounts, [UUID(request.http.path_params["audit_id"])])
+        found = await request.reads.records(request.accounts, [UUID(request.http.path_params["audit_id"])])
         if not found:
             raise not_found()
         return found[0]
 
-    def _response_records(self, request: AuthorizedRequest, page: Page) -> list[AuditRecord]:
+    async def _response_records(self, request: AuthorizedRequest, page: Page) -> msgspec.Raw:
         organization = request.http.path_params.get("organization_id")
         if organization is None:
-            return list(page.records)
+            return await _array(request, page.records)
         keep = self._config.keep_unknown_values
-        return [organization_record(one, organization, keep_unknown_values=keep) for one in page.records]
+        return await _array(
+            request,
+            page.records,
+            lambda one: organization_record(one, organization, keep_unknown_values=keep),
+        )
 
     def _cursor(self, query: ListQuery, page: Page, watermark_ms: int | None) -> str | None:
         return None if page.after is None else self._cursors.after(query, Position(page.after, watermark_ms))
@@ -236,8 +258,8 @@ class Handlers:
     async def _completeness(self, request: AuthorizedRequest) -> Response:
         since_ms, before_ms = self._queries.time_range_ms(request.query)
         watermark_ms = await self._watermark.get_ms()
-        found = await self._database.gaps(since_ms, before_ms, _GAPS_MAX)
-        info = completeness_info(found, await self._database.taps(), watermark_ms)
+        found = await request.reads.gaps(since_ms, before_ms, _GAPS_MAX)
+        info = completeness_info(found, await request.reads.taps(), watermark_ms)
         return _result([gap_json(gap) for gap in found.gaps], result_info=info)
 
     async def _product_categories(self, _request: AuthorizedRequest) -> Response:
@@ -256,10 +278,15 @@ class Handlers:
 
     async def _export(self, request: AuthorizedRequest) -> Response:
         query = self._queries.export_query(request.accounts, request.query)
+        exporter = self._exporter(request)
         if request.query.get("format") == "csv":
-            lines = self._exporter.csv(query, export.CSV_HEADER, export.v2_cells)
-            return self._stream(lines, "text/csv; charset=utf-8")
-        return self._stream(self._exporter.ndjson(query), "application/x-ndjson")
+            lines = exporter.csv(query, export.CSV_HEADER, export.v2_cells)
+            return self._stream(request, lines, "text/csv; charset=utf-8")
+        return self._stream(request, exporter.ndjson(query), "application/x-ndjson")
+
+    def _exporter(self, request: AuthorizedRequest) -> export.Exporter:
+        limits = self._config.limits
+        return export.Exporter(request.reads, limits.export_retries, limits.retry_after_s)
 
     async def _tail(self, request: AuthorizedRequest) -> Response:
         conditions = self._queries.conditions(request.query)
@@ -283,13 +310,13 @@ class Handlers:
             except RetryableError:
                 return True
 
-        tail = Tail(self._database, self._config, self._clock_ms, asyncio.sleep, may_continue)
+        tail = Tail(request.reads, self._config, self._clock_ms, asyncio.sleep, may_continue)
         query = ListQuery(request.accounts, 0, 0, conditions=conditions)
-        return self._stream(tail.events(query, since_ms), "text/event-stream")
+        return self._stream(request, tail.events(query, since_ms), "text/event-stream")
 
     async def _summary(self, request: AuthorizedRequest) -> Response:
         query = self._queries.summary_query((request.path_account(),), request.query)
-        found = await summarize(self._database, query, self._config.statement_timeout_ms / 1000)
+        found = await summarize(request.reads, query, self._config.statement_timeout_ms / 1000)
         info = {
             "count": len(found.buckets),
             "complete": found.complete,
@@ -299,7 +326,7 @@ class Handlers:
 
     async def _alerts(self, request: AuthorizedRequest) -> Response:
         query = self._queries.alert_query(request.path_account(), request.query)
-        found = await self._database.alerts(query)
+        found = await request.reads.alerts(query)
         # The query asks for one alert more than the page holds, to learn whether there is a next page.
         alerts = found[: query.limit - 1]
         info: dict[str, Any] = {"count": len(alerts)}
@@ -310,7 +337,7 @@ class Handlers:
     async def _acknowledge_alert(self, request: AuthorizedRequest) -> Response:
         account = request.path_account()
         alert_id = UUID(request.http.path_params["alert_id"])
-        alert = await self._database.acknowledge(account, alert_id, request.token)
+        alert = await request.reads.acknowledge(account, alert_id, request.token)
         if alert is None:
             raise not_found()
         return _result(alert)
@@ -322,35 +349,36 @@ class Handlers:
         numbered = self._queries.v1_query(request.accounts, request.query)
         if request.token.email is None:
             # A token without a user: no user's actions to list.
-            return _numbered_page([], numbered)
+            return _numbered_page([], 0, numbered)
         return await self._v1_page(request, self._queries.for_user(numbered, request.token.email))
 
     async def _v1_page(self, request: AuthorizedRequest, numbered: NumberedQuery) -> Response:
         if request.query.get("export") == "true":
             query = replace(numbered.query, limit=self._config.limits.export_records, skip=0, whole=False)
-            return self._stream(
-                self._exporter.csv(query, v1.CSV_HEADER, v1.v1_cells), "text/csv; charset=utf-8"
-            )
-        page = await self._numbered(numbered)
-        return _numbered_page([v1.v1_record(one) for one in page.records], numbered)
+            lines = self._exporter(request).csv(query, v1.CSV_HEADER, v1.v1_cells)
+            return self._stream(request, lines, "text/csv; charset=utf-8")
+        page = await self._numbered(request, numbered)
+        entries = await _array(request, page.records, v1.v1_record)
+        return _numbered_page(entries, len(page.records), numbered)
 
-    async def _numbered(self, numbered: NumberedQuery) -> Page:
+    async def _numbered(self, request: AuthorizedRequest, numbered: NumberedQuery) -> Page:
         """Return a page by its number. Raises InvalidParameter if there are records that page numbers do not reach."""
         if numbered.reachable:
-            return await self._database.page(numbered.query)
+            return await request.reads.page(numbered.query)
         reach = self._config.limits.numbered_records_max
-        if await self._database.ids(replace(numbered.query, skip=reach, limit=1)):
+        if await request.reads.ids(replace(numbered.query, skip=reach, limit=1)):
             raise InvalidParameter("page")
         return Page([], None)
 
     async def _access_requests(self, request: AuthorizedRequest) -> Response:
         fields = self._queries.access_fields(request.query)
         numbered = self._queries.access_query(request.accounts, request.query)
-        page = await self._numbered(numbered)
-        entries = [access_request(one, fields) for one in page.records]
-        return _numbered_page(entries, numbered, total_count=await self._total(numbered, page))
+        page = await self._numbered(request, numbered)
+        entries = await _array(request, page.records, lambda one: access_request(one, fields))
+        total = await self._total(request, numbered, page)
+        return _numbered_page(entries, len(page.records), numbered, total_count=total)
 
-    async def _total(self, numbered: NumberedQuery, page: Page) -> int:
+    async def _total(self, request: AuthorizedRequest, numbered: NumberedQuery, page: Page) -> int:
         """Return the number of records on all pages, or fewer: more than this page's end if there is a next page."""
         is_last = page.after is None
         known = numbered.query.skip + len(page.records) + (not is_last) if page.records else 0
@@ -358,7 +386,7 @@ class Handlers:
             return known
         # Not `whole`: what was counted until the time limit is a lower bound, and none is worth failing the page.
         try:
-            counted = await self._database.ids(
+            counted = await request.reads.ids(
                 replace(numbered.query, skip=0, limit=_COUNTED_MAX, whole=False)
             )
         except RetryableError:
@@ -377,27 +405,46 @@ class Handlers:
         page, per_page = self._queries.page_numbers(request.query)
         readable: Sequence[str] | None = request.accounts
         if readable is None:
-            readable = await self._database.accounts(_ACCOUNTS_MAX)
+            readable = await request.reads.accounts(_ACCOUNTS_MAX)
         listed = readable[(page - 1) * per_page : page * per_page]
         info = {"page": page, "per_page": per_page, "count": len(listed)}
         return _result(
             [{"id": account, "name": account, "type": "standard"} for account in listed], result_info=info
         )
 
-    def _stream(self, chunks: AsyncIterator[bytes], media_type: str) -> Response:
-        if self._streams >= self._config.streams_max:
-            raise too_many_requests(self._config.limits.retry_after_s)
+    def _stream(self, request: AuthorizedRequest, chunks: AsyncIterator[bytes], media_type: str) -> Response:
+        return _Stream(chunks, media_type, self._streams, request.token.requester)
 
-        # Counted once the stream has begun: a response that is never sent would never give its place back.
-        async def counted() -> AsyncIterator[bytes]:
-            self._streams += 1
-            try:
-                async for chunk in chunks:
-                    yield chunk
-            finally:
-                self._streams -= 1
 
-        return StreamingResponse(counted(), media_type=media_type)
+class _Stream(StreamingResponse):
+    """A stream that has a place while it is sent. Raises as `SharedPlaces.place` does, before it is begun, if there is none."""
+
+    def __init__(
+        self, chunks: AsyncIterator[bytes], media_type: str, places: SharedPlaces, requester: Requester
+    ) -> None:
+        super().__init__(chunks, media_type=media_type)
+        self._places = places
+        self._requester = requester
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._places.place(self._requester):
+            await super().__call__(scope, receive, send)
+
+
+async def _array(
+    request: AuthorizedRequest,
+    records: Sequence[AuditRecord],
+    shape: Callable[[AuditRecord], object] = lambda one: one,
+) -> msgspec.Raw:
+    """Return a JSON array of what `shape` makes of each record."""
+
+    def encoded(some: Sequence[AuditRecord]) -> bytes:
+        return b",".join(_encoder.encode(shape(one)) for one in some)
+
+    parts: list[bytes] = []
+    async for some in request.reads.turns.results(records, encoded):
+        parts += some
+    return msgspec.Raw(b"[%b]" % b",".join(parts))
 
 
 def _page(records: object, info: Mapping[str, Any]) -> Response:
@@ -410,6 +457,6 @@ def _result(result: object, **others: object) -> Response:
     return Response(msgspec.json.encode(body), media_type=_JSON)
 
 
-def _numbered_page(records: Sequence[object], numbered: NumberedQuery, **others: int) -> Response:
-    info = {"page": numbered.page, "per_page": numbered.query.limit, "count": len(records), **others}
+def _numbered_page(records: object, count: int, numbered: NumberedQuery, **others: int) -> Response:
+    info = {"page": numbered.page, "per_page": numbered.query.limit, "count": count, **others}
     return _result(records, result_info=info)

@@ -3,7 +3,8 @@
 The scan does not rely on the planner's statistics. It starts at the near end of the page with a window that holds a few
 thousand records of the account (one day where there is no filter), which is enough for common values. If the page is not
 full after that, it goes on in windows that grow while they are read quickly, by an index on a filter where one exists. When
-the time limit is reached, the page ends after the last window that was read completely.
+the time limit is reached, the page ends after the last window that was read completely. Between two windows the scan lets others
+have its connection, and a window that takes too long is read again in parts, so that they never wait for long.
 
 A window is a range of ids, and therefore of time. Every statement reads a single window, so that the planner considers
 a bounded number of partitions.
@@ -12,7 +13,7 @@ a bounded number of partitions.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 from uuid import UUID
@@ -35,6 +36,8 @@ from schemas.errors import RetryableError
 from schemas.identity import first_id_at
 
 _FIRST_RECORDS = 1_000
+# Half a second from disk.
+_FIRST_RECORDS_MAX = 20_000
 _FIRST_RECORDS_PER_ACCOUNT_MIN = 100
 # The share of an account's records above which a value counts as frequent. A block-range index finds every page for such
 # a value, so that scanning the account is faster.
@@ -42,6 +45,10 @@ _FREQUENT_SHARE = 0.005
 # Windows grow until reading one takes this long.
 _WINDOW_TARGET_S = 0.25
 _GROWTH_MAX = 4.0
+# A statement that takes longer keeps others waiting: it ends, and the next one reads a part.
+_STATEMENT_MAX_S = 2.0
+# Four statements for a day of few records.
+_FIRST_COUNTED_MS = 3_600_000
 # A timeout must be positive; this one ends a statement at once.
 _TIMEOUT_MIN_S = 0.001
 _ID_MAX = (1 << 128) - 1
@@ -54,6 +61,9 @@ class Reader(Protocol):
 
     async def rows(self, statement: Statement, timeout_s: float) -> Sequence[Row]:
         """Return all rows. Raises TimeoutError if that takes longer; the statement is then no longer running."""
+
+    async def give_way(self) -> None:
+        """Let others use the connection first, if they wait and have less. Raises RetryableError if it does not come back."""
 
 
 class PageIds(NamedTuple):
@@ -88,6 +98,36 @@ def spans(low: UUID, high: UUID, span_ms: int, *, ascending: bool) -> Iterator[t
             high = middle
 
 
+async def rows_by_window(
+    reader: Reader,
+    statement: Callable[[tuple[UUID, UUID]], Statement],
+    id_range: tuple[UUID, UUID],
+    limits: TimeLimits,
+    timer: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[Sequence[Row]]:
+    """Yield the rows of `statement` for one window of the range after the other, oldest first.
+
+    Raises TimeoutError if that takes longer than `limits.empty_s`.
+    """
+    until_s = timer() + limits.empty_s
+    start, high = id_range
+    width = _FIRST_COUNTED_MS << _ID_RANDOM_BITS
+    while start < high:
+        await reader.give_way()
+        edge = UUID(int=min(start.int + min(width, limits.span_ms << _ID_RANDOM_BITS), high.int))
+        began_s = timer()
+        left_s = max(until_s - began_s, _TIMEOUT_MIN_S)
+        try:
+            rows = await reader.rows(statement((start, edge)), min(left_s, _STATEMENT_MAX_S))
+        except TimeoutError:
+            if timer() >= until_s:
+                raise
+            width = _part(edge.int - start.int)
+            continue
+        start, width = edge, int(width * _growth(timer() - began_s))
+        yield rows
+
+
 async def find_page_ids(
     reader: Reader, query: ListQuery, limits: TimeLimits, timer: Callable[[], float] = time.monotonic
 ) -> PageIds:
@@ -116,7 +156,7 @@ class _KeysetScan:
         self._ascending = query.direction is Direction.ASC
         # One more than the page holds shows whether there is a next page.
         self._wanted = query.skip + query.limit + 1
-        self._first_window_records = max(_FIRST_RECORDS, 2 * self._wanted)
+        self._first_window_records = min(max(_FIRST_RECORDS, 2 * self._wanted), _FIRST_RECORDS_MAX)
         self._found: list[UUID] = []
         self._start = query.id_range()[0 if self._ascending else 1]
         self._index = best_index(query)
@@ -136,9 +176,12 @@ class _KeysetScan:
 
     async def _read_spans(self, low: UUID, high: UUID, index: Index) -> None:
         """Read the range by an exact index until the page is full. Raises TimeoutError."""
-        until_s = self._timer() + self._limits.found_s
+        left_s = self._limits.found_s
         for span in spans(low, high, self._limits.span_ms, ascending=self._ascending):
-            await self._read(span, index, max(until_s - self._timer(), _TIMEOUT_MIN_S))
+            await self._reader.give_way()
+            began_s = self._timer()
+            await self._read(span, index, max(left_s, _TIMEOUT_MIN_S))
+            left_s -= self._timer() - began_s
             if len(self._found) >= self._wanted:
                 return
 
@@ -148,26 +191,34 @@ class _KeysetScan:
         first_width = edge.int - dense_from.int
         index: Index | None = None
         while True:
+            await self._reader.give_way()
             edge = self._clipped(window_start, edge, end)
             began_s, found_before = self._timer(), len(self._found)
             try:
                 window = min(window_start, edge), max(window_start, edge)
-                await self._read(window, index, self._left_s())
+                await self._read(window, index, min(self._left_s(), _STATEMENT_MAX_S))
             except TimeoutError:
-                return self._partial_page(window_start)
+                if self._left_s() <= 0:
+                    return self._partial_page(window_start)
+                # From here on it is dense: what was empty before it is in the part that is read next.
+                dense_from = window_start
+                edge = self._moved(window_start, _part(abs(edge.int - window_start.int)))
+                continue
             # The first window may start with a stretch without records, which says nothing about density.
-            width = edge.int - dense_from.int
+            width = abs(edge.int - dense_from.int)
             dense_from = window_start = edge
             if len(self._found) >= self._wanted or window_start == end:
                 return self._page(self._found, None)
             if self._left_s() <= 0:
                 return self._partial_page(window_start)
-            # Below 1 if reading took longer than the target: the next window is smaller.
-            growth = _WINDOW_TARGET_S / max(self._timer() - began_s, _WINDOW_TARGET_S / _GROWTH_MAX)
-            edge = UUID(int=min(max(window_start.int + int(width * growth), 0), _ID_MAX))
-            records_read = self._first_window_records * width / first_width
+            edge = self._moved(window_start, int(width * _growth(self._timer() - began_s)))
+            records_read = self._first_window_records * width / abs(first_width)
             is_frequent = len(self._found) - found_before >= _FREQUENT_SHARE * records_read
             index = None if is_frequent else self._index
+
+    def _moved(self, start: UUID, width: int) -> UUID:
+        """Return the id that lies `width` behind `start` in the scan's direction."""
+        return UUID(int=min(max(start.int + (width if self._ascending else -width), 0), _ID_MAX))
 
     async def _first_window(self, low: UUID, high: UUID) -> tuple[UUID, UUID, UUID]:
         """Return the first window: its start, the id from which it holds records, and its end.
@@ -300,3 +351,13 @@ class _KeysetScan:
         # The next page starts after this id, so in ascending order it is the one before the window.
         after = UUID(int=max(window_start.int - 1, 0)) if self._ascending else window_start
         return self._page(self._found, after)
+
+
+def _growth(took_s: float) -> float:
+    """Return by how much the next window is wider, where reading one took so long; below 1 if that was too long."""
+    return _WINDOW_TARGET_S / max(took_s, _WINDOW_TARGET_S / _GROWTH_MAX)
+
+
+def _part(width: int) -> int:
+    """Return the width of the part that is read of a window that took too long: what should take the target time at most."""
+    return max(int(width * _WINDOW_TARGET_S / _STATEMENT_MAX_S), 1)

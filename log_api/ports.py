@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from log_api.completeness import Gaps, TapCounts
+from log_api.cpu_turns import CpuTurns
+from log_api.fair_shares import Requester
 from log_api.records import AuditRecord, Page
 from log_api.sql_builder import ListQuery, SummaryQuery
 
@@ -37,6 +39,11 @@ class Token(NamedTuple):
     requests_per_s: float | None = None
     sha256: bytes = b""
 
+    @property
+    def requester(self) -> Requester:
+        """Whose share of the log API its requests have: that of its accounts or, if it is for every account, its own."""
+        return Requester(self.id if self.accounts is None else self.accounts, self.id)
+
 
 class Count(NamedTuple):
     """The number of records in one bucket of a summary (counted from 0) that have this value."""
@@ -58,11 +65,15 @@ class AlertQuery(NamedTuple):
     limit: int
 
 
-class LogDatabase(Protocol):
-    """Reads records, alerts and tokens. Every method raises RetryableError if the database does not respond in time.
+class LogReads(Protocol):
+    """Reads records and alerts for one token. Every method raises RetryableError if the database does not respond in time.
 
     A record belongs to the account it was stored with or, without one, to the account that the enrichment backfill found.
     """
+
+    @property
+    def turns(self) -> CpuTurns:
+        """The token's turns on the processor, for what is made of many records."""
 
     async def page(self, query: ListQuery) -> Page:
         """Return at most `query.limit` records in order, and the id after which the next page starts.
@@ -83,12 +94,6 @@ class LogDatabase(Protocol):
     async def counts(self, query: SummaryQuery) -> Sequence[Count]:
         """Return the number of records by bucket and value, in any order, without zeros."""
 
-    async def complete_before_ms(self) -> int | None:
-        """Return the completeness watermark (Unix ms); None if no tap sends sequence numbers, or all such taps are retired.
-
-        Every capture before it is a record or a gap. A page that is read afterwards holds all these records.
-        """
-
     async def gaps(self, since_ms: int, before_ms: int, gaps_max: int) -> Gaps:
         """Return the gaps that overlap a time range (Unix ms), earliest first, at most `gaps_max`."""
 
@@ -106,6 +111,23 @@ class LogDatabase(Protocol):
 
     async def accounts(self, accounts_max: int) -> Sequence[str]:
         """Return the accounts that have records in the newest partitions, sorted, at most `accounts_max`."""
+
+
+class LogDatabase(Protocol):
+    """What the log API reads. Every method raises RetryableError if the database does not respond in time."""
+
+    def reads_of(self, token: Token) -> LogReads:
+        """Return what the requests of a token read with.
+
+        All tokens share the database. Where one has its share, or nothing is free, the error is the one that `fair_shares` has
+        for it.
+        """
+
+    async def complete_before_ms(self) -> int | None:
+        """Return the completeness watermark (Unix ms); None if no tap sends sequence numbers, or all such taps are retired.
+
+        Every capture before it is a record or a gap. A page that is read afterwards holds all these records.
+        """
 
     async def token(self, sha256: bytes) -> Token | None:
         """Return the token with this SHA-256; None if there is none or it is revoked."""

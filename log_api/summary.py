@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from log_api.ports import Count, LogDatabase
+from log_api.ports import Count, LogReads
 from log_api.sql_builder import SummaryQuery
 from schemas.errors import RetryableError
 from schemas.identity import rfc3339_ms
@@ -28,11 +28,11 @@ class Summary(NamedTuple):
 
 
 async def summarize(
-    database: LogDatabase, query: SummaryQuery, time_s: float, timer: Callable[[], float] = time.monotonic
+    reads: LogReads, query: SummaryQuery, time_s: float, timer: Callable[[], float] = time.monotonic
 ) -> Summary:
     """Return the counts of as many days as can be read in `time_s`. Raises RetryableError if that is none."""
     if query.hops > 1:
-        return Summary(await _hopping_windows(database, query), query.bounds_ms[0], complete=True)
+        return Summary(await _hopping_windows(reads, query), query.bounds_ms[0], complete=True)
     began_s = timer()
     parts = _days(query.bounds_ms)
     found: list[dict[str, Any]] = []
@@ -40,7 +40,7 @@ async def summarize(
     # The newest day first: if the time does not suffice, the oldest days are missing, and `counted_since` says so.
     for bounds_ms in reversed(parts):
         try:
-            counts = await database.counts(replace(query, bounds_ms=bounds_ms))
+            counts = await reads.counts(replace(query, bounds_ms=bounds_ms))
         except RetryableError:
             if not found:
                 raise
@@ -52,10 +52,10 @@ async def summarize(
     return Summary(found, counted_since_ms, counted_since_ms == query.bounds_ms[0])
 
 
-async def _hopping_windows(database: LogDatabase, query: SummaryQuery) -> Sequence[dict[str, Any]]:
+async def _hopping_windows(reads: LogReads, query: SummaryQuery) -> Sequence[dict[str, Any]]:
     """Return windows of `hops` buckets, one starting at each boundary that has enough buckets after it."""
     counts: dict[int, Counter[str | None]] = defaultdict(Counter)
-    for one in await database.counts(query):
+    for one in await reads.counts(query):
         counts[one.bucket][one.value] += one.records
     buckets, window = [], Counter[str | None]()
     for last, (_, before_ms) in enumerate(pairwise(query.bounds_ms)):

@@ -6,14 +6,14 @@ already sent. A client that reconnects starts that far before the last event it 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
 import msgspec
 
 from log_api.config import LogApiConfig
-from log_api.ports import LogDatabase
+from log_api.ports import LogReads
 from log_api.records import AuditRecord
 from log_api.sql_builder import Direction, ListQuery
 from schemas.errors import RetryableError
@@ -33,7 +33,7 @@ class Tail:
     `may_continue` is called before each poll; the stream ends when it returns False. `clock_ms` returns Unix milliseconds.
     """
 
-    database: LogDatabase
+    reads: LogReads
     config: LogApiConfig
     clock_ms: Callable[[], int]
     sleep: Callable[[float], Awaitable[None]]
@@ -53,15 +53,21 @@ class Tail:
         while self.clock_ms() - started_ms < limits.tail_time_ms and await self.may_continue():
             ids = await self._ids(query, floor)
             unsent = [each for each in ids if each not in sent]
-            async for events in self._events(query, unsent):
-                yield events
-                last_sent_ms = self.clock_ms()
-            sent.update(unsent)
-            # If there is more than one poll returns, the next one goes on behind it. Looking back each time, the tail
-            # of a busy log would never catch up.
-            is_behind = len(ids) >= limits.tail_records_max
-            floor = UUID(int=ids[-1].int + 1) if is_behind else max(floor, self._lookback_id())
-            sent = {each for each in sent if each >= floor}
+            try:
+                async for events, those in self._events(query, unsent):
+                    yield events
+                    sent.update(those)
+                    last_sent_ms = self.clock_ms()
+            except RetryableError:
+                # The rest comes with the next poll, from the same floor.
+                is_behind = False
+            else:
+                sent.update(unsent)
+                # If there is more than one poll returns, the next one goes on behind it. Looking back each time, the tail
+                # of a busy log would never catch up.
+                is_behind = len(ids) >= limits.tail_records_max
+                floor = UUID(int=ids[-1].int + 1) if is_behind else max(floor, self._lookback_id())
+                sent = {each for each in sent if each >= floor}
             if is_behind:
                 continue
             if self.clock_ms() - last_sent_ms >= limits.tail_heartbeat_ms:
@@ -84,21 +90,22 @@ class Tail:
             limit=self.config.limits.tail_records_max,
         )
         try:
-            return list(await self.database.ids(oldest))
+            return list(await self.reads.ids(oldest))
         except RetryableError:
             return []
 
-    async def _events(self, query: ListQuery, ids: list[UUID]) -> AsyncIterator[bytes]:
-        """Yield the events for `ids`, in order, many in each chunk."""
+    async def _events(self, query: ListQuery, ids: list[UUID]) -> AsyncIterator[tuple[bytes, Sequence[UUID]]]:
+        """Yield the events for `ids`, in order, many in each chunk, with the ids in it. Raises RetryableError."""
         for start in range(0, len(ids), _BATCH_RECORDS):
             batch = ids[start : start + _BATCH_RECORDS]
             while batch:
-                records = await self.database.records(query.accounts, batch)
+                records = await self.reads.records(query.accounts, batch)
                 if not records:
                     break
-                yield b"".join(map(_event, records))
                 # The database may leave out records at the end of a batch.
-                batch = batch[[each.hex for each in batch].index(records[-1].id) + 1 :]
+                end = [each.hex for each in batch].index(records[-1].id) + 1
+                yield b"".join(map(_event, records)), batch[:end]
+                batch = batch[end:]
 
 
 def _event(record: AuditRecord) -> bytes:

@@ -200,6 +200,32 @@ class Metrics:
     log_api_request_duration_seconds = MetricDef(
         Histogram, _SERVE, "Time to answer a request to the log API, by route.", ["route"]
     )
+    log_api_refused = MetricDef(
+        Counter,
+        _SERVE,
+        "Requests to the log API that were refused so that others get theirs, by why: `rate` (429, the token's rate limit), `share`"
+        " (429, the token has its share of connections or streams), `full` (503, others have all).",
+        ["reason"],
+    )
+    log_api_connections_in_use = MetricDef(
+        Gauge, _SERVE, "Database connections of the log API that tokens' queries use now."
+    )
+    log_api_requests_waiting = MetricDef(
+        Gauge, _SERVE, "Requests to the log API that wait for their turn on a connection."
+    )
+    log_api_connection_wait_seconds = MetricDef(
+        Histogram, _SERVE, "Time that a query waited for its turn on a connection, turns not given included."
+    )
+    log_api_scans_paused = MetricDef(
+        Counter, _SERVE, "How often a scan gave its connection to another token between two statements."
+    )
+    log_api_streams = MetricDef(Gauge, _SERVE, "Exports and tails under way.")
+    log_api_token_lookups = MetricDef(
+        Counter,
+        _SERVE,
+        "Tokens that were looked up in the database, by result: `found`, or `unknown` (also revoked ones).",
+        ["result"],
+    )
 
     # Alerting.
     alerting_events = MetricDef(Counter, _ALERTING, "Events evaluated.")

@@ -17,6 +17,7 @@ from ingestor.postgres_store import PostgresStore
 from log_api.config import LogApiConfig
 from log_api.database import PostgresLogDatabase
 from schemas.errors import StartupError
+from schemas.metric_defs import Metrics
 from schemas.text_encoding import require_utf8
 from tests.audit_database import drop_database
 
@@ -52,7 +53,7 @@ async def as_maintainer(dsn: str) -> None:
 
 
 async def as_log_api(dsn: str) -> None:
-    await PostgresLogDatabase(dsn, LogApiConfig(cursor_key=b"k" * 32)).start()
+    await PostgresLogDatabase(dsn, LogApiConfig(cursor_key=b"k" * 32), Metrics()).start()
 
 
 async def as_alerting(dsn: str) -> None:

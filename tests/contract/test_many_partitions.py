@@ -18,10 +18,11 @@ from ingestor.postgres_store import PostgresStore
 from log_api.config import LogApiConfig, LogApiLimits
 from log_api.database import PostgresLogDatabase
 from log_api.sql_builder import Condition, Direction, Field, ListQuery, SummaryQuery
+from schemas.metric_defs import Metrics
 from schemas.record import Record
 from tests.audit_database import AuditDatabase, migrated
 from tests.records import record
-from tests.unit.log_api.stored_log import unhurried
+from tests.unit.log_api.stored_log import reads, unhurried
 
 DAYS = 548
 NOW_MS = time.time_ns() // 1_000_000
@@ -64,7 +65,7 @@ async def log(audit: AuditDatabase) -> AsyncIterator[PostgresLogDatabase]:
         limits=unhurried(LogApiLimits()),
         statement_timeout_ms=60_000,
     )
-    database = PostgresLogDatabase(audit.reader_dsn, config)
+    database = PostgresLogDatabase(audit.reader_dsn, config, Metrics())
     await database.start()
     yield database
     await database.stop()
@@ -79,7 +80,7 @@ async def listed(log: PostgresLogDatabase, query: ListQuery) -> list[UUID]:
     found: list[UUID] = []
     after: UUID | None = None
     while True:
-        page = await log.page(
+        page = await reads(log).page(
             ListQuery(
                 query.accounts, query.since_ms, query.before_ms, query.direction, 100, query.conditions, after
             )
@@ -110,7 +111,7 @@ async def same_lists(log: PostgresLogDatabase, direction: Direction) -> None:
 
 async def same_counts(log: PostgresLogDatabase) -> None:
     middle_ms = SINCE_MS + 200 * DAY_MS
-    counts = await log.counts(
+    counts = await reads(log).counts(
         SummaryQuery(("common", "rare"), (SINCE_MS, middle_ms, BEFORE_MS), Field.ACTOR_ID)
     )
     found = {(bucket, value): count for bucket, value, count in counts}

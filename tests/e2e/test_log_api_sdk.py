@@ -86,7 +86,7 @@ class Served:
 
 @asynccontextmanager
 async def serving(reader_dsn: str) -> AsyncIterator[str]:
-    database = PostgresLogDatabase(reader_dsn, SETTINGS)
+    database = PostgresLogDatabase(reader_dsn, SETTINGS, Metrics())
     await database.start()
     app = log_api_app(database, SETTINGS, Metrics(), lambda: time.time_ns() // 1_000_000)
     bound = bind_tcp_socket("127.0.0.1", 0)

@@ -97,7 +97,7 @@ async def served(postgres: str) -> AsyncIterator[Served]:
             email="one@example.com",
             requests_per_s=1e6,
         )
-    reader = PostgresLogDatabase(database.reader_dsn, SETTINGS)
+    reader = PostgresLogDatabase(database.reader_dsn, SETTINGS, Metrics())
     await reader.start()
     bound = bind_tcp_socket("127.0.0.1", 0)
     port = bound.getsockname()[1]

@@ -11,6 +11,7 @@ import pytest
 from auditap.database.connection import administrator
 from log_api.config import LogApiConfig, LogApiLimits
 from log_api.database import PostgresLogDatabase
+from schemas.metric_defs import Metrics
 from tests.audit_database import AuditDatabase, drop_database, migrated
 from tests.unit.log_api.memory_log import MemoryLog
 from tests.unit.log_api.stored_log import StoredLog, unhurried
@@ -55,7 +56,7 @@ async def stored_log(audit_database: AuditDatabase) -> AsyncIterator[StoredLog]:
 async def postgres_log(
     audit_database: AuditDatabase, settings: LogApiConfig
 ) -> AsyncIterator[PostgresLogDatabase]:
-    reader = PostgresLogDatabase(audit_database.reader_dsn, settings)
+    reader = PostgresLogDatabase(audit_database.reader_dsn, settings, Metrics())
     await reader.start()
     yield reader
     await reader.stop()

@@ -10,13 +10,15 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 import msgspec
 
 from log_api.access_requests import FIELDS, access_request
 from log_api.completeness import Gap, Gaps, TapCounts
+from log_api.cpu_turns import CpuTurns, cpu_queue
+from log_api.fair_shares import Requester
 from log_api.ports import AlertQuery, Count, Token
 from log_api.records import AuditRecord, Page, audit_record, body_bytes
 from log_api.sql_builder import (
@@ -63,6 +65,13 @@ class MemoryLog:
         for name, value in found.items():
             if row[name] is None:
                 row[name] = value
+
+    def reads_of(self, _token: Token) -> Self:
+        return self
+
+    @property
+    def turns(self) -> CpuTurns:
+        return CpuTurns(cpu_queue(), Requester(frozenset(), UUID(int=0)))
 
     async def page(self, query: ListQuery) -> Page:
         self._check()

@@ -9,6 +9,7 @@ import asyncpg
 import msgspec
 
 from log_api.config import LogApiLimits
+from log_api.ports import LogDatabase, LogReads, Token
 from schemas.identity import id_ms
 from schemas.record import COLUMNS, Record
 
@@ -16,6 +17,11 @@ from schemas.record import COLUMNS, Record
 def unhurried(limits: LogApiLimits) -> LogApiLimits:
     """The same limits with times that a busy machine does not meet."""
     return limits._replace(page_time_ms=60_000, connect_timeout_ms=60_000, acquire_timeout_ms=60_000)
+
+
+def reads(database: LogDatabase) -> LogReads:
+    """Return what a token for every account reads with."""
+    return database.reads_of(Token(UUID(int=1), None, frozenset(), 0))
 
 
 class StoredLog:

@@ -19,7 +19,7 @@ from schemas.identity import new_id
 from schemas.metric_defs import Metrics
 from tests.unit.log_api.api_client import NOW_MS, A, ApiClient, add_token
 from tests.unit.log_api.memory_log import MemoryLog
-from tests.unit.log_api.stored_log import ALERT, StoredLog
+from tests.unit.log_api.stored_log import ALERT, StoredLog, reads
 
 PATH = f"/accounts/{A}/logs/audit/alerts"
 READER, KEEPER = "atp_reader", "atp_keeper"
@@ -101,21 +101,21 @@ async def test_the_database_pages_filters_and_acknowledges_once(
         await stored_log.add_alert(one, A, severity="high" if number % 2 else "low")
     await stored_log.add_alert(alert_id(), "b")
     whole = AlertQuery(A, UUID(int=0), UUID(int=(1 << 128) - 1), None, None, None, 10)
-    assert [one["id"] for one in await postgres_log.alerts(whole)] == [one.hex for one in held]
-    assert len(await postgres_log.alerts(whole._replace(severities=("high",)))) == 2
-    assert len(await postgres_log.alerts(whole._replace(rules=("none",)))) == 0
-    assert [one["id"] for one in await postgres_log.alerts(whole._replace(before=held[1], limit=1))] == [
-        held[2].hex
-    ]
+    assert [one["id"] for one in await reads(postgres_log).alerts(whole)] == [one.hex for one in held]
+    assert len(await reads(postgres_log).alerts(whole._replace(severities=("high",)))) == 2
+    assert len(await reads(postgres_log).alerts(whole._replace(rules=("none",)))) == 0
+    assert [
+        one["id"] for one in await reads(postgres_log).alerts(whole._replace(before=held[1], limit=1))
+    ] == [held[2].hex]
     ana, bob = await _tokens(postgres_log, stored_log, "ana", "bob")
-    assert await postgres_log.acknowledge("b", held[0], ana) is None
-    first = await postgres_log.acknowledge(A, held[0], ana)
-    second = await postgres_log.acknowledge(A, held[0], bob)
+    assert await reads(postgres_log).acknowledge("b", held[0], ana) is None
+    first = await reads(postgres_log).acknowledge(A, held[0], ana)
+    second = await reads(postgres_log).acknowledge(A, held[0], bob)
     assert first is not None
     assert first == second
     assert first["acknowledged"]["by"] == "ana"
-    assert len(await postgres_log.alerts(whole._replace(acknowledged=True))) == 1
-    assert len(await postgres_log.alerts(whole._replace(acknowledged=False))) == 3
+    assert len(await reads(postgres_log).alerts(whole._replace(acknowledged=True))) == 1
+    assert len(await reads(postgres_log).alerts(whole._replace(acknowledged=False))) == 3
 
 
 async def test_the_database_acknowledges_for_a_token_that_may(
@@ -123,7 +123,7 @@ async def test_the_database_acknowledges_for_a_token_that_may(
 ) -> None:
     await stored_log.add_alert(alert_id(), A)
     whole = AlertQuery(A, UUID(int=0), UUID(int=(1 << 128) - 1), None, None, None, 10)
-    [held] = [UUID(one["id"]) for one in await postgres_log.alerts(whole)]
+    [held] = [UUID(one["id"]) for one in await reads(postgres_log).alerts(whole)]
     refused = [
         *await _tokens(postgres_log, stored_log, "reads", permission=Permission.ALERTS),
         *await _tokens(postgres_log, stored_log, "other", accounts=["b"]),
@@ -132,11 +132,11 @@ async def test_the_database_acknowledges_for_a_token_that_may(
     [revoked] = await _tokens(postgres_log, stored_log, "revoked")
     await revoke_token(stored_log.connection, revoked.id)
     for token in [*refused, revoked, revoked._replace(sha256=b"0" * 32)]:
-        assert await postgres_log.acknowledge(A, held, token) is None
-    assert len(await postgres_log.alerts(whole._replace(acknowledged=True))) == 0
+        assert await reads(postgres_log).acknowledge(A, held, token) is None
+    assert len(await reads(postgres_log).alerts(whole._replace(acknowledged=True))) == 0
     [ana] = await _tokens(postgres_log, stored_log, "ana", email="ana@example.com")
     # What the caller says of the token counts for nothing.
-    done = await postgres_log.acknowledge(A, held, ana._replace(email="boss@example.com", name="boss"))
+    done = await reads(postgres_log).acknowledge(A, held, ana._replace(email="boss@example.com", name="boss"))
     assert done is not None
     assert done["acknowledged"]["by"] == "ana@example.com"
 

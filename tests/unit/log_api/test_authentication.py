@@ -83,14 +83,29 @@ async def test_the_cache_is_bounded(memory_log: MemoryLog, clock: Clock) -> None
     for number in range(100):
         with pytest.raises(ApiError):
             await check.authenticate(presented(str(number)))
-    assert len(check._cache) == 10
+    assert len(check._unknown) == 10
+
+
+async def test_wrong_tokens_displace_no_right_one(memory_log: MemoryLog, clock: Clock) -> None:
+    token = add_token(memory_log, "t", {A})
+    check = check_of(memory_log, clock, cached_max=10)
+    await check.authenticate(presented("t"))
+    for number in range(100):
+        with pytest.raises(ApiError):
+            await check.authenticate(presented(str(number)))
+    lookups = memory_log.token_lookups
+    assert await check.authenticate(presented("t")) == token
+    assert memory_log.token_lookups == lookups
 
 
 async def test_only_hashes_are_cached(memory_log: MemoryLog, clock: Clock) -> None:
     add_token(memory_log, "t", {A})
     check = check_of(memory_log, clock)
     await check.authenticate(presented("t"))
-    assert set(check._cache) == {hashlib.sha256(b"t").digest()}
+    with pytest.raises(ApiError):
+        await check.authenticate(presented("other"))
+    assert set(check._unknown) == {hashlib.sha256(b"other").digest()}
+    assert set(check._known) == {hashlib.sha256(b"t").digest()}
 
 
 async def test_a_database_error_is_not_cached(memory_log: MemoryLog, clock: Clock) -> None:

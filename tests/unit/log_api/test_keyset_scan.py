@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from log_api.keyset_scan import TimeLimits, find_page_ids
-from log_api.sql_builder import Condition, Direction, ListQuery, Statement
+from log_api.keyset_scan import TimeLimits, find_page_ids, rows_by_window
+from log_api.sql_builder import AccessPath, Condition, Direction, ListQuery, Statement, scan_statement
 from schemas.errors import RetryableError
 
 HOUR_MS = 3_600_000
@@ -17,7 +17,11 @@ LIMITS = TimeLimits(2, 10)
 
 
 class Slow:
-    """One record of an account a minute. The filter matches those in `matches`. Reading a record takes `record_s`."""
+    """One record of an account a minute. The filter matches those in `matches`. Reading a record takes `record_s`.
+
+    `statements_s`: how long each statement that read records took, also one that ended at its time limit. `turns`: how many
+    of them were read before each of the times at which the scan gave way.
+    """
 
     def __init__(self, count: int, matches: set[int], record_s: float = 0.0) -> None:
         self._count = count
@@ -26,6 +30,8 @@ class Slow:
         self.now_s = 0.0
         self.windows: list[int] = []
         self.by_index = 0
+        self.statements_s: list[float] = []
+        self.turns: list[int] = []
 
     def timer(self) -> float:
         return self.now_s
@@ -42,6 +48,7 @@ class Slow:
             bounds: list[UUID | None] = [id_of(number) for number in within[limit:][:1]] or [None]
             return [{"first_id": id_of(number), "bound_id": bounds[0]} for number in within[:1]]
         takes_s = len(within) * self._record_s
+        self.statements_s.append(min(takes_s, timeout_s))
         if takes_s > timeout_s:
             self.now_s += timeout_s
             raise TimeoutError
@@ -49,6 +56,9 @@ class Slow:
         self.windows.append(len(within))
         self.by_index += "AS stored" in statement.text
         return [{"id": id_of(number)} for number in within if number in self._met][:limit]
+
+    async def give_way(self) -> None:
+        self.turns.append(len(self.statements_s))
 
     def _first(self, bound: UUID) -> int:
         """Return the index of the first record with an id >= the bound."""
@@ -146,9 +156,57 @@ async def test_an_empty_page_has_a_longer_time_limit() -> None:
 
 
 async def test_a_page_without_a_readable_window_is_retryable() -> None:
-    log = Slow(100_000, set(), 1.0)
+    log = Slow(100_000, set(), 3.0)
     with pytest.raises(RetryableError):
-        await find_page_ids(log, query(Direction.DESC), LIMITS, log.timer)
+        await find_page_ids(log, query(Direction.ASC), LIMITS, log.timer)
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+async def test_a_window_that_takes_too_long_is_read_in_parts(direction: Direction) -> None:
+    matches = {0, 100, 150, 199}
+    log = Slow(200, matches, 0.015)
+    found, _ = await every(log, query(direction))
+    assert found == [id_of(number) for number in sorted(matches, reverse=direction is Direction.DESC)]
+    # The first window has all 200 records, which take three seconds.
+    assert log.statements_s[0] == 2.0
+    assert max(log.statements_s) == 2.0
+    assert len(log.windows) > 1
+
+
+@pytest.mark.parametrize("name", ["raw_method", "resource_id"])
+async def test_a_scan_gives_way_before_each_window(name: str) -> None:
+    log = Slow(100_000, set(), 0.00001)
+    await find_page_ids(log, query(Direction.DESC, name=name), LIMITS, log.timer)
+    assert log.turns == list(range(len(log.statements_s)))
+    assert len(log.turns) > 3
+
+
+@pytest.mark.parametrize("record_s", [0.0001, 0.01])
+async def test_rows_by_window_are_read_once_in_short_statements(record_s: float) -> None:
+    log = Slow(600, set(range(600)), record_s)
+    found: list[UUID] = []
+    until = TimeLimits(2, 1_000)
+    id_range = id_of(0), id_of(600)
+    whole = query(Direction.ASC)
+
+    def statement(window: tuple[UUID, UUID]) -> Statement:
+        return scan_statement(whole, AccessPath.ACCOUNTS, window, 1_000)
+
+    async for rows in rows_by_window(log, statement, id_range, until, log.timer):
+        found += [row["id"] for row in rows]
+    assert found == [id_of(number) for number in range(600)]
+    assert max(log.statements_s) <= 2.0
+    assert log.turns == list(range(len(log.statements_s)))
+    assert len(log.turns) > 1
+
+
+async def test_rows_by_window_have_a_time_limit() -> None:
+    log = Slow(600, set(), 3.0)
+    statement = scan_statement(query(Direction.ASC), AccessPath.ACCOUNTS, (id_of(0), id_of(600)), 1_000)
+    with pytest.raises(TimeoutError):
+        async for _ in rows_by_window(log, lambda _: statement, (id_of(0), id_of(600)), LIMITS, log.timer):
+            pass
+    assert log.now_s == pytest.approx(10, abs=0.6)
 
 
 async def test_a_whole_page_does_not_end_early() -> None:

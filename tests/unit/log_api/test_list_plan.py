@@ -13,15 +13,18 @@ import pytest
 
 from auditap.database.connection import administrator
 from log_api.config import LogApiConfig
+from log_api.connections import Session
 from log_api.database import PostgresLogDatabase
 from log_api.keyset_scan import TimeLimits, find_page_ids
 from log_api.records import Row
 from log_api.sql_builder import AccessPath, Condition, Direction, ListQuery, Statement, scan_statement
+from schemas.metric_defs import Metrics
 from schemas.sql import query as sql_file
 from tests.audit_database import AuditDatabase
+from tests.unit.log_api.stored_log import reads
 
 if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
+    pass
 
 DAY_MS = 86_400_000
 DAYS = 6
@@ -59,7 +62,7 @@ async def filled(audit_database: AuditDatabase) -> AsyncIterator[asyncpg.Connect
 async def reader(
     filled: asyncpg.Connection, audit_database: AuditDatabase, settings: LogApiConfig
 ) -> AsyncIterator[PostgresLogDatabase]:
-    database = PostgresLogDatabase(audit_database.reader_dsn, settings)
+    database = PostgresLogDatabase(audit_database.reader_dsn, settings, Metrics())
     await database.start()
     yield database
     await database.stop()
@@ -68,31 +71,32 @@ async def reader(
 class Explained:
     """A `Reader` that records the plan of every statement."""
 
-    def __init__(self, connection: PoolConnectionProxy) -> None:
-        self._connection = connection
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self.nodes: list[dict[str, Any]] = []
 
     async def rows(self, statement: Statement, timeout_s: float) -> Sequence[Row]:
-        text = await self._connection.fetchval(
+        text = await self._session.value(
             f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}", *statement.arguments
         )
         self.nodes += _nodes(json.loads(text)[0]["Plan"])
-        rows: Sequence[Row] = await self._connection.fetch(statement.text, *statement.arguments)
-        return rows
+        return await self._session.rows(statement, timeout_s)
+
+    async def give_way(self) -> None: ...
 
 
 async def scans(reader: PostgresLogDatabase, query: ListQuery) -> list[dict[str, Any]]:
     """Return the plan nodes that read a table, for all statements of a page, run as the log API runs them."""
 
-    async def read(connection: PoolConnectionProxy) -> list[dict[str, Any]]:
-        explained = Explained(connection)
+    async def read(session: Session) -> list[dict[str, Any]]:
+        explained = Explained(session)
         found = await find_page_ids(explained, query, TimeLimits(30, 30))
         if found.ids:
             whole = (list(found.ids), min(found.ids), max(found.ids), None)
             await explained.rows(Statement(sql_file("records_by_id"), whole), 30)
         return [node for node in explained.nodes if "Relation Name" in node]
 
-    return await reader._run(read)
+    return await reader._pool.run(read)
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -180,12 +184,12 @@ async def test_every_record_of_the_account_is_found_once(
     )
     query = ListQuery(("account8",), FIRST_MS, FIRST_MS + DAYS * DAY_MS, limit=1000)
     found = []
-    page = await reader.page(query)
+    page = await reads(reader).page(query)
     while True:
         found += [one.id for one in page.records]
         if page.after is None:
             break
-        page = await reader.page(
+        page = await reads(reader).page(
             ListQuery(("account8",), query.since_ms, query.before_ms, limit=1000, after=page.after)
         )
     assert found == [row["id"].hex for row in expected]
@@ -197,8 +201,8 @@ async def test_a_repeated_query_of_one_day_locks_that_partition_alone(reader: Po
     day = FIRST_MS + 2 * DAY_MS
     query = ListQuery(("account3",), day, day + DAY_MS)
     statement = scan_statement(query, AccessPath.BACKFILLED_ACCOUNTS, query.id_range(), 100)
-    assert reader._pool is not None
-    async with reader._pool.acquire() as connection:
+    assert reader._pool._pool is not None
+    async with reader._pool._pool.acquire() as connection:
         prepared = await connection.prepare(statement.text)
         for _ in range(10):
             await prepared.fetch(*statement.arguments)

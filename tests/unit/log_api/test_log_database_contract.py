@@ -16,7 +16,8 @@ import pytest
 from auditap.database.tokens import create_token, revoke_token
 from log_api.completeness import Gap
 from log_api.config import LogApiConfig, LogApiLimits
-from log_api.database import PostgresLogDatabase, _ConnectionReader
+from log_api.connections import Session
+from log_api.database import PostgresLogDatabase
 from log_api.ports import Count, LogDatabase, Permission, Token
 from log_api.records import Page, Row
 from log_api.sql_builder import (
@@ -34,13 +35,14 @@ from log_api.sql_builder import (
 )
 from schemas.errors import RetryableError, StartupError
 from schemas.identity import first_id_at, rfc3339_ms
+from schemas.metric_defs import Metrics
 from schemas.record import Record
 from tests.audit_database import AuditDatabase
 from tests.ports import free_port
 from tests.records import POLICY_UPDATE, record
 from tests.unit.log_api.conftest import PAGE_BYTES_MAX
 from tests.unit.log_api.memory_log import MemoryLog
-from tests.unit.log_api.stored_log import StoredLog, unhurried
+from tests.unit.log_api.stored_log import StoredLog, reads, unhurried
 
 DAY_MS = 86_400_000
 NOON_MS = (int(datetime.now(UTC).timestamp() * 1000) // DAY_MS - 3) * DAY_MS + DAY_MS // 2
@@ -77,22 +79,22 @@ def hexes(*records: Record) -> list[str]:
 
 
 async def test_the_accounts_of_recent_records(log: Log) -> None:
-    assert await log.read.accounts(10) == []
+    assert await reads(log.read).accounts(10) == []
     found_late = record(NOON_MS + 9, account_id=None)
     await log.write.add(
         [record(NOON_MS + number, account_id=account) for number, account in enumerate([B, A, B, None])]
     )
     await log.write.add([found_late])
     await log.write.complete(found_late.id, account_id="c" * 32)
-    assert await log.read.accounts(10) == [A, B, "c" * 32]
-    assert await log.read.accounts(2) == [A, B]
+    assert await reads(log.read).accounts(10) == [A, B, "c" * 32]
+    assert await reads(log.read).accounts(2) == [A, B]
 
 
 async def test_the_range_is_half_open(log: Log) -> None:
     inside = [record(NOON_MS, account_id=A), record(NOON_MS + 999, account_id=A)]
     outside = [record(NOON_MS - 1, account_id=A), record(NOON_MS + 1000, account_id=A)]
     await log.write.add([*inside, *outside])
-    page = await log.read.page(list_query(direction=Direction.ASC))
+    page = await reads(log.read).page(list_query(direction=Direction.ASC))
     assert ids(page) == hexes(*inside)
     assert page.after is None
 
@@ -104,7 +106,7 @@ async def test_pages_continue_across_partitions(log: Log, direction: Direction) 
     found: list[str] = []
     query = list_query(since_ms=0, before_ms=NOON_MS * 2, direction=direction, limit=13)
     while True:
-        page = await log.read.page(query)
+        page = await reads(log.read).page(query)
         found += ids(page)
         if page.after is None:
             break
@@ -115,8 +117,8 @@ async def test_pages_continue_across_partitions(log: Log, direction: Direction) 
 
 async def test_an_exactly_full_page_can_be_the_last(log: Log) -> None:
     await log.write.add([record(NOON_MS + number, account_id=A) for number in range(5)])
-    assert (await log.read.page(list_query(limit=5))).after is None
-    page = await log.read.page(list_query(limit=4))
+    assert (await reads(log.read).page(list_query(limit=5))).after is None
+    page = await reads(log.read).page(list_query(limit=4))
     assert (len(page.records), page.after is not None) == (4, True)
 
 
@@ -125,10 +127,10 @@ async def test_a_page_ends_early_if_bodies_are_large(log: Log) -> None:
     await log.write.add(
         [record(NOON_MS + number, account_id=A, resource_request=body) for number in range(9)]
     )
-    page = await log.read.page(list_query(direction=Direction.ASC))
+    page = await reads(log.read).page(list_query(direction=Direction.ASC))
     assert 0 < len(page.records) < 9
     assert page.after is not None
-    rest = await log.read.page(list_query(direction=Direction.ASC, after=page.after))
+    rest = await reads(log.read).page(list_query(direction=Direction.ASC, after=page.after))
     assert ids(rest)[0] not in ids(page)
 
 
@@ -137,14 +139,14 @@ async def test_one_record_larger_than_a_page_is_a_page(log: Log) -> None:
     await log.write.add(
         [record(NOON_MS + number, account_id=A, resource_response=huge) for number in range(2)]
     )
-    page = await log.read.page(list_query())
+    page = await reads(log.read).page(list_query())
     assert (len(page.records), page.after is not None) == (1, True)
 
 
 async def test_only_records_of_the_account_are_returned(log: Log) -> None:
     mine = record(NOON_MS, account_id=A)
     await log.write.add([mine, record(NOON_MS, account_id=B), record(NOON_MS, account_id=None)])
-    assert ids(await log.read.page(list_query())) == hexes(mine)
+    assert ids(await reads(log.read).page(list_query())) == hexes(mine)
 
 
 @pytest.mark.parametrize("direction", list(Direction))
@@ -156,8 +158,8 @@ async def test_records_with_a_backfilled_account_are_in_order(log: Log, directio
     expected = hexes(*records)
     if direction is Direction.DESC:
         expected.reverse()
-    first = await log.read.page(list_query(direction=direction, limit=11))
-    rest = await log.read.page(list_query(direction=direction, limit=100, after=first.after))
+    first = await reads(log.read).page(list_query(direction=direction, limit=11))
+    rest = await reads(log.read).page(list_query(direction=direction, limit=100, after=first.after))
     assert ids(first) + ids(rest) == expected
     late = next(one for one in rest.records if one.id in hexes(*records[::3]))
     assert (late.account.id, late.account.name, late.auditap.enrichment) == (A, "Acme", "complete")
@@ -174,7 +176,7 @@ async def test_backfilled_values_fill_missing_ones_and_replace_none(log: Log) ->
         actor_email="later@example.com",
         actor_token_name="ci",
     )
-    (found,) = (await log.read.page(list_query())).records
+    (found,) = (await reads(log.read).page(list_query())).records
     assert found.account.name == "Acme"
     assert found.zone.name == "example.com"
     assert found.actor.email == "known@example.com"
@@ -186,7 +188,7 @@ async def test_a_backfilled_account_does_not_replace_a_stored_one(log: Log) -> N
     theirs = record(NOON_MS, account_id=B)
     await log.write.add([theirs])
     await log.write.complete(theirs.id, account_id=A)
-    assert ids(await log.read.page(list_query())) == []
+    assert ids(await reads(log.read).page(list_query())) == []
 
 
 async def test_bodies_and_receipt_are_returned_as_stored(log: Log) -> None:
@@ -199,7 +201,7 @@ async def test_bodies_and_receipt_are_returned_as_stored(log: Log) -> None:
         receipt='{"unmatched" : "no_path"}',
     )
     await log.write.add([one])
-    (found,) = (await log.read.page(list_query())).records
+    (found,) = (await reads(log.read).page(list_query())).records
     text = msgspec.json.encode(found)
     assert b'"request":' + request.encode() in text
     assert b'"response":{"value":null}' in text
@@ -235,8 +237,8 @@ async def test_a_filter_and_its_negation_partition_the_records(log: Log, name: s
     late = record(NOON_MS + 2, account_id=None, **({} if name in LATE else columns))
     await log.write.add([hit, lacking, late])
     await log.write.complete(late.id, account_id=A, **(columns if name in LATE else {}))
-    found = await log.read.page(list_query(Condition(name, False, (value,)), direction=Direction.ASC))
-    others = await log.read.page(list_query(Condition(name, True, (value,)), direction=Direction.ASC))
+    found = await reads(log.read).page(list_query(Condition(name, False, (value,)), direction=Direction.ASC))
+    others = await reads(log.read).page(list_query(Condition(name, True, (value,)), direction=Direction.ASC))
     assert ids(found) == hexes(hit, late)
     assert ids(others) == hexes(lacking)
 
@@ -245,7 +247,7 @@ async def test_a_record_is_found_by_its_id(log: Log) -> None:
     records = [record(NOON_MS + number, account_id=A) for number in range(3)]
     await log.write.add(records)
     wanted = Condition("id", False, (records[0].id, records[2].id))
-    assert ids(await log.read.page(list_query(wanted, direction=Direction.ASC))) == hexes(
+    assert ids(await reads(log.read).page(list_query(wanted, direction=Direction.ASC))) == hexes(
         records[0], records[2]
     )
 
@@ -258,7 +260,7 @@ async def test_values_are_ored_and_filters_anded(log: Log) -> None:
     await log.write.add(records)
     methods = Condition("raw_method", False, ("PUT", "POST"))
     status = Condition("raw_status_code", True, (403,))
-    page = await log.read.page(list_query(methods, status, direction=Direction.ASC))
+    page = await reads(log.read).page(list_query(methods, status, direction=Direction.ASC))
     assert ids(page) == hexes(*records[:2])
 
 
@@ -275,13 +277,13 @@ async def test_a_network_matches_its_addresses(log: Log, network: str, count: in
         ]
     )
     condition = Condition("actor_ip_address", False, (ip_interface(network),))
-    page = await log.read.page(list_query(condition))
+    page = await reads(log.read).page(list_query(condition))
     assert len(page.records) == count
 
 
 async def test_addresses_are_returned_without_a_mask(log: Log) -> None:
     await log.write.add([record(NOON_MS, account_id=A, actor_ip_address="2001:db8::7")])
-    (found,) = (await log.read.page(list_query())).records
+    (found,) = (await reads(log.read).page(list_query())).records
     assert found.actor.ip_address == "2001:db8::7"
 
 
@@ -291,9 +293,9 @@ async def test_several_accounts_and_any_account(log: Log) -> None:
     await log.write.add([mine, theirs, nobodys, late])
     await log.write.complete(late.id, account_id=B)
     both = ListQuery((A, B), NOON_MS, NOON_MS + 1000, Direction.ASC)
-    assert ids(await log.read.page(both)) == hexes(mine, theirs, late)
+    assert ids(await reads(log.read).page(both)) == hexes(mine, theirs, late)
     every = ListQuery(None, NOON_MS, NOON_MS + 1000, Direction.ASC)
-    assert ids(await log.read.page(every)) == hexes(mine, theirs, nobodys, late)
+    assert ids(await reads(log.read).page(every)) == hexes(mine, theirs, nobodys, late)
 
 
 @pytest.mark.parametrize("accounts", [(A,), (A, B), None])
@@ -310,7 +312,7 @@ async def test_a_backfilled_email_is_found_in_any_accounts(
     await log.write.complete(other.id, actor_email="one@example.com")
     condition = Condition("actor_email", False, ("one@example.com",))
     query = ListQuery(accounts, NOON_MS - 20 * DAY_MS, NOON_MS + 1000, Direction.ASC, conditions=(condition,))
-    assert ids(await log.read.page(query)) == hexes(known, later, both_later)
+    assert ids(await reads(log.read).page(query)) == hexes(known, later, both_later)
 
 
 @pytest.mark.parametrize("direction", list(Direction))
@@ -333,7 +335,7 @@ async def test_backfilled_values_are_found_far_from_the_start_of_the_page(
     condition = Condition("actor_email", False, ("one@example.com",))
     query = ListQuery(accounts, early - 1, late + hour_ms, direction, limit=20, conditions=(condition,))
     expected = hexes(known, later, both_later)
-    found = ids(await log.read.page(query))
+    found = ids(await reads(log.read).page(query))
     assert found == (expected[::-1] if direction is Direction.DESC else expected)
 
 
@@ -341,16 +343,16 @@ async def test_the_first_records_are_skipped(log: Log) -> None:
     records = [record(NOON_MS + number, account_id=A, raw_method="PUT") for number in range(20)]
     await log.write.add(records)
     for conditions in ((), (Condition("raw_method", False, ("PUT",)),)):
-        page = await log.read.page(list_query(*conditions, direction=Direction.ASC, limit=5, skip=10))
+        page = await reads(log.read).page(list_query(*conditions, direction=Direction.ASC, limit=5, skip=10))
         assert ids(page) == hexes(*records[10:15])
-        assert (await log.read.page(list_query(*conditions, limit=5, skip=20))).records == []
+        assert (await reads(log.read).page(list_query(*conditions, limit=5, skip=20))).records == []
 
 
 async def test_ids_are_those_of_the_page(log: Log) -> None:
     records = [record(NOON_MS + number, account_id=A) for number in range(5)]
     await log.write.add(records)
     query = list_query(direction=Direction.ASC, limit=3)
-    assert list(await log.read.ids(query)) == [one.id for one in records[:3]]
+    assert list(await reads(log.read).ids(query)) == [one.id for one in records[:3]]
 
 
 async def test_records_by_id_are_limited_to_the_account(log: Log) -> None:
@@ -359,15 +361,15 @@ async def test_records_by_id_are_limited_to_the_account(log: Log) -> None:
     await log.write.add([mine, theirs, late])
     await log.write.complete(late.id, account_id=A)
     wanted = [late.id, theirs.id, mine.id, first_id_at(NOON_MS)]
-    assert [one.id for one in await log.read.records((A,), wanted)] == hexes(late, mine)
-    assert [one.id for one in await log.read.records(None, wanted)] == hexes(late, theirs, mine)
+    assert [one.id for one in await reads(log.read).records((A,), wanted)] == hexes(late, mine)
+    assert [one.id for one in await reads(log.read).records(None, wanted)] == hexes(late, theirs, mine)
 
 
 async def test_records_by_id_end_early_if_bodies_are_large(log: Log) -> None:
     body = '"' + "x" * (PAGE_BYTES_MAX // 4) + '"'
     records = [record(NOON_MS + number, account_id=A, resource_request=body) for number in range(9)]
     await log.write.add(records)
-    found = await log.read.records((A,), [one.id for one in records])
+    found = await reads(log.read).records((A,), [one.id for one in records])
     assert 0 < len(found) <= 9
     assert [one.id for one in found] == hexes(*records[: len(found)])
 
@@ -379,7 +381,7 @@ async def test_logins_are_selected_by_product_and_type(log: Log) -> None:
         for at, (product, kind) in enumerate(kinds)
     ]
     await log.write.add(records)
-    page = await log.read.page(list_query(Condition(LOGINS, False, ("login", "logout"))))
+    page = await reads(log.read).page(list_query(Condition(LOGINS, False, ("login", "logout"))))
     assert ids(page) == hexes(records[0])
 
 
@@ -398,7 +400,7 @@ async def test_an_email_pattern_matches_a_substring(
     emails = ["one@example.com", "two@example.com", "1%_2@elsewhere", None]
     records = [record(NOON_MS + at, account_id=A, actor_email=email) for at, email in enumerate(emails)]
     await log.write.add(records)
-    page = await log.read.page(
+    page = await reads(log.read).page(
         list_query(Condition(LOGIN_EMAIL_PATTERN, excluded, (pattern,)), direction=Direction.ASC)
     )
     assert ids(page) == hexes(*(records[at] for at in expected))
@@ -459,7 +461,7 @@ async def test_filters_of_logins_compare_what_entries_show(
         query = list_query(Condition(name, excluded, (value,)))
         found = await memory_log.ids(query)
         assert 0 < len(found) < len(records)
-        assert await postgres_log.ids(query) == found
+        assert await reads(postgres_log).ids(query) == found
 
 
 def test_every_filter_of_logins_has_its_own_name() -> None:
@@ -477,7 +479,7 @@ async def test_counts_by_bucket_and_value(log: Log, field: Field) -> None:
     await log.write.add([*records, record(NOON_MS, account_id=B, **{field: values[0]})])
     await log.write.complete(records[0].id, account_id=A)
     bounds = (NOON_MS, NOON_MS + 350, NOON_MS + 400, NOON_MS + 900)
-    found = await log.read.counts(SummaryQuery((A,), bounds, field))
+    found = await reads(log.read).counts(SummaryQuery((A,), bounds, field))
     assert sorted(found) == [
         Count(0, values[0], 2),
         Count(0, values[1], 2),
@@ -492,10 +494,10 @@ async def test_counts_include_missing_values_and_respect_filters(log: Log) -> No
     )
     bounds = (NOON_MS, NOON_MS + 1)
     assert sorted(
-        await log.read.counts(SummaryQuery((A,), bounds, Field.ACTOR_ID)), key=lambda one: one.records
+        await reads(log.read).counts(SummaryQuery((A,), bounds, Field.ACTOR_ID)), key=lambda one: one.records
     ) == [Count(0, None, 2), Count(0, "u1", 3)]
     only = (Condition("actor_id", True, ("u1",)),)
-    assert list(await log.read.counts(SummaryQuery((A,), bounds, Field.ACTOR_ID, only))) == [
+    assert list(await reads(log.read).counts(SummaryQuery((A,), bounds, Field.ACTOR_ID, only))) == [
         Count(0, None, 2)
     ]
 
@@ -533,18 +535,20 @@ async def test_a_token_for_every_account_without_expiry(
 
 
 async def test_an_unavailable_database_is_retryable(settings: LogApiConfig) -> None:
-    unavailable = PostgresLogDatabase(f"postgresql://auditap_reader:x@127.0.0.1:{free_port()}/none", settings)
+    unavailable = PostgresLogDatabase(
+        f"postgresql://auditap_reader:x@127.0.0.1:{free_port()}/none", settings, Metrics()
+    )
     await unavailable.start()
     try:
         with pytest.raises(RetryableError):
-            await unavailable.page(list_query())
+            await reads(unavailable).page(list_query())
         with pytest.raises(RetryableError):
             await unavailable.token(b"0" * 32)
         assert await unavailable.ready() is False
     finally:
         await unavailable.stop()
     with pytest.raises(RetryableError):
-        await unavailable.page(list_query())
+        await reads(unavailable).page(list_query())
 
 
 async def test_a_connection_closed_by_the_server_is_replaced(
@@ -561,18 +565,20 @@ async def test_a_connection_closed_by_the_server_is_replaced(
 
 
 async def test_a_rejected_login_fails_at_start(audit_database: AuditDatabase, settings: LogApiConfig) -> None:
-    refused = PostgresLogDatabase(audit_database.reader_dsn.replace("auditap_reader", "nobody"), settings)
+    refused = PostgresLogDatabase(
+        audit_database.reader_dsn.replace("auditap_reader", "nobody"), settings, Metrics()
+    )
     with pytest.raises(StartupError):
         await refused.start()
 
 
 async def test_it_is_not_ready_before_the_database_is_migrated(database: str, settings: LogApiConfig) -> None:
-    bare = PostgresLogDatabase(database, settings)
+    bare = PostgresLogDatabase(database, settings, Metrics())
     await bare.start()
     try:
         assert await bare.ready() is False
         with pytest.raises(RetryableError):
-            await bare.page(list_query())
+            await reads(bare).page(list_query())
     finally:
         await bare.stop()
 
@@ -580,14 +586,14 @@ async def test_it_is_not_ready_before_the_database_is_migrated(database: str, se
 async def test_a_statement_timeout_is_retryable(audit_database: AuditDatabase, stored_log: StoredLog) -> None:
     await stored_log.add([record(NOON_MS, account_id=A)])
     hasty = PostgresLogDatabase(
-        audit_database.reader_dsn, LogApiConfig(cursor_key=b"k" * 32, statement_timeout_ms=50)
+        audit_database.reader_dsn, LogApiConfig(cursor_key=b"k" * 32, statement_timeout_ms=50), Metrics()
     )
     await hasty.start()
     try:
         async with stored_log.connection.transaction():
             await stored_log.connection.execute("LOCK TABLE auditap.audit_records IN ACCESS EXCLUSIVE MODE")
             with pytest.raises(RetryableError):
-                await hasty.page(list_query())
+                await reads(hasty).page(list_query())
     finally:
         await hasty.stop()
 
@@ -596,7 +602,7 @@ async def test_a_clamped_record_holds_the_time_its_tap_sent(log: Log) -> None:
     await log.write.add(
         [record(NOON_MS, account_id=A, clamped_from_ms=NOON_MS + 3_600_000), record(NOON_MS, account_id=A)]
     )
-    found = (await log.read.page(list_query())).records
+    found = (await reads(log.read).page(list_query())).records
     claimed = rfc3339_ms(NOON_MS + 3_600_000)
     assert {one.auditap.clamped_from for one in found} == {claimed, None}
     assert {one.action.time for one in found} == {rfc3339_ms(NOON_MS)}
@@ -610,12 +616,12 @@ async def test_a_range_until_9999_is_read_to_its_end(
     settings = LogApiConfig(
         cursor_key=b"k" * 32, statement_timeout_ms=60_000, limits=unhurried(LogApiLimits())
     )
-    reader = PostgresLogDatabase(audit_database.reader_dsn, settings)
+    reader = PostgresLogDatabase(audit_database.reader_dsn, settings, Metrics())
     await reader.start()
     try:
         until_9999_ms = 253_402_300_799_000
-        page = await reader.page(list_query(before_ms=until_9999_ms, direction=direction))
-        nothing = await reader.page(
+        page = await reads(reader).page(list_query(before_ms=until_9999_ms, direction=direction))
+        nothing = await reads(reader).page(
             list_query(since_ms=NOON_MS + 1, before_ms=until_9999_ms, direction=direction)
         )
     finally:
@@ -633,25 +639,24 @@ async def test_a_range_from_1970_is_read_from_the_oldest_partition(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     statements: list[Statement] = []
-    ordinary = _ConnectionReader.rows
+    ordinary = Session.rows
 
-    async def counted(self: _ConnectionReader, statement: Statement, timeout_s: float) -> Sequence[Row]:
+    async def counted(self: Session, statement: Statement, timeout_s: float) -> Sequence[Row]:
         statements.append(statement)
         return await ordinary(self, statement, timeout_s)
 
-    monkeypatch.setattr(_ConnectionReader, "rows", counted)
+    monkeypatch.setattr(Session, "rows", counted)
     await stored_log.add([record(NOON_MS, account_id=A)])
-    page = await postgres_log.page(list_query(since_ms=0, direction=direction))
+    page = await reads(postgres_log).page(list_query(since_ms=0, direction=direction))
     assert (len(page.records), page.after) == (1, None)
     # 640 spans of 32 days precede the first partition.
     assert len(statements) < 40
 
 
 async def test_the_reader_cannot_write(postgres_log: PostgresLogDatabase) -> None:
-    assert postgres_log._pool is not None
-    async with postgres_log._pool.acquire() as connection:
-        assert await connection.fetchval("SHOW default_transaction_read_only") == "on"
-        assert await connection.fetchval("SHOW statement_timeout") == "10s"
+    for pool in (postgres_log._pool, postgres_log._common):
+        assert await pool.run(lambda session: session.value("SHOW default_transaction_read_only")) == "on"
+        assert await pool.run(lambda session: session.value("SHOW statement_timeout")) == "10s"
 
 
 async def note_heartbeat(
@@ -673,7 +678,7 @@ async def test_gaps_of_a_range_are_listed_earliest_first_and_counted(
 ) -> None:
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
     assert await postgres_log.complete_before_ms() is None
-    assert await postgres_log.gaps(0, now_ms, 10) == ([], 0, 0)
+    assert await reads(postgres_log).gaps(0, now_ms, 10) == ([], 0, 0)
     for epoch in range(3):
         at_ms = now_ms - 1_000 + 100 * epoch
         await note_heartbeat(stored_log.connection, epoch, (1, 137 + epoch), at_ms)
@@ -701,11 +706,11 @@ async def test_gaps_of_a_range_are_listed_earliest_first_and_counted(
         (now_ms - 900, now_ms - 899, 10),
         (now_ms + 1, now_ms + 2, 10),
     ]:
-        found = await postgres_log.gaps(since_ms, before_ms, gaps_max)
+        found = await reads(postgres_log).gaps(since_ms, before_ms, gaps_max)
         assert found == await memory_log.gaps(since_ms, before_ms, gaps_max)
     assert await postgres_log.complete_before_ms() is not None
-    assert (await postgres_log.taps())[:2] == (3, 0)
+    assert (await reads(postgres_log).taps())[:2] == (3, 0)
     await stored_log.connection.execute(
         "UPDATE auditap.tap_epochs SET surplus = epoch = 0, retired = epoch > 0"
     )
-    assert (await postgres_log.taps())[3:] == (1, 2)
+    assert (await reads(postgres_log).taps())[3:] == (1, 2)

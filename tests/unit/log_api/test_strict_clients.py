@@ -88,7 +88,7 @@ async def test_unknown_values_can_be_kept(
     )
     for keep, expected in ((False, (None, None)), (True, ("api", "delegated_service"))):
         config = replace(settings, keep_unknown_values=keep, organizations={"acme": (A,)})
-        database = PostgresLogDatabase(audit_database.reader_dsn, config)
+        database = PostgresLogDatabase(audit_database.reader_dsn, config, Metrics())
         await database.start()
         client = ApiClient(log_api_app(database, config, Metrics(), lambda: NOW_MS), config, token)
         for path in (f"/accounts/{A}", "/organizations/acme"):

@@ -15,7 +15,7 @@ from log_api.summary import summarize
 from schemas.metric_defs import Metrics
 from tests.unit.log_api.api_client import NOW_MS, A, ApiClient, add_token
 from tests.unit.log_api.memory_log import MemoryLog
-from tests.unit.log_api.stored_log import StoredLog
+from tests.unit.log_api.stored_log import StoredLog, reads
 
 HOUR_MS = 3_600_000
 TEN_MINUTES_MS = 600_000
@@ -82,7 +82,7 @@ async def log(
 )
 async def test_hours_are_counted_by_field(log: LogDatabase, field: Field, expected: list[object]) -> None:
     bounds = tuple(DAY_MS + hour * HOUR_MS for hour in range(4))
-    found = await log.counts(SummaryQuery((A,), bounds, field, from_trends=True))
+    found = await reads(log).counts(SummaryQuery((A,), bounds, field, from_trends=True))
     assert sorted(map(tuple, found), key=str) == expected
 
 
@@ -107,7 +107,7 @@ async def test_hopping_windows_overlap(log: LogDatabase, settings: LogApiConfig)
     """Successive ten-minute windows hold 0, 1, 2, … 12 views; the seventh also holds 3 deletions."""
     bounds = tuple(range(DAY_MS, DAY_MS + 2 * HOUR_MS + 1, TEN_MINUTES_MS))
     query = SummaryQuery((A,), bounds, Field.ACTION_TYPE, from_trends=True, hops=6, trend_ms=TEN_MINUTES_MS)
-    found = (await summarize(log, query, 1)).buckets
+    found = (await summarize(reads(log), query, 1)).buckets
     assert [(one["since"][11:16], one["before"][11:16]) for one in found][:2] == [
         ("00:00", "01:00"),
         ("00:10", "01:10"),
