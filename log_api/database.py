@@ -185,9 +185,14 @@ class _TokenReads:
             windows = rows_by_window(
                 session, lambda window: summary_statement(query, window), (low, high), limits
             )
-            async for rows in windows:
-                for row in rows:
+
+            def add(some: Sequence[Row]) -> None:
+                for row in some:
                     counts[row["bucket"] - 1, row["value"]] += row["count"]
+
+            async for rows in windows:
+                async for _ in self.turns.results(rows, add):
+                    pass
             return [Count(bucket, value, count) for (bucket, value), count in counts.items()]
 
         return await self._run(read)
@@ -213,7 +218,8 @@ class _TokenReads:
     async def alerts(self, query: AlertQuery) -> Sequence[Mapping[str, Any]]:
         async def read(session: Session) -> Sequence[Mapping[str, Any]]:
             rows = await session.fetch(sql_file("page_alerts"), *query)
-            return [alert_payload(dict(row)) for row in rows]
+            payloads = self.turns.results(rows, lambda some: [alert_payload(dict(row)) for row in some])
+            return [payload async for made in payloads for payload in chain.from_iterable(made)]
 
         return await self._run(read)
 

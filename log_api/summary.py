@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from log_api.cpu_turns import CpuTurns
 from log_api.ports import Count, LogReads
 from log_api.sql_builder import SummaryQuery
 from schemas.errors import RetryableError
@@ -45,7 +47,7 @@ async def summarize(
             if not found:
                 raise
             break
-        found = _buckets(bounds_ms, counts) + found
+        found = await _buckets(reads.turns, bounds_ms, counts) + found
         counted_since_ms = bounds_ms[0]
         if timer() - began_s >= time_s:
             break
@@ -83,17 +85,29 @@ def _days(bounds_ms: tuple[int, ...]) -> list[tuple[int, ...]]:
     return parts
 
 
-def _buckets(bounds_ms: tuple[int, ...], counts: Sequence[Count]) -> list[dict[str, Any]]:
-    return [
-        _bucket(since_ms, before_ms, [one for one in counts if one.bucket == number])
-        for number, (since_ms, before_ms) in enumerate(pairwise(bounds_ms))
-    ]
+async def _buckets(
+    turns: CpuTurns, bounds_ms: tuple[int, ...], counts: Sequence[Count]
+) -> list[dict[str, Any]]:
+    by_bucket: dict[int, list[Count]] = defaultdict(list)
+
+    def group(some: Sequence[Count]) -> None:
+        for one in some:
+            by_bucket[one.bucket].append(one)
+
+    async for _ in turns.results(counts, group):
+        pass
+    buckets = []
+    for number, (since_ms, before_ms) in enumerate(pairwise(bounds_ms)):
+        await asyncio.sleep(0)
+        buckets.append(_bucket(since_ms, before_ms, by_bucket[number]))
+    return buckets
 
 
 def _bucket(since_ms: int, before_ms: int, found: list[Count]) -> dict[str, Any]:
-    found.sort(key=lambda one: (-one.records, one.value is not None, one.value or ""))
     total = sum(one.records for one in found)
-    listed = found[:_VALUES_MAX]
+    listed = heapq.nsmallest(
+        _VALUES_MAX, found, key=lambda one: (-one.records, one.value is not None, one.value or "")
+    )
     return {
         "since": rfc3339_ms(max(since_ms, 0)),
         "before": rfc3339_ms(max(before_ms, 0)),
