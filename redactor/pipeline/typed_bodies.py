@@ -127,8 +127,8 @@ class TypedBody:
         if type(found) is int:
             return JsonInteger(found)
         if isinstance(found, Raw):
-            number = read_json(bytes(found), self._depth_max)
-            return number if isinstance(number, JsonInteger) else None
+            kept = read_json(bytes(found), self._depth_max)
+            return kept if type(kept) is str or isinstance(kept, JsonInteger) else None
         return found if type(found) is str else None
 
 
