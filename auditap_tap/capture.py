@@ -66,7 +66,18 @@ class HeaderSelection:
             lowered = bytes(name).lower()
             if lowered in self._names or (self._prefixes and lowered.startswith(self._prefixes)):
                 selected.append((lowered, bytes(value[:_HEADER_VALUE_BYTES_MAX])))
-        return selected[:_HEADER_LINES_MAX]
+        return selected if len(selected) <= _HEADER_LINES_MAX else self._fewer(selected)
+
+    def _fewer(self, selected: RawHeaders) -> RawHeaders:
+        """Return the first and the last line of each header, those with exact names first.
+
+        A client that sends one header many times must not hide another one, nor the value that the service takes.
+        """
+        ends: dict[bytes, RawHeaders] = {}
+        for line in selected:
+            ends.setdefault(line[0], [])[1:] = [line]
+        names = sorted(ends, key=lambda name: name not in self._names)
+        return [line for name in names for line in ends[name]][:_HEADER_LINES_MAX]
 
 
 def is_never_recorded(headers: RawHeaders) -> bool:

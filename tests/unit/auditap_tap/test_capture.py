@@ -8,10 +8,27 @@ from starlette.responses import JSONResponse, Response
 
 from auditap_tap import encoding
 from auditap_tap.buffer import PairBuffer
+from auditap_tap.capture import HeaderSelection
 from auditap_tap.exchange import Receive, Scope, Send
 from schemas.capture import body_bytes
 from tests.unit.auditap_tap.apps import END, START, call, echo, one_route, sends
 from tests.unit.auditap_tap.tapped import CANARY, Collector, Wrap, client_of, eventually, held_bytes
+
+
+def test_a_header_that_stands_many_times_hides_no_other() -> None:
+    selection = HeaderSelection(["cf-ray", "x-http-method-override", "x-tenant-*"])
+    many = [(b"X-Tenant-%d" % number, b"t") for number in range(99)]
+    rays = [(b"CF-Ray", b"%d" % number) for number in range(99)]
+    asked = [(b"X-HTTP-Method-Override", value) for value in (b"POST", b"PUT", b"POST", b"DELETE")]
+    selected = selection.select([*many, *rays, *asked])
+    assert selected[:4] == [
+        (b"cf-ray", b"0"),
+        (b"cf-ray", b"98"),
+        (b"x-http-method-override", b"POST"),
+        (b"x-http-method-override", b"DELETE"),
+    ]
+    assert len(selected) == 64
+    assert selection.select(asked) == [(name.lower(), value) for name, value in asked]
 
 
 async def test_headers_that_are_not_selected_never_enter_the_buffer(wrap: Wrap) -> None:
