@@ -17,8 +17,14 @@ _OVERLONG: Final = re.compile(rb"([\xc0\xc1]|\xe0[\x80\x81]|\xf0\x80[\x80\x81])(
 """ASCII characters in more bytes than UTF-8 allows, which old decoders accept."""
 _SLASHES: Final = re.compile("//+")
 _BLANKS: Final = "".join(map(chr, (*range(0x21), 0x7F)))
-_SUFFIX: Final = re.compile(r"(?:\.[A-Za-z0-9]{0,16}|[?#].*)$", re.DOTALL)
-"""What a router or a rewriting gateway takes off the last segment: a format (`.json`), a trailing dot, an encoded query."""
+_WIDE_ESCAPE: Final = re.compile(r"%u([0-9A-Fa-f]{4})")
+"""How IIS lets a character be written."""
+_SUFFIX: Final = re.compile(r"(?:\.[^.?#]*+|[?#].*|(?<![. ])[. ]++)$", re.DOTALL)
+"""What a router or a rewriting gateway takes off the last segment: a format (`.json`), trailing dots, an encoded query."""
+_AUTHORITY: Final = re.compile(r"[/\\]?(?:[A-Za-z][A-Za-z0-9+.\-]*:)?[/\\]{2,}[^/\\]*(?=[/\\])")
+"""What readers that resolve a request's target like a link take for scheme and host."""
+_FRONT_CONTROLLER: Final = re.compile(r"[A-Za-z0-9_\-]+\.php", re.IGNORECASE)
+"""The script behind which PHP services accept every path: `/index.php/accounts`."""
 
 
 class LenientReading(NamedTuple):
@@ -35,10 +41,12 @@ def lenient_readings(path: str) -> Iterator[LenientReading]:
 
     First as gateways normalize it: percent-encoding decoded twice at most, `\` and `%2F` taken as slashes, slashes merged, dot
     segments resolved, `;parameters` and blanks cut. Then the same without what a router takes off the last segment. Then
-    as services read it that split before they decode, so that an encoded slash is part of a value.
+    as services read it that split before they decode, so that an encoded slash is part of a value. At last without what
+    stands before the path itself: a host behind two slashes, or a script.
     """
     path = path.encode(errors="replace").decode()  # a lone surrogate could not be recorded
-    for segments in (_normalized(path), _split_first(path)):
+    normalized = _normalized(path)
+    for segments in (normalized, _split_first(path), *_without_lead(path, normalized)):
         if segments and segments != ["*"]:
             yield LenientReading(segments, folds_case=False)
             yield LenientReading(segments, folds_case=True)
@@ -47,7 +55,16 @@ def lenient_readings(path: str) -> Iterator[LenientReading]:
                 yield LenientReading([*segments[:-1], last], folds_case=True)
 
 
+def _without_lead(path: str, normalized: Sequence[str]) -> Iterator[Sequence[str]]:
+    if normalized and _FRONT_CONTROLLER.fullmatch(normalized[0]) is not None:
+        yield normalized[1:]
+    authority = _AUTHORITY.match(path)
+    if authority is not None:
+        yield _normalized(path[authority.end() :])
+
+
 def _normalized(path: str) -> list[str]:
+    path = _WIDE_ESCAPE.sub(_wide_character, path)
     for _ in range(_DECODINGS_MAX):
         if "%" not in path:
             break
@@ -76,6 +93,10 @@ def _decoded(text: str) -> str:
     """Decode percent-encoded text once. Broken escapes stay, and bytes that are no text become replacement characters."""
     octets = unquote_to_bytes(text)
     return _OVERLONG.sub(_shortest, octets).decode(errors="replace")
+
+
+def _wide_character(escape: re.Match[str]) -> str:
+    return chr(int(escape[1], 16)).encode(errors="replace").decode()
 
 
 def _shortest(overlong: re.Match[bytes]) -> bytes:
