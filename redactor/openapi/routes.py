@@ -219,8 +219,12 @@ class Routes:
         return max((table.known_path(segments.decoded) for table in tables), key=len, default="")
 
     def possible_tables(self, url: Url, host: str | None) -> list[RouteTable]:
-        """Return the tables of the URL's host or, where that has none, of the Host header's."""
-        return self.tables(url.host if url.host is not None else host) or self.tables(host)
+        """Return the tables of the URL's host or, where that has none, of the Host header's.
+
+        All tables where no host can be read: a Host header that stands twice still reaches some service.
+        """
+        found = self.tables(url.host if url.host is not None else host) or self.tables(host)
+        return found if found or (host or url.host) else self._all_tables()
 
     def match(self, url: Url, host: str | None, method: str, segments: Segments) -> Match:
         """Match a request by host, method and decoded path.
@@ -252,6 +256,10 @@ class Routes:
         if tables:
             return tables
         return [self._any_host] if self._serves_any_host else []
+
+    def _all_tables(self) -> list[RouteTable]:
+        by_host = [table for host, table in self._by_host.items() if host]
+        return [*by_host, *(table for _, table in self._by_pattern.values()), self._any_host]
 
     def _matching(self, tables: Sequence[RouteTable], segments: Segments) -> list[dict[str, list[Route]]]:
         decoded = segments.decoded

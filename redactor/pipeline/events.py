@@ -11,8 +11,7 @@ from redactor.compile.derived_fields import action_type_of, valid_resource_id
 from redactor.pipeline.bodies import ABSENT, NEVER_READ, is_absent
 from redactor.pipeline.event_template import EventTemplate, never_read
 from redactor.pipeline.kept_body import KeptBody
-from redactor.pipeline.resolved_operation import ResolvedOperation
-from redactor.pipeline.stages import RecordedHeaders, RecordedUri
+from redactor.pipeline.stages import Attribution, RecordedHeaders, RecordedUri
 from schemas.capture import Capture
 from schemas.event import (
     Action,
@@ -112,19 +111,20 @@ class EventWriter:
         """
         return self._encode(_without_bodies(capture, event_id, headers, reason, known_path + _ELIDED))
 
-    def altered(  # noqa: PLR0917  as the others
+    def attributed(  # noqa: PLR0917  as the others
         self,
         capture: Capture,
         event_id: str,
         headers: RecordedHeaders,
         reason: UnmatchedReason,
-        operation: ResolvedOperation,
+        attribution: Attribution,
         uri: RecordedUri,
     ) -> bytes:
-        """Return the event of a pair that an operation applies to only if the request is read leniently.
+        """Return the event of a pair to which no operation applies as it was sent, with whose action it was.
 
         It has the operation's names and the recorded path, and nothing of bodies and query: a lenient reading may be wrong.
         """
+        operation = attribution.operation
         facts = operation.facts
         event = _without_bodies(capture, event_id, headers, reason, uri.uri)
         action = event.action
@@ -141,7 +141,10 @@ class EventWriter:
                 ),
                 zone=uri.zone,
                 receipt=structs.replace(
-                    event.receipt, document=operation.digest, operation=operation.id, altered=True
+                    event.receipt,
+                    document=operation.digest,
+                    operation=operation.id,
+                    altered=attribution.is_altered,
                 ),
             )
         )

@@ -160,9 +160,9 @@ class Pipeline:
     ) -> bytes:
         """Return the event of a request to which no operation applies as it is written, with whose action it was."""
         attribution = self._routing.attribution(capture.request, routed, reason)
-        self._observer.unmatched(reason, altered=attribution is not None)
+        self._observer.unmatched(reason, altered=attribution is not None and attribution.is_altered)
         if attribution is None:
             known_path = routed.known_path or self._routing.known_path(capture.request)
             return self._events.unmatched(capture, event_id, headers, reason, known_path)
         uri = self._uris.attributed(attribution, strict=capture.response.status >= 400)
-        return self._events.altered(capture, event_id, headers, reason, attribution.operation, uri)
+        return self._events.attributed(capture, event_id, headers, reason, attribution, uri)

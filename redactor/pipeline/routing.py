@@ -55,18 +55,25 @@ class ReferenceRouting:
     ) -> Attribution | None:
         """Return whose action a request is that is recorded as unmatched for `reason`; None where no reading finds it.
 
-        Where the method is ambiguous and the request line's own has no operation, what all methods of the path agree on.
+        Where the method is ambiguous, or the path has no operation of it, what all methods of the path agree on: a service
+        may run any of them. HEAD is a GET, and OPTIONS is asked by browsers ahead of an action, and is none.
         """
         if routed.template is not None:
             return Attribution(routed.template.operation, routed.segments)
         url = split_url(request.url)
         tables = self._routes.possible_tables(url, _host(request))
         match = lenient_match(tables, url.path, request.method)
-        if match is None and reason is UnmatchedReason.METHOD_OVERRIDE:
-            match = lenient_match_of_any_method(tables, url.path)
+        if match is not None:
+            return Attribution(self._resolve(match.routes), ["", *match.segments])
+        is_by_method = reason is UnmatchedReason.NO_METHOD
+        if is_by_method and request.method == "OPTIONS":
+            return None
+        if request.method == "HEAD":
+            match = lenient_match(tables, url.path, "GET")
+        match = match or lenient_match_of_any_method(tables, url.path)
         if match is None:
             return None
-        return Attribution(self._resolve(match.routes), ["", *match.segments])
+        return Attribution(self._resolve(match.routes), ["", *match.segments], is_altered=not is_by_method)
 
     def known_path(self, request: CapturedRequest) -> str:
         """Return the longest literal prefix of the path that the route table has, in the table's own text."""

@@ -42,6 +42,8 @@ class Attribution(NamedTuple):
     operation: ResolvedOperation
     segments: Sequence[str]
     """As those of `RoutedRequest`."""
+    is_altered: bool = True
+    """Whether another reading of the request was needed; not where its path matches, and has no operation of its method."""
 
 
 class RecordedHeaders(msgspec.Struct, gc=False):

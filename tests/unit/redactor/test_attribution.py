@@ -129,8 +129,37 @@ def test_an_override_is_attributed_where_the_request_lines_method_has_no_operati
     # The value of the override decides nothing, so what the two operations differ in stays open.
     assert (event.action.type, event.action.description) == ("create", None)
     assert (event.receipt.operation, event.receipt.altered) == ("replace|delete", True)
-    assert recorded("/accounts/accE/items/7", spec).receipt.unmatched is UnmatchedReason.NO_METHOD
-    assert recorded("/accounts/accE/items/7", spec).account.id is None
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PATCH", "TRACE", "PROPFIND", "POST ", "JEFF", "x" * 64])
+def test_a_method_that_the_path_does_not_have_stays_in_its_accounts_list(method: str) -> None:
+    item = {"put": operation("replace"), "delete": operation("delete")}
+    spec = document(**{"/accounts/{account_id}/items/{item_id}": item})
+    event = recorded("/accounts/accE/items/7?q=s3cret", spec, method=method)
+    assert (event.account.id, event.resource.id, event.resource.type) == (ACCOUNT, "7", "items")
+    assert event.raw.uri == "/accounts/accE/items/7"
+    receipt = event.receipt
+    # The path is not altered: most such requests are mistakes, or checks whether something is there.
+    assert (receipt.unmatched, receipt.altered) == (UnmatchedReason.NO_METHOD, False)
+    assert receipt.operation == "replace|delete"
+    assert text_of(event.resource.request) is text_of(event.resource.response) is None
+    assert recorded("//accounts/accE/items/7", spec, method=method).receipt.altered
+
+
+def test_head_is_attributed_as_get() -> None:
+    hidden = operation("delete") | {"x-sensitive": True}
+    spec = document(**{"/accounts/{account_id}/items/{item_id}": {"get": operation("get"), "delete": hidden}})
+    event = recorded("/accounts/accE/items/7", spec, method="HEAD")
+    assert (event.account.id, event.receipt.operation, event.action.type) == (ACCOUNT, "get", "view")
+    # The service may have run either of them, and one denies its path.
+    event = recorded("/accounts/accE/items/7", spec, method="JEFF")
+    assert (event.account.id, event.receipt.operation) == (None, "get|delete")
+
+
+def test_what_browsers_ask_ahead_of_an_action_is_nobodys() -> None:
+    event = recorded(PATH, method="OPTIONS")
+    assert (event.account.id, event.receipt.operation) == (None, None)
+    assert event.receipt.unmatched is UnmatchedReason.NO_METHOD
 
 
 def test_a_method_in_another_case_is_the_method() -> None:
@@ -254,7 +283,7 @@ class TestHosts:
         paths = {"/accounts/{account_id}/items": {"post": operation(name)}}
         return loaded(a_document(paths), hosts=(host,))
 
-    def recorded(self, url: str, host: str) -> AuditEvent:
+    def recorded(self, url: str, host: str | list[str]) -> AuditEvent:
         one, two = self.spec("one.example.com", "one"), self.spec("two.example.com", "two")
         pair = a_pair(url=url, body={"name": "s3cret"}, request_headers={"host": host})
         return event_of(a_redactor(one, two), pair)
@@ -266,6 +295,25 @@ class TestHosts:
         event = self.recorded("http://evil.example" + PATH, "two.example.com")
         assert (event.account.id, event.receipt.operation, event.receipt.altered) == (ACCOUNT, "two", True)
         assert event.receipt.unmatched is UnmatchedReason.NO_DOCUMENT
+
+    @pytest.mark.parametrize(
+        "host", [["one.example.com", "one.example.com"], "one.example.com, x", "a@b", "é", ""]
+    )
+    @pytest.mark.parametrize("origin", ["", "http://"])
+    def test_a_host_that_cannot_be_read_hides_nothing(self, host: str | list[str], origin: str) -> None:
+        event = self.recorded(origin + PATH, host)
+        assert (event.account.id, event.receipt.operation) == (ACCOUNT, "one|two")
+        assert (event.receipt.unmatched, event.receipt.altered) == (UnmatchedReason.NO_DOCUMENT, True)
+        assert text_of(event.resource.request) is None
+
+    def test_a_request_that_names_no_host_hides_nothing(self) -> None:
+        one, two = self.spec("one.example.com", "one"), self.spec("two.example.com", "two")
+        event = event_of(a_redactor(one, two), a_pair(url=PATH))
+        assert (event.account.id, event.receipt.operation, event.receipt.altered) == (
+            ACCOUNT,
+            "one|two",
+            True,
+        )
 
     def test_a_host_that_no_document_serves_is_nobodys(self) -> None:
         assert self.recorded(PATH, "evil.example").account.id is None
