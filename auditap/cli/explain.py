@@ -161,7 +161,7 @@ def _match_line(explanation: Explanation) -> str:
     match = explanation.match
     if match.unmatched is not None:
         known = "" if match.known_path is None else f", recorded as {plain(match.known_path)}"
-        whose = "" if match.attributed_to is None else f", read leniently as {plain(match.attributed_to)}"
+        whose = "" if match.attributed_to is None else f", attributed to {plain(match.attributed_to)}"
         return f"[bold]{match.method}[/bold] no operation: {match.unmatched}{whose}{known}"
     names = " | ".join(map(plain, match.operations))
     templates = " | ".join(dict.fromkeys(map(plain, match.templates)))
