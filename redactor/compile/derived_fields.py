@@ -48,7 +48,8 @@ def facts_of(operation: Operation) -> OperationFacts:
     """Derive an operation's facts from its extensions, or else from its path, method and summary."""
     node = operation.place.node
     scope, product, resource_type = _by_path(operation.segments)
-    declared = node.get("x-audit-action-type")
+    # Text first: anything may stand there, and not all of it can be looked up.
+    declared = _text(node.get("x-audit-action-type"))
     return OperationFacts(
         declared if declared in ACTION_TYPES else action_type_of(operation.method),
         _text(node.get("x-audit-description")) or _text(node.get("summary")),

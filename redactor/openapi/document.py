@@ -25,6 +25,11 @@ from schemas.errors import StartupError
 FINDINGS_MAX = 10_000
 DOCUMENT_BYTES_MAX = 134_217_728
 _COMPOSED_NODES_MAX = 10_000
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u([dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+)
+"""An escape of a JSON text; the group holds a surrogate that stands alone."""
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 EXTERNAL_REFERENCE = "external_reference"
 """The code of a finding about a reference to another file, which is not read."""
 UNTRUSTED = "\0untrusted"
@@ -231,7 +236,8 @@ def _parse(text: bytes, path: Path) -> Any:
     kind, line = "JSON" if as_json else "YAML", None
     try:
         if as_json:
-            return json.loads(text.decode("utf-8-sig"), object_pairs_hook=_mapping)
+            decoded = _without_lone_surrogates(text.decode("utf-8-sig"))
+            return json.loads(decoded, object_pairs_hook=_mapping)
         return yaml.load(text, Loader=_Yaml12)  # noqa: S506  constructs plain data only
     except RecursionError:
         reason = "is nested too deep"
@@ -241,6 +247,13 @@ def _parse(text: bytes, path: Path) -> Any:
     # Outside the handlers: what was caught may hold the text.
     place = f"{path}, line {line}," if line else f"{path}"
     raise StartupError(f"The OpenAPI document {place} {reason}.")
+
+
+def _without_lone_surrogates(text: str) -> str:
+    """Return a JSON text in which U+FFFD stands for each lone surrogate: no event could be written with one in it."""
+    if _SURROGATE.search(text) is None:
+        return text
+    return _ESCAPE.sub(lambda escape: r"\ufffd" if escape[1] else escape[0], text)
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from redactor.config import DocumentConfig, HeaderNames, Limits, RedactionConfig
-from redactor.openapi.document import load_document, parse_document
+from redactor.openapi.document import UNTRUSTED, load_document, parse_document
 from redactor.pipeline.redactor import Redactor
 from schemas.errors import StartupError
 from tests.unit.redactor.documents import a_document, an_operation, loaded
@@ -155,6 +155,15 @@ def test_what_is_broken_in_a_schema_denies_it(schema: Node) -> None:
         for body in ({"a": "s"}, ["s"], "s"):
             event = event_of(a_redactor(document), a_pair(body=body, status=400))
             assert text_of(event.resource.request) in (None, "{}", "[]")
+
+
+def test_a_replacement_character_stands_for_a_lone_surrogate() -> None:
+    text = rb"""{"openapi": "3.1.0", "info": {"a": "\ud83d\ude00", "b": "\\ud800", "c": "\ude00\ud83d\ude00\\\uD83D"},
+        "paths": {}, "x\ud800": 1, "x\ufffd": 2}"""
+    root = parse_document(DocumentConfig(Path("document.json")), text).root
+    assert root["info"] == {"a": "\U0001f600", "b": "\\ud800", "c": "\ufffd\U0001f600\\\ufffd"}
+    assert root["x\ufffd"] == 2
+    assert UNTRUSTED in root, "two names became one"
 
 
 def test_references_to_other_files_are_findings_of_their_own() -> None:

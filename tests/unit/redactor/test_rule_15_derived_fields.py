@@ -140,6 +140,22 @@ def test_an_operation_may_say_where_its_id_stands_but_only_kept_values_are_found
     assert event.resource.id == expected
 
 
+@pytest.mark.parametrize("value", [["create"], {}, 5, True, None, "", "created", "\ud800", "x\ude00\ud800y"])
+@pytest.mark.parametrize(
+    "name",
+    ["x-audit-action-type", "x-audit-description", "x-audit-scope", "x-audit-product",
+     "x-audit-resource-type", "x-audit-resource-id", "summary", "operationId"],
+)  # fmt: skip
+def test_whatever_stands_in_an_operation_its_pairs_are_recorded(name: str, value: object) -> None:
+    operation = an_operation(an_object(name=MARKED)) | {name: value}
+    document = loaded(a_document({"/accounts/{account_id}/items": {"post": operation}}))
+    redactor = a_redactor(document)
+    redactor.prepare()
+    event = event_of(redactor, a_pair(url="/accounts/a1/items", body={"name": "n"}))
+    assert (event.account.id, event.action.type) == ("a1", "create")
+    assert event.receipt.request.kept == 1
+
+
 def test_an_operation_may_override_what_its_path_says() -> None:
     operation = an_operation(
         summary="The summary",
