@@ -41,7 +41,13 @@ from log_api.config import COMMON_CONNECTIONS, ProductCategory
 from redactor.config import RedactionConfig
 from schemas.constants import Constant
 from schemas.errors import StartupError
-from schemas.private_files import KEY_CHARS_MIN, create_private_file, read_secret, read_secret_bytes
+from schemas.private_files import (
+    KEY_CHARS_MIN,
+    create_private_file,
+    read_secret,
+    read_secret_bytes,
+    why_unusable,
+)
 from schemas.urls import dsn_rule, embedded_dsn
 
 EMBEDDED_DATABASE = "auditap"
@@ -549,8 +555,8 @@ def load_or_create_key(settings: Settings, name: str, given: SecretStr | None) -
     """
     if given is not None:
         key = given.get_secret_value().encode()
-        if len(key) < KEY_CHARS_MIN:
-            raise StartupError(f"The setting {_SECRETS[name]} must have at least {KEY_CHARS_MIN} characters.")
+        if wrong := why_unusable(key, KEY_CHARS_MIN):
+            raise StartupError(f"The setting {_SECRETS[name]} {wrong}: give a key of random characters.")
         return key
     path = settings.data_dir / name
     remedy = "put back the key that was there, or remove the file, so that the next start makes a new key"

@@ -20,8 +20,6 @@ KEY_CHARS_MIN: Final = 32
 SECRET_CHARS_MIN: Final = 16
 """Of a token, of a password that auditap generates, and of a key that webhooks are signed with."""
 _SECRET_BYTES_MAX: Final = 16_384
-# A file that had its size on disk before its content holds zeros.
-_PADDING: Final = b" \t\r\n\0"
 
 
 def replace_private_file(path: Path, text: str) -> None:
@@ -61,22 +59,28 @@ def read_secret_bytes(path: Path, remedy: str, *, chars_min: int = SECRET_CHARS_
         raise
     except OSError as error:
         raise StartupError(f"{path} cannot be read ({error.strerror}): {remedy}.") from None
-    if wrong := _why_unusable(secret, chars_min):
+    if wrong := why_unusable(secret, chars_min):
         raise StartupError(f"{path} {wrong}: {remedy}.")
     return secret
 
 
-def _why_unusable(secret: bytes, chars_min: int) -> str | None:
+def why_unusable(secret: bytes, chars_min: int) -> str | None:
+    """Return what is wrong with a secret, as the end of a sentence about it; None if nothing is."""
     if len(secret) > _SECRET_BYTES_MAX:
         return "is too long for a secret"
-    text = secret.strip(_PADDING)
-    if not text:
-        return "is empty"
     try:
-        chars = len(text.decode())
+        text = secret.decode().strip()
     except UnicodeDecodeError:
         return "is not UTF-8"
-    return f"has fewer than {chars_min} characters" if chars < chars_min else None
+    # White space of every alphabet and zeros look like a secret to `len` and are none.
+    visible = sum(char.isprintable() and not char.isspace() for char in text)
+    if not visible:
+        return "is empty"
+    if visible < chars_min:
+        return f"has fewer than {chars_min} characters"
+    # A file that had its size on disk before its content holds zeros; an editor may begin it with a byte order mark.
+    is_text = all(char.isprintable() or char.isspace() for char in text)
+    return None if is_text else "has characters that cannot be printed"
 
 
 @contextmanager

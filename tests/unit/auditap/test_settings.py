@@ -275,10 +275,11 @@ def test_a_kept_secret_stays_the_same_and_is_private(tmp_path: Path) -> None:
     assert (tmp_path / "identity.key").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_secret_that_is_too_short_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUDITAP_COLLECTOR__IDENTITY_KEY", SECRET)
+@pytest.mark.parametrize("given", [SECRET, f"{SECRET}{' ' * 40}x"])
+def test_a_secret_that_is_too_short_is_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("AUDITAP_COLLECTOR__IDENTITY_KEY", given)
     settings = load_settings()
-    with pytest.raises(StartupError, match="at least 32 characters") as caught:
+    with pytest.raises(StartupError, match="has fewer than 32 characters") as caught:
         load_or_create_key(settings, "identity.key", settings.collector.identity_key)
     assert SECRET not in str(caught.value)
 

@@ -84,6 +84,12 @@ def test_of_two_that_create_a_file_at_once_both_read_the_same_whole_secret(tmp_p
         (b"", "is empty"),
         (b" \n", "is empty"),
         (b"\0" * 40, "is empty"),
+        (b"\x0b\x0c" * 20, "is empty"),
+        (("\N{NO-BREAK SPACE}" * 40).encode(), "is empty"),
+        (("\N{ZERO WIDTH SPACE}" * 40).encode(), "is empty"),
+        (b"short" + b" " * 40 + b"x", "has fewer than 16 characters"),
+        (SECRET.encode() + b"\0" * 40, "has characters that cannot be printed"),
+        (f"\N{ZERO WIDTH NO-BREAK SPACE}{SECRET}".encode(), "has characters that cannot be printed"),
         (SECRET[:-1].encode(), "has fewer than 16 characters"),
         (b"\xff" * 20, "is not UTF-8"),
         (b"x" * 20_000, "is too long for a secret"),
@@ -94,6 +100,12 @@ def test_a_secret_that_is_none_is_refused_in_one_sentence(tmp_path: Path, conten
     with pytest.raises(StartupError) as caught:
         read_secret(tmp_path / "key", "do this")
     assert str(caught.value) == f"{tmp_path / 'key'} {wrong}: do this."
+
+
+def test_a_key_may_have_several_lines(tmp_path: Path) -> None:
+    """As `openssl rand -base64 64` writes it."""
+    (tmp_path / "key").write_text(f"{SECRET}\n{SECRET}\n")
+    assert read_secret(tmp_path / "key", "") == f"{SECRET}\n{SECRET}"
 
 
 def test_a_secret_may_have_white_space_around_it(tmp_path: Path) -> None:
