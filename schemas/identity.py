@@ -17,6 +17,7 @@ MS_MAX = (1 << 48) - 1
 _V7 = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # 48 bits of milliseconds go further than `datetime`, which ends with the year 9999.
+_YEAR_1000_MS = -30_610_224_000_000
 _YEAR_10000_MS = 253_402_300_800_000
 
 
@@ -72,8 +73,11 @@ def first_id_at(at_ms: int) -> UUID:
 
 
 def rfc3339_ms(at_ms: int) -> str:
-    """Return Unix milliseconds as `2026-01-23T18:25:14.749Z`. Times beyond the year 9999 become its last millisecond."""
-    seconds, ms = divmod(min(at_ms, _YEAR_10000_MS - 1), 1000)
+    """Return Unix milliseconds as `2026-01-23T18:25:14.749Z`.
+
+    Times outside the years 1000 to 9999 become the first or the last millisecond of these.
+    """
+    seconds, ms = divmod(min(max(at_ms, _YEAR_1000_MS), _YEAR_10000_MS - 1), 1000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
 
 

@@ -19,7 +19,8 @@ from ingestor.postgres_store import PostgresStore
 from schemas.errors import DeadLetterReason, StartupError, UnprocessableEvent
 from schemas.event import Tap as EventTap
 from schemas.event import encode_event
-from schemas.heartbeat import TapReport, TapState
+from schemas.heartbeat import SEQ_MAX, TapReport, TapState
+from schemas.sql import query
 from tests.audit_database import AuditDatabase
 from tests.ledger import LEASE_MS, Ledger, Tap, clock, now_ms
 from tests.records import event, record
@@ -313,6 +314,23 @@ async def test_numbers_out_of_range_are_stored_and_not_counted(ledger: Ledger) -
     outcome = await ledger.store.store([tap.record((1 << 63) - 1, now_ms()), tap.record(0, now_ms())])
     assert outcome.stored == 2
     assert await ledger.connection.fetchval("SELECT count(*) FROM auditap.tap_epochs") == 0
+
+
+async def test_a_tap_that_claims_all_numbers_there_are_does_not_hide_the_gaps_of_others(
+    ledger: Ledger,
+) -> None:
+    """1,025 epochs that have lost 2^53 numbers each are more than a bigint holds."""
+    honest, at_ms = Tap(), now_ms()
+    await ledger.note(honest.heartbeat(3, at_ms - 40_000, dropped=(honest.dropped(1, 3),)), clock(at_ms))
+    await ledger.connection.execute(
+        "SELECT auditap.note_heartbeat('liar', epoch, 1, $1, $1, $2, $2::bigint + 1, $1, 100, 'killed', $1::bigint, '{}', '{}', '{}', '{}', '{}')"
+        " FROM generate_series(1, 1100) AS epoch",
+        at_ms - 40_000,
+        SEQ_MAX,
+    )
+    rows = await ledger.connection.fetch(query("completeness_gaps"), 0, at_ms + 1_000, 10_000)
+    assert {row["missing"] for row in rows} == {(1 << 63) - 1}
+    assert [row["size"] for row in rows if row["tap_id"] == honest.epoch.id] == [3]
 
 
 async def test_lost_offsets_are_a_gap(ledger: Ledger) -> None:

@@ -109,3 +109,8 @@ def test_only_a_time_with_an_offset_is_a_time(text: str, ms: int | None) -> None
 
 def test_a_time_beyond_the_calendar_is_written_as_its_end() -> None:
     assert rfc3339_ms(MS_MAX) == "9999-12-31T23:59:59.999Z"
+
+
+def test_a_time_before_the_calendar_is_written_as_its_beginning() -> None:
+    """A function of the database may have been called with any number."""
+    assert rfc3339_ms(-(1 << 63)) == "1000-01-01T00:00:00.000Z"
