@@ -286,8 +286,9 @@ class ApiSettings(_Group):
     """The accounts of each organization: `{ organization = ["account", …] }`."""
     product_categories: dict[str, ProductCategory] = Field(default_factory=dict)
     keep_unknown_values: bool = False
-    """Whether records show values of `actor.context` and `actor.type` that not every client knows (`api`,
-    `delegated_service`). Strict clients reject a page that holds one."""
+    """Whether records show values that not every client accepts: of `actor.context` and `actor.type` (`api`,
+    `delegated_service`), an `actor.email` that is no address, and numbers such as `1e400`. Strict clients reject a page that
+    holds one."""
     read_audit: ReadAuditSettings = ReadAuditSettings()
 
     # Each holds a page of records in memory and, at times, a database connection: four for each of `connections_max`.

@@ -57,7 +57,7 @@ def access_request(record: AuditRecord, fields: frozenset[str]) -> dict[str, Any
     allowed = record.action.result == "success" if response.allowed is None else response.allowed
     entry = {
         "id": record.id,
-        "user_email": texts.get("user_email", record.actor.email),
+        "user_email": texts.get("user_email", record.actor_email),
         "ip_address": texts.get("ip_address", record.actor.ip_address),
         "app_uid": record.resource.id,
         "action": record.resource.type,

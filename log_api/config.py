@@ -92,7 +92,7 @@ class LogApiConfig:
     organizations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The accounts of each organization."""
     keep_unknown_values: bool = False
-    """Whether to show values of `actor.context` and `actor.type` that strict clients do not know."""
+    """Whether to show values of `actor.context`, `actor.type` and `actor.email` that strict clients do not accept."""
     limits: LogApiLimits = LogApiLimits()  # noqa: RUF009  immutable
 
     def __post_init__(self) -> None:

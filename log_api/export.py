@@ -101,7 +101,7 @@ def v2_cells(record: AuditRecord) -> Sequence[object]:
         record.account.id,
         record.account.name,
         actor.id,
-        actor.email,
+        record.actor_email,
         actor.type,
         actor.context,
         actor.ip_address,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -15,6 +17,14 @@ from schemas.identity import id_ms, rfc3339_ms
 ACTOR_CONTEXTS = frozenset({"api_key", "api_token", "dash", "oauth", "origin_ca_key"})
 ACTOR_TYPES = frozenset({"account", "cloudflare_admin", "system", "user"})
 ORGANIZATION_ACTOR_TYPES = frozenset({"cloudflare_admin", "system", "user"})
+# An address that all of them accept, which is far from every address that there is.
+_ADDRESS = re.compile(
+    r"(?!.*\.\.)[\w'+-][\w'+.-]*(?<![.'])@(?:[A-Za-z0-9][A-Za-z0-9-]*\.)+[A-Za-z]{2,}", re.ASCII
+)
+
+# Decoders of Go fail at a number that no double holds, and with it the page. Few texts may hold one: these are read again.
+_MAY_HOLD_FAR_NUMBER = re.compile(r"\d[eE]\+?\d\d|\d{300}", re.ASCII)
+_STRING_OR_NUMBER = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]*', re.ASCII)
 
 
 class Row(Protocol):
@@ -27,6 +37,7 @@ class Provenance(msgspec.Struct, frozen=True, omit_defaults=True):
     """Facts about the record itself. `received_at`: when the collector received the capture.
 
     `clamped_from`: the time that the tap sent, if its clock was so far ahead that the record has the time of receipt.
+    `actor_email`: what was recorded as the actor's e-mail address, if strict clients would not accept it as one.
     """
 
     receipt: msgspec.Raw
@@ -35,6 +46,7 @@ class Provenance(msgspec.Struct, frozen=True, omit_defaults=True):
     received_at: str
     operation_id: str | None = None
     clamped_from: str | None = None
+    actor_email: str | None = None
 
 
 class Organization(msgspec.Struct, frozen=True):
@@ -55,6 +67,11 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     zone: Zone
     auditap: Provenance
 
+    @property
+    def actor_email(self) -> str | None:
+        """What was recorded as the actor's e-mail address, be it one or not."""
+        return self.actor.email or self.auditap.actor_email
+
 
 class Page(NamedTuple):
     """The records of a page in order, and the id after which the next page starts; None on the last page."""
@@ -67,10 +84,11 @@ def audit_record(row: Row, *, keep_unknown_values: bool = False) -> AuditRecord:
     """Return the record in a row of `records_by_id.sql`. Bodies and receipt are passed on as JSON text.
 
     A body that is no object is below the key `value`, and an unknown name is the id, because strict clients require
-    objects and the account's name. `keep_unknown_values` shows values of `actor.context` and `actor.type` that not every
-    client knows.
+    objects and the account's name. `keep_unknown_values` shows values of `actor.context`, `actor.type` and `actor.email`
+    that not every client accepts, and numbers that no double holds, which are texts otherwise.
     """
     record_id, clamped_from_ms = row["id"].hex, row["clamped_from_ms"]
+    actor = _actor(row, keep_unknown_values=keep_unknown_values)
     return AuditRecord(
         id=record_id,
         account=Account(row["account_id"], row["account_name"] or row["account_id"]),
@@ -80,7 +98,7 @@ def audit_record(row: Row, *, keep_unknown_values: bool = False) -> AuditRecord:
             type=row["action_type"],
             description=row["action_description"],
         ),
-        actor=_actor(row, keep_unknown_values=keep_unknown_values),
+        actor=actor,
         raw=RawRequest(
             cf_ray_id=row["raw_cf_ray_id"],
             method=row["raw_method"],
@@ -91,8 +109,8 @@ def audit_record(row: Row, *, keep_unknown_values: bool = False) -> AuditRecord:
         resource=Resource(
             id=row["resource_id"],
             product=row["resource_product"],
-            request=_object_text(row["resource_request"]),
-            response=_object_text(row["resource_response"]),
+            request=_object_text(row["resource_request"], keep_unknown_values=keep_unknown_values),
+            response=_object_text(row["resource_response"], keep_unknown_values=keep_unknown_values),
             scope=row["resource_scope"],
             type=row["resource_type"],
         ),
@@ -104,6 +122,7 @@ def audit_record(row: Row, *, keep_unknown_values: bool = False) -> AuditRecord:
             received_at=rfc3339_ms(row["received_ms"]),
             operation_id=row["operation_id"],
             clamped_from=None if clamped_from_ms is None else rfc3339_ms(clamped_from_ms),
+            actor_email=row["actor_email"] if actor.email is None else None,
         ),
     )
 
@@ -119,14 +138,15 @@ def organization_record(
 
 
 def _actor(row: Row, *, keep_unknown_values: bool) -> Actor:
-    context, kind = row["actor_context"], row["actor_type"]
+    context, kind, email = row["actor_context"], row["actor_type"], row["actor_email"]
     if not keep_unknown_values:
+        email = email if email is not None and _ADDRESS.fullmatch(email) else None
         context = context if context in ACTOR_CONTEXTS else None
         kind = kind if kind in ACTOR_TYPES else None
     return Actor(
         id=row["actor_id"],
         context=context,
-        email=row["actor_email"],
+        email=email,
         ip_address=row["actor_ip_address"],
         token_id=row["actor_token_id"],
         token_name=row["actor_token_name"],
@@ -134,11 +154,18 @@ def _actor(row: Row, *, keep_unknown_values: bool) -> Actor:
     )
 
 
-def _object_text(text: str | None) -> msgspec.Raw | msgspec.UnsetType:
+def _object_text(text: str | None, *, keep_unknown_values: bool) -> msgspec.Raw | msgspec.UnsetType:
     if text is None:
         return msgspec.UNSET
+    if not keep_unknown_values and _MAY_HOLD_FAR_NUMBER.search(text) is not None:
+        text = _STRING_OR_NUMBER.sub(_far_number_as_text, text)
     is_object = text.lstrip(" \t\r\n").startswith("{")
     return _on_one_line(text if is_object else f'{{"value":{text}}}')
+
+
+def _far_number_as_text(token: re.Match[str]) -> str:
+    text = token[0]
+    return text if text.startswith('"') or isfinite(float(text)) else f'"{text}"'
 
 
 def _on_one_line(text: str) -> msgspec.Raw:

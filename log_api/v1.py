@@ -84,7 +84,7 @@ def v1_record(record: AuditRecord) -> V1Record:
     return V1Record(
         id=record.id,
         action=V1Action(record.action.result == "success", record.action.type),
-        actor=V1Actor(actor.id, actor.email, actor.ip_address, _ACTOR_TYPES.get(actor.type or "")),
+        actor=V1Actor(actor.id, record.actor_email, actor.ip_address, _ACTOR_TYPES.get(actor.type or "")),
         interface="UI" if actor.context == "dash" else "API",
         metadata={name: value for name, value in metadata.items() if value is not None},
         new_value=_body(record),

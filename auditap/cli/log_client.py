@@ -47,10 +47,15 @@ class _ShownResource(msgspec.Struct):
     type: str | None = None
 
 
+class _ShownProvenance(msgspec.Struct):
+    actor_email: str | None = None
+
+
 class _ShownRecord(msgspec.Struct):
     action: dict[str, Any]
     actor: dict[str, Any]
     resource: _ShownResource
+    auditap: _ShownProvenance = msgspec.field(default_factory=_ShownProvenance)
 
 
 class _Info(msgspec.Struct):
@@ -301,7 +306,8 @@ def table_cells(text: bytes | msgspec.Raw) -> tuple[Text, ...]:
     """Return the cells of the row for a record in JSON: time, action, actor, resource, description."""
     record = msgspec.json.decode(text, type=_ShownRecord)
     action, actor, resource = record.action, record.actor, record.resource
-    who = actor.get("email") or actor.get("id") or actor.get("type") or ""
+    email = actor.get("email") or record.auditap.actor_email
+    who = email or actor.get("id") or actor.get("type") or ""
     what = "/".join(part for part in (resource.product, resource.type) if part)
     kind = action["type"] if action["result"] == "success" else f"{action['type']} failed"
     return (

@@ -122,6 +122,14 @@ def test_a_body_with_a_number_out_of_range_is_no_part_of_its_row() -> None:
     assert cells == ["2026-01-02T03:04:05.006Z", "update failed", "ana", "dns/records r1", ""]
 
 
+def test_who_is_no_address_is_in_its_row_all_the_same() -> None:
+    record = (
+        b'{"action":{"time":"2026-01-02T03:04:05.006Z","type":"view","result":"success"},"actor":{"id":"u1"},'
+        rb'"resource":{},"auditap":{"actor_email":"CORP\\alice","receipt":{"n":1e400}}}'
+    )
+    assert table_cells(record)[2].plain == r"CORP\alice"
+
+
 def test_tail_waits_as_long_as_the_log_api_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     slept_s: list[float] = []
     asked = iter([None, 7.0, 1e9])

@@ -31,7 +31,11 @@ class _Action(_Part):
 class _Actor(_Part):
     id: str = ""
     context: Literal["api_key", "api_token", "dash", "oauth", "origin_ca_key"] = "dash"
-    email: str = ""
+    # What zod's `email()` accepts: letters of ASCII, dots between others, a domain of two labels.
+    email: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9_'+-]+\.)*[A-Za-z0-9_'+-]*[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9-]*\.)+[A-Za-z]{2,}$",
+    )
     ip_address: str = ""
     token_id: str = ""
     token_name: str = ""

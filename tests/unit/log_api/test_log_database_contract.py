@@ -203,7 +203,9 @@ async def test_bodies_and_receipt_are_returned_as_stored(log: Log) -> None:
     await log.write.add([one])
     (found,) = (await reads(log.read).page(list_query())).records
     text = msgspec.json.encode(found)
-    assert b'"request":' + request.encode() in text
+    # As text, because clients in Go reject the page otherwise.
+    shown = request.replace("1e400", '"1e400"')
+    assert b'"request":' + shown.encode() in text
     assert b'"response":{"value":null}' in text
     assert b'"receipt":{"unmatched" : "no_path"}' in text
 

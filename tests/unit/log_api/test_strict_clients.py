@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -32,10 +33,16 @@ _json = st.recursive(
     lambda each: st.lists(each, max_size=2) | st.dictionaries(_text, each, max_size=2),
     max_leaves=4,
 )
-_bodies = st.none() | st.tuples(st.sampled_from(["", " ", "\n\t"]), _json.map(json.dumps)).map("".join)
+_addresses = st.from_regex(r"[ab.'+é]{1,4}@([ab.-]{1,3}\.)?[abé]{1,3}", fullmatch=True) | st.emails()
+# Numbers that no double holds, and texts that look like them.
+_numbers = st.sampled_from(["1e400", "-1.5E+0999", "9" * 400, "1e-400", "1e30", '"1e400"', r'"\"1e999"'])
+_far = st.sampled_from(["%s", "[%s]", '{"n":%s, "e":"2e345"}']).flatmap(lambda at: _numbers.map(at.__mod__))
+_plain = st.tuples(st.sampled_from(["", " ", "\n\t"]), _json.map(json.dumps)).map("".join)
+_bodies = st.none() | _plain | _far
 _columns = st.fixed_dictionaries(
     {
         "account_name": st.none() | _text,
+        "actor_email": st.none() | _text | _addresses,
         "actor_context": st.sampled_from(["api", "api_key", "dash", "teapot", None]),
         "actor_type": st.sampled_from(["account", "delegated_service", "user", "robot", None]),
         "resource_request": _bodies,
@@ -46,9 +53,13 @@ _columns = st.fixed_dictionaries(
 )
 
 
+def _in_double(number: str) -> float | str:
+    return float(number) if math.isfinite(float(number)) else number
+
+
 @pytest.fixture
 async def api(memory_log: MemoryLog, settings: LogApiConfig) -> AsyncIterator[ApiClient]:
-    add_token(memory_log, TOKEN, {A})
+    add_token(memory_log, TOKEN, {A}, Permission.AUDIT_LOGS, Permission.ACCESS_LOGS)
     config = replace(settings, organizations={"acme": (A,)})
     client = ApiClient(log_api_app(memory_log, config, Metrics(), lambda: NOW_MS), config)
     yield client
@@ -71,22 +82,43 @@ async def test_any_record_passes_strict_clients(
         [shown] = StrictPage.model_validate_json(response.content).result
         assert shown.account.name == (columns["account_name"] or A)
         assert shown.zone.name == (columns["zone_name"] or columns["zone_id"] or "")
+        # Who it was is not lost with what is no address.
+        [plain] = response.json()["result"]
+        assert columns["actor_email"] in {
+            shown.actor.email or None,
+            plain["auditap"].get("actor_email"),
+        }
         for side in ("request", "response"):
             text = columns[f"resource_{side}"]
             if text is not None:
-                body = json.loads(text)
+                body = json.loads(text, parse_int=_in_double, parse_float=_in_double)
                 assert getattr(shown.resource, side) == (body if isinstance(body, dict) else {"value": body})
+
+
+async def test_who_is_no_address_is_where_no_client_checks(api: ApiClient, memory_log: MemoryLog) -> None:
+    login = {"resource_product": "access", "resource_type": "login"}
+    await memory_log.add([record(NOW_MS, account_id=A, actor_email="CORP\\alice", **login)])
+    v1 = await api.get(f"/accounts/{A}/audit_logs", {}, api.headers)
+    logins = await api.get(f"/accounts/{A}/access/logs/access_requests", {}, api.headers)
+    cells = await api.get(f"/accounts/{A}/logs/audit/export", {**RANGE, "format": "csv"}, api.headers)
+    assert v1.json()["result"][0]["actor"]["email"] == "CORP\\alice"
+    assert logins.json()["result"][0]["user_email"] == "CORP\\alice"
+    assert ",CORP\\alice," in cells.text
 
 
 async def test_unknown_values_can_be_kept(
     audit_database: AuditDatabase, stored_log: StoredLog, settings: LogApiConfig
 ) -> None:
-    unknown = {"actor_context": "api", "actor_type": "delegated_service"}
+    unknown = {
+        "actor_context": "api",
+        "actor_type": "delegated_service",
+        "actor_email": "CORP\\alice",
+    }
     await stored_log.add([record(NOW_MS, account_id=A, **{**POLICY_UPDATE, **unknown})])
     _, token = await create_token(
         stored_log.connection, "strict", [A], [Permission.AUDIT_LOGS], datetime.max.replace(tzinfo=UTC)
     )
-    for keep, expected in ((False, (None, None)), (True, ("api", "delegated_service"))):
+    for keep, expected in ((False, (None, None, None)), (True, tuple(unknown.values()))):
         config = replace(settings, keep_unknown_values=keep, organizations={"acme": (A,)})
         database = PostgresLogDatabase(audit_database.reader_dsn, config, Metrics())
         await database.start()
@@ -94,6 +126,6 @@ async def test_unknown_values_can_be_kept(
         for path in (f"/accounts/{A}", "/organizations/acme"):
             response = await client.get(f"{path}/logs/audit", RANGE, client.headers)
             [shown] = response.json()["result"]
-            assert (shown["actor"].get("context"), shown["actor"].get("type")) == expected
+            assert tuple(shown["actor"].get(name) for name in ("context", "type", "email")) == expected
         await client.close()
         await database.stop()
