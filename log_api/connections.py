@@ -63,6 +63,7 @@ class ConnectionPool:
         self._connections_max = connections_max
         self._queue = queue
         self.metrics = metrics
+        self.statement_s = config.statement_timeout_ms / 1000
         self._pool: asyncpg.Pool | None = None
 
     async def start(self) -> None:
@@ -170,11 +171,8 @@ class Session:
         self._held = await self._pool.acquire()
 
     async def close(self) -> None:
-        """Give back the connection, then the slot: whoever has a slot finds a connection."""
-        connection, self._held = self._held, None
         try:
-            if connection is not None:
-                await self._pool.release(connection)
+            await self._release()
         finally:
             if self._slot is not None:
                 self._slot.release()
@@ -182,12 +180,20 @@ class Session:
     async def give_way(self) -> None:
         """Let a requester that waits and has less use the connection first, and wait for the next turn.
 
-        Raises as `FairQueue.slot` does if that does not come in time. The session is then over.
+        It waits for as long as a statement may take: what was read so far should not be lost. Raises as `FairQueue.slot` does
+        if the turn does not come. The session is then over.
         """
         if self._slot is not None and self._slot.is_wanted():
             self._pool.metrics.log_api_scans_paused.inc()
-            await self.close()
-            await self.open()
+            # First the connection: whoever has a slot finds one.
+            await self._release()
+            await self._slot.give_way(self._pool.statement_s)
+            self._held = await self._pool.acquire()
+
+    async def _release(self) -> None:
+        connection, self._held = self._held, None
+        if connection is not None:
+            await self._pool.release(connection)
 
     async def rows(self, statement: Statement, timeout_s: float) -> Sequence[Row]:
         """Return all rows. Raises TimeoutError if that takes longer; the statement is then no longer running."""

@@ -96,7 +96,7 @@ class FairQueue:
         self._tenant_slots_max = _all_but_a_quarter(slots_max)
         self._token_slots_max = _all_but_a_quarter(self._tenant_slots_max)
         self._places = SharedPlaces(waiting_max)
-        self._wait_s = wait_s
+        self.wait_s = wait_s
         self._turns = 0
         self._tenants: defaultdict[Tenant, _Standing] = defaultdict(_Standing)
         self._tokens: defaultdict[Requester, _Standing] = defaultdict(_Standing)
@@ -118,14 +118,14 @@ class FairQueue:
         finally:
             slot.release()
 
-    async def take(self, requester: Requester) -> None:
-        """Take a slot as `slot` does; the caller has to `release` it."""
+    async def take(self, requester: Requester, wait_s: float | None) -> None:
+        """Take a slot as `slot` does, but wait for `wait_s`; the caller has to `release` it."""
         # Others may wait while a slot is free, but only such as may not have more: the newcomer passes nobody.
         if self._may_have_more(requester):
             self._grant(requester)
             return
         with self._places.place(requester):
-            await self._wait(requester)
+            await self._wait(requester, wait_s)
 
     def release(self, requester: Requester) -> None:
         self._count(requester, held=-1)
@@ -143,12 +143,12 @@ class FairQueue:
         """Return whether anybody waits who has less than `requester`, which holds a slot."""
         return any(self._has_less(other, requester) for other in self._queues)
 
-    async def _wait(self, requester: Requester) -> None:
+    async def _wait(self, requester: Requester, wait_s: float | None) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queues.setdefault(requester, deque()).append(turn)
         self._count(requester, waiting=1)
         try:
-            async with asyncio.timeout(self._wait_s):
+            async with asyncio.timeout(wait_s):
                 await turn
         except (TimeoutError, asyncio.CancelledError) as ended:
             self._give_up(requester, turn)
@@ -228,7 +228,13 @@ class Slot:
 
     async def take(self) -> None:
         """Wait for a slot. Raises as `FairQueue.slot` does."""
-        await self._queue.take(self._requester)
+        await self._queue.take(self._requester, self._queue.wait_s)
+        self._is_held = True
+
+    async def give_way(self, wait_s: float) -> None:
+        """Release the slot, and wait for the next one, for at most `wait_s`. Raises as `FairQueue.slot` does."""
+        self.release()
+        await self._queue.take(self._requester, wait_s)
         self._is_held = True
 
     def release(self) -> None:

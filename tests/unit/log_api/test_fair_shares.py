@@ -244,6 +244,22 @@ async def test_a_slot_that_was_given_back_comes_again_after_the_others() -> None
     assert queue.fair.held == 0
 
 
+async def test_whoever_gives_way_may_wait_for_longer_than_a_newcomer() -> None:
+    queue = Queue(1, wait_s=0.05)
+    async with queue.fair.slot(A) as slot:
+        await queue.ask(B)
+        going_on = asyncio.create_task(slot.give_way(60))
+        await settle()
+        await queue.ask(C)
+        while not queue.refused:
+            await asyncio.sleep(0.01)
+        assert (queue.held, going_on.done()) == ({B: 1}, False)
+        await queue.end_all()
+        await going_on
+        assert queue.fair.held == 1
+    assert queue.fair.held == 0
+
+
 async def test_a_request_above_its_share_is_told_so_when_its_wait_ends() -> None:
     queue = Queue(4, wait_s=0.05)
     await queue.ask(*[A] * 10)
