@@ -373,8 +373,8 @@ FAULTS = (
     _fault(
         "an altered request is not marked",
         "redactor/pipeline/events.py",
-        ", altered=True",
-        "",
+        "altered=attribution.is_altered",
+        "altered=False",
         "tests/unit/redactor/test_attribution.py",
     ),
     _fault(

@@ -225,10 +225,10 @@ class TestQuery:
     ("url", "expected"),
     [
         ("/accounts/7/unknown/s3cret", "/accounts/…"),
-        ("/accounts/x%2fy", "/accounts/…"),
+        ("/accounts/x%2fy/s3cret", "/accounts/…"),
         ("/s3cret", "/…"),
         ("/accounts/search/deep/s3cret", "/accounts/search/deep/…"),
-        ("/accounts/search?q=s3cret", "/accounts/search/…"),
+        ("/accounts/search/s3cret?q=s3cret", "/accounts/search/…"),
         ("*", "/…"),
         ("s3cret:443", "/…"),
         ("//s3cret/accounts", "/…"),
