@@ -28,6 +28,7 @@ from pydantic_settings import (
 )
 
 from alerting.delivery import DeliveryLimits
+from auditap.runtime.http_limits import HttpLimits
 from auditap.runtime.http_server import TlsFiles
 from auditap.runtime.logs import LogFormat
 from auditap.settings_fields import with_paths_below
@@ -109,6 +110,12 @@ class _AlertingAddress(Address):
     port: int = Field(default=8405, ge=0, le=65_535)
 
 
+class _HealthAddress(Address):
+    """Where the process serves its health routes `/healthz`, `/readyz` and `/metrics`, and nowhere else. Without this table
+    they are on `address` (and the Unix socket).
+    """
+
+
 class TapToken(_Group):
     """A token for taps that send over TCP."""
 
@@ -129,6 +136,7 @@ class CollectorSettings(_Group):
     """The collector: a Unix socket for taps on this host, and TCP with tokens."""
 
     address: _CollectorAddress = _CollectorAddress()
+    health_address: _HealthAddress | None = None
     socket: Path | None = None
     """Path of the Unix socket (mode 0660). Default: `collector.sock` in `data_dir`."""
     tokens: tuple[TapToken, ...] = ()
@@ -269,6 +277,7 @@ class ApiSettings(_Group):
     """The log API, which serves records."""
 
     address: _ApiAddress = _ApiAddress()
+    health_address: _HealthAddress | None = None
     prefix: str = "/client/v4"
     """Path before all routes."""
     connections_max: int = Field(default=8, gt=COMMON_CONNECTIONS)
@@ -348,6 +357,9 @@ class Settings(BaseSettings):
     plain_http_allowed: bool = False
     """Whether an address that is not loopback may do without `tls`, and the read audit and `auditap replay` may send to one
     by http: only where a mesh or a proxy of this host encrypts."""
+    health_token_file: Path | None = None
+    """File that holds the bearer token which `/healthz`, `/readyz` and `/metrics` of every process ask for. Default: none."""
+    http: HttpLimits = HttpLimits()
     redaction: RedactionConfig = RedactionConfig()
     collector: CollectorSettings = CollectorSettings()
     kafka: KafkaSettings = KafkaSettings()
@@ -486,15 +498,17 @@ def _check_together(settings: Settings) -> None:
             "collector.durability is spool and there is no Kafka: set kafka.bootstrap_servers, or leave it out"
             " (the embedded log is on disk by itself)."
         )
-    for name, address in (
-        ("collector", settings.collector.address),
-        ("ingest", settings.ingest.address),
-        ("api", settings.api.address),
-        ("alerting", settings.alerting.address),
+    for setting, address in (
+        ("collector.address", settings.collector.address),
+        ("ingest.address", settings.ingest.address),
+        ("api.address", settings.api.address),
+        ("alerting.address", settings.alerting.address),
+        ("collector.health_address", settings.collector.health_address),
+        ("api.health_address", settings.api.health_address),
     ):
-        if not (address.is_loopback or address.tls or settings.plain_http_allowed):
+        if not (address is None or address.is_loopback or address.tls or settings.plain_http_allowed):
             raise StartupError(
-                f"{name}.address.host is not loopback: set {name}.address.tls (certificate and key), or listen on 127.0.0.1;"
+                f"{setting}.host is not loopback: set {setting}.tls (certificate and key), or listen on 127.0.0.1;"
                 " where a mesh encrypts, set plain_http_allowed."
             )
 
@@ -547,6 +561,21 @@ def admin_dsn(settings: Settings) -> str:
             " set postgres.admin_dsn (AUDITAP_POSTGRES__ADMIN_DSN)."
         ) from None
     return embedded_dsn(folder, "postgres", password, port, EMBEDDED_DATABASE)
+
+
+def health_token(settings: Settings) -> str | None:
+    """Return the token that the health routes ask for; None if they ask for none. Raises StartupError."""
+    return secret_in(settings.health_token_file, "health_token_file", "the token of the health routes")
+
+
+def secret_in(file: Path | None, setting: str, what: str) -> str | None:
+    """Return the secret in a file; None if none is set. `what`: what belongs there. Raises StartupError."""
+    if file is None:
+        return None
+    try:
+        return read_secret(file, f"write {what} into it, or correct {setting}")
+    except FileNotFoundError:
+        raise StartupError(f"{setting} cannot be read: correct the path or the file.") from None
 
 
 def load_or_create_key(settings: Settings, name: str, given: SecretStr | None) -> bytes:

@@ -7,7 +7,7 @@ No response, log line or metric holds anything of a capture.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from gateway_tap.intake import CaptureBatch, read_batch
 from gateway_tap.limits import CAPTURES_MAX, READ_MS_MAX, IntakeLimits
 from gateway_tap.ports import CaptureSink, IdentifiedCapture
 from gateway_tap.tokens import TapToken, TapTokens
+from gateway_tap.unix_socket import PEER_UID
 from schemas.capture import TapPosition
 from schemas.capture_id import capture_id, is_repeatable
 from schemas.contracts import validator
@@ -91,6 +92,7 @@ class _Collector:
         except RejectedBody as rejected:
             error = _ErrorResponse(_REJECTION_STATUS[rejected.reason], rejected.reason.value)
         except TooMuchInFlight as busy:
+            self.metrics.intake_busy.labels(busy.bound).inc()
             error = _unavailable(str(busy))
         except ClientDisconnect:
             error = _ErrorResponse(400, "the body did not arrive")
@@ -102,7 +104,7 @@ class _Collector:
     async def _captures(self, request: Request) -> JSONResponse:
         # Before the body is read: whoever has no token takes no memory.
         token = self._authorize(request)
-        with self.in_flight.request() as held:
+        with self.in_flight.request(_sender(request, token)) as held:
             body = await self._read(request, held)
             content_type = request.headers.get("content-type", "")
             batch = read_batch(body, content_type, self.limits, captures_max=self.captures_max)
@@ -126,7 +128,7 @@ class _Collector:
 
     async def _heartbeats(self, request: Request) -> JSONResponse:
         token = self._authorize(request)
-        with self.in_flight.request() as held:
+        with self.in_flight.request(_sender(request, token)) as held:
             body = await self._read(request, held)
             batch = read_heartbeats(body, request.headers.get("content-type", ""))
             accepted: list[Heartbeat] = []
@@ -228,13 +230,18 @@ def collector_app(
     tokens: TapTokens | None,
     metrics: Metrics,
     clock_ms: Callable[[], int],
+    in_flight: InFlight | None = None,
     captures_max: int = CAPTURES_MAX,
     read_ms_max: int = READ_MS_MAX,
 ) -> Starlette:
     """Return the application with `POST /v1/captures` and `POST /v1/heartbeats`.
 
     `tokens`: the bearer tokens that taps may present over TCP; None on a Unix socket, which its permissions protect.
-    `identity_key` derives ids, and must outlive restarts. `clock_ms` returns Unix milliseconds.
+    `identity_key` derives ids, and must outlive restarts. `clock_ms` returns Unix milliseconds. `in_flight`: what is in
+    memory, if other applications of the process share its bounds.
+
+    A sender has its fair share of those bounds. Over TCP that is whoever presents the same token, on a Unix socket the
+    processes of one user, whose id the server leaves in the request's state as `PEER_UID`.
 
     Responses:
 
@@ -259,7 +266,7 @@ def collector_app(
         tokens=tokens,
         metrics=metrics,
         clock_ms=clock_ms,
-        in_flight=InFlight(limits),
+        in_flight=in_flight or InFlight(limits),
     )
     routes: list[Any] = [
         Route("/v1/captures", collector.post_captures, methods=["POST"]),
@@ -285,6 +292,11 @@ def _success(
 
 def _counted(indexes: Sequence[int]) -> dict[str, int]:
     return {"captures": len(indexes), "first_index": indexes[0]}
+
+
+def _sender(request: Request, token: TapToken | None) -> Hashable:
+    """Return whose share of what is in memory a request takes."""
+    return token or (PEER_UID, request.scope.get("state", {}).get(PEER_UID))
 
 
 def _error_response(request: Request, error: _ErrorResponse) -> JSONResponse:

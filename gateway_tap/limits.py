@@ -24,6 +24,8 @@ class IntakeLimits:
     line_bytes_max: Constant[int] = 4 * 1024 * 1024
     """Bytes of one capture; longer ones are refused as `too_large`. Room for two bodies of 1 MiB, encoded, and headers."""
     requests_max: Constant[int] = 64
-    """Requests in flight at once; more are answered 503. Memory is bounded by bytes; this bounds what waits for the log."""
+    """Requests in flight at once; more are answered 503. Memory is bounded by bytes; this bounds what waits for the log.
+    Of this and of the bytes, each token, and each user on the Unix socket, gets a fair share."""
     in_flight_bytes_max: int = 128 * 1024 * 1024
-    """Bytes of all request bodies in memory at once; more are answered 503."""
+    """Bytes of all request bodies in memory at once; more are answered 503. A token, or a user on the Unix socket, with several
+    requests at once holds at most twice what is left for others."""

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import stat
+import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,10 @@ from typing import Final
 
 from schemas.errors import StartupError
 
+PEER_UID: Final = "peer_uid"
+"""Name under which the server leaves the user id of the process at the other end in a request's state."""
 _BACKLOG: Final = 1024
+_CREDENTIALS: Final = struct.Struct("iII")
 
 
 def bind_unix_socket(path: str | Path, mode: int = 0o660) -> socket.socket:
@@ -34,6 +38,20 @@ def bind_unix_socket(path: str | Path, mode: int = 0o660) -> socket.socket:
         # Python itself refuses a path that does not fit into the socket's address, with an OSError without errno.
         reason = "the path is too long" if failure.errno is None else os.strerror(failure.errno)
         raise StartupError(f"cannot listen at {path}: {reason}") from None
+
+
+def peer_uid(connected: socket.socket) -> int | None:
+    """Return the user id of the process at the other end of a Unix socket; None where the system does not tell."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return None
+    try:
+        _pid, uid, _gid = _CREDENTIALS.unpack(
+            connected.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)
+        )
+    except OSError:
+        return None
+    return int(uid)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 MetricType = TypeVar("MetricType", bound=MetricWrapperBase)
 _COLLECT, _INGEST, _SERVE, _ALERTING = "collect", "ingest", "serve", "alerting"
+_EVERY = f"{_COLLECT}, {_INGEST}, {_SERVE}, {_ALERTING}"
 
 
 class MetricDef(Generic[MetricType]):
@@ -80,6 +81,13 @@ class Metrics:
     )
     captures_unavailable = MetricDef(
         Counter, _COLLECT, "Captures answered with 503 because their events could not be made durable."
+    )
+    intake_busy = MetricDef(
+        Counter,
+        _COLLECT,
+        "Requests answered with 503 because too much is in flight, by bound: requests, bytes; requests_share, bytes_share of one"
+        " token, or of one user on the Unix socket.",
+        ["bound"],
     )
     captures_dropped_by_taps = MetricDef(Counter, _COLLECT, "Pairs that taps report as dropped.")
     heartbeats_accepted = MetricDef(Counter, _COLLECT, "Heartbeats of taps that are durable.")
@@ -225,6 +233,23 @@ class Metrics:
         _SERVE,
         "Tokens that were looked up in the database, by result: `found`, or `unknown` (also revoked ones).",
         ["result"],
+    )
+
+    # The HTTP servers of every process.
+    http_connections = MetricDef(Gauge, _EVERY, "Connections, by listener: tcp, unix, health.", ["listener"])
+    http_connections_refused = MetricDef(
+        Counter,
+        _EVERY,
+        "Connections closed as soon as they came because none of those before waits for a request, by listener and limit:"
+        " connections_max, connections_per_address_max, descriptors.",
+        ["listener", "reason"],
+    )
+    http_connections_ended = MetricDef(
+        Counter,
+        _EVERY,
+        "Connections that the server ended, by listener and reason: displaced, headers_bytes, headers, target_bytes, head_time,"
+        " body_time, idle_time, write_time, tls_handshake, pipelined, small_chunks, invalid.",
+        ["listener", "reason"],
     )
 
     # Alerting.

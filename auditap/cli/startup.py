@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
+from auditap.runtime.descriptors import raise_descriptor_limit
 from auditap.runtime.lifecycle import stop_on_signals
 from auditap.runtime.logs import configure_logs
 from auditap.settings import Settings, load_settings
@@ -22,6 +23,7 @@ def configured_settings() -> Settings:
 def run_process(make: Callable[[Settings], Callable[[asyncio.Event], Awaitable[None]]]) -> None:
     """Run what `make` returns of the settings until SIGINT or SIGTERM. Raises StartupError."""
     settings = configured_settings()
+    raise_descriptor_limit()
 
     async def run() -> None:
         await make(settings)(stop_on_signals())

@@ -6,6 +6,7 @@ import click
 import uvloop
 from rich.console import Console
 
+from auditap.runtime.descriptors import raise_descriptor_limit
 from auditap.runtime.lifecycle import stop_on_signals
 from auditap.runtime.logs import configure_logs
 from auditap.runtime.up import up
@@ -23,6 +24,7 @@ def up_command() -> None:
     # The terminal is for the greeting, so only warnings are logged unless a level is set.
     level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
     configure_logs(level, settings.log_format)
+    raise_descriptor_limit()
 
     async def run() -> None:
         await up(settings, stop_on_signals(), Console())

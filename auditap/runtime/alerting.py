@@ -20,10 +20,10 @@ from alerting.processor import AlertingLimits, AlertProcessor
 from alerting.rules_file import RulesFile
 from alerting.rules_parser import LOOK_BACK_DAYS_MAX
 from auditap.runtime.embedded_log import own_event_log
-from auditap.runtime.health import health_server
+from auditap.runtime.health import Health, health_server
 from auditap.runtime.kafka import connection_of
 from auditap.runtime.lifecycle import clock_ms, run_until, start_with_retries
-from auditap.settings import Settings, ensure_data_dir, required_dsn
+from auditap.settings import Settings, ensure_data_dir, health_token, required_dsn
 from eventlog.embedded.log import EmbeddedLog
 from eventlog.embedded.source import EmbeddedSource
 from eventlog.ports import LoggedEvent, Partition
@@ -70,7 +70,8 @@ class AlertingProcess:
         self._metrics = Metrics()
         self._rules = RulesFile(settings.alerting.rules, self._metrics)
         self._limits = AlertingLimits()
-        self._server = health_server(settings.alerting.address, self._metrics, self._readiness)
+        health = Health(self._metrics, self._readiness, token=health_token(settings))
+        self._server = health_server(settings.alerting.address, health, settings.http)
         self._own_log = own_event_log(settings, shared_log)
         self._log = shared_log or self._own_log
         self._print_payload = print_payload or _print_json

@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 import structlog
+from starlette.types import ASGIApp
 
 from auditap.runtime.document_reload import DocumentReloader
 from auditap.runtime.embedded_log import own_event_log
-from auditap.runtime.health import with_health_routes
+from auditap.runtime.health import Health, health_server, with_health_routes
 from auditap.runtime.http_server import HttpServer, bind_tcp_socket
 from auditap.runtime.kafka import publisher_settings
 from auditap.runtime.lifecycle import clock_ms, run_until, start_with_retries
 from auditap.runtime.redacting_sink import RedactingSink
-from auditap.settings import Settings, ensure_data_dir, load_or_create_key
+from auditap.settings import Settings, ensure_data_dir, health_token, load_or_create_key
 from eventlog.embedded.log import EmbeddedLog
 from eventlog.embedded.publisher import EmbeddedPublisher
 from eventlog.kafka.publisher import KafkaPublisher
@@ -23,6 +24,7 @@ from eventlog.spool.file import has_files
 from eventlog.spool.publisher import SpoolingPublisher
 from eventlog.truncating_publisher import TruncatingPublisher
 from gateway_tap.collector import collector_app
+from gateway_tap.in_flight import InFlight
 from gateway_tap.tokens import TapToken, TapTokens
 from gateway_tap.unix_socket import bind_unix_socket
 from schemas.errors import StartupError
@@ -50,35 +52,47 @@ class Collector:
         ensure_data_dir(settings)
         self._own_log = own_event_log(settings, shared_log)
         self._publisher = _publisher(settings, shared_log or self._own_log, self._metrics)
-        sink = self._sink = RedactingSink(lambda: self._documents.redactor, self._publisher, self._metrics)
+        self._sink = RedactingSink(lambda: self._documents.redactor, self._publisher, self._metrics)
         self._report_interval_ms = settings.collector.report_interval_ms
-        identity_key = load_or_create_key(settings, "identity.key", settings.collector.identity_key)
-        address = settings.collector.address
         self._socket_path = settings.collector_socket
-        sockets = {
-            None: bind_unix_socket(self._socket_path),
-            _tokens(settings): bind_tcp_socket(address.host, address.port),
-        }
-        self._servers = [
-            HttpServer(
-                with_health_routes(
-                    collector_app(
-                        sink,
-                        identity_key=identity_key,
-                        limits=settings.intake_limits,
-                        tokens=tokens,
-                        metrics=self._metrics,
-                        clock_ms=clock_ms,
-                    ),
-                    self._metrics,
-                    self._readiness,
-                    self._degraded,
-                ),
-                [socket],
-                tls=address.tls if tokens is not None else None,
+        self._servers = self._bind(settings)
+
+    def _bind(self, settings: Settings) -> list[HttpServer]:
+        """Bind the addresses and return a server for each. Raises StartupError."""
+        collector, limits = settings.collector, settings.http
+        health = Health(self._metrics, self._readiness, self._degraded, health_token(settings))
+        identity_key = load_or_create_key(settings, "identity.key", collector.identity_key)
+        in_flight = InFlight(settings.intake_limits)
+
+        def application(tokens: TapTokens | None) -> ASGIApp:
+            app = collector_app(
+                self._sink,
+                identity_key=identity_key,
+                limits=settings.intake_limits,
+                tokens=tokens,
+                metrics=self._metrics,
+                clock_ms=clock_ms,
+                in_flight=in_flight,
             )
-            for tokens, socket in sockets.items()
-        ]
+            return with_health_routes(app, health) if collector.health_address is None else app
+
+        unix = HttpServer(
+            application(None),
+            [bind_unix_socket(self._socket_path)],
+            name="unix",
+            limits=limits,
+            metrics=self._metrics,
+        )
+        tcp = HttpServer(
+            application(_tokens(settings)),
+            [bind_tcp_socket(collector.address.host, collector.address.port)],
+            limits=limits,
+            metrics=self._metrics,
+            tls=collector.address.tls,
+        )
+        if collector.health_address is None:
+            return [unix, tcp]
+        return [unix, tcp, health_server(collector.health_address, health, limits)]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Accept captures until `stop` is set; all that were accepted by then are durable."""

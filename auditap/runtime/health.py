@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -11,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
+from auditap.runtime.http_limits import HttpLimits
 from auditap.runtime.http_server import HttpServer, bind_tcp_socket
 from auditap.settings import Address
 from schemas.metric_defs import Metrics
@@ -19,41 +23,70 @@ Readiness = Callable[[], Awaitable[Mapping[str, bool]]]
 Degraded = Callable[[], Sequence[str]]
 
 
-def with_health_routes(
-    app: ASGIApp | None, metrics: Metrics, readiness: Readiness, degraded: Degraded = tuple
-) -> Starlette:
-    """Return `app` (None: no application) with the health routes before its own.
+@dataclass(frozen=True)
+class Health:
+    """What a process tells of itself.
 
     `/healthz` is 200 as long as the event loop runs. `/readyz` is 200 where `readiness` finds every dependency, by name,
     and 503 otherwise; it also lists what `degraded` returns, which the process can do without for some time.
-    `/metrics` is Prometheus' text format.
+    `/metrics` is Prometheus' text format. With a `token`, all three are 401 without it.
     """
 
-    async def healthz(_request: Request) -> Response:
+    metrics: Metrics
+    readiness: Readiness
+    degraded: Degraded = tuple
+    token: str | None = None
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the three routes."""
+        handlers = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._exposition}
+        return [Route(path, self._guarded(handler)) for path, handler in handlers.items()]
+
+    def _guarded(
+        self, handler: Callable[[Request], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def guarded(request: Request) -> Response:
+            if self.token is None or _presents(request, self.token):
+                return await handler(request)
+            challenge = {"WWW-Authenticate": 'Bearer realm="auditap health"'}
+            return JSONResponse({"error": "a valid bearer token is required"}, 401, challenge)
+
+        return guarded
+
+    async def _healthz(self, _request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
-    async def readyz(_request: Request) -> Response:
-        parts = dict(await readiness())
+    async def _readyz(self, _request: Request) -> Response:
+        parts = dict(await self.readiness())
         ready = all(parts.values())
         content: dict[str, object] = {"ready": ready, "parts": parts}
-        if without := degraded():
+        if without := self.degraded():
             content["degraded"] = list(without)
         return JSONResponse(content, status_code=200 if ready else 503)
 
-    async def exposition(_request: Request) -> Response:
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-    routes: list[BaseRoute] = [
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
-        Route("/metrics", exposition),
-    ]
-    if app is not None:
-        routes.append(Mount("/", app))
-    return Starlette(routes=routes)
+    async def _exposition(self, _request: Request) -> Response:
+        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def health_server(address: Address, metrics: Metrics, readiness: Readiness) -> HttpServer:
-    """Bind `address` and return the server of a process that serves its health routes alone. Raises StartupError."""
-    app = with_health_routes(None, metrics, readiness)
-    return HttpServer(app, [bind_tcp_socket(address.host, address.port)], tls=address.tls)
+def with_health_routes(app: ASGIApp, health: Health) -> Starlette:
+    """Return `app` with the health routes before its own."""
+    return Starlette(routes=[*health.routes(), Mount("/", app)])
+
+
+def health_server(address: Address, health: Health, limits: HttpLimits) -> HttpServer:
+    """Bind `address` and return a server of the health routes alone. Raises StartupError."""
+    return HttpServer(
+        Starlette(routes=health.routes()),
+        [bind_tcp_socket(address.host, address.port)],
+        name="health",
+        limits=limits,
+        metrics=health.metrics,
+        tls=address.tls,
+    )
+
+
+def _presents(request: Request, token: str) -> bool:
+    scheme, _, presented = request.headers.get("authorization", "").partition(" ")
+    # Of equal length, so that the comparison takes the same time whatever is presented.
+    digests = [hashlib.sha256(each.encode()).digest() for each in (presented.strip(), token)]
+    return scheme.lower() == "bearer" and hmac.compare_digest(*digests)

@@ -6,14 +6,22 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from auditap.runtime.descriptors import descriptor_shares
+from auditap.runtime.http_connection import ConnectionOwner, HttpConnection
+from auditap.runtime.http_limits import HttpLimits
+from auditap.runtime.http_listener import HttpListener, ListenerName
 from schemas.errors import StartupError
+from schemas.metric_defs import Metrics
+
+_TICKS_BETWEEN_CHECKS: Final = 5  # ticks are a tenth of a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +36,36 @@ class TlsFiles:
     """PEM file of the authority that clients' certificates must come from. Default: clients need none."""
 
 
-class _QuietServer(uvicorn.Server):
-    """A server that installs no signal handlers: `lifecycle.stop_on_signals` does that for the whole process."""
+class _Server(uvicorn.Server):
+    """uvicorn's server, with listeners of our own in place of the loop's, and without signal handlers.
+
+    `lifecycle.stop_on_signals` handles signals for the whole process.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, make: Callable[[uvicorn.Server], Sequence[HttpListener]]
+    ) -> None:
+        super().__init__(config)
+        self._make = make
+        self.listeners: Sequence[HttpListener] = ()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
+        self.listeners = self._make(self)
+        # `shutdown` closes them.
+        self.servers = list(self.listeners)  # type: ignore[arg-type]
+        for listener in self.listeners:
+            listener.start()
+        self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_BETWEEN_CHECKS == 0:
+            for listener in self.listeners:
+                listener.check()
+        return await super().on_tick(counter)
 
 
 class HttpServer:
@@ -44,10 +76,17 @@ class HttpServer:
         app: ASGIApp,
         sockets: Sequence[socket.socket],
         *,
+        name: ListenerName = "tcp",
+        limits: HttpLimits | None = None,
+        metrics: Metrics | None = None,
         tls: TlsFiles | None = None,
         drain_wait_s: int = 10,
     ) -> None:
+        """`name`: the listener in metrics; all but `tcp` may use descriptors that are reserved. `metrics`: None counts nothing."""
         self._sockets = list(sockets)
+        self._name = name
+        self._limits = limits or HttpLimits()
+        self._metrics = metrics or Metrics()
         authority = tls.client_authority if tls else None
         config = uvicorn.Config(
             app,
@@ -57,15 +96,17 @@ class HttpServer:
             lifespan="off",
             server_header=False,
             date_header=True,
+            http="httptools",
             ws="none",
-            timeout_keep_alive=75,
+            # Longer than ours, which is counted.
+            timeout_keep_alive=2 * self._limits.idle_ms_max // 1000 + 1,
             timeout_graceful_shutdown=drain_wait_s,
             ssl_certfile=str(tls.certificate) if tls else None,
             ssl_keyfile=str(tls.key) if tls else None,
             ssl_ca_certs=str(authority) if authority else None,
             ssl_cert_reqs=ssl.CERT_REQUIRED if authority else ssl.CERT_NONE,
         )
-        self._server = _QuietServer(config)
+        self._server = _Server(config, self._make_listeners)
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -76,6 +117,8 @@ class HttpServer:
             raise StartupError(
                 "The TLS certificate or key cannot be read: correct the paths or the files."
             ) from None
+        # Here too, so that its error is raised to the caller.
+        descriptor_shares()
         self._serving = asyncio.create_task(self._server.serve(self._sockets), name="http-server")
         while not self._server.started:
             if self._serving.done():
@@ -89,8 +132,32 @@ class HttpServer:
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving
+        for listener in self._server.listeners:
+            listener.abort()
         for one in self._sockets:
             one.close()
+
+    def _make_listeners(self, server: uvicorn.Server) -> Sequence[HttpListener]:
+        loop = asyncio.get_running_loop()
+        shares = descriptor_shares()
+
+        def make(state: dict[str, Any], owner: ConnectionOwner) -> HttpConnection:
+            return HttpConnection(
+                server.config, server.server_state, state, loop=loop, limits=self._limits, owner=owner
+            )
+
+        return [
+            HttpListener(
+                listening,
+                self._name,
+                limits=self._limits,
+                descriptors_below=shares.public if self._name == "tcp" else shares.reserved,
+                metrics=self._metrics,
+                tls=server.config.ssl,
+                make=make,
+            )
+            for listening in self._sockets
+        ]
 
 
 def bind_tcp_socket(host: str, port: int) -> socket.socket:

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Mapping
 import structlog
 
 from auditap.runtime.embedded_log import own_event_log
-from auditap.runtime.health import health_server
+from auditap.runtime.health import Health, health_server
 from auditap.runtime.kafka import dead_letter_topic_settings, source_settings
 from auditap.runtime.lifecycle import clock_ms, run_until, start_with_retries
-from auditap.settings import Settings, required_dsn
+from auditap.settings import Settings, health_token, required_dsn
 from enricher.cache import LookupCache
 from enricher.enrich import Enricher
 from enricher.lookup_router import LookupRouter
@@ -52,7 +52,8 @@ class IngestorProcess:
         self._settings = settings
         self._metrics = Metrics()
         self._dsn = required_dsn(settings, "writer_dsn")
-        self._server = health_server(settings.ingest.address, self._metrics, self._readiness)
+        health = Health(self._metrics, self._readiness, token=health_token(settings))
+        self._server = health_server(settings.ingest.address, health, settings.http)
         self._own_log = own_event_log(settings, shared_log)
         self._log = shared_log or self._own_log
         self._store: PostgresStore | None = None

@@ -9,13 +9,12 @@ from typing import NamedTuple
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from auditap.settings import Settings
+from auditap.settings import Settings, secret_in
 from auditap_tap import AuditTapMiddleware
 from log_api.path_segments import ALL_ACCOUNTS
 from log_api.ports import Token
 from log_api.request_log import TOKEN_STATE
 from schemas.errors import StartupError
-from schemas.private_files import read_secret
 
 _ACTOR_HEADERS = (
     "x-actor-id",
@@ -48,7 +47,7 @@ def with_read_audit(app: ASGIApp, settings: Settings, state_dir: Path) -> Audite
             _ChangedHeaders(app, _add_actor),
             collector=read_audit.collector,
             tap_id=read_audit.tap_id,
-            token=_token(read_audit.token_file),
+            token=secret_in(read_audit.token_file, "api.read_audit.token_file", "the tap's token"),
             plain_http_allowed=settings.plain_http_allowed,
             queue_bytes_max=read_audit.queue_bytes_max,
             state_dir=state_dir,
@@ -58,17 +57,6 @@ def with_read_audit(app: ASGIApp, settings: Settings, state_dir: Path) -> Audite
         raise StartupError(f"api.read_audit cannot be used: {error}.") from None
     # Before the response reaches the client.
     return AuditedReads(_ChangedHeaders(tap, _remove_actor), tap.close)
-
-
-def _token(file: Path | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        return read_secret(file, "write the tap's token into it, or correct api.read_audit.token_file")
-    except FileNotFoundError:
-        raise StartupError(
-            "api.read_audit.token_file cannot be read: correct the path or the file."
-        ) from None
 
 
 class _ChangedHeaders:

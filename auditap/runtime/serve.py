@@ -8,11 +8,18 @@ from collections.abc import Mapping
 
 import structlog
 
-from auditap.runtime.health import with_health_routes
+from auditap.runtime.health import Health, health_server, with_health_routes
 from auditap.runtime.http_server import HttpServer, bind_tcp_socket
 from auditap.runtime.lifecycle import clock_ms
 from auditap.runtime.read_audit import with_read_audit
-from auditap.settings import ApiSettings, Settings, ensure_data_dir, load_or_create_key, required_dsn
+from auditap.settings import (
+    ApiSettings,
+    Settings,
+    ensure_data_dir,
+    health_token,
+    load_or_create_key,
+    required_dsn,
+)
 from log_api.app import log_api_app
 from log_api.config import LogApiConfig
 from log_api.database import PostgresLogDatabase
@@ -42,7 +49,7 @@ class LogApiProcess:
     """The process of `auditap serve`: the log API with health routes, metrics and the read audit."""
 
     def __init__(self, settings: Settings) -> None:
-        """Bind the address. Raises StartupError."""
+        """Bind the addresses. Raises StartupError."""
         api = settings.api
         data_dir = ensure_data_dir(settings)
         config = log_api_config(api, load_or_create_key(settings, "cursor.key", api.cursor_key))
@@ -50,19 +57,26 @@ class LogApiProcess:
         self._stopping = False
         self._database = PostgresLogDatabase(required_dsn(settings, "reader_dsn"), config, metrics)
         app = log_api_app(self._database, config, metrics, clock_ms, lambda: self._stopping)
-        self._audited = with_read_audit(
-            with_health_routes(app, metrics, self._readiness), settings, data_dir.absolute() / "taps"
-        )
-        self._server = HttpServer(
-            self._audited.app,
-            [bind_tcp_socket(api.address.host, api.address.port)],
-            tls=api.address.tls,
-        )
+        health = Health(metrics, self._readiness, token=health_token(settings))
+        served = with_health_routes(app, health) if api.health_address is None else app
+        self._audited = with_read_audit(served, settings, data_dir.absolute() / "taps")
+        self._servers = [
+            HttpServer(
+                self._audited.app,
+                [bind_tcp_socket(api.address.host, api.address.port)],
+                limits=settings.http,
+                metrics=metrics,
+                tls=api.address.tls,
+            )
+        ]
+        if api.health_address is not None:
+            self._servers.append(health_server(api.health_address, health, settings.http))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set."""
         await self._database.start()
-        await self._server.start()
+        for server in self._servers:
+            await server.start()
         # The OpenAPI document is a hundred thousand objects that stay. To look at them again, a full collection would stop every
         # request for 70 ms.
         gc.collect()
@@ -78,7 +92,8 @@ class LogApiProcess:
         finally:
             # First, so that tails end: the server waits for requests under way.
             self._stopping = True
-            await self._server.stop()
+            for server in self._servers:
+                await server.stop()
             # In a thread, because the tap blocks until its last captures are sent, or its time is up.
             await asyncio.to_thread(self._audited.close)
             await self._database.stop()

@@ -128,6 +128,9 @@ def _check_ports(settings: Settings, *, has_example: bool) -> None:
         "api.address.port": settings.api.address,
         "ingest.address.port": settings.ingest.address,
     }
+    for name, part in (("collector", settings.collector), ("api", settings.api)):
+        if part.health_address is not None:
+            addresses[f"{name}.health_address.port"] = part.health_address
     if settings.up.alerting:
         addresses["alerting.address.port"] = settings.alerting.address
     if has_example:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from auditap.runtime.health import with_health_routes
+from auditap.runtime.health import Health, with_health_routes
 from auditap.runtime.http_server import HttpServer, TlsFiles, bind_tcp_socket
 from schemas.errors import StartupError
 from schemas.metric_defs import Metrics
@@ -30,7 +30,7 @@ async def test_operators_routes_stand_before_the_application() -> None:
 
     metrics = Metrics()
     metrics.records_stored.inc(3)
-    app = with_health_routes(Starlette(routes=[Route("/hello", hello)]), metrics, readiness)
+    app = with_health_routes(Starlette(routes=[Route("/hello", hello)]), Health(metrics, readiness))
     # Not one that another process may be given as soon as this server has ended.
     port = free_port()
     listening = bind_tcp_socket("127.0.0.1", port)

@@ -95,6 +95,19 @@ def test_the_parts_own_bounds_are_settings(tmp_path: Path, monkeypatch: pytest.M
         ("AUDITAP_INGEST__BOUNDS__MALFORMED_SHARE_MAX", "nan", "set it to a number from 0 to 1"),
         ("AUDITAP_LOG_LEVEL", SECRET, "log_level"),
         ("AUDITAP_COLLECTOR__ADDRESS__HOST", "0.0.0.0", "collector.address.host is not loopback"),  # noqa: S104
+        ("AUDITAP_HTTP__CONNECTIONS_MAX", "0", "greater than or equal to 1"),
+        ("AUDITAP_HTTP__CONNECTIONS_PER_ADDRESS_MAX", "0", "greater than or equal to 1"),
+        (
+            "AUDITAP_API__HEALTH_ADDRESS",
+            '{"host": "0.0.0.0", "port": 8407}',
+            "api.health_address.host is not loopback: set api.health_address.tls",
+        ),
+        (
+            "AUDITAP_COLLECTOR__HEALTH_ADDRESS",
+            '{"host": "0.0.0.0", "port": 8406}',
+            "collector.health_address.host is not loopback",
+        ),
+        ("AUDITAP_COLLECTOR__HEALTH_ADDRESS__HOST", "127.0.0.1", "collector.health_address.port"),
         ("AUDITAP_REDACTION__LIMITS__BODY_BYTES_MAX", "0", "body_bytes_max must be at least 1"),
         (
             "AUDITAP_CONFIG",

@@ -60,7 +60,7 @@ def loopback() -> tuple[socket.socket, str]:
 
 
 class FakeSink:
-    """Keeps what it takes. `failures` are raised first, one a batch; `entered` and `gate` show and hold a batch."""
+    """Keeps what it takes. `failures` are raised first, one a batch; `entered`, `waiting` and `gate` show and hold batches."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[list[IdentifiedCapture], int]] = []
@@ -69,6 +69,7 @@ class FakeSink:
         self.heartbeat_failures: list[Exception] = []
         self.failures: list[Exception] = []
         self.entered = asyncio.Event()
+        self.waiting = 0
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -83,7 +84,9 @@ class FakeSink:
         refused: Sequence[TapPosition] = (),
     ) -> None:
         self.entered.set()
+        self.waiting += 1
         await self.gate.wait()
+        self.waiting -= 1
         if self.failures:
             raise self.failures.pop(0)
         if captures:

@@ -13,11 +13,12 @@ import httpx
 import pytest
 import structlog
 from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
 
 from gateway_tap.collector import collector_app
 from gateway_tap.limits import IntakeLimits
 from gateway_tap.tokens import TapToken, TapTokens
-from gateway_tap.unix_socket import bind_unix_socket
+from gateway_tap.unix_socket import PEER_UID, bind_unix_socket
 from schemas.errors import NotDurable
 from schemas.metric_defs import Metrics
 from tests.unit.gateway_tap.servers import FakeSink, loopback, serving
@@ -63,7 +64,7 @@ def make_app(
     metrics: Metrics,
     limits: IntakeLimits | None = None,
     tokens: TapTokens | None = None,
-    **bounds: int,
+    **bounds: Any,
 ) -> Starlette:
     return collector_app(
         sink,
@@ -305,6 +306,48 @@ async def test_requests_in_flight_are_bounded(sink: FakeSink, metrics: Metrics) 
         sink.gate.set()
         assert (await first).status_code == 200
         assert (await post(client, lines(GOOD))).status_code == 200
+
+
+async def test_one_token_does_not_take_the_places_of_another(sink: FakeSink, metrics: Metrics) -> None:
+    sink.gate.clear()
+    tokens = TapTokens([token("greedy", "*"), token("other", "*")])
+    app = make_app(sink, metrics, IntakeLimits(requests_max=9), tokens)
+
+    def send(client: httpx.AsyncClient, name: str) -> asyncio.Task[httpx.Response]:
+        return asyncio.create_task(post(client, lines(GOOD), authorization=f"Bearer {secret(name)}"))
+
+    async with client_of(app) as client:
+        greedy = [send(client, "greedy") for _ in range(30)]
+        while sum(task.done() for task in greedy) < 24:
+            await asyncio.sleep(0.01)
+        others = [send(client, "other") for _ in range(2)]
+        while not any(task.done() for task in others) and sink.waiting < 8:
+            await asyncio.sleep(0.01)
+        sink.gate.set()
+        assert [(await task).status_code for task in others] == [200, 200]
+        assert sorted([(await task).status_code for task in greedy]) == [200] * 6 + [503] * 24
+    assert count(metrics, "intake_busy", bound="requests_share") == 24
+
+
+async def test_users_of_the_unix_socket_share_its_places(sink: FakeSink, metrics: Metrics) -> None:
+    sink.gate.clear()
+    app = make_app(sink, metrics, IntakeLimits(requests_max=3))
+
+    async def with_uid(scope: Scope, receive: Receive, send: Send) -> None:
+        uid = int(dict(scope["headers"])[b"uid"])
+        await app({**scope, "state": {PEER_UID: uid}}, receive, send)
+
+    transport = httpx.ASGITransport(with_uid)
+    async with httpx.AsyncClient(transport=transport, base_url="http://collector") as client:
+        first = [asyncio.create_task(post(client, lines(GOOD), uid="1000")) for _ in range(3)]
+        while not any(task.done() for task in first):
+            await asyncio.sleep(0.01)
+        second = asyncio.create_task(post(client, lines(GOOD), uid="1001"))
+        while sink.waiting < 3:
+            await asyncio.sleep(0.01)
+        sink.gate.set()
+        assert (await second).status_code == 200
+        assert sorted([(await task).status_code for task in first]) == [200, 200, 503]
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
