@@ -27,6 +27,7 @@ from schemathesis.specs.openapi.checks import (
 
 from auditap.database.connection import administrator
 from auditap.database.tokens import create_token
+from auditap.runtime.http_limits import HttpLimits
 from auditap.runtime.http_server import HttpServer, bind_tcp_socket
 from log_api.app import log_api_app
 from log_api.config import LogApiConfig, LogApiLimits, ProductCategory
@@ -102,7 +103,10 @@ async def served(postgres: str) -> AsyncIterator[Served]:
     bound = bind_tcp_socket("127.0.0.1", 0)
     port = bound.getsockname()[1]
     server = HttpServer(
-        log_api_app(reader, SETTINGS, Metrics(), lambda: time.time_ns() // 1_000_000), [bound]
+        log_api_app(reader, SETTINGS, Metrics(), lambda: time.time_ns() // 1_000_000),
+        [bound],
+        # What the server refuses by itself is not in the document, and is tested elsewhere.
+        limits=HttpLimits(target_bytes_max=1 << 24, headers_bytes_max=1 << 24, headers_max=1 << 16),
     )
     await server.start()
     yield Served(
