@@ -107,7 +107,7 @@ class PairWriter:
         self._mint = mint
         self._rng = random.Random(seed)
         self._envelope = envelope
-        self._base = str(root["servers"][0]["url"])
+        self._base = str(root["servers"][0]["url"]).removesuffix("/")
         self._accounts = accounts
 
     def pairs(self, operation: Operation) -> Iterator[Pair]:
@@ -305,8 +305,13 @@ class PairWriter:
         key = quote(name, safe="[]")
         element = position.element()
         kind = next(iter(sorted((element or position).kinds() & SCALARS)), "string")
+        if element is not None and style == "deepObject":
+            # Of a query only objects are read in this style.
+            verdict = verdict if verdict.recorded is False else QUERY
         values = [self._text(verdict, kind) for _ in range(2 if element else 1)]
-        if element is None or parameter.get("explode", style == "form"):
+        if element is not None and style == "deepObject":
+            yield from (f"{key}[{index}]={value}" for index, value in enumerate(values))
+        elif element is None or parameter.get("explode", style == "form"):
             yield from (f"{key}={value}" for value in values)
         else:
             yield f"{key}={_DELIMITERS.get(style, ',').join(values)}"
@@ -431,7 +436,7 @@ class _Body:
             lines = [json.dumps(self._json(position, ruled, envelope)) for _ in range(2)]
             return {"body": "\n".join(lines) + "\n"}
         if essence == "application/x-www-form-urlencoded":
-            return {"body": urlencode(list(self._fields(position, ruled)))}
+            return {"body": urlencode(list(self._fields(position, node.get("encoding", {}), ruled)))}
         if essence == "multipart/form-data":
             return {"body": "".join(self._parts(position, node.get("encoding", {}), ruled))}
         return {"body_base64": base64.b64encode(self._secret(MEDIA_TYPE).encode() + b"\0\xff").decode()}
@@ -455,18 +460,28 @@ class _Body:
         inside = OPEN_COMPOSED if all(each.choice for each in declaring) else None
         return self.writer.body(position, lambda name: inside if name == envelope or inside else ENVELOPE)
 
-    def _fields(self, position: Position, ruled: Verdict | None) -> Iterator[tuple[str, str]]:
+    def _fields(self, position: Position, encoding: Node, ruled: Verdict | None) -> Iterator[tuple[str, str]]:
         yield self._secret(UNMARKED), self._secret(UNMARKED)
         for name, part in position.properties().items():
-            verdict = ruled or self._scalar_verdict(part)
-            yield name, self._field(part, verdict)
+            if encoding.get(name, {}).get("style") == "deepObject":
+                yield from self._deep(name, part, ruled)
+            else:
+                verdict = ruled or self._scalar_verdict(part)
+                yield name, self._field(part, verdict)
+
+    def _deep(self, name: str, part: Position, ruled: Verdict | None) -> Iterator[tuple[str, str]]:
+        self.writer.names_show_type = False
+        yield from deep_fields(name, self.writer.value(part, 1, ruled))
+        self.writer.names_show_type = True
 
     def _parts(self, position: Position, encoding: Node, ruled: Verdict | None) -> Iterator[str]:
         undeclared = self._secret(UNMARKED)
         yield self._part(f'"{undeclared}"; filename="{self._secret(UNMARKED)}"', self._secret(UNMARKED))
         for name, part in position.properties().items():
             as_json = "json" in str(encoding.get(name, {}).get("contentType", ""))
-            if part.kinds() == {"object"} or as_json:
+            if encoding.get(name, {}).get("style") == "deepObject":
+                yield from (self._part(f'"{field}"', text) for field, text in self._deep(name, part, ruled))
+            elif part.kinds() == {"object"} or as_json:
                 value = self.writer.value(part, 1, ruled)
                 yield self._part(f'"{name}"; filename="{self._secret(MEDIA_TYPE)}"', json.dumps(value), _JSON)
             elif part.properties() or part.element() is not None or part.is_composed:
@@ -505,6 +520,18 @@ class _Body:
 
     def _secret(self, verdict: Verdict) -> str:
         return self.mint.secret_text(verdict.rule)
+
+
+def deep_fields(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield the fields in which a JSON value is written in the style `deepObject`; none for an empty container."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from deep_fields(f"{name}[{key}]", part)
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            yield from deep_fields(f"{name}[{index}]", part)
+    else:
+        yield name, value if isinstance(value, str) else json.dumps(value)
 
 
 def _any_mark(part: Position) -> bool:

@@ -38,6 +38,8 @@ class Writer:
         self._left = _VALUES_MAX
         self.kept = 0
         self.is_open = False
+        self.names_show_type = True
+        """Whether a list can be told from an object: not by the names of a form's fields, where `0` may be a key."""
 
     def body(self, position: Position, verdict_of_property: Callable[[str], Verdict | None]) -> Any:
         """Return a value for a body's root, whose properties may be ruled out or left open as a whole."""
@@ -122,7 +124,8 @@ class Writer:
         return "untyped"
 
     def _misfit(self, kind: str) -> Any:
-        if kind in SCALARS or self._rng.random() < 0.5:
+        may_be_list = self.names_show_type or kind != "object"
+        if may_be_list and (kind in SCALARS or self._rng.random() < 0.5):
             return [self._anything(ANOTHER_TYPE), None] if kind != "array" else self._anything(ANOTHER_TYPE)
         return self._mint.secret_text(ANOTHER_TYPE.rule)
 
