@@ -9,12 +9,18 @@ from typing import NamedTuple, TypeAlias
 
 from redactor.compile.applicable_schemas import ApplicableSchemas
 from redactor.compile.compiler import Compiler
+from redactor.compile.denied_headers import (
+    DeniedHeaders,
+    denied_request_headers,
+    denied_response_headers,
+)
 from redactor.compile.derived_fields import IdPositions, OperationFacts, facts_of, id_positions
 from redactor.compile.form_encoding import FormEncoding, read_form_encoding
 from redactor.compile.path_plan import PathSegmentPlan, path_segments
 from redactor.compile.plan import DROP, AllOfPlan, Plan
 from redactor.compile.query_plan import QueryParameterPlan, query_parameters
 from redactor.config import RedactionConfig
+from redactor.decode.headers import recordable_headers
 from redactor.decode.media_types import format_of, is_form, is_json
 from redactor.openapi.document import Place, is_same_json
 from redactor.openapi.marks import is_denied
@@ -67,10 +73,12 @@ class CompiledOperation:
         self._compiler = compiler
         self._alone = alone
         self._names_kept: Collection[str] = config.path_parameters_kept
+        self._recordable_headers = recordable_headers(config.headers)
         self._requests: dict[bool, BodyPlans] = {}
         self._responses: dict[tuple[str, bool], BodyPlans] = {}
         self._paths: dict[bool, tuple[PathSegmentPlan, ...]] = {}
         self._queries: dict[bool, tuple[QueryParameterPlan, ...]] = {}
+        self._denied_headers: dict[str, DeniedHeaders] = {}
 
     def path(self, *, strict: bool) -> tuple[PathSegmentPlan, ...]:
         known = self._paths.get(strict)
@@ -102,16 +110,32 @@ class CompiledOperation:
             known = self._responses[key, strict] = self._body_plans(place, strict=strict, envelope=envelope)
         return known
 
+    def denied_headers(self, status: int) -> DeniedHeaders:
+        """Return the configured headers that may not be recorded of a pair with this status."""
+        key = self._status_key(status)
+        known = self._denied_headers.get(key)
+        if known is None:
+            of_request, of_response = self._recordable_headers
+            response = self.operation.place.child("responses", key)
+            known = self._denied_headers[key] = DeniedHeaders(
+                denied_request_headers(self.operation, self._compiler, of_request),
+                denied_response_headers(self.operation, response, self._compiler, of_response),
+            )
+        return known
+
     def prepare(self, *, reads_bodies: bool) -> Iterator[tuple[str, BodyPlan]]:
         """Compile all plans; yield those of bodies, each with its declared media type."""
         all_plans: list[BodyPlans] = []
+        statuses = self._example_statuses()
+        for status in statuses:
+            self.denied_headers(status)
         for strict in (False, True):
             self.path(strict=strict)
             self.query(strict=strict)
             if reads_bodies:
                 all_plans.append(self.request(strict=strict))
         if reads_bodies or self.keeps_get_response:
-            all_plans.extend(map(self.response, self._example_statuses()))
+            all_plans.extend(map(self.response, statuses))
         for plans in all_plans:
             yield from ((name, plan) for name, plan in plans.items() if plan is not None)
 

@@ -18,7 +18,7 @@ from redactor.compile.container_parts import ObjectParts, PropertyConstraints, e
 from redactor.compile.effective_marks import EffectiveMarks, Mark, effective_marks
 from redactor.compile.json_types import NULL, SCALAR_TYPES, declared_types
 from redactor.compile.key_patterns import KeyPatterns
-from redactor.compile.maps import MapSchema, PropertyNames, is_free_form, is_map
+from redactor.compile.maps import MapSchema, PropertyNames, is_closed, is_free_form, is_map
 from redactor.compile.plan import (
     DROP,
     TOO_COMPLEX,
@@ -149,11 +149,16 @@ class Compiler:
         """Return all schemas that apply to the values that `schema` describes."""
         return collect_schemas(self._document, [ApplicableSchema(schema, grants=True)])
 
-    def every_scalar(self, schema: Place) -> ScalarPlan:
-        """Return the plan that keeps every scalar of the types of `schema`, marked or not; of no schema or type, any."""
-        types = None if schema.node is None else self.applicable_schemas(schema).types
-        scalars = SCALAR_TYPES if types is None else types & SCALAR_TYPES
-        return ScalarPlan(frozenset(_PYTHON_TYPES[each] for each in scalars), self._limits.number_chars_max)
+    def every_scalar(self, schema: Place, *, strict: bool) -> ScalarPlan:
+        """Return the plan that keeps every scalar of the types of `schema`, marked or not; of no schema or type, any.
+
+        With `strict`, only those that its `enum` and `const` list, if it has any (rule 6).
+        """
+        if schema.node is None:
+            return self._scalars_of(SCALAR_TYPES, None)
+        applicable = self.applicable_schemas(schema)
+        types = SCALAR_TYPES if applicable.types is None else applicable.types & SCALAR_TYPES
+        return self._scalars_of(types, applicable if strict else None)
 
     def forget(self) -> None:
         """Forget what only compiling further schemas would need. Those are then compiled from the beginning."""
@@ -275,11 +280,15 @@ class Compiler:
         """Keep marked scalars of their types; for errors, only the values that `enum` and `const` list (rule 6)."""
         if marks.scalar_types is None:
             return DROP
-        types = frozenset(_PYTHON_TYPES[each] for each in marks.scalar_types)
+        return self._scalars_of(marks.scalar_types, applicable if context.strict else None)
+
+    def _scalars_of(self, names: frozenset[str], listing: ApplicableSchemas | None) -> ScalarPlan:
+        """Return the plan that keeps scalars of these types, and of them only those that `listing` lists, if it does."""
+        types = frozenset(_PYTHON_TYPES[each] for each in names)
         chars_max = self._limits.number_chars_max
-        if not context.strict:
+        if listing is None:
             return ScalarPlan(types, chars_max)
-        lists = {each: applicable.listed_values(each) for each in marks.scalar_types}
+        lists = {each: listing.listed_values(each) for each in names}
         unrestricted = frozenset(_PYTHON_TYPES[each] for each, values in lists.items() if values is None)
         if unrestricted == types:
             return ScalarPlan(types, chars_max)
@@ -315,7 +324,8 @@ class Compiler:
         below = self._below(context, marked=marked)
         plans = self._property_plans(declared, properties.by_name, below)
         maps = [schema for schema in applicable.schemas if is_map(schema)]
-        are_open = all(self._opens_keys(each, names, context, marked=marked) for each in maps)
+        are_open = not (maps and is_closed(applicable))
+        are_open = are_open and all(self._opens_keys(each, names, context, marked=marked) for each in maps)
         entries = self._map_entry_plans(applicable, maps, below) if are_open else ()
         return object_plan(plans, declared_by_any, entries, marked=marked)
 
@@ -434,7 +444,7 @@ class Compiler:
 
     def _entry_plans_of(self, map_schema: MapSchema, below: CompileContext) -> MapEntryPlans:
         plans = tuple(self._plan(SchemaConstraints((schema,)), below) for _, schema in map_schema.patterns)
-        additional: Plan | None = None
+        additional: Plan | None = DROP if map_schema.forbids_others else None
         if map_schema.additional is not None:
             additional = self._plan(SchemaConstraints((map_schema.additional,)), below)
         return MapEntryPlans(KeyPatterns([pattern for pattern, _ in map_schema.patterns]), plans, additional)

@@ -77,6 +77,7 @@ def read_form_encoding(document: OpenApiDocument, media: Place, schema: Applicab
     as_json, deep = names_of(_FieldFormat.JSON), names_of(_FieldFormat.DEEP)
     dropped = names_of(_FieldFormat.DROPPED) | (_file_fields(document, schema, deep) - as_json)
     dropped |= _claimed_twice(schema, deep)
+    dropped |= _claimed_by_exploded(document, schema, encodings)
     delimiters = {name: _DELIMITERS[each] for name, each in formats.items() if each in _DELIMITERS}
     return FormEncoding(as_json, dropped, deep, delimiters)
 
@@ -89,6 +90,30 @@ def _claimed_twice(schema: ApplicableSchemas, deep: frozenset[str]) -> frozenset
         if field_name != name and field_name in deep:
             found |= {name, field_name}
     return frozenset(found)
+
+
+def _claimed_by_exploded(
+    document: OpenApiDocument, schema: ApplicableSchemas, encodings: Mapping[str, Any]
+) -> frozenset[str]:
+    """Return the properties named like a property of an object that is written as several fields.
+
+    So a field's value may be the object's. Only an explicit style says so; without one an object is JSON.
+    """
+    exploded = {name for name, each in encodings.items() if _is_exploded(each)}
+    inner: set[str] = set()
+    declared: set[str] = set()
+    for each in schema.schemas:
+        names = each.place.node.get("properties", ())
+        declared.update(names)
+        for name in exploded.intersection(names):
+            parts = collect_schemas(document, [each.subschema("properties", name)]).schemas
+            inner.update(part for one in parts for part in one.place.node.get("properties", ()))
+    return frozenset(declared & inner)
+
+
+def _is_exploded(encoding: Any) -> bool:
+    is_explicit = isinstance(encoding, dict) and not {"style", "explode"}.isdisjoint(encoding)
+    return is_explicit and (encoding.get("style", "form"), encoding.get("explode", True)) == ("form", True)
 
 
 def _field_format(encoding: Any, *, denied: bool) -> _FieldFormat:

@@ -27,6 +27,34 @@ def is_map(schema: ApplicableSchema) -> bool:
     return any(isinstance(schema.place.node.get(keyword), dict) for keyword in _MAP_KEYWORDS)
 
 
+def is_closed(applicable: ApplicableSchemas) -> bool:
+    """Whether no undeclared key is kept, because a map stands beside a schema that admits none (rule 4).
+
+    An alternative without undeclared keys closes its own map, and all maps only if the other alternatives have none either.
+    """
+    return _admits_no_key(applicable) or any(
+        any(map(is_map, each.schemas)) and is_closed(each)
+        for choice in applicable.choices
+        for each in choice.alternatives
+    )
+
+
+def _admits_no_key(applicable: ApplicableSchemas) -> bool:
+    if any(map(_forbids_undeclared_keys, applicable.definite)):
+        return True
+    of_objects = [
+        [each for each in choice.alternatives if each.describes("object")] for choice in applicable.choices
+    ]
+    return any(alternatives and all(map(_admits_no_key, alternatives)) for alternatives in of_objects)
+
+
+def _forbids_undeclared_keys(schema: ApplicableSchema) -> bool:
+    """Whether a schema forbids all keys that it does not declare. With patterns it is a map, which forbids the others."""
+    node = schema.place.node
+    is_forbidding = node.get("additionalProperties") is False and not node.get("patternProperties")
+    return schema.describes and is_forbidding
+
+
 class PropertyNames:
     """What `propertyNames` says of an object's keys, which are marked or denied like values (rule 4)."""
 
@@ -72,6 +100,8 @@ class MapSchema:
             schema.subschema("additionalProperties") if _has_schema(node, "additionalProperties") else None
         )
         """What constrains the keys that match no pattern."""
+        self.forbids_others = node.get("additionalProperties") is False
+        """Whether keys that match no pattern are forbidden."""
         self._has_unevaluated = _has_schema(node, "unevaluatedProperties") and self.additional is None
         self.denies_undeclared = bool(self._unusable) or self._has_unevaluated or not schema.grants
 

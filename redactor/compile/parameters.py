@@ -75,12 +75,12 @@ def parameter_plan(parameter: Parameter, compiler: Compiler, *, strict: bool) ->
     return compiler.compile(schema, strict=strict, marked=parameter.marked, is_text=True)
 
 
-def plan_of_fitting_values(parameter: Parameter, compiler: Compiler) -> ScalarPlan | None:
-    """Return the plan that keeps every scalar of the parameter's type (rule 6); None where the type is uncertain."""
+def plan_of_fitting_values(parameter: Parameter, compiler: Compiler, *, strict: bool) -> ScalarPlan | None:
+    """Return the plan that keeps every scalar that the parameter allows (rule 6); None where its type is uncertain."""
     declarations = (parameter.place, *parameter.others)
     if any("content" in each.node for each in declarations):
         return None
-    plans = {compiler.every_scalar(each.child("schema")) for each in declarations}
+    plans = {compiler.every_scalar(each.child("schema"), strict=strict) for each in declarations}
     return plans.pop() if len(plans) == 1 else None
 
 

@@ -109,7 +109,7 @@ def _variable_plan(
     if any(each.denied for each in parameters):
         return None
     if is_kept_by_name:
-        return _plan_by_name(parameters, compiler)
+        return _plan_by_name(parameters, compiler, strict=strict)
     return _plan_by_mark([each for each in parameters if each.name == name], compiler, strict=strict)
 
 
@@ -119,11 +119,11 @@ def _patterns(segment: Segment) -> tuple[Pattern, ...]:
     return segment.pattern, re2.compile(segment.pattern.pattern.replace("(.+)", "(.+?)"))
 
 
-def _plan_by_name(parameters: Sequence[Parameter], compiler: Compiler) -> ScalarPlan | None:
-    """Return the plan of a variable that is kept by its name: every value of the type that it is declared with."""
+def _plan_by_name(parameters: Sequence[Parameter], compiler: Compiler, *, strict: bool) -> ScalarPlan | None:
+    """Return the plan of a variable that is kept by its name: every value that its declaration allows."""
     if not parameters:
-        return compiler.every_scalar(Place(None, ""))
-    plans = {plan_of_fitting_values(each, compiler) for each in parameters}
+        return compiler.every_scalar(Place(None, ""), strict=strict)
+    plans = {plan_of_fitting_values(each, compiler, strict=strict) for each in parameters}
     return plans.pop() if len(plans) == 1 else None
 
 

@@ -85,22 +85,34 @@ class KeptHeaders(NamedTuple):
         return self[:6]
 
 
-def readable_headers(names: HeaderNames) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the names of the headers that are read from a request and from a response, in lower case."""
-    framing = {"content-type", "content-encoding"}
-    request = {names.user_agent, *names.request_ids, "host"}
+def recordable_headers(names: HeaderNames) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the names of the headers that may be recorded of a request and of a response, in lower case."""
+    request = {names.user_agent, *names.request_ids}
     actor = {names.actor_id, names.actor_email, names.actor_type, names.actor_context}
     token = {names.actor_token_id, names.actor_token_name, names.account_id}
-    of_response = actor | token | set(names.request_ids) | framing
-    return frozenset(request | framing) - {""}, frozenset(of_response) - {""}
+    return frozenset(request) - {""}, frozenset(actor | token | set(names.request_ids)) - {""}
+
+
+def readable_headers(names: HeaderNames) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the names of the headers that are read from a request and from a response, in lower case."""
+    of_request, of_response = recordable_headers(names)
+    framing = {"content-type", "content-encoding"}
+    return of_request | framing | {"host"}, of_response | framing
 
 
 class HeaderReader:
-    """Reads the configured headers of a pair."""
+    """Reads the configured headers of a pair, as if those that are denied were not there."""
 
-    def __init__(self, names: HeaderNames) -> None:
+    def __init__(
+        self,
+        names: HeaderNames,
+        denied_of_request: frozenset[str] = frozenset(),
+        denied_of_response: frozenset[str] = frozenset(),
+    ) -> None:
         self._names = names
-        self._of_request, self._of_response = readable_headers(names)
+        of_request, of_response = readable_headers(names)
+        self._of_request = of_request - denied_of_request
+        self._of_response = of_response - denied_of_response
 
     def of_request(self, headers: Headers) -> HeaderFields:
         return HeaderFields(headers, self._of_request)

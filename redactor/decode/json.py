@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from itertools import accumulate
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 from schemas.event import BodyReason
 
@@ -28,6 +28,10 @@ class JsonNumber(str):
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | bool | None"
 """A parsed value; numbers are JsonInteger or JsonNumber, so look at `type(value)`, not at `isinstance`."""
+
+
+BLANKS: Final = b" \t\n\r"
+"""What may stand around JSON values."""
 
 
 class Unusable(Exception):

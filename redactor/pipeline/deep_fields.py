@@ -24,6 +24,7 @@ from redactor.compile.plan import (
     TaggedUnionPlan,
     TypeSwitchPlan,
     canonical_text,
+    close_gaps,
 )
 from redactor.compile.text_values import read_text, readings
 from redactor.decode.json import Json
@@ -143,16 +144,18 @@ def _properties(node: FieldNode, plan: ObjectPlan) -> Kept:
 
 
 def _elements(node: FieldNode, plan: ArrayPlan) -> Kept:
-    """Return the elements by their index, then those without one; tuples are not read."""
-    if plan.slots:
-        return DROPPED
+    """Return the elements by their index, then those without one. The slots of a tuple are read by their index alone."""
+    slots = len(plan.slots)
     indexed = {int(name): child for name, child in node.children.items() if _INDEX.fullmatch(name)}
-    elements = [indexed[index] for index in sorted(indexed)]
-    if _APPENDED in node.children:
+    in_slots = [
+        read_deep(indexed[index], each) if index in indexed else DROPPED
+        for index, each in enumerate(plan.slots)
+    ]
+    elements = [indexed[index] for index in sorted(indexed) if index >= slots]
+    if _APPENDED in node.children and not slots:
         elements += [FieldNode(part) for part in node.children[_APPENDED].parts]
-    values = (read_deep(each, plan.items) for each in elements)
-    found: list[Json] = [each for each in values if each is not DROPPED]
-    return found or DROPPED
+    items = [read_deep(each, plan.items) for each in elements]
+    return close_gaps([*in_slots, *items], slots, marked=False)
 
 
 def _free_form(node: FieldNode) -> Kept:

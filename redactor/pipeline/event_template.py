@@ -72,6 +72,8 @@ class EventTemplate:
         self.digest = operation.digest
         self.id = operation.id
         self.is_excluded = operation.is_excluded
+        self.denied_headers = operation.denied_headers(status)
+        """None for none, as nearly always."""
         self._set_path(segments)
         self._set_bodies(capture)
 

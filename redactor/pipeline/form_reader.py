@@ -18,9 +18,10 @@ from redactor.compile.plan import (
     ScalarPlan,
     TaggedUnionPlan,
     TypeSwitchPlan,
+    close_gaps,
 )
 from redactor.compile.text_values import read_text
-from redactor.decode.json import Json, Unusable, read_json
+from redactor.decode.json import BLANKS, Json, Unusable, read_json
 from redactor.decode.multipart import FormPart
 from redactor.pipeline.deep_fields import FieldNode, deciding, read_deep, read_tagged, text_of
 
@@ -95,28 +96,40 @@ class FormReader:
     def _text_once(self, plan: TypeSwitchPlan, part: FormPart) -> Kept:
         """Return what a field that stands once may mean: a scalar, the only element of a list, or an object as JSON.
 
-        It is kept only if nothing that it may mean would be dropped. As an object it shows no more than as a string.
+        It is kept only if nothing that it may mean would be dropped. As an object it shows no more than as a string. A
+        text that does not begin as a JSON object does is none.
         """
         as_array = deciding(plan.as_array)
         if plan.described == {Kind.ARRAY} and isinstance(as_array, ArrayPlan):
             return self._elements(as_array, [part], as_json=False)
-        if plan.described >= {Kind.ARRAY, Kind.OBJECT}:
+        described = plan.described
+        if not part.content.lstrip(BLANKS).startswith(b"{"):
+            described -= {Kind.OBJECT}
+        if described >= {Kind.ARRAY, Kind.OBJECT}:
             return DROPPED
-        meant = [deciding(plan.as_scalar)] if Kind.SCALAR in plan.described else []
-        if Kind.ARRAY in plan.described:
-            meant.append(deciding(as_array.items) if isinstance(as_array, ArrayPlan) else DROP)
+        meant = [deciding(plan.as_scalar)] if Kind.SCALAR in described else []
+        if Kind.ARRAY in described:
+            meant.append(deciding(as_array.plan_at(0)) if isinstance(as_array, ArrayPlan) else DROP)
         scalars = [self._value(each, part, as_json=False) for each in meant if isinstance(each, ScalarPlan)]
         if DROPPED in scalars or len(scalars) < len(meant):
             return DROPPED
-        if Kind.OBJECT in plan.described:
+        if Kind.OBJECT in described:
             return self._value(deciding(plan.as_object), part, as_json=False)
-        return scalars[0]
+        return scalars[0] if scalars else DROPPED
 
     def _elements(self, plan: ArrayPlan, parts: Sequence[FormPart], *, as_json: bool) -> Kept:
-        found = [self._value(deciding(plan.items), part, as_json=as_json) for part in parts]
-        if as_json and len(found) == 1 and type(found[0]) is list:
-            return found[0]
-        return [each for each in found if each is not DROPPED]
+        """Return a list with an element for each field, none where nothing of them is kept: only they show the list."""
+        elements = [
+            self._value(deciding(plan.plan_at(index)), part, as_json=as_json)
+            for index, part in enumerate(parts)
+        ]
+        if as_json and len(elements) == 1 and type(elements[0]) is list:
+            return elements[0]
+        kept = [
+            each if each is not DROPPED and plan.plan_at(index).keep(each) is not DROPPED else DROPPED
+            for index, each in enumerate(elements)
+        ]
+        return close_gaps(kept, len(plan.slots), marked=False)
 
     def _value(self, plan: Plan, part: FormPart, *, as_json: bool) -> Kept:
         """Return one part's value: JSON where the document says so or the schema is a container, else text."""
@@ -136,7 +149,13 @@ def _delimited(plan: Plan, parts: Sequence[FormPart], delimiter: str) -> Kept:
         return DROPPED
     if isinstance(plan, ScalarPlan):
         return read_text(plan, text)
-    items = deciding(plan.items) if isinstance(plan, ArrayPlan) and not plan.slots else DROP
-    if not isinstance(items, ScalarPlan) or (_DELIMITERS - {delimiter}) & set(text):
+    if not isinstance(plan, ArrayPlan) or (_DELIMITERS - {delimiter}) & set(text):
         return DROPPED
-    return [value for each in text.split(delimiter) if (value := read_text(items, each)) is not DROPPED]
+    plans = [deciding(plan.plan_at(index)) for index in range(text.count(delimiter) + 1)]
+    if not any(isinstance(each, ScalarPlan) for each in plans):
+        return DROPPED
+    elements = [
+        read_text(each, value) if isinstance(each, ScalarPlan) else DROPPED
+        for each, value in zip(plans, text.split(delimiter), strict=True)
+    ]
+    return close_gaps(elements, len(plan.slots), marked=True)

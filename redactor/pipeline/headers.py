@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any, Final
 
+from redactor.compile.denied_headers import NO_HEADERS, DeniedHeaders
 from redactor.config import HeaderNames
 from redactor.decode.headers import (
     HeaderFields,
@@ -36,8 +37,14 @@ _VALUE_CHARS_MAX: Final = 1_024
 class ReferenceHeaders:
     """Records the headers of any pair."""
 
-    def __init__(self, names: HeaderNames) -> None:
-        self._reader = HeaderReader(names)
+    def __init__(self, names: HeaderNames, denied: DeniedHeaders = NO_HEADERS) -> None:
+        """`denied`: the headers that are read as if they were not there."""
+        self._names = names
+        self._reader = HeaderReader(names, denied.of_request, denied.of_response)
+
+    def record_without(self, capture: Capture, denied: DeniedHeaders) -> RecordedHeaders:
+        """Return what is recorded where the document denies some headers (rule 5)."""
+        return ReferenceHeaders(self._names, denied).record(capture)
 
     def record(self, capture: Capture) -> RecordedHeaders:
         request = self._reader.of_request(capture.request.headers)

@@ -105,20 +105,22 @@ class Pipeline:
         May raise anything; an error's message, cause and frames may then hold the pair.
         """
         headers = self._headers.record(capture)
-        if headers.refused:
-            self._observer.refused(headers.refused)
         routed = self._routing.route(capture)
+        template = routed.template
+        if template is not None and template.denied_headers is not None:
+            headers = self._headers.record_without(capture, template.denied_headers)
         # Before anything is kept: the operation of the request line would be the wrong allow-list.
         method = capture.request.method
         if headers.overrides_method or (routed.query and query_overrides_method(routed.query, method)):
             return self._unmatched(capture, event_id, headers, routed, UnmatchedReason.METHOD_OVERRIDE)
-        template = routed.template
         if template is None or template.is_excluded:
             return self._without_operation(capture, event_id, headers, routed)
         request, response = self._read_bodies(capture, template, headers)
         if request is OVERRIDES_METHOD:
             return self._unmatched(capture, event_id, headers, routed, UnmatchedReason.METHOD_OVERRIDE)
         uri = self._uris.record(routed, template)
+        if headers.refused:
+            self._observer.refused(headers.refused)
         if uri.account is None and headers.account.id is None and uri.zone.id is None:
             self._observer.without_account()
         return self._events.matched(capture, event_id, template, headers, uri, request, response)
@@ -161,6 +163,13 @@ class Pipeline:
         """Return the event of a request to which no operation applies as it is written, with whose action it was."""
         attribution = self._routing.attribution(capture.request, routed, reason)
         self._observer.unmatched(reason, altered=attribution is not None and attribution.is_altered)
+        denied = None
+        if attribution is not None:
+            denied = attribution.operation.denied_headers(capture.response.status)
+        if denied is not None:
+            headers = self._headers.record_without(capture, denied)
+        if headers.refused:
+            self._observer.refused(headers.refused)
         if attribution is None:
             known_path = routed.known_path or self._routing.known_path(capture.request)
             return self._events.unmatched(capture, event_id, headers, reason, known_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Final, TypeVar
 
 from redactor.compile.compiled_operation import (
@@ -12,6 +13,7 @@ from redactor.compile.compiled_operation import (
     common_body_plan,
     select_body_plan,
 )
+from redactor.compile.denied_headers import NO_HEADERS, DeniedHeaders
 from redactor.compile.derived_fields import IdPositions, common_facts, valid_resource_id
 from redactor.compile.path_plan import PathSegmentPlan, record_path
 from redactor.config import RedactionConfig
@@ -142,6 +144,13 @@ class ResolvedOperation:
     def resource_id(self, path: RecordedPath) -> str | None:
         """Return the resource id in the recorded path; None where it is not recorded there, or is no valid id."""
         return valid_resource_id(path.value(self._resource))
+
+    def denied_headers(self, status: int) -> DeniedHeaders | None:
+        """Return the headers that one of the operations denies in a pair with this status; None for none."""
+        denied = reduce(
+            DeniedHeaders.combined_with, (each.denied_headers(status) for each in self._operations)
+        )
+        return denied if denied != NO_HEADERS else None
 
     def request(self, essence: str | None, *, strict: bool) -> BodyPlan | BodyReason:
         """Return the plan for a request's body of this media type, or the first reason why there is none."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from redactor.compile.compiled_operation import BodyPlan, select_body_plan
+from redactor.compile.denied_headers import NO_HEADERS
 from redactor.compile.plan import DROP
 from redactor.config import HeaderNames
 from redactor.decode.content_encodings import decode_content
@@ -22,6 +23,7 @@ from redactor.decode.url import QueryPair, parse_host, split_path, split_query, 
 from redactor.openapi.operations import Operation
 from redactor.pipeline.events import METHODS
 from redactor.pipeline.redactor import Redactor
+from redactor.pipeline.resolved_operation import ResolvedOperation
 from redactor.report.decisions import Decision, Outcome, dropped
 from redactor.report.explain_tree import Node, node_of_form, node_of_schema, node_of_values
 from redactor.report.operation_fields import Body, DocumentFields, OperationFields, Side
@@ -31,6 +33,7 @@ from schemas.capture import Capture, CapturedRequest, CapturedResponse, body_byt
 from schemas.event import AuditEvent, BodyReceipt, Receipt, UnmatchedReason, decode_event
 
 _HEADER_KEPT = "a configured header that occurs once and is well-formed"
+_HEADER_DENIED = "the document denies it"
 _HEADER_REFUSED = "it does not occur exactly once, or is not well-formed"
 
 
@@ -103,7 +106,7 @@ def explain_operation(document_fields: DocumentFields, operation: Operation) -> 
         query=tuple(
             ExplainedPart(each.path, each.decision) for each in parameters if each.side is Side.QUERY
         ),
-        headers=tuple(_configured_headers(document_fields.config.headers)),
+        headers=tuple(_configured_headers(document_fields.config.headers, operation_fields.resolved)),
         bodies=tuple(map(_declared_body, operation_fields.bodies())),
     )
 
@@ -122,9 +125,17 @@ def _declared_body(body: Body) -> ExplainedBody:
     return ExplainedBody(body.side, body.status, body.media_type, body.pointer, body.closed, tree)
 
 
-def _configured_headers(names: HeaderNames) -> Iterator[ExplainedPart]:
-    for label, _ in _header_labels(names):
-        yield ExplainedPart(label, Decision(Outcome.KEPT, 14, "configured", ""))
+def _configured_headers(names: HeaderNames, resolved: ResolvedOperation) -> Iterator[ExplainedPart]:
+    denials = {resolved.denied_headers(status) or NO_HEADERS for status in range(100, 600)}
+    for label, attribute in _header_labels(names):
+        read = set(names.request_ids) if attribute == "request_id" else {getattr(names, attribute, "")}
+        denying = [each for each in denials if read & (each.of_request | each.of_response)]
+        decision = Decision(Outcome.KEPT, 14, "configured", "")
+        if len(denying) == len(denials):
+            decision = dropped(5, _HEADER_DENIED, "")
+        elif denying:
+            decision = decision._replace(reason="configured, and denied for some statuses")
+        yield ExplainedPart(label, decision)
     yield _any_other_header()
 
 
@@ -252,10 +263,21 @@ class _CaptureExplainer:
             decision = Decision(Outcome.KEPT, 14, _HEADER_KEPT, "")
             if present and not is_kept:
                 decision = dropped(14, _HEADER_REFUSED, "")
+            elif present and not self._is_recorded(attribute):
+                decision = dropped(5, _HEADER_DENIED, "")
             elif is_kept and attribute == "account_id" and self._path_names_account(operation_fields):
                 decision = dropped(15, "the path names the account", "")
             yield ExplainedPart(label, decision, present=present)
         yield _any_other_header()
+
+    def _is_recorded(self, attribute: str) -> bool:
+        """Whether the event has a value in the field that a header is for."""
+        event = self._event
+        if attribute == "account_id":
+            return event.account.id is not None
+        if attribute in ("user_agent", "request_id"):
+            return (event.raw.user_agent if attribute == "user_agent" else event.raw.cf_ray_id) is not None
+        return getattr(event.actor, attribute.removeprefix("actor_")) is not None
 
     def _is_present(self, attribute: str) -> bool:
         names = self._document_fields.config.headers

@@ -13,6 +13,10 @@ _SCALARS = ("string", "boolean", "integer", "number")
 def mark(root: Node, seed: int) -> None:
     """Put marks and denials on schemas and parameters all over a document, in place."""
     rng = random.Random(seed)
+    for item in root.get("paths", {}).values():
+        for operation in item.values():
+            if isinstance(operation, dict) and "responses" in operation and rng.random() < 0.1:
+                _deny_headers(operation, rng)
     waiting: list[Any] = [root.get("paths"), root.get("components")]
     while waiting:
         node = waiting.pop()
@@ -24,6 +28,18 @@ def mark(root: Node, seed: int) -> None:
             )
         elif isinstance(node, list):
             waiting.extend(node)
+
+
+def _deny_headers(operation: Node, rng: random.Random) -> None:
+    """Declare headers that the configuration reads, and deny one of a request or of its responses."""
+    denial: Node = rng.choice([{"x-sensitive": True}, {"schema": {"type": "string", "format": "password"}}])
+    if rng.random() < 0.5:
+        named: Node = {"in": "header", "name": "User-Agent"} | denial
+        operation["parameters"] = [*operation.get("parameters", ()), named]
+        return
+    for response in operation["responses"].values():
+        if "$ref" not in response:
+            response["headers"] = response.get("headers", {}) | {"X-Actor-Token-Name": denial}
 
 
 def _is_schema(node: Node) -> bool:

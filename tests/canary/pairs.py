@@ -26,6 +26,7 @@ from tests.canary.reading import (
     KEPT_QUERY,
     MEDIA_TYPE,
     NO_SCHEMA,
+    NOT_LISTED,
     OPEN_COMPOSED,
     OPTED_OUT,
     PATH,
@@ -178,7 +179,8 @@ class PairWriter:
 
     def _variable_verdict(self, operation: Operation, name: str, *, strict: bool) -> Verdict:
         if self._is_kept_by_name(operation, name):
-            return KEPT_PATH
+            listed = strict and self._path_position(operation, name).lists_values()
+            return NOT_LISTED if listed else KEPT_PATH
         return self._path_verdict(operation, name, strict=strict)
 
     def _is_kept_by_name(self, operation: Operation, name: str) -> bool:
@@ -321,8 +323,9 @@ class PairWriter:
     def _request(
         self, operation: Operation, media: str | None, *, strict: bool, fitting: bool
     ) -> tuple[Node, int | None]:
+        agent = DENIED if self._denied_parameter(operation, "header", "User-Agent") else KEPT_HEADER
         headers = {
-            "User-Agent": self._shown(KEPT_HEADER),
+            "User-Agent": self._text(agent, "string"),
             "CF-Ray": self._shown(KEPT_HEADER),
             "X-Request-Id": self._secret(HEADER),
             "Authorization": f"Bearer {self._secret(HEADER)}",
@@ -339,6 +342,9 @@ class PairWriter:
     def _response(
         self, operation: Operation, status_key: str, *, strict: bool, fitting: bool
     ) -> tuple[Node, int | None]:
+        chain = self._document.chain(operation.node.get("responses", {}).get(status_key))
+        declared = chain[-1].get("headers", {}) if chain else {}
+        name = DENIED if self._is_denied_header(declared.get("X-Actor-Token-Name")) else KEPT_HEADER
         headers: dict[str, Any] = {
             "Set-Cookie": [self._secret(HEADER), self._secret(HEADER)],
             "Location": f"/{self._secret(HEADER)}",
@@ -348,17 +354,23 @@ class PairWriter:
             else [self._secret(HEADER), self._secret(HEADER)],
             "X-Actor-Email": f"{self._shown(KEPT_HEADER)}@example.com",
             "X-Actor-Token-Id": self._shown(KEPT_HEADER),
-            "X-Actor-Token-Name": self._shown(KEPT_HEADER),
+            "X-Actor-Token-Name": self._text(name, "string"),
             "X-Actor-Type": self._secret(HEADER),
             "X-Actor-Context": self._secret(HEADER),
             "X-Account-Id": self._rng.choice(self._accounts or [self._shown(OPEN_ACCOUNT)]),
             f"X-{self._secret(HEADER)}": self._secret(HEADER),
         }
-        chain = self._document.chain(operation.node.get("responses", {}).get(status_key))
         content = chain[-1].get("content", {}) if chain else {}
         media = next(iter(content), None)
         ruled = self._ruled_out(operation, chain)
         return self._message(headers, chain, media, ruled, self._envelope, strict=strict, fitting=fitting)
+
+    def _is_denied_header(self, header: Any) -> bool:
+        chain = self._document.chain(header)
+        position = position_of(
+            self._document, chain[-1].get("schema") if chain else None, denied=False, strict=False
+        )
+        return any(map(is_denied, chain)) or position.denied
 
     def _ruled_out(self, operation: Operation, chain: list[Node]) -> Verdict | None:
         """Return the rule that takes a whole body away, if one does."""

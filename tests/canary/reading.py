@@ -25,6 +25,7 @@ class Verdict(NamedTuple):
 
 UNMARKED = Verdict(False, "1: not marked")
 KEYS_UNMARKED = Verdict(False, "4: a key of a map that is not marked itself")
+CLOSED = Verdict(False, "4: a key of a map beside a schema that admits none")
 INERT = Verdict(False, "5: the mark stands where it counts for nothing")
 DENIED = Verdict(False, "5: denied")
 UNTYPED = Verdict(False, "4: a mark on no type, or on several kinds")
@@ -312,10 +313,18 @@ class Position:
     def keys_verdict(self) -> Verdict:
         """Return whether the keys of a map are recorded: each map must be marked itself (rule 4)."""
         verdict = self.container_verdict()
+        if any(self._admits_no_key(each) for each in self.schemas):
+            return CLOSED if verdict.recorded else verdict
         maps = [each for each in self.schemas if isinstance(each.node.get("additionalProperties"), dict)]
         if verdict.recorded is False or all(is_marked(each.node) for each in maps):
             return verdict
         return OPEN_COMPOSED if any("propertyNames" in each.node for each in maps) else KEYS_UNMARKED
+
+    @staticmethod
+    def _admits_no_key(schema: ApplicableSchema) -> bool:
+        node = schema.node
+        is_closed = node.get("additionalProperties") is False and not node.get("patternProperties")
+        return schema.grants and not schema.choice and is_closed
 
     def scalar_verdict(self, kind: str) -> Verdict:
         """Return what becomes of a scalar of type `kind` that stands here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _RULES = "tests/unit/redactor/test_rule_"
+FORMS = "tests/property/test_form_non_interference.py"
 PROPERTY = "tests/property/test_non_interference.py"
 CANARY = "tests/canary/test_canary_redactor.py::test_no_token_leaves_the_example"
 SHAPES = "tests/fuzz/test_hostile_shapes.py"
@@ -161,6 +162,22 @@ FAULTS = (
         CANARY,
     ),
     _fault(
+        "a schema without undeclared keys does not close a map beside it",
+        "redactor/compile/compiler.py",
+        "are_open = not (maps and is_closed(applicable))",
+        "are_open = True",
+        _rule("04_free_form_and_maps"),
+        PROPERTY,
+    ),
+    _fault(
+        "keys that no pattern of a closed map matches are kept through another map",
+        "redactor/compile/compiler.py",
+        "DROP if map_schema.forbids_others else None",
+        "None",
+        _rule("04_free_form_and_maps"),
+        PROPERTY,
+    ),
+    _fault(
         "map keys stand as they came",
         "redactor/compile/plan.py",
         "for key in sorted(value.keys() - self.declared):",
@@ -196,10 +213,17 @@ FAULTS = (
     _fault(
         "enum is not enforced at 400 and above",
         "redactor/compile/compiler.py",
-        "        if not context.strict:\n            return ScalarPlan(types, chars_max)\n",
+        "        if listing is None:\n            return ScalarPlan(types, chars_max)\n",
         "        if True:\n            return ScalarPlan(types, chars_max)\n",
         _rule("06_types"),
         TYPES_ORACLE,
+    ),
+    _fault(
+        "enum does not bind a path value that is kept by its name",
+        "redactor/compile/compiler.py",
+        "return self._scalars_of(types, applicable if strict else None)",
+        "return self._scalars_of(types, None)",
+        _rule("13_url"),
     ),
     _fault(
         "numbers are written anew",
@@ -307,13 +331,42 @@ FAULTS = (
         _rule("14_headers"),
         CANARY,
     ),
+    _fault(
+        "a header that the document denies is recorded",
+        "redactor/pipeline/pipeline.py",
+        "if template is not None and template.denied_headers is not None:",
+        "if False:",
+        _rule("05_denials"),
+    ),
+    _fault(
+        "what does not fit moves the elements of a form's tuple",
+        "redactor/pipeline/form_reader.py",
+        "return close_gaps(kept, len(plan.slots), marked=False)",
+        "return close_gaps([each for each in kept if each is not DROPPED], len(plan.slots), marked=False)",
+        _rule("09_forms"),
+    ),
+    _fault(
+        "a form's list shows although nothing in it is kept",
+        "redactor/pipeline/form_reader.py",
+        "return close_gaps(kept, len(plan.slots), marked=False)",
+        "return close_gaps(kept, len(plan.slots), marked=True)",
+        _rule("09_forms"),
+        FORMS,
+    ),
+    _fault(
+        "a text that looks like an object is kept as a string",
+        "redactor/pipeline/form_reader.py",
+        'if not part.content.lstrip(BLANKS).startswith(b"{"):',
+        "if True:",
+        _rule("07_choices_in_text"),
+    ),
     Fault(
         "the actor is read from the request",
         (
             Change(
                 "redactor/decode/headers.py",
-                'return frozenset(request | framing) - {""}, frozenset(of_response)',
-                'return frozenset(request | framing | actor) - {""}, frozenset(of_response)',
+                "    return of_request | framing |",
+                "    return of_request | of_response | framing |",
             ),
             Change(
                 "redactor/decode/headers.py",

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -10,6 +10,7 @@ from tests.unit.redactor.pairs import NOTHING, a_pair, a_redactor, event_of, kep
 from tests.unit.redactor.schemas import DENIED, MARKED, TEXT, Node, a_marked_object, an_object
 
 FREE: Node = {"type": "object", "x-auditable": True}
+MARK: Node = {"x-auditable": True}
 ANYTHING = {"z": 1, "a": [{"b": None}], "m": {"x": "y"}}
 
 
@@ -176,6 +177,42 @@ class TestMaps:
         other = an_object(kind=MARKED | {"const": "b"}, d=TEXT)
         body = {"kind": "a", "k": "1", "d": "s"}
         assert kept({"oneOf": [a_map, other]}, body, version="3.1.0") == {"kind": "a", "k": "1"}
+
+    CLOSED: ClassVar[Node] = an_object(d=MARKED) | {"additionalProperties": False}
+    OPEN: ClassVar[Node] = an_object(e=MARKED)
+
+    @pytest.mark.parametrize(
+        ("beside", "expected"),
+        [
+            ({"allOf": [CLOSED]}, {"d": "1"}),
+            ({"allOf": [{"allOf": [OPEN, CLOSED]}]}, {"d": "1"}),
+            ({"oneOf": [CLOSED, CLOSED | {"title": "t"}]}, {"d": "1"}),
+            ({"oneOf": [CLOSED, OPEN]}, {"k": "2"}),
+            ({"oneOf": [CLOSED, TEXT]}, {"d": "1"}),
+            ({"not": CLOSED}, {"k": "2"}),
+            ({"allOf": [CLOSED | {"additionalProperties": True}]}, {"d": "1", "k": "2"}),
+            ({"allOf": [CLOSED | {"patternProperties": {"^k": MARKED}, **MARK}]}, {"d": "1", "k": "2"}),
+            ({"allOf": [CLOSED | {"patternProperties": {"^x": MARKED}, **MARK}]}, {"d": "1"}),
+        ],
+    )
+    def test_a_schema_without_undeclared_keys_closes_a_map_beside_it(
+        self, beside: Node, expected: Any
+    ) -> None:
+        node = self.map(**MARK) | beside
+        assert kept(node, {"d": "1", "k": "2"}, version="3.1.0") == expected
+        wrapped = {"allOf": [beside, self.map(**MARK)]}
+        assert kept(wrapped, {"d": "1", "k": "2"}, version="3.1.0") == expected
+
+    def test_an_alternative_closes_its_own_map(self) -> None:
+        both = {"allOf": [self.CLOSED, self.map(**MARK)]}
+        for keyword in ("oneOf", "anyOf"):
+            assert kept({keyword: [both, self.OPEN]}, {"d": "1", "k": "s"}) == {"d": "1"}
+            alone = {keyword: [self.CLOSED | MARK, self.map(**MARK)]}
+            assert kept(alone, {"k": "2"}) == {"k": "2"}
+
+    def test_a_closed_map_keeps_what_its_patterns_match(self) -> None:
+        node = FREE | {"patternProperties": {"^x": MARKED}, "additionalProperties": False}
+        assert kept(node, {"xa": "1", "k": "s"}, version="3.1.0") == {"xa": "1"}
 
     def test_inheriting_documents_open_maps_below_a_mark_and_none_beside_it(self) -> None:
         above = a_marked_object(m=self.map(additionalProperties=TEXT))

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from redactor.config import DocumentConfig
 from redactor.openapi.document import parse_document
-from schemas.event import BodyReason
+from schemas.capture import Headers
+from schemas.event import AuditEvent, BodyReason
 from tests.unit.redactor.documents import a_document, an_operation, body_of
 from tests.unit.redactor.pairs import NOTHING, a_pair, a_redactor, event_of, kept, text_of
-from tests.unit.redactor.schemas import DENIED, MARKED, Node, an_object
+from tests.unit.redactor.schemas import DENIED, MARKED, TEXT, Node, an_object
 
 DENIALS: list[Node] = [
     {"x-sensitive": True},
@@ -160,3 +162,90 @@ def test_a_duplicate_key_in_the_document_denies_what_it_stands_in() -> None:
     parsed = parse_document(DocumentConfig(Path("d.json")), text.encode())
     event = event_of(a_redactor(parsed), a_pair(body={"w": "s", "u": "1"}))
     assert text_of(event.resource.request) == '{"u":"1"}'
+
+
+class TestDeniedHeaders:
+    """A header that the document denies is not recorded, although the configuration reads it."""
+
+    HEADERS: ClassVar[Headers] = {
+        "x-actor-id": "u-1",
+        "x-actor-email": "who@example.com",
+        "x-account-id": "a-1",
+    }
+    DENYING = (
+        {"X-Actor-Email": {"x-sensitive": True}},
+        {"x-actor-email": {"schema": {"type": "string", "format": "password"}}},
+        {"x-actor-email": {"schema": {"$ref": "#/components/schemas/Secret"}}},
+        {"x-actor-email": {"schema": an_object(a=DENIED)}},
+        {"x-actor-email": {"content": {"text/plain": {"schema": DENIED}}}},
+        {"x-actor-email": {"$ref": "#/components/headers/Who"}},
+        {"x-actor-email": {"$ref": "#/components/headers/Missing"}},
+    )
+    COMPONENTS: ClassVar[Node] = {
+        "headers": {"Who": {"x-auditable": False}},
+        "schemas": {"Secret": DENIED},
+    }
+
+    def event(self, operation: Node, status: int = 200, url: str = "/things", **item: Any) -> AuditEvent:
+        document = a_document({"/things": {"post": operation} | item}, components=self.COMPONENTS)
+        request: Headers = {"user-agent": "curl", "cf-ray": "r-1", "x-request-id": "r-2"}
+        pair = a_pair(url=url, status=status, request_headers=request, response_headers=self.HEADERS)
+        return event_of(a_redactor(document), pair)
+
+    @pytest.mark.parametrize("headers", DENYING)
+    def test_of_a_response(self, headers: Node) -> None:
+        declared = {"200": {"headers": headers | {"X-Actor-Id": {"schema": TEXT}}}}
+        event = self.event(an_operation(responses=declared))
+        assert (event.actor.email, event.actor.id, event.account.id) == (None, "u-1", "a-1")
+        assert event.receipt.refused == ()
+
+    def test_of_another_status_denies_nothing(self) -> None:
+        declared = {"200": {}, "4XX": {"headers": self.DENYING[0]}}
+        assert self.event(an_operation(responses=declared)).actor.email == "who@example.com"
+        assert self.event(an_operation(responses=declared), 404).actor.email is None
+
+    @pytest.mark.parametrize("place", ["headers", "response", "path item", "operation"])
+    def test_above_the_declared_header(self, place: str) -> None:
+        sensitive: Node = {"x-sensitive": True}
+        headers = {"X-Actor-Id": {"schema": TEXT}} | (sensitive if place == "headers" else {})
+        response = {"headers": headers} | (sensitive if place == "response" else {})
+        operation = an_operation(responses={"200": response}) | (sensitive if place == "operation" else {})
+        event = self.event(operation, **(sensitive if place == "path item" else {}))
+        assert (event.actor.id, event.actor.email) == (None, "who@example.com")
+
+    @pytest.mark.parametrize(
+        "parameter", [{"x-sensitive": True}, {"schema": DENIED}, {"schema": {"x-auditable": False}}]
+    )
+    def test_of_a_request(self, parameter: Node) -> None:
+        named = {"name": "User-Agent", "in": "header", "schema": TEXT} | parameter
+        event = self.event(an_operation(parameters=[named]))
+        assert (event.raw.user_agent, event.raw.cf_ray_id) == (None, "r-1")
+        named["name"] = "CF-Ray"
+        event = self.event(an_operation(), parameters=[named])
+        assert (event.raw.user_agent, event.raw.cf_ray_id) == ("curl", "r-2")
+
+    def test_an_operation_that_opts_out_says_who_acted(self) -> None:
+        response = {"headers": {"X-Actor-Id": {"schema": TEXT}}}
+        operation = an_operation(responses={"200": response}, **{"x-auditable": False})
+        assert self.event(operation).actor.id == "u-1"
+
+    def test_of_an_altered_request(self) -> None:
+        declared = {"200": {"headers": self.DENYING[0]}}
+        event = self.event(an_operation(responses=declared), url="//things")
+        assert event.receipt.altered
+        assert (event.actor.email, event.actor.id) == (None, "u-1")
+
+    def test_of_one_operation_of_several_that_tie(self) -> None:
+        denying = an_operation(operationId="a", responses={"200": {"headers": self.DENYING[0]}})
+        document = a_document({"/t/{a}": {"post": denying}, "/t/{b}": {"post": an_operation()}})
+        event = event_of(a_redactor(document), a_pair(url="/t/1", response_headers=self.HEADERS))
+        assert (event.actor.email, event.actor.id) == (None, "u-1")
+
+    def test_what_is_denied_is_not_said_to_be_refused(self) -> None:
+        declared = {"200": {"headers": self.DENYING[0]}}
+        document = a_document({"/things": {"post": an_operation(responses=declared)}})
+        one, other = (
+            event_of(a_redactor(document), a_pair(response_headers={"x-actor-email": value}))
+            for value in ("who@example.com", "\x01")
+        )
+        assert one == other

@@ -63,7 +63,10 @@ def fields(*pairs: tuple[str, str]) -> bytes:
         (LIST, ["1", "2"], ["1", "2"]),
         (LIST, ["1"], ["1"]),
         (NUMBERS, ["1", "s", "3"], [1, 3]),
-        (NUMBERS, ["s"], []),
+        # Only what is kept of its elements shows that the list is there.
+        (NUMBERS, ["s"], None),
+        (METAS | MARK, ['{"b":"s"}'], None),
+        (METAS | MARK, ['{"b":"s"}', '{"a":"1"}'], [{"a": "1"}]),
         ({"type": "array", "items": TEXT}, ["s"], None),
         ({"oneOf": [MARKED, NUMBERS]}, ["1"], "1"),
         ({"oneOf": [MARKED, NUMBERS]}, ["1", "2"], [1, 2]),
@@ -80,7 +83,8 @@ def fields(*pairs: tuple[str, str]) -> bytes:
         (an_object(a=TEXT), ['{"a":"s"}'], None),
         ({"anyOf": [META, MARKED]}, ['{"a":"1"}'], {"a": "1"}),
         ({"anyOf": [META | MARK, MARKED]}, ['{"a":"1","b":"s"}'], {"a": "1"}),
-        ({"anyOf": [META | MARK, MARKED]}, ["s"], None),
+        ({"anyOf": [META | MARK, MARKED]}, ["1"], "1"),
+        ({"anyOf": [META | MARK, TEXT]}, ["s"], None),
     ],
 )
 def test_fields_are_read_by_the_schema(schema: Node, values: list[str], expected: Any) -> None:
@@ -89,6 +93,57 @@ def test_fields_are_read_by_the_schema(schema: Node, values: list[str], expected
     found = {"w": "1"} if expected is None else {"v": expected, "w": "1"}
     assert recorded_of(root, fields(*pairs), MULTI) == found
     assert recorded_of(root, urllib.parse.urlencode(pairs).encode(), FORM) == found
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ({"style": "form"}, {"w": "1"}),
+        ({"explode": True}, {"w": "1"}),
+        ({"style": "form", "explode": False}, {"a": "1", "w": "1"}),
+        ({}, {"a": "1", "w": "1"}),
+    ],
+)
+def test_a_field_that_may_be_a_property_of_an_exploded_object_is_not_read(
+    encoding: Node, expected: Any
+) -> None:
+    root = an_object(a=MARKED, w=MARKED, v=an_object(a=TEXT))
+    assert recorded_of(root, b"a=1&w=1", FORM, encoding={"v": encoding}) == expected
+
+
+TUPLE: Node = {"type": "array", "prefixItems": [INTEGER, {"type": "integer"}], "items": INTEGER}
+
+
+class TestTuples:
+    """A field's place says which slot it is for: one that does not fit must not move those behind it."""
+
+    @pytest.mark.parametrize(
+        ("texts", "expected"),
+        [
+            (["1", "42", "7"], [1, None, 7]),
+            (["s", "42", "7"], [None, None, 7]),
+            (["s", "42"], None),
+            (["1", "s"], [1]),
+        ],
+    )
+    def test_of_repeated_fields_in_one_field_and_by_index(self, texts: list[str], expected: Any) -> None:
+        found = {"w": "1"} if expected is None else {"v": expected, "w": "1"}
+        root = an_object(v=TUPLE, w=MARKED)
+
+        def recorded(body: str, encoding: Node) -> Any:
+            return recorded_of(root, f"w=1&{body}".encode(), FORM, version="3.1.0", encoding={"v": encoding})
+
+        assert recorded("&".join(f"v={each}" for each in texts), {}) == found
+        indexed = "&".join(f"v[{index}]={each}" for index, each in enumerate(texts))
+        assert recorded(indexed, {"style": "deepObject"}) == found
+        assert recorded("v=" + ",".join(texts), {"explode": False}) == found
+
+    def test_an_element_without_an_index_is_in_no_slot(self) -> None:
+        root = an_object(v=TUPLE, w=MARKED)
+        found = recorded_of(
+            root, b"w=1&v[]=1&v[]=42", FORM, version="3.1.0", encoding={"v": {"style": "deepObject"}}
+        )
+        assert found == {"w": "1"}
 
 
 class TestUrlencoded:

@@ -81,8 +81,15 @@ class TestPath:
             ({"oneOf": [{"type": "integer"}, {"type": "boolean"}]}, "alice", 200, False),
             ({"oneOf": [{"type": "integer"}, {"type": "string"}]}, "alice", 200, True),
             ({"allOf": [{"type": "integer"}, {"minimum": 1}]}, "alice", 200, False),
-            # Kept for its name, not for a mark: so the type alone decides, as with ids that the document does not list.
-            ({"enum": ["a"]}, "alice", 404, True),
+            # From 400 on, `enum` and `const` decide as well: nobody has accepted the value (rule 6).
+            ({"enum": ["a"]}, "alice", 200, True),
+            ({"enum": ["a"]}, "alice", 404, False),
+            ({"enum": ["a", "alice"]}, "alice", 404, True),
+            ({"type": "string", "const": "a"}, "alice", 404, False),
+            ({"allOf": [TEXT, {"enum": ["a"]}]}, "alice", 404, False),
+            ({"oneOf": [TEXT, {"type": "string", "enum": ["a"]}]}, "alice", 404, True),
+            ({"type": "integer", "enum": [7]}, "8", 404, False),
+            ({"type": "integer", "enum": [7]}, "7", 404, True),
             ({}, "alice", 404, True),
         ],
     )

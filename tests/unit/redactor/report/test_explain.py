@@ -345,6 +345,24 @@ def test_headers_are_named_only_if_they_are_configured() -> None:
     assert CANARY not in as_text(explanation)
 
 
+def test_a_header_that_the_document_denies_is_named_as_denied() -> None:
+    denied = {"headers": {"X-Actor-Id": {"x-sensitive": True}}}
+    operation = an_operation(
+        responses={"200": denied, "404": {}},
+        parameters=[{"name": "User-Agent", "in": "header", "x-sensitive": True}],
+    )
+    explainer = Explainer(loaded(a_document({"/things": {"post": operation}})))
+    sent = a_pair(request_headers={"user-agent": CANARY}, response_headers={"x-actor-id": CANARY})
+    found = parts(explainer.explain(sent).headers)
+    assert found["request: user-agent"] == ("dropped", 5, True)
+    assert found["response: x-actor-id"] == ("dropped", 5, True)
+    explained = explain_operation(explainer.document_fields, explainer.document_fields.operations[0])
+    of_operation = {each.label: each.decision for each in explained.headers}
+    assert of_operation["request: user-agent"].rule == 5
+    assert "some statuses" in of_operation["response: x-actor-id"].reason
+    assert of_operation["response: x-actor-email"].reason == "configured"
+
+
 def assert_explained_exactly(explainer: Explainer, *, every: int = 1) -> int:
     """Explain a pair full of canaries for every operation; return how many bodies had something kept."""
     bodies = 0
