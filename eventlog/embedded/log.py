@@ -134,14 +134,14 @@ class EmbeddedLog:
             self._reader = await _Store.opened(self._settings)
         except sqlite3.OperationalError as error:
             await self.close()
-            raise RetryableError(f"the event log {path} cannot be opened ({_cause(error)})") from None
+            raise RetryableError(f"{path} cannot be opened as event log ({_cause(error)})") from None
         except sqlite3.DatabaseError as error:
             await self.close()
             raise DamagedLog(f"{path} cannot be used as event log ({type(error).__name__})") from None
         except OSError as error:
             await self.close()
             if error.errno in _DISK_ERRORS:
-                raise RetryableError(f"the event log {path} cannot be opened ({error.strerror})") from None
+                raise RetryableError(f"{path} cannot be opened as event log ({error.strerror})") from None
             raise StartupError(f"{path} cannot be used as event log ({type(error).__name__})") from None
         except StartupError:
             await self.close()

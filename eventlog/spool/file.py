@@ -13,7 +13,7 @@ from typing import Self
 import structlog
 
 from eventlog.embedded.log import DamagedLog, EmbeddedLog, EmbeddedLogSettings, take_lock
-from schemas.errors import RetryableError
+from schemas.errors import RetryableError, StartupError
 from schemas.event import EncodedEvent
 
 log = structlog.get_logger("spool")
@@ -49,7 +49,12 @@ class SpoolFile:
             # The lock exists before the file, so that no other process takes the file for an abandoned one.
             lock = _hold(path)
             if lock is not None:
-                return await cls._opened(path, lock, settings)
+                try:
+                    return await cls._opened(path, lock, settings, is_new=True)
+                except (RetryableError, StartupError) as failed:
+                    # Without the name of a file that is gone: it would make every one of these messages another.
+                    reason = str(failed).replace(str(path), f"a new file in {folder}")
+                    raise type(failed)(reason) from None
 
     @classmethod
     async def claimed(cls, path: Path, settings: EmbeddedLogSettings) -> Self | None:
@@ -62,10 +67,10 @@ class SpoolFile:
             return None
         if _is_gone(path, lock):
             return None
-        return await cls._opened(path, lock, settings)
+        return await cls._opened(path, lock, settings, is_new=False)
 
     @classmethod
-    async def _opened(cls, path: Path, lock: int, settings: EmbeddedLogSettings) -> Self:
+    async def _opened(cls, path: Path, lock: int, settings: EmbeddedLogSettings, *, is_new: bool) -> Self:
         event_log = EmbeddedLog(replace(settings, path=path))
         file = cls(path, lock, event_log)
         try:
@@ -75,6 +80,10 @@ class SpoolFile:
                 # A corrupt page further back does not prevent the front from being drained.
                 file.events, file.size_bytes, file.oldest_ms = await event_log.backlog(file._position)
         except BaseException as failed:
+            if is_new:
+                # Nothing is in it, and on a full disk there would be another one for every batch.
+                await file.remove()
+                raise
             if not (isinstance(failed, DamagedLog) or event_log.damaged):
                 await file.release()
                 raise

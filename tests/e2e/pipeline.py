@@ -130,6 +130,11 @@ class Process:
         return self._process.pid
 
     @property
+    def runs(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
     def ended(self) -> bool:
         return self._process is not None and self._process.returncode is not None
 

@@ -1,8 +1,8 @@
-"""Faults in a random order, by seed, under a steady load; then the count, and a report.
+"""Faults in a random order, by seed, under a steady load; then the count, the watermark's verdict, and a report.
 
 `python -m tests.faults.chaos --seed 1 --minutes 10` starts the whole system with a Kafka and a Postgres of its own, hurts
-one part after another, and writes `seed-1.md` into `--into`. Ends with 1 where anything was lost, is there twice, or a
-process ended by itself.
+one part after another, several at once, and writes `seed-1.md` into `--into`. Ends with 1 where anything was lost, is there
+twice, a process ended by itself, a polling client missed a record, or the watermark was further behind than documented.
 """
 
 from __future__ import annotations
@@ -14,47 +14,44 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import click
 
+from tests.faults import faults, recreated_topic, wrong_clocks
 from tests.faults.chaos_report import report
-from tests.faults.faults import FAULTS, Fault, healed, ready, revived
+from tests.faults.faults import Fault, Part, revived
 from tests.faults.ledger import Count, count, count_when_stored
-from tests.faults.load import Load
+from tests.faults.load import Load, account_of
 from tests.faults.reading import listed
 from tests.faults.sampler import Sampler
-from tests.faults.system import System, cancelled_by_signal
+from tests.faults.system import System, cancelled_by_signal, tap_name
+from tests.faults.watermark import Verdict, Watcher, arrivals, judge
+from tests.faults.wreaking import Happened, Wreaking, steps
 
-_QUIET_S = (2.0, 6.0)
-_STEP_S_MAX = 150.0
-_FINISH_S_MAX = 60.0
-_STORED_S_MAX = 60.0
+FAULTS: tuple[Fault, ...] = (*faults.FAULTS, *wrong_clocks.FAULTS, *recreated_topic.FAULTS)
+
+_ACCOUNTS = 20
+_LAG_MS, _HOLD_MS = 5_000, 60_000
+_SETTINGS = {
+    "AUDITAP_INGEST__GAP_LEDGER__WATERMARK_LAG_MS": str(_LAG_MS),
+    "AUDITAP_INGEST__GAP_LEDGER__WATERMARK_HOLD_MS": str(_HOLD_MS),
+}
+# The lag, a heartbeat, a report of the log's time, and what a busy machine takes for them.
+BEHIND_MS_MAX = _LAG_MS + 15_000
+# After the last fault, before the watermark must have caught up: what came late holds it for so long.
+CALM_AFTER_S = _HOLD_MS / 1000 + 20
+_CALM_S = 20
+_FINISH_S_MAX = 120.0
+_STORED_S_MAX = 120.0
+# A client may have to read the whole run once more.
+_POLLED_S_MAX = 300.0
 _GAPS_REPORTED_S = 6.0
-_EXTRA_S = 170.0
-
-
-@dataclass(frozen=True)
-class Step:
-    """A fault to come: after so many quiet seconds, for so long."""
-
-    quiet_s: float
-    fault: Fault
-    lasting_s: float
-
-
-@dataclass
-class Happened:
-    """A step as it went; times are seconds from the start of the load."""
-
-    fault: str
-    at_s: float
-    lasting_s: float
-    until_s: float = 0.0
-    """When everything was ready again."""
-    trouble: str = ""
+_EXTRA_S = 900.0
 
 
 @dataclass
@@ -69,73 +66,80 @@ class Run:
     happened: list[Happened] = field(default_factory=list)
     ended_by_themselves: list[str] = field(default_factory=list)
     count: Count | None = None
+    """Of the load that was there all the time."""
+    others: Count | None = None
+    """Of the taps with wrong clocks, together."""
     listed: int | None = None
     latency_ms: dict[str, float] = field(default_factory=dict)
+    verdict: Verdict | None = None
+    polling: Polling | None = None
     left_out: str = ""
+    calm_after_s: float = CALM_AFTER_S
+    behind_ms_max: float = BEHIND_MS_MAX
 
     @property
     def good(self) -> bool:
-        whole = self.count is not None and self.count.balanced and self.listed == self.count.records
-        return whole and not self.ended_by_themselves and not any(each.trouble for each in self.happened)
+        counts = [each for each in (self.count, self.others) if each is not None]
+        whole = (
+            self.count is not None
+            and all(each.balanced for each in counts)
+            and self.listed == sum(each.records for each in counts)
+        )
+        believed = (
+            self.verdict is not None
+            and not self.verdict.late_claims
+            and not self.verdict.wrong
+            and self.polling is not None
+            and not self.polling.missed
+        )
+        undisturbed = not self.ended_by_themselves and not any(each.trouble for each in self.happened)
+        return whole and believed and undisturbed
 
 
-def steps(seed: int, faults: tuple[Fault, ...] = FAULTS) -> Iterator[Step]:
-    """Yield steps without end: every fault once in a random order, then all of them again in another."""
-    drawn = random.Random(seed)
-    while True:
-        for fault in drawn.sample(faults, len(faults)):
-            lasting_s = round(drawn.uniform(fault.seconds_min, fault.seconds_max), 1)
-            yield Step(round(drawn.uniform(*_QUIET_S), 1), fault, lasting_s)
+@dataclass(frozen=True)
+class Polling:
+    """What came of the clients that poll."""
 
-
-async def wreak(system: System, load: Load, sampler: Sampler, run: Run, faults: tuple[Fault, ...]) -> None:
-    """Take step after step until the minutes are over."""
-    for step in steps(run.seed, faults):
-        if sampler.now_s + step.quiet_s + step.lasting_s > run.minutes * 60:
-            break
-        await asyncio.sleep(step.quiet_s)
-        happened = Happened(step.fault.name, sampler.now_s, step.lasting_s)
-        run.happened.append(happened)
-        say(sampler, f"{step.fault.name} for {step.lasting_s:g} s")
-        try:
-            async with asyncio.timeout(_STEP_S_MAX):
-                async with step.fault.inflict(system):
-                    await asyncio.sleep(step.lasting_s)
-                run.ended_by_themselves += await revived(system)
-                await ready(system)
-        except Exception as trouble:  # noqa: BLE001  # the run goes on, and is called bad
-            happened.trouble = str(trouble).partition("\n")[0] or type(trouble).__name__
-            say(sampler, f"  {happened.trouble}")
-            await healed(system)
-        happened.until_s = sampler.now_s
-    await asyncio.sleep(max(0.0, run.minutes * 60 - sampler.now_s))
+    clients: int
+    polls: int
+    read: int
+    missed: int
+    pause_s_max: float
+    """The longest time between two polls of one client."""
 
 
 async def chaos(run: Run, folder: Path) -> tuple[Sampler, Load]:
     """Run it; the system is started in `folder` and gone at the end."""
-    system = System(folder, {"AUDITAP_COLLECTOR__DURABILITY": run.durability})
+    system = System(folder, {**_SETTINGS, "AUDITAP_COLLECTOR__DURABILITY": run.durability})
     try:
         await system.start()
-        disks = system.kafka_disk.mounted and system.postgres_disk.mounted
-        faults = tuple(fault for fault in FAULTS if disks or not fault.needs_disk)
-        if not disks:
-            run.left_out = "full disks: this user may not mount small ones"
-        load = system.load(rate_per_s=run.rate_per_s)
-        sampler = Sampler(system, load)
+        load = system.load(rate_per_s=run.rate_per_s, accounts=_ACCOUNTS)
+        sampler, watcher = Sampler(system), Watcher(system, _accounts())
         await load.start()
         await sampler.start()
+        await watcher.start()
+        wreaking = Wreaking(system, sampler, run.minutes * 60)
+        run.happened, run.ended_by_themselves = wreaking.happened, wreaking.ended_by_themselves
         try:
-            await wreak(system, load, sampler, run, faults)
+            await wreaking.wreak(steps(run.seed, _possible(system, run)))
             run.ended_by_themselves += await revived(system)
-            say(sampler, "no more faults, waiting for what is under way")
+            sampler.say("no more faults, waiting until nothing is wrong any more")
+            await asyncio.sleep(CALM_AFTER_S)
+            calm_from_ms = time.time() * 1000
+            await asyncio.sleep(_CALM_S)
             await load.finish(_FINISH_S_MAX)
-            await count_when_stored(system, load, _STORED_S_MAX)
-            # By now the gap ledger would list what is missing.
-            await asyncio.sleep(_GAPS_REPORTED_S)
-            run.count = await count(system, load)
-            run.latency_ms = await system.storing_ms(load.tap)
-            run.listed = len(await listed(system, load))
+            await _tally(system, run)
+            await watcher.finish(_POLLED_S_MAX)
+            run.polling = await _polled(watcher)
+            run.verdict = judge(
+                watcher.claims,
+                await arrivals(system),
+                system.loads,
+                calm_from_ms,
+                behind_ms_max=BEHIND_MS_MAX,
+            )
         finally:
+            await watcher.stop()
             await sampler.stop()
             await load.abandon()
         return sampler, load
@@ -143,10 +147,47 @@ async def chaos(run: Run, folder: Path) -> tuple[Sampler, Load]:
         await system.stop()
 
 
-def say(sampler: Sampler, what: str) -> None:
-    last = sampler.last
-    behind = "?" if last.behind is None else last.behind
-    click.echo(f"[{sampler.now_s:6.1f} s] accepted {last.accepted}, behind {behind}: {what}")
+def _accounts() -> list[str]:
+    """Return the accounts that clients poll: of the load that is there all the time, and of the first taps with wrong clocks."""
+    return [
+        *(account_of(tap_name(0), group) for group in (0, 7, 13)),
+        account_of(tap_name(1), 0),
+        account_of(tap_name(2), 1),
+    ]
+
+
+def _possible(system: System, run: Run) -> Sequence[Fault]:
+    """Return the faults that this user, and this durability, can have."""
+    possible = FAULTS
+    if not all(disk.mounted for disk in system.disks):
+        possible = tuple(fault for fault in possible if fault.disk_of is None)
+        run.left_out = "full disks: this user may not mount small ones"
+    if run.durability != "spool":
+        possible = tuple(fault for fault in possible if Part.SPOOL not in fault.parts)
+    return possible
+
+
+async def _tally(system: System, run: Run) -> None:
+    first, *others = system.loads
+    for load in system.loads:
+        await count_when_stored(system, load, _STORED_S_MAX)
+    # By now the gap ledger would list what is missing.
+    await asyncio.sleep(_GAPS_REPORTED_S)
+    run.count = await count(system, first)
+    if others:
+        run.others = reduce(add, [await count(system, load) for load in others])
+    run.latency_ms = await system.storing_ms(first.tap)
+    run.listed = sum([len(await listed(system, load)) for load in system.loads])
+
+
+async def _polled(watcher: Watcher) -> Polling:
+    return Polling(
+        clients=len(watcher.clients),
+        polls=sum(client.polls for client in watcher.clients),
+        read=sum(len(client.read) for client in watcher.clients),
+        missed=await watcher.missed(),
+        pause_s_max=max(client.pause_s_max for client in watcher.clients),
+    )
 
 
 async def _bounded(run: Run, folder: Path) -> tuple[Sampler, Load]:
@@ -168,7 +209,9 @@ def main(run: Run, into: Path) -> int:
         sampler, load = asyncio.run(_bounded(run, folder))
         path = into / f"seed-{run.seed}.md"
         path.write_text(report(run, sampler, load))
-        click.echo(f"{run.count}\n{path}, {time.monotonic() - began_s:.0f} s altogether")
+        click.echo(
+            f"{run.count}\n{run.others}\n{run.verdict}\n{run.polling}\n{path}, {time.monotonic() - began_s:.0f} s altogether"
+        )
     except (AssertionError, OSError, TimeoutError, asyncio.CancelledError) as trouble:
         click.echo(f"the run broke off: {str(trouble) or type(trouble).__name__}")
     finally:
@@ -189,7 +232,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.faults.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--rate", type=int, default=500, help="captures a second")
+    parser.add_argument("--rate", type=int, default=300, help="captures a second")
     parser.add_argument("--into", type=Path, default=Path(".cache/chaos"), help="folder of the report")
     parser.add_argument(
         "--durability",

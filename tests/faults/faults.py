@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 
 import asyncpg
 
@@ -144,6 +145,15 @@ kafka_frozen = frozen(lambda system: system.kafka.pid)
 kafka_disk_full = disk_full(lambda system: system.kafka_disk, _restart_kafka)
 """The broker gives up a log folder that it cannot write, and with its only one itself."""
 kafka_killed = away(lambda system: system.kafka.kill(), lambda system: system.kafka.start())
+
+
+@asynccontextmanager
+async def spool_disk_full(system: System) -> AsyncIterator[None]:
+    """Nothing ends: a collector that must write to its spool refuses batches."""
+    system.spool_disk.fill()
+    yield
+    system.spool_disk.empty()
+
 
 postgres_disk_full = disk_full(lambda system: system.postgres_disk, _restart_postgres)
 postgres_frozen = frozen(lambda system: system.postgres.pid)
@@ -303,64 +313,138 @@ def enrichment(mode: str) -> Inflict:
     return inflict
 
 
+class Part(StrEnum):
+    """What a fault hurts; two faults that hurt one part do not overlap."""
+
+    TAP = "tap"
+    COLLECTOR = "collector"
+    SPOOL = "spool"
+    KAFKA = "Kafka"
+    INGESTORS = "ingestors"
+    POSTGRES = "Postgres"
+    API = "log API"
+    ENRICHMENT = "enrichment"
+
+
+LOG_TO_STORE = frozenset({Part.COLLECTOR, Part.KAFKA, Part.INGESTORS, Part.POSTGRES})
+"""Parts of a fault that waits until events are under way between them."""
+# Without these a process is not ready.
+_NEEDED = {
+    Part.COLLECTOR: {Part.KAFKA, Part.SPOOL},
+    Part.INGESTORS: {Part.KAFKA, Part.POSTGRES},
+    Part.API: {Part.POSTGRES},
+}
+
+
 @dataclass(frozen=True)
 class Fault:
-    """A fault of the random sequence, and between how many seconds it lasts."""
+    """A fault of the random sequence, which parts it hurts, and between how many seconds it lasts."""
 
     name: str
     inflict: Inflict
+    parts: frozenset[Part]
     seconds_min: float
     seconds_max: float
-    needs_disk: bool = False
+    disk_of: Callable[[System], SmallDisk] | None = None
+    """The disk that it fills."""
+
+
+def _fault(
+    part: Part | frozenset[Part],
+    name: str,
+    inflict: Inflict,
+    lasting_s: tuple[float, float],
+    disk_of: Callable[[System], SmallDisk] | None = None,
+) -> Fault:
+    parts = part if isinstance(part, frozenset) else frozenset({part})
+    return Fault(name, inflict, parts, *lasting_s, disk_of)
 
 
 FAULTS = (
-    Fault("collector killed", collector_killed, 0, 10),
-    Fault("collector terminated", collector_terminated, 0, 5),
-    Fault("collector frozen", collector_frozen, 1, 15),
-    Fault("an ingestor killed", ingestor_killed, 0, 20),
-    Fault("an ingestor terminated", ingestor_terminated, 0, 10),
-    Fault("an ingestor frozen", ingestor_frozen, 1, 25),
-    Fault("all ingestors killed", all_ingestors_killed, 0, 20),
-    Fault("one more ingestor", more_ingestors, 3, 15),
-    Fault("log API killed", api_killed, 0, 5),
-    Fault("Kafka frozen", kafka_frozen, 1, 20),
-    Fault("Kafka killed", kafka_killed, 0, 15),
-    Fault("Kafka killed, then the collector", kafka_and_collector_killed, 1, 10),
-    Fault("Kafka's disk full", kafka_disk_full, 2, 15, needs_disk=True),
-    Fault("Postgres killed", postgres_killed, 0, 10),
-    Fault("Postgres stopped", postgres_stopped, 5, 60),
-    Fault("Postgres frozen", postgres_frozen, 1, 20),
-    Fault("Postgres behind a silent network", postgres_silent, 1, 20),
-    Fault("connections to Postgres cut", postgres_connections_cut, 2, 15),
-    Fault("Postgres out of connections", postgres_out_of_connections, 2, 15),
-    Fault("Postgres' disk full", postgres_disk_full, 2, 15, needs_disk=True),
-    Fault("deadlocks and serialization failures", postgres_conflicts, 2, 15),
-    Fault("the table locked", postgres_locked, 2, 20),
-    Fault("partitions revoked in the middle of a batch", revoked_in_the_middle, 1, 15),
-    Fault("ingestors killed in the middle of a batch", ingestors_killed_in_the_middle, 0, 10),
-    Fault("enrichment hung", enrichment("hung"), 2, 15),
-    Fault("enrichment failing", enrichment("failing"), 2, 15),
-    Fault("enrichment slow", enrichment("slow"), 2, 15),
-    Fault("enrichment lying", enrichment("lying"), 2, 15),
+    _fault(Part.COLLECTOR, "collector killed", collector_killed, (0, 10)),
+    _fault(Part.COLLECTOR, "collector terminated", collector_terminated, (0, 5)),
+    _fault(Part.COLLECTOR, "collector frozen", collector_frozen, (1, 15)),
+    _fault(Part.INGESTORS, "an ingestor killed", ingestor_killed, (0, 15)),
+    _fault(Part.INGESTORS, "an ingestor terminated", ingestor_terminated, (0, 10)),
+    _fault(Part.INGESTORS, "an ingestor frozen", ingestor_frozen, (1, 20)),
+    _fault(Part.INGESTORS, "all ingestors killed", all_ingestors_killed, (0, 15)),
+    _fault(Part.INGESTORS, "one more ingestor", more_ingestors, (3, 15)),
+    _fault(Part.API, "log API killed", api_killed, (0, 5)),
+    _fault(Part.KAFKA, "Kafka frozen", kafka_frozen, (1, 15)),
+    _fault(Part.KAFKA, "Kafka killed", kafka_killed, (0, 15)),
+    _fault(
+        frozenset({Part.KAFKA, Part.COLLECTOR}),
+        "Kafka killed, then the collector",
+        kafka_and_collector_killed,
+        (1, 10),
+    ),
+    _fault(Part.KAFKA, "Kafka's disk full", kafka_disk_full, (2, 15), lambda system: system.kafka_disk),
+    _fault(Part.SPOOL, "the spool's disk full", spool_disk_full, (5, 15), lambda system: system.spool_disk),
+    _fault(Part.POSTGRES, "Postgres killed", postgres_killed, (0, 10)),
+    _fault(Part.POSTGRES, "Postgres stopped", postgres_stopped, (5, 20)),
+    _fault(Part.POSTGRES, "Postgres frozen", postgres_frozen, (1, 15)),
+    _fault(Part.POSTGRES, "Postgres behind a silent network", postgres_silent, (1, 15)),
+    _fault(Part.POSTGRES, "connections to Postgres cut", postgres_connections_cut, (2, 15)),
+    _fault(Part.POSTGRES, "Postgres out of connections", postgres_out_of_connections, (2, 15)),
+    _fault(
+        Part.POSTGRES, "Postgres' disk full", postgres_disk_full, (2, 15), lambda system: system.postgres_disk
+    ),
+    _fault(Part.POSTGRES, "deadlocks and serialization failures", postgres_conflicts, (2, 15)),
+    _fault(Part.POSTGRES, "the table locked", postgres_locked, (2, 15)),
+    _fault(LOG_TO_STORE, "partitions revoked in the middle of a batch", revoked_in_the_middle, (1, 15)),
+    _fault(
+        LOG_TO_STORE, "ingestors killed in the middle of a batch", ingestors_killed_in_the_middle, (0, 10)
+    ),
+    _fault(Part.ENRICHMENT, "enrichment hung", enrichment("hung"), (2, 15)),
+    _fault(Part.ENRICHMENT, "enrichment failing", enrichment("failing"), (2, 15)),
+    _fault(Part.ENRICHMENT, "enrichment slow", enrichment("slow"), (2, 15)),
+    _fault(Part.ENRICHMENT, "enrichment lying", enrichment("lying"), (2, 15)),
 )
 
 
 BY_NAME = {fault.name: fault.inflict for fault in FAULTS}
 
 
-async def ready(system: System, within_s: float = 120) -> None:
-    """Wait until every process says that it is ready."""
-    for name, process in system.processes.items():
-        await until(process.ready, within_s, f"{name} ready", process.log)
+def part_of(name: str) -> Part:
+    """Return the part that a process of `System.processes` belongs to."""
+    return Part.INGESTORS if name.startswith("ingestor") else Part(name)
 
 
-async def revived(system: System) -> list[str]:
+async def ready(
+    system: System,
+    within_s: float = 120,
+    parts: Collection[Part] = frozenset(Part),
+    hurt: Callable[[], Collection[Part]] = frozenset,
+) -> None:
+    """Wait until every process of these parts says that it is ready, but for those that a fault hurts, or what they need."""
+
+    async def all_ready() -> bool:
+        for name, process in system.processes.items():
+            part = part_of(name)
+            if part not in parts:
+                continue
+            away = not process.runs or not await process.ready()
+            if away and not {part, *_NEEDED[part]} & set(hurt()):
+                return False
+        return True
+
+    await until(all_ready, within_s, "every process ready", lambda: _last_lines(system))
+
+
+def _last_lines(system: System) -> str:
+    return "\n".join(f"{name}: {_last_line(process)}" for name, process in system.processes.items())
+
+
+def _last_line(process: Process) -> str:
+    return (process.log().splitlines() or ["nothing logged"])[-1][:500]
+
+
+async def revived(system: System, parts: Collection[Part] = frozenset(Part)) -> list[str]:
     """Start again what ended without a signal, as a supervisor would; return what that was, and why."""
     ended = []
     for name, process in list(system.processes.items()):
-        if process.ended:
-            ended.append(f"{name}: {(process.log().splitlines() or ['nothing logged'])[-1][:500]}")
+        if process.ended and part_of(name) in parts:
+            ended.append(f"{name}: {_last_line(process)}")
             if process is system.collector:
                 await system.pipeline.start_collector()
             elif process is system.api:
@@ -375,9 +459,11 @@ async def healed(system: System) -> None:
     """Take back whatever is in force, where a fault could not do so itself."""
     system.directory.mode = "well"
     system.proxy.silent, system.proxy.cut_after_bytes = False, None
-    for disk in (system.kafka_disk, system.postgres_disk):
+    for disk in system.disks:
         if disk.mounted:
             disk.empty()
+    for load in system.loads:
+        load.resume()
     for process in system.processes.values():
         signal_all(process.pid, signal.SIGCONT)
     await _restart_kafka(system)

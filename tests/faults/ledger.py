@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import msgspec
 
@@ -48,6 +48,11 @@ class Count:
         return self.accepted + self.unanswered == self.records + self.dead_letters and not (
             self.duplicates or self.lost or self.strangers or self.gaps or self.reported
         )
+
+    def __add__(self, other: Count) -> Count:
+        """Return what became of both loads together."""
+        numbers = {each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)}
+        return Count(**numbers)
 
     def __str__(self) -> str:
         kept = f"accepted {self.accepted} = records {self.records} + dead letters {self.dead_letters}"
@@ -99,15 +104,15 @@ async def count(system: System, load: Load) -> Count:
 async def count_when_stored(system: System, load: Load, within_s: float = 120) -> Count:
     """Wait until the count is balanced, or the time is over; return it."""
     deadline = time.monotonic() + within_s
-    while (kept := await _kept(system, load)) < len(load.accepted) and time.monotonic() < deadline:
-        await system.pause(0.1 + kept / 500_000)
-    # As many may be kept as were accepted, and not the same ones: what was not accepted before its sender went away.
+    while (stored := await kept(system, load)) < len(load.accepted) and time.monotonic() < deadline:
+        await system.pause(0.1 + stored / 500_000)
+    # As many may be stored as were accepted, and not the same ones: what was not accepted before its sender went away.
     while not (found := await count(system, load)).balanced and time.monotonic() < deadline:
-        await system.pause(0.5 + kept / 100_000)
+        await system.pause(0.5 + stored / 100_000)
     return found
 
 
-async def _kept(system: System, load: Load) -> int:
+async def kept(system: System, load: Load) -> int:
     """About how many captures of the load are stored or dead-lettered: quick to count."""
     rows = await system.pipeline.fetch(
         "SELECT (SELECT count(*) FROM auditap.audit_records WHERE tap_id = $1)"

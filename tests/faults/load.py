@@ -36,6 +36,15 @@ _CAPTURE = (
 )
 
 
+def account_of(tap: str, group: int) -> str:
+    """Return the id of the account that a group of a tap's captures belongs to."""
+    return f"{_digest(tap)}{group:020x}"
+
+
+def _digest(tap: str) -> str:
+    return hashlib.sha256(tap.encode()).hexdigest()[:12]
+
+
 @dataclass(frozen=True, slots=True)
 class _Batch:
     first: int
@@ -44,12 +53,22 @@ class _Batch:
     offered_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A batch of captures from `first` on, and when it was offered (Unix ms, by the right clock)."""
+
+    first: int
+    count: int
+    at_ms: int
+
+
 class Load:
     """Offers captures at a steady rate over the collector's socket; each batch is sent again until it is accepted.
 
     A capture's number is its tap sequence number and in its resource's id. Every second one has an id of its own;
     the others leave that to the collector. Heartbeats say how far it counts and what was accepted. `clock_ahead_ms`: how
-    wrong the tap's clock is.
+    wrong the tap's clock is. `accounts`: how many accounts the captures belong to, in turn; by default each has some
+    thousands that follow one another.
     """
 
     def __init__(
@@ -61,6 +80,7 @@ class Load:
         batch: int = 50,
         senders: int = 4,
         clock_ahead_ms: int = 0,
+        accounts: int | None = None,
     ) -> None:
         self.tap = tap
         self.rate_per_s = rate_per_s
@@ -72,7 +92,9 @@ class Load:
         self.answers: Counter[str] = Counter()
         self.accept_ms: list[float] = []
         """Of each batch: from being offered until it was accepted, however often it was sent."""
-        self._digest = hashlib.sha256(tap.encode()).hexdigest()[:12]
+        self.batches: list[Offered] = []
+        self._accounts = accounts
+        self._digest = _digest(tap)
         self._socket = socket
         self._batch = batch
         self._queue: asyncio.Queue[_Batch] = asyncio.Queue(_BACKLOG_BATCHES_MAX)
@@ -83,6 +105,9 @@ class Load:
         self._beats = 0
         self._given_up = False
         self._senders = senders
+        self._sending = 0
+        self._may_send = asyncio.Event()
+        self._may_send.set()
         self._offering: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -128,8 +153,19 @@ class Load:
         except TimeoutError:
             raise AssertionError(f"not {captures} more within {within_s} s: {self.describe()}") from None
 
+    async def pause(self) -> None:
+        """Send no more until `resume`, and return once what was being sent is answered. Offering and heartbeats go on."""
+        self._may_send.clear()
+        while self._sending:
+            await asyncio.sleep(0.02)
+
+    def resume(self) -> None:
+        self._may_send.set()
+
     def account(self, number: int) -> str:
-        return f"{self._digest}{number // _CAPTURES_PER_ACCOUNT:020x}"
+        if self._accounts is not None:
+            return account_of(self.tap, number % self._accounts)
+        return account_of(self.tap, number // _CAPTURES_PER_ACCOUNT)
 
     def accounts(self) -> list[str]:
         return sorted({self.account(number) for number in range(1, self.offered + 1)})
@@ -150,6 +186,7 @@ class Load:
         first, self.offered = self.offered + 1, self.offered + self._batch
         now_ms = self._clock_ms()
         self._pending.append((first, now_ms))
+        self.batches.append(Offered(first, self._batch, now_ms - self.clock_ahead_ms))
         lines = [self.capture(number, now_ms) for number in range(first, self.offered + 1)]
         return _Batch(first, self._batch, "\n".join(lines).encode(), time.monotonic())
 
@@ -238,6 +275,8 @@ class Load:
                 self._queue.task_done()
 
     async def _accepted(self, client: httpx.AsyncClient, batch: _Batch) -> bool:
+        await self._may_send.wait()
+        self._sending += 1
         try:
             answer = await client.post(
                 "/v1/captures", content=batch.body, headers={"content-type": "application/x-ndjson"}
@@ -245,6 +284,8 @@ class Load:
         except httpx.TransportError as away:
             self.answers[type(away).__name__] += 1
             return False
+        finally:
+            self._sending -= 1
         self.answers[str(answer.status_code)] += 1
         if answer.status_code != 200:
             return False

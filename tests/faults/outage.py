@@ -47,7 +47,7 @@ class Outage:
 async def outage(system: System, rate_per_s: int, warm_up_s: float, away_s: float) -> Outage:
     """Run it on a started system."""
     load = system.load(rate_per_s=rate_per_s, batch=100)
-    sampler = Sampler(system, load, interval_s=2)
+    sampler = Sampler(system, interval_s=2)
     await load.start()
     await sampler.start()
     try:

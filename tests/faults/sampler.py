@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncpg
+import click
 
-from tests.faults.load import Load
 from tests.faults.system import System
 
 _ANSWER_S = 2.0
@@ -48,7 +48,6 @@ class Sampler:
     """
 
     system: System
-    load: Load
     interval_s: float = 1.0
     began_s: float = field(default_factory=time.monotonic)
     samples: list[Sample] = field(default_factory=list)
@@ -71,6 +70,11 @@ class Sampler:
             self._task.cancel()
             await asyncio.wait({self._task})
 
+    def say(self, what: str) -> None:
+        last = self.last
+        behind = "?" if last.behind is None else last.behind
+        click.echo(f"[{self.now_s:6.1f} s] accepted {last.accepted}, behind {behind}: {what}")
+
     def between(self, from_s: float, to_s: float) -> list[Sample]:
         return [sample for sample in self.samples if from_s <= sample.at_s <= to_s]
 
@@ -86,13 +90,14 @@ class Sampler:
             began = time.monotonic()
             self._weigh()
             stored = await self._stored()
-            self.samples.append(Sample(self.now_s, len(self.load.accepted), stored))
+            accepted = sum(len(load.accepted) for load in self.system.loads)
+            self.samples.append(Sample(self.now_s, accepted, stored))
             await asyncio.sleep(max(0.0, self.interval_s - (time.monotonic() - began)))
 
     def _weigh(self) -> None:
         for name, process in self.system.processes.items():
             part = name.rstrip(" 0123456789")
-            resident = resident_bytes(process.pid)
+            resident = resident_bytes(process.pid) if process.runs else None
             if resident is None:
                 continue
             memory = self.memory.setdefault((part, process.pid), Memory(resident, resident))

@@ -33,7 +33,8 @@ class SmallDisk:
 
     def _used_bytes(self) -> int:
         room = os.statvfs(self.path)
-        return (room.f_blocks - room.f_bfree) * room.f_frsize
+        # At least a page: a size of 0 is no limit.
+        return max(room.f_blocks - room.f_bfree, 1) * room.f_frsize
 
     def unmount(self) -> None:
         """Take the disk away with all that is on it, even while somebody still looks at it."""

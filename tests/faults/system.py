@@ -28,6 +28,8 @@ from tests.kafka_broker import KafkaBroker
 
 INGESTORS = 2
 PARTITIONS = 4
+_TOPICS = "faults."
+TOPIC = f"{_TOPICS}events"
 _POSTGRES = {
     "fsync": "off",  # servers are killed here, machines are not
     "max_connections": "40",
@@ -75,6 +77,8 @@ class System:
         self._small_disks = small_disks
         self.kafka_disk = SmallDisk(_made(folder / "kafka"))
         self.postgres_disk = SmallDisk(_made(folder / "postgres"))
+        self.spool_disk = SmallDisk(_made(folder / "auditap" / "spool"))
+        self.disks = (self.kafka_disk, self.postgres_disk, self.spool_disk)
         self.kafka = KafkaBroker(self.kafka_disk.path)
         self.postgres = EmbeddedPostgres(
             self.postgres_disk.path / "server", settings=_POSTGRES | ({} if small_disks else {"fsync": "on"})
@@ -82,7 +86,7 @@ class System:
         self.proxy = TcpProxy(lambda: self.postgres.port)
         self.directory = FaultyDirectory()
         self.pipeline: Pipeline
-        self._loads = 0
+        self.loads: list[Load] = []
 
     @property
     def collector(self) -> Process:
@@ -110,8 +114,8 @@ class System:
 
     async def start(self) -> None:
         if self._small_disks:
-            self.kafka_disk.mount()
-            self.postgres_disk.mount()
+            for disk in self.disks:
+                disk.mount()
         await asyncio.gather(self.kafka.start(), self.postgres.start(), self.proxy.start())
         direct = await migrated(self.postgres.dsn())
         database = AuditDatabase(
@@ -125,7 +129,7 @@ class System:
             _made(self._folder / "auditap"),
             database,
             bootstrap=self.kafka.bootstrap,
-            topic="faults.",
+            topic=_TOPICS,
             documents=documents,
             directory=self.directory,
         )
@@ -135,7 +139,7 @@ class System:
     async def stop(self) -> None:
         """End everything, at once, however far the start came, and whatever else fails to end."""
         async with contextlib.AsyncExitStack() as ending:
-            for disk in (self.kafka_disk, self.postgres_disk):
+            for disk in self.disks:
                 ending.callback(shutil.rmtree, disk.path, ignore_errors=True)
                 ending.callback(disk.unmount)
             for server in (self.kafka.kill, self.postgres.stop, self.proxy.stop):
@@ -145,11 +149,25 @@ class System:
                 ending.push_async_callback(self.pipeline.stop)
                 await self.pipeline.stop_processes(signal.SIGKILL)
 
-    def load(self, *, rate_per_s: int = 300, batch: int = 50, clock_ahead_ms: int = 0) -> Load:
+    def load(
+        self,
+        *,
+        rate_per_s: int = 300,
+        batch: int = 50,
+        clock_ahead_ms: int = 0,
+        accounts: int | None = None,
+    ) -> Load:
         """A load of its own tap, not yet started."""
-        self._loads += 1
-        tap = f"tap-{self._loads:04d}"
-        return Load(self.socket, tap=tap, rate_per_s=rate_per_s, batch=batch, clock_ahead_ms=clock_ahead_ms)
+        load = Load(
+            self.socket,
+            tap=tap_name(len(self.loads)),
+            rate_per_s=rate_per_s,
+            batch=batch,
+            clock_ahead_ms=clock_ahead_ms,
+            accounts=accounts,
+        )
+        self.loads.append(load)
+        return load
 
     async def loading(self, accepted: int) -> Load:
         """Start a load, and return it once so many of its captures are accepted."""
@@ -205,6 +223,11 @@ async def running(system: System) -> AsyncIterator[System]:
         yield system
     finally:
         await system.stop()
+
+
+def tap_name(load: int) -> str:
+    """Return the tap of a system's load, counted from 0."""
+    return f"tap-{load + 1:04d}"
 
 
 def wrong_clock(ahead_s: int) -> dict[str, str]:

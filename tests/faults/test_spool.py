@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -72,6 +75,15 @@ async def loading_without_kafka(system: System, accepted: int) -> Load:
     await system.kafka.kill()
     await load.accepts(accepted)
     return load
+
+
+async def started_without_being_ready(system: System) -> None:
+    port = system.pipeline.collector_port
+    system.pipeline.collector = collector = system.pipeline.process(
+        "collect", AUDITAP_COLLECTOR__ADDRESS__PORT=str(port)
+    )
+    await collector.start(None)
+    collector.port = port
 
 
 async def drained(system: System, collector: Process) -> None:
@@ -154,3 +166,36 @@ async def test_a_full_spool_refuses_and_keeps_what_it_took(system: System, balan
     await balanced(load)
     await system.collector.stop()
     await system.pipeline.start_collector()
+
+
+async def test_a_full_disk_refuses_batches_without_a_file_or_a_log_line_for_each(
+    system: System, balanced: Balanced
+) -> None:
+    if not system.spool_disk.mounted:
+        pytest.skip("this user may not mount small disks")
+    await drained(system, system.collector)
+    load = await system.loading(100)
+    await system.kafka.kill()
+    await load.accepts(100)
+    # Its file is gone by the end, so that a full disk is asked for a new one.
+    await system.collector.stop()
+    system.spool_disk.fill()
+    await started_without_being_ready(system)
+    began_s, refused = time.monotonic(), load.answers["503"]
+    load.rate_per_s = 1_000
+
+    async def often_refused() -> bool:
+        return load.answers["503"] > refused + 200
+
+    await until(often_refused, 240, "refused batches", load.describe)
+    took_s = time.monotonic() - began_s
+    lines = Counter(json.loads(line)["event"] for line in system.collector.output().splitlines())
+    assert lines["spool_not_opened"] > 0
+    assert max(lines.values()) <= took_s + 2
+    assert len(list((system.pipeline.folder / "spool").iterdir())) < 20
+    system.spool_disk.empty()
+    await load.accepts(100)
+    await system.kafka.start()
+    await load.finish()
+    await balanced(load)
+    await drained(system, system.collector)

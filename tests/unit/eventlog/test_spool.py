@@ -5,14 +5,17 @@ import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import stat
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
+from structlog.testing import capture_logs
 
 from eventlog.ports import Partition
 from eventlog.spool.config import SpoolBounds
@@ -416,6 +419,25 @@ async def test_the_log_is_used_while_the_spool_cannot_be(
         await collector.publisher.publish(events(2, 2))
 
     assert numbers(log) == [0, 1, 2, 3]
+
+
+async def test_batches_that_a_full_disk_refuses_leave_no_file_and_one_kind_of_message(
+    log: MemoryEventLog, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventlog.embedded.log._prepare", lambda path: path.touch())
+    monkeypatch.setattr(
+        "eventlog.embedded.log._Store.opened", AsyncMock(side_effect=sqlite3.OperationalError("full"))
+    )
+    log.away = True
+    with capture_logs() as logged:
+        async with running(log, folder) as collector:
+            for number in range(5):
+                with pytest.raises(NotDurable):
+                    await collector.publisher.publish(events(number, 1))
+            assert left_in(folder) == []
+    failed = [line for line in logged if line["event"] == "spool_not_opened"]
+    assert len(failed) >= 5
+    assert len({line["cause"] for line in failed}) == 1
 
 
 async def test_a_cancelled_call_leaves_the_spool_consistent(log: MemoryEventLog, folder: Path) -> None:

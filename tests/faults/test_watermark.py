@@ -1,0 +1,92 @@
+"""The judge of the watermark's claims: what makes one false, and when it is late."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.faults.watermark import Arrival, Claim, GapRange, false_claims, how_far_behind, uncorrected
+
+
+def claim(at_ms: float, before_ms: int, *gaps: GapRange) -> Claim:
+    return Claim(at_ms, at_ms + 10, before_ms, gaps)
+
+
+def record(at_ms: int, stored_ms: float, number: int = 1) -> Arrival:
+    return Arrival(at_ms, stored_ms, "tap", 1, number)
+
+
+@pytest.mark.parametrize(
+    ("arrival", "is_late"),
+    [
+        (record(500, 2_000), True),
+        (record(600, 2_000), False),
+        (record(500, 900), False),
+        # Between question and answer: it may have been on the page.
+        (record(500, 1_005), False),
+        (record(500, 1_011), True),
+    ],
+)
+def test_a_claim_is_false_if_something_earlier_shows_up_after_it(arrival: Arrival, is_late: bool) -> None:
+    made = [claim(1_000, 600)]
+    assert false_claims(made, [arrival]) == ((made, [arrival]) if is_late else ([], []))
+
+
+@pytest.mark.parametrize(
+    ("gap", "admitted"),
+    [
+        (GapRange("tap", 1, 3, 9), True),
+        (GapRange("tap", 1, 3, None), True),
+        (GapRange("tap", 1, 8, 9), False),
+        (GapRange("tap", 2, 3, 9), False),
+        (GapRange("another", 1, 3, 9), False),
+    ],
+)
+def test_what_a_gap_admitted_makes_no_claim_false(gap: GapRange, admitted: bool) -> None:
+    false, late = false_claims([claim(1_000, 600, gap)], [record(500, 2_000, number=7)])
+    assert (not false, not late) == (admitted, admitted)
+
+
+def test_a_claim_that_was_taken_back_in_time_is_told_apart() -> None:
+    late = [record(500, 2_000)]
+    assert uncorrected([claim(1_000, 600), claim(4_000, 600)], late) == late
+    assert not uncorrected([claim(1_000, 600), claim(4_000, 500), claim(5_000, 600)], late)
+    # One that was asked for within the second for which the log API keeps it says nothing yet.
+    assert not uncorrected([claim(1_000, 600), claim(2_500, 600), claim(4_000, 500)], late)
+
+
+_claims = st.lists(
+    st.builds(claim, st.integers(0, 50).map(float), st.integers(0, 50), st.just(GapRange("tap", 1, 3, 4))),
+    max_size=8,
+)
+_arrivals = st.lists(
+    st.builds(record, st.integers(0, 50), st.integers(0, 80).map(float), st.integers(1, 6)), max_size=8
+)
+
+
+@given(_claims, _arrivals)
+def test_it_finds_what_looking_at_every_pair_finds(
+    claims: Sequence[Claim], arrived: Sequence[Arrival]
+) -> None:
+    pairs = [
+        (one, other)
+        for one in claims
+        for other in arrived
+        if other.stored_ms > one.answered_ms and other.at_ms < one.before_ms and other.number not in {3, 4}
+    ]
+    false, late = false_claims(claims, arrived)
+    assert set(false) == {one for one, _ in pairs}
+    assert set(late) == {other for _, other in pairs}
+
+
+@given(_claims, st.lists(st.tuples(st.integers(0, 50), st.integers(1, 30)), max_size=8))
+def test_a_claim_is_behind_by_the_oldest_that_cannot_be_seen(
+    claims: Sequence[Claim], captures: Sequence[tuple[int, int]]
+) -> None:
+    begun = sorted((float(at_ms), float(at_ms + taken_ms)) for at_ms, taken_ms in captures)
+    for one, behind_ms in how_far_behind(claims, begun):
+        hidden = [at_ms for at_ms, seen_ms in begun if at_ms <= one.asked_ms < seen_ms]
+        assert behind_ms == min(hidden, default=one.asked_ms) - one.before_ms
