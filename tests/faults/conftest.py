@@ -89,4 +89,5 @@ async def system(running_system: System) -> System:
     except AssertionError:
         await healed(running_system)
         await ready(running_system)
+    running_system.loads.clear()
     return running_system

@@ -87,6 +87,8 @@ class System:
         self.directory = FaultyDirectory()
         self.pipeline: Pipeline
         self.loads: list[Load] = []
+        """Whose captures count; tests forget those of the tests before."""
+        self._loads_made = 0
 
     @property
     def collector(self) -> Process:
@@ -160,13 +162,14 @@ class System:
         """A load of its own tap, not yet started."""
         load = Load(
             self.socket,
-            tap=tap_name(len(self.loads)),
+            tap=tap_name(self._loads_made),
             rate_per_s=rate_per_s,
             batch=batch,
             clock_ahead_ms=clock_ahead_ms,
             accounts=accounts,
         )
         self.loads.append(load)
+        self._loads_made += 1
         return load
 
     async def loading(self, accepted: int) -> Load:

@@ -10,6 +10,7 @@ from tests.e2e.pipeline import until
 from tests.faults import faults
 from tests.faults.conftest import Weather
 from tests.faults.ledger import Count, count
+from tests.faults.recreated_topic import topic_recreated
 from tests.faults.system import System
 
 
@@ -64,3 +65,7 @@ async def test_kafkas_disk_full(weather: Weather, system: System) -> None:
     if not system.kafka_disk.mounted:
         pytest.skip("this user may not mount a small disk: run the tests as root to see Kafka's disk full")
     assert not (await weather(faults.kafka_disk_full, 4)).dead_letters
+
+
+async def test_a_topic_that_is_deleted_and_made_again_loses_nothing_that_came_after(weather: Weather) -> None:
+    assert not (await weather(topic_recreated, 2)).dead_letters
