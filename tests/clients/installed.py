@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 _HERE = Path(__file__).resolve().parent
 _CACHE = ROOT / ".cache" / "clients"
-_INSTALLED_WITHIN_S = 1_200
+_INSTALLED_WITHIN_S = 600
 _GO_MINOR_MIN = 22
 _NODE_MAJOR_MIN = 20
 # The programs run for a moment: to optimise them takes longer. Without C, nothing needs a C compiler.
@@ -124,13 +124,14 @@ def _program(name: str, install: str) -> str:
 
 
 def _require(name: str, least: int, pattern: str, *version: str) -> str:
-    found = _program(name, f"{name} {'1.' if name == 'go' else ''}{least} or later")
+    wanted = f"{name} {'1.' if name == 'go' else ''}{least} or later"
+    found = _program(name, wanted)
     text = subprocess.run(
         [found, *version], capture_output=True, text=True, check=True, env=_environment()
     ).stdout
     number = re.search(pattern, text)
     if number is None or int(number[1]) < least:
-        raise UnavailableError(f"{text.strip()} is too old: install {pattern[:1]}{least} or later")
+        raise UnavailableError(f"{text.strip()} is too old: install {wanted}")
     return found
 
 
