@@ -135,14 +135,16 @@ class PostgresAlertStore:
     async def _advance(self, connection: _Connection, advances: Mapping[Partition, Advance]) -> None:
         if not advances:
             return
-        rows = [(*partition, *step) for partition, step in sorted(advances.items())]
+        rows = [(partition.log, partition.number, *step) for partition, step in sorted(advances.items())]
         moved = await connection.fetch(query("alerting_advance_positions"), *_columns(rows, 4), self._group)
         if len(moved) != len(advances):
             raise PositionConflict
 
     async def positions(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        named = [(partition.log, partition.number) for partition in partitions]
+
         async def read(connection: _Connection) -> Sequence[asyncpg.Record]:
-            return await connection.fetch(query("alerting_positions"), *_columns(partitions, 2), self._group)
+            return await connection.fetch(query("alerting_positions"), *_columns(named, 2), self._group)
 
         return {Partition(row["log"], row["partition"]): row["next_offset"] for row in await self._run(read)}
 
