@@ -71,6 +71,11 @@ def _warn_of_findings(document: OpenApiDocument) -> None:
     )
 
 
+_NOTHING_MATCHES = (
+    "no request can match any of its operations: check its servers and paths, and hosts in the settings"
+)
+
+
 class DocumentReloader:
     """Holds the redactor in use and replaces it as a whole, so that one pair is never redacted by two versions.
 
@@ -141,6 +146,12 @@ class DocumentReloader:
             redactor.prepare()
             for document in redactor.documents:
                 _warn_of_findings(document)
+                if not redactor.routes.serves(document):
+                    log.warning(
+                        "document_matches_nothing",
+                        document=str(document.config.path),
+                        remedy=_NOTHING_MATCHES,
+                    )
         return redactor
 
     def _replace(self, redactor: Redactor) -> None:

@@ -26,6 +26,7 @@ VARIABLE = re.compile(r"\{([^{}]+)\}")
 _END_OF_PATH = re.compile(r"\{?[?#]")  # `{?page}` is how RFC 6570 writes a query
 _SERVER_FORMS_MAX = 64  # combinations of one server's variables, each a base path of its own
 _ID_LENGTH_MAX = 256  # the id stands in every event
+_CONTROL_CHARS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 TEMPLATED, PARTLY_LITERAL, LITERAL = 0, 1, 2
 """How literal a segment is. A higher rank is matched first."""
@@ -61,7 +62,7 @@ class Operation:
 
     document: OpenApiDocument
     id: str
-    """Its `operationId`, or method and template where that is missing or too long."""
+    """Its `operationId`, or method and template where that is missing, too long or holds a control character."""
     method: str
     template: str
     """The key in `paths`."""
@@ -213,14 +214,17 @@ def _operation(
     if segments is None:
         document.findings.add(place.pointer, "unusable_path")
         return None
-    is_id = 0 < len(found.declared_id) <= _ID_LENGTH_MAX
+    is_printable = _CONTROL_CHARS.search(found.declared_id) is None
+    is_id = is_printable and 0 < len(found.declared_id) <= _ID_LENGTH_MAX
     has_own_id = is_id and uses_of_id[found.declared_id] == 1
     if found.is_read and not has_own_id:
         document.findings.add(place.pointer, "operation_id_repeated" if is_id else "no_operation_id")
     denied_above = _is_denied_above(document, found)
     return Operation(
         document=document,
-        id=found.declared_id if is_id else f"{method.upper()} {template}",
+        id=found.declared_id
+        if is_id
+        else _CONTROL_CHARS.sub("\N{REPLACEMENT CHARACTER}", f"{method.upper()} {template}"),
         method=method.upper(),
         template=template,
         segments=segments,

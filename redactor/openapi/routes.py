@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from redactor.decode.url import Segments, Url
+from redactor.decode.url import Segments, Url, parse_host
 from redactor.openapi.document import OpenApiDocument
 from redactor.openapi.operations import (
     LITERAL,
@@ -175,6 +175,7 @@ class Routes:
         self._by_pattern: dict[str, tuple[Pattern, RouteTable]] = {}
         self._any_host = RouteTable()
         self._serves_any_host = False
+        self._served: set[int] = set()
         for document in documents:
             for operation in operations_of(document):
                 self._add(operation, alone=len(documents) == 1)
@@ -182,6 +183,10 @@ class Routes:
     def _add(self, operation: Operation, *, alone: bool) -> None:
         hosts = operation.document.config.hosts
         for server in operation.servers:
+            # One that cannot be read is no request's.
+            declared = hosts or (None if alone else server.host,)
+            if any(each is None or (each and parse_host(each) == each.lower()) for each in declared):
+                self._served.add(id(operation.document))
             if hosts:  # configured hosts replace those of the servers
                 for host in hosts:
                     self._by_host.setdefault(host.lower(), RouteTable()).add(operation, server)
@@ -202,6 +207,10 @@ class Routes:
             yield from table.combinations()
         for table in (*self._by_host.values(), self._any_host):
             yield from table.combinations()
+
+    def serves(self, document: OpenApiDocument) -> bool:
+        """Whether some request can match an operation of the document; not where none of its servers can be read."""
+        return id(document) in self._served
 
     @property
     def depend_on_host(self) -> bool:

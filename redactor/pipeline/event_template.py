@@ -81,7 +81,7 @@ class EventTemplate:
         operation = self.operation
         texts = operation.path_texts(strict=self.strict)
         self.has_fixed_path = texts is not None
-        """Whether each segment is recorded the same way whatever stands there."""
+        """Whether each segment is recorded the same way whatever stands there, the `typed_segments` if they are kept."""
         self.replaced = tuple((at, text) for at, text in enumerate(texts or ()) if text is not None)
         """The segments behind the base path of which the template's text is recorded."""
         self.records_query = operation.records_query(strict=self.strict)
@@ -89,6 +89,11 @@ class EventTemplate:
         # Meaningful for literal base paths only: those have the same length in every request.
         self.base_chars = sum(len(each) + 1 for each in segments[1 : self.base_length + 1])
         self.is_path_rewritten = bool(self.replaced) or not operation.has_literal_base
+        self.typed_segments = tuple(
+            (at + self.base_length + 1, segment)
+            for at, segment in operation.typed_segments(strict=self.strict)
+        )
+        """Those whose value decides. Counted with the base path and the empty first segment."""
         # A segment that is not recorded names nothing. Counted with the base path and the empty first segment.
         self.account, self.zone, self.resource = (
             None if at is None or texts is None or texts[at] is not None else at + self.base_length + 1

@@ -85,14 +85,23 @@ class ResolvedOperation:
     def path_texts(self, *, strict: bool) -> tuple[str | None, ...] | None:
         """Return the text that is recorded for each segment of a plainly written path; None for one recorded as it stands.
 
-        None for the whole path where that depends on the values, or several operations apply.
+        One of `typed_segments` stands as it is if its value is kept. None for the whole path where more depends on
+        the values, or several operations apply.
         """
         if len(self._operations) != 1:
             return None
         segments = self._operations[0].path(strict=strict)
-        if all(map(_is_recorded_alike, segments)):
-            return tuple(None if each.keeps_every_value else each.text for each in segments)
+        if all(_is_recorded_alike(each) or _is_typed(each) for each in segments):
+            is_kept = [each.keeps_every_value or _is_typed(each) for each in segments]
+            return tuple(None if kept else each.text for kept, each in zip(is_kept, segments, strict=True))
         return None
+
+    def typed_segments(self, *, strict: bool) -> tuple[tuple[int, PathSegmentPlan], ...]:
+        """Return the segments behind the base path that are recorded if their value is of a type, with their index."""
+        if len(self._operations) != 1:
+            return ()
+        segments = enumerate(self._operations[0].path(strict=strict))
+        return tuple((index, each) for index, each in segments if _is_typed(each))
 
     def records_query(self, *, strict: bool) -> bool:
         """Whether anything of a query may be recorded."""
@@ -195,6 +204,11 @@ def _is_recorded_alike(segment: PathSegmentPlan) -> bool:
     if segment.rank == LITERAL:
         return "%" not in segment.text
     return segment.rank == TEMPLATED and (segment.keeps_nothing or segment.keeps_every_value)
+
+
+def _is_typed(segment: PathSegmentPlan) -> bool:
+    """Whether some values of a segment that is one variable are recorded, by their type or their list."""
+    return segment.rank == TEMPLATED and not (segment.keeps_nothing or segment.keeps_every_value)
 
 
 _T = TypeVar("_T")

@@ -56,7 +56,7 @@ def _recorded(operation: ResolvedOperation, path: RecordedPath, uri: str) -> Rec
 
 
 class FastUris(ReferenceUris):
-    """Records plainly written paths of operations whose segments are each always recorded, or never."""
+    """Records plainly written paths of operations whose segments are each always recorded, or never, or by their type."""
 
     def __init__(self, uri_chars_max: int) -> None:
         super().__init__(uri_chars_max)
@@ -68,6 +68,9 @@ class FastUris(ReferenceUris):
         if not (routed.is_plain and template.has_fixed_path):
             return super().record(routed, template)
         segments = routed.segments
+        for index, segment in template.typed_segments:
+            if not segment.keeps(segments[index]):
+                return super().record(routed, template)
         uri = self._uri(routed, template)
         resource = None if template.resource is None else segments[template.resource]
         if uri is None or (resource is not None and len(resource) > _ID_CHARS_MAX):

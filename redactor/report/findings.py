@@ -113,6 +113,9 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
             Level.NOTE, "A path template lacks the method, so a less literal one applies to its URLs."
         ),
         "route_unreachable": Check(Level.WARNING, "No request can match this operation."),
+        "nothing_matches": Check(
+            Level.ERROR, "No request can match any operation of this document: nothing is recorded by it."
+        ),
         "untrusted": Check(Level.WARNING, "This part of the document is invalid and therefore denied."),
         "ignore_unused": Check(Level.WARNING, "An entry of the ignore file matches no finding."),
     }

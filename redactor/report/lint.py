@@ -30,7 +30,8 @@ from redactor.report.secret_fields import secret_fields
 
 FINDINGS_MAX = 50_000
 _MESSAGES = {
-    EXTERNAL_REFERENCE: "a reference to another file, which is not read: bundle the document into one file first"
+    EXTERNAL_REFERENCE: "a reference to another file, which is not read: bundle the document into one file first",
+    "path_not_declared": "this path without its query or fragment is not declared with the method, so its requests are recorded without bodies and query",
 }
 
 
@@ -101,6 +102,7 @@ def lint(
         *_bodies_without_marks(operations),
         *findings_of(ambiguous_paths),
         *_unreachable(document_fields, operations),
+        *_nothing_matches(document_fields, operations),
         *misspelt_keywords(document),
         *_untrusted(document),
     ]
@@ -149,6 +151,14 @@ def _unreachable(
         name = f"{operation.method} {operation.template}"
         if name not in names:
             yield Finding("route_unreachable", operation.place.pointer, f"no request matches {name}")
+
+
+def _nothing_matches(
+    document_fields: DocumentFields, reachable: Sequence[OperationCoverage]
+) -> Iterator[Finding]:
+    if not (reachable and document_fields.are_served):
+        remedy = "check the document's servers and paths, and hosts and base_paths in the settings"
+        yield Finding("nothing_matches", "/paths", f"no request can match any operation: {remedy}")
 
 
 def _untrusted(document: OpenApiDocument) -> Iterator[Finding]:

@@ -96,6 +96,11 @@ class DocumentFields:
         """Return the operations that apply to a request, as `Routes.match` does."""
         return self._routes.match(url, host, method, segments)
 
+    @property
+    def are_served(self) -> bool:
+        """Whether some request can match an operation of the document, as far as hosts decide."""
+        return self._routes.serves(self.document)
+
     def of(self, operation: Operation) -> OperationFields | None:
         """Return the fields of an operation, as far as those that match the same URLs agree.
 

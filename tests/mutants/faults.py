@@ -354,6 +354,21 @@ FAULTS = (
         FORMS,
     ),
     _fault(
+        "a deep field of which nothing is kept shows an object",
+        "redactor/pipeline/deep_fields.py",
+        "            found[name] = value\n    return found or DROPPED\n\n\ndef _elements",
+        "            found[name] = value\n    return found\n\n\ndef _elements",
+        _rule("09_forms"),
+        FORMS,
+    ),
+    _fault(
+        "a deep field that may be of several kinds is read as one of them",
+        "redactor/pipeline/deep_fields.py",
+        "    return found[0] if len(found) == 1 else DROPPED\n",
+        "    return found[0] if found else DROPPED\n",
+        _rule("09_forms"),
+    ),
+    _fault(
         "a text that looks like an object is kept as a string",
         "redactor/pipeline/form_reader.py",
         'if not part.content.lstrip(BLANKS).startswith(b"{"):',

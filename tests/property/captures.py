@@ -38,9 +38,15 @@ class Sent(NamedTuple):
 
 
 def a_document(
-    version: str, request: Node, response: Node, components: dict[str, Node], media_type: str = JSON
+    version: str,
+    request: Node,
+    response: Node,
+    components: dict[str, Node],
+    media_type: str = JSON,
+    *,
+    encoding: Node | None = None,
 ) -> Node:
-    """A document whose one operation has these schemas; the request's under `media_type`."""
+    """A document whose one operation has these schemas; the request's under `media_type`, with this `encoding`."""
     marked = {"type": "string", "x-auditable": True}
     operation = {
         "operationId": "op",
@@ -48,7 +54,7 @@ def a_document(
             {"name": "q", "in": "query", "schema": marked},
             {"name": "secret", "in": "query", "schema": {"type": "string"}},
         ],
-        "requestBody": {"content": {media_type: {"schema": request}}},
+        "requestBody": {"content": {media_type: {"schema": request, "encoding": encoding or {}}}},
         "responses": {"200": {"content": {JSON: {"schema": response}}}},
     }
     path = "/accounts/{account_id}/things/{name}"

@@ -6,9 +6,9 @@ references, branches and denials: this does not look at the redactor's idea of i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
@@ -32,10 +32,18 @@ TAGS = ["one", "two", "three"]
 NAMES = st.sampled_from(["a", "b", "c", "id", "x-auditable", "$ref", "properties", "é"])
 
 
+class Veto(NamedTuple):
+    """A branch of a choice that no object can be. What it declares is kept of none."""
+
+    names: frozenset[str]
+    is_contradictory: bool
+    """Whether its types exclude one another, so that nothing can be it. Then it is an unmarked candidate for objects."""
+
+
 @dataclass(frozen=True)
 class Shape:
-    """One value's shape: a scalar's type, or `object`, `array`, `map`, `free` (a free-form object), `untyped`, or
-    `tagged`: one of several objects, and which one its property TAG says.
+    """One value's shape: a scalar's type, or `object`, `array`, `map`, `free` (a free-form object), `untyped`, `closed`
+    (a map beside a schema that admits no keys), or `tagged`: one of several objects, and which one its property TAG says.
     """
 
     kind: str
@@ -45,6 +53,8 @@ class Shape:
     """An object's properties; an array's or map's only part is named `each`; of a tagged one the object by tag."""
     variants: tuple[Shape, ...] = ()
     """The branches of a choice that say together what this says; of a tagged one in the order of its parts."""
+    veto: Veto | None = None
+    """One more branch of the choice, which no object can be, and which declares some scalars."""
 
     @property
     def each(self) -> Shape:
@@ -58,7 +68,7 @@ class Shape:
             return not (self.marked or marked_above)
         if self.marked or self.kind == "tagged":
             return False
-        if self.kind in ("map", "free"):
+        if self.kind in ("map", "free", "closed"):
             return True
         return all(part.is_silent() for part in self.parts.values())
 
@@ -76,26 +86,51 @@ class Shape:
 @st.composite
 def shapes(draw: Draw, depth: int = 3) -> Shape:
     """Draw a shape with marks and denials of its own."""
-    containers = ["object", "object", "array", "map", "free", "untyped", "tagged"] if depth else ["free"]
+    containers = (
+        ["object", "object", "array", "map", "closed", "free", "untyped", "tagged"] if depth else ["free"]
+    )
     kind = draw(st.sampled_from([*SCALARS, *containers]))
     marked = draw(st.booleans())
     denied = draw(st.integers(0, 9)) == 0
     parts: dict[str, Shape] = {}
     if kind in ("object", "tagged"):
         parts = draw(st.dictionaries(NAMES, shapes(depth - 1), min_size=1, max_size=4))
-    elif kind in ("array", "map"):
+    elif kind in ("array", "map", "closed"):
         parts = {"each": draw(shapes(depth - 1))}
     if kind == "tagged":
         return draw(tagged(Shape("object", marked, denied, parts)))
     shape = Shape(kind, marked, denied, parts)
-    return draw(choices(shape)) if kind in ("object", "array", "map") and draw(st.booleans()) else shape
+    is_choice = kind in ("object", "array", "map", "closed") and draw(st.booleans())
+    return draw(choices(shape)) if is_choice else shape
 
 
 @st.composite
 def choices(draw: Draw, base: Shape) -> Shape:
     """Draw a choice between branches of the base's structure: it shows what each branch that has a part shows."""
     variants = tuple(draw(st.lists(variations(base), min_size=2, max_size=3)))
-    return replace(in_common(variants), variants=variants)
+    return chosen(variants, draw(vetoes(base)))
+
+
+@st.composite
+def vetoes(draw: Draw, base: Shape) -> Veto | None:
+    """Draw a branch that no object can be, for some choices between objects."""
+    names = [name for name, part in base.parts.items() if part.kind in SCALARS]
+    if base.kind != "object" or not names or draw(st.integers(0, 2)):
+        return None
+    declared = draw(st.lists(st.sampled_from(names), unique=True))
+    return Veto(frozenset(declared), draw(st.booleans()))
+
+
+def chosen(variants: tuple[Shape, ...], veto: Veto | None) -> Shape:
+    """Return the shape of a choice between these branches."""
+    shape = replace(in_common(variants), variants=variants, veto=veto)
+    if veto is None:
+        return shape
+    parts = {
+        name: replace(part, marked=False) if name in veto.names else part
+        for name, part in shape.parts.items()
+    }
+    return replace(shape, marked=shape.marked and not veto.is_contradictory, parts=parts)
 
 
 @st.composite
@@ -162,7 +197,7 @@ def roots(draw: Draw) -> Shape:
     if draw(st.booleans()):
         root = draw(choices(root))
         variants = tuple(replace(each, denied=False, parts=each.parts | always) for each in root.variants)
-        return replace(in_common(variants), variants=variants)
+        return chosen(variants, root.veto)
     return replace(root, parts=parts | always)
 
 
@@ -181,6 +216,10 @@ class Dressing:
         """How many choices there are between objects, or of other containers."""
         self.tagged_unions = 0
         """How many of them are tagged unions."""
+        self.vetoed = 0
+        """How many of them have a branch that no object can be."""
+        self.closed = 0
+        """How many maps stand beside a schema that admits no keys."""
 
     def schema(self, shape: Shape) -> Node:
         """Return a schema of this shape."""
@@ -207,7 +246,19 @@ class Dressing:
         keyword = self._draw(st.sampled_from(["oneOf", "anyOf"]))
         if shape.kind != "tagged" and len(branches) > 2 and self._draw(st.booleans()):
             branches = [{"anyOf": branches[:2]}, *branches[2:]]
+        if shape.veto is not None:
+            branches.insert(self._draw(st.integers(0, len(branches))), self._vetoing(shape, shape.veto))
         return {keyword: branches}
+
+    def _vetoing(self, shape: Shape, veto: Veto) -> Node:
+        """Write a branch that no object can be. Its marks count as little as its types fit."""
+        self.vetoed += 1
+        mark = self._draw(st.sampled_from([{}, {"x-auditable": True}]))
+        properties = {name: {"type": "string"} | mark for name in sorted(veto.names)}
+        if not veto.is_contradictory:
+            return {"type": self._draw(st.sampled_from(["string", "integer"])), "properties": properties}
+        branches = [{"type": "object", "properties": properties}, {"type": "string"}]
+        return {"allOf": self._draw(st.permutations(branches))}
 
     def _tagged(self, shape: Shape, tag: str | None) -> Node:
         node = self.schema(shape)
@@ -221,18 +272,31 @@ class Dressing:
     def _plain(self, shape: Shape) -> Node:
         if shape.kind in SCALARS:
             return self._scalar(shape)
-        if shape.kind == "untyped":
-            return {}
+        if shape.kind in ("untyped", "free"):
+            return {"type": "object"} if shape.kind == "free" else {}
         if shape.kind == "array":
             return {"type": "array", "items": self.schema(shape.each)}
         if shape.kind == "map":
             return {"type": "object", "additionalProperties": self.schema(shape.each)}
-        if shape.kind == "free":
-            return {"type": "object"}
+        if shape.kind == "closed":
+            return self._closed(shape)
         return {
             "type": "object",
             "properties": {name: self.schema(part) for name, part in shape.parts.items()},
         }
+
+    def _closed(self, shape: Shape) -> Node:
+        """Write a map, and beside it a schema that admits none of its keys."""
+        self.closed += 1
+        node = {"type": "object", "additionalProperties": self.schema(shape.each)}
+        closing: Node = {"additionalProperties": False} | self._draw(
+            st.sampled_from([{}, {"properties": {}}, {"type": "object"}])
+        )
+        if shape.marked and self._draw(st.booleans()):
+            # With patterns it is a map of its own, which needs a mark as well.
+            closing |= {"type": "object", "x-auditable": True}
+            closing["patternProperties"] = {"^never": {"type": "string", "x-auditable": True}}
+        return node | {"allOf": [closing]}
 
     def _scalar(self, shape: Shape) -> Node:
         if shape.kind != "either":
@@ -291,10 +355,10 @@ def values(draw: Draw, shape: Shape, *, allowed: bool = True, marked_above: bool
         scalars_are_marked = shape.marked and shape.each.kind in SCALARS
         element = values(shape.each, allowed=allowed, marked_above=scalars_are_marked)
         return draw(st.lists(element, max_size=3))
-    if shape.kind in ("map", "free"):
-        shown = allowed and shape.marked
+    if shape.kind in ("map", "free", "closed"):
+        shown = allowed and shape.marked and shape.kind != "closed"
         part = (
-            values(shape.each, allowed=shown) if shape.kind == "map" else (clean() if shown else anything())
+            (clean() if shown else anything()) if shape.kind == "free" else values(shape.each, allowed=shown)
         )
         keys = st.text("kl", min_size=1, max_size=3)
         return draw(st.dictionaries(keys if shown else keys.map(CANARY.__add__), part, max_size=3))
@@ -336,15 +400,27 @@ def mutations(draw: Draw, shape: Shape, value: Any, *, marked_above: bool = Fals
         return draw(st.just(value) | st.just(ABSENT) | anything())
     if shape.kind in SCALARS or shape.kind == "free" or value is None:
         return value
-    if shape.kind == "array":
-        return draw(_mutated_arrays(shape, value))
-    if shape.kind == "map":
-        return draw(_mutated_maps(shape, value))
-    if shape.kind == "tagged":
-        rest = {name: each for name, each in value.items() if name != TAG}
-        # One that is shown for its tag alone is a container of its own: it is there, and may be empty.
-        way = replace(shape.parts[value[TAG]], marked=True)
-        return _shuffled(draw, draw(mutations(way, rest)) | {TAG: value[TAG]})
+    if shape.kind == "closed":
+        return draw(st.dictionaries(secrets(), anything(), max_size=3))
+    mutated: dict[str, Callable[[Shape, Any], st.SearchStrategy[Any]]] = {
+        "array": _mutated_arrays,
+        "map": _mutated_maps,
+        "tagged": _mutated_unions,
+        "object": _mutated_objects,
+    }
+    return draw(mutated[shape.kind](shape, value))
+
+
+@st.composite
+def _mutated_unions(draw: Draw, shape: Shape, value: Node) -> Node:
+    rest = {name: each for name, each in value.items() if name != TAG}
+    # One that is shown for its tag alone is a container of its own: it is there, and may be empty.
+    way = replace(shape.parts[value[TAG]], marked=True)
+    return _shuffled(draw, draw(mutations(way, rest)) | {TAG: value[TAG]})
+
+
+@st.composite
+def _mutated_objects(draw: Draw, shape: Shape, value: Node) -> Node:
     mutated = {}
     for name, part in shape.parts.items():
         if name in value and part.shows(value[name]):

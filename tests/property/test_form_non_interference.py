@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from schemas.capture import Capture
 from schemas.event import decode_event
+from tests.canary.pairs import deep_fields
 from tests.property.captures import Sent, a_document, as_json, pairs, redacted
 from tests.property.documents import (
     ABSENT,
@@ -22,6 +23,7 @@ from tests.property.documents import (
     Dressing,
     Node,
     Shape,
+    anything,
     choices,
     mutations,
     secrets,
@@ -31,6 +33,7 @@ from tests.property.documents import (
 
 FORMS = ["application/x-www-form-urlencoded", "multipart/form-data"]
 BOUNDARY = "b-o-u-n-d-a-r-y"
+CONTAINERS = ("object", "array", "map", "closed", "free", "tagged")
 TEXTS = st.text('abc é+&=;%"\r\n', max_size=6)
 FIELDS: dict[str, Node] = {
     "text": {"type": "string"},
@@ -55,11 +58,18 @@ class Field(NamedTuple):
 
 
 class Declared(NamedTuple):
-    """One property of a form: of a kind of FIELDS, or an object of this shape, which is sent as JSON."""
+    """One property of a form: of a kind of FIELDS, or of this shape, which is sent as JSON or in deep fields."""
 
     kind: str
     marked: bool
     shape: Shape | None = None
+    is_deep: bool = False
+
+    def written(self, name: str, value: Any) -> list[Field]:
+        """Write a value of the shape."""
+        if not self.is_deep:
+            return [Field(name, json.dumps(value))]
+        return [Field(field, text) for field, text in deep_fields(name, value)]
 
     def node(self, dressing: Dressing) -> Node:
         if self.shape is not None:
@@ -73,6 +83,7 @@ class Example:
     pair: Capture
     mutant: Capture
     is_composed: bool
+    is_deep: bool
 
 
 def write(media_type: str, fields: list[Field]) -> Sent:
@@ -90,11 +101,12 @@ def write(media_type: str, fields: list[Field]) -> Sent:
 
 @st.composite
 def declarations(draw: Draw) -> Declared:
-    kind = draw(st.sampled_from([*FIELDS, "object", "object"]))
-    if kind != "object":
+    kind = draw(st.sampled_from([*FIELDS, "object", "object", "deep", "deep"]))
+    if kind in FIELDS:
         return Declared(kind, draw(st.booleans()))
-    shape = draw(shapes(2).filter(lambda each: each.kind in ("object", "tagged")))
-    return Declared(kind, not shape.is_silent(), shape)
+    containers = ("object", "tagged") if kind == "object" else CONTAINERS
+    shape = draw(shapes(2).filter(lambda each: each.kind in containers))
+    return Declared("object", not shape.is_silent(), shape, is_deep=kind == "deep")
 
 
 @st.composite
@@ -104,7 +116,9 @@ def changed(draw: Draw, name: str, declared: Declared, given: list[Field], value
         if declared.shape is None or not declared.shape.shows(value):
             return given if declared.shape is None else []
         mutant = draw(mutations(declared.shape, value))
-        return given if mutant is ABSENT else [given[0]._replace(text=json.dumps(mutant))]
+        return given if mutant is ABSENT else declared.written(name, mutant)
+    if declared.is_deep:
+        return draw(st.just([]) | anything().map(lambda other: declared.written(name, other)))
     a_file = secrets().map(lambda text: [Field(name, text, is_file=declared.kind != "object")])
     twice = secrets().map(lambda text: [Field(name, text), Field(name, text)])
     if declared.marked:
@@ -120,12 +134,12 @@ def forms(draw: Draw, media_type: str, properties: dict[str, Declared]) -> tuple
     for name, declared in properties.items():
         value = None if declared.shape is None else draw(values(declared.shape))
         is_given = name in ("kept", "dropped") or draw(st.booleans())
-        texts = (
-            [] if not is_given else [json.dumps(value)] if declared.shape else draw(FITTING[declared.kind])
-        )
-        if not declared.marked:
-            texts = [CANARY + each for each in texts]
-        given = [Field(name, text) for text in texts]
+        if declared.shape is None:
+            texts = draw(FITTING[declared.kind])
+            written = [Field(name, text if declared.marked else CANARY + text) for text in texts]
+        else:
+            written = declared.written(name, value)
+        given = written if is_given else []
         fields += given
         mutants += draw(changed(name, declared, given, value))
     others = [Field(draw(secrets()).replace('"', ""), draw(secrets()), draw(st.booleans())) for _ in range(2)]
@@ -147,7 +161,10 @@ def examples(draw: Draw) -> Example:
         properties["either"] = Declared("object", not shape.is_silent(), shape)
     properties["dropped"] = Declared(draw(st.sampled_from(["text", "number", "flag"])), marked=False)
     properties["kept"] = Declared(draw(st.sampled_from(list(FIELDS))), marked=True)
-    media_type = draw(st.sampled_from(FORMS))
+    is_deep = any(each.is_deep for each in properties.values())
+    # Not every name of a deep field can be written into the head of a part.
+    media_type = FORMS[0] if is_deep else draw(st.sampled_from(FORMS))
+    encoding = {name: {"style": "deepObject"} for name, each in properties.items() if each.is_deep}
     schema = {
         "type": "object",
         "properties": {name: each.node(dressing) for name, each in properties.items()},
@@ -157,10 +174,11 @@ def examples(draw: Draw) -> Example:
     assume(form != mutant)
     answer = as_json(draw, {})
     return Example(
-        a_document(version, schema, {}, dressing.components, media_type),
+        a_document(version, schema, {}, dressing.components, media_type, encoding=encoding),
         draw(pairs(form, answer)),
         draw(pairs(mutant, answer)),
         dressing.chosen > 0,
+        is_deep,
     )
 
 
@@ -171,7 +189,7 @@ def test_fields_that_are_not_allowed_change_no_byte() -> None:
     @settings(suppress_health_check=list(HealthCheck))
     @given(examples())
     def holds(example: Example) -> None:
-        tally.update(all=1, choice=example.is_composed)
+        tally.update(all=1, choice=example.is_composed, deep=example.is_deep)
         output, mutated = redacted(example.document, example.pair, example.mutant)
         # Every form holds the field `dropped`, which no event does.
         assert decode_event(output).receipt.request.kept
@@ -182,3 +200,4 @@ def test_fields_that_are_not_allowed_change_no_byte() -> None:
 
     holds()
     assert tally["choice"] > 0.3 * tally["all"]
+    assert tally["deep"] > 0.2 * tally["all"]

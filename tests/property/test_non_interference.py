@@ -84,7 +84,9 @@ def examples(draw: Draw) -> Example:
         draw(pairs(sent[1], answers[1])),
         ("choice",) * bool(dressing.chosen)
         + ("lines",) * in_lines
-        + ("tags",) * bool(dressing.tagged_unions),
+        + ("tags",) * bool(dressing.tagged_unions)
+        + ("vetoes",) * bool(dressing.vetoed)
+        + ("closed",) * bool(dressing.closed),
         (count_values(asked[0]), count_values(answered[0])),
     )
 
@@ -111,6 +113,8 @@ def test_what_is_not_allowed_changes_no_byte() -> None:
     assert tally["choice"] > 0.3 * tally["all"]
     assert tally["lines"] > 0.1 * tally["all"]
     assert tally["tags"] > 0.1 * tally["all"]
+    assert tally["vetoes"] > 0.05 * tally["all"]
+    assert tally["closed"] > 0.1 * tally["all"]
 
 
 HEADERS: Headers = {"content-type": "application/json"}

@@ -20,7 +20,7 @@ from schemas.errors import StartupError
 from schemas.metric_defs import Metrics
 from tests.unit.redactor.documents import a_document, an_operation
 from tests.unit.redactor.pairs import a_pair, event_of
-from tests.unit.redactor.schemas import MARKED, TEXT, an_object
+from tests.unit.redactor.schemas import MARKED, TEXT, Node, an_object
 
 
 def written(path: Path, **properties: Any) -> None:
@@ -260,6 +260,28 @@ def test_parts_of_a_document_that_are_denied_are_logged_at_start(tmp_path: Path)
     assert logged["event"] == "document_has_findings"
     assert (logged["findings"], logged["misspelt_marks"], logged["references_to_other_files"]) == (3, 1, 1)
     assert logged["remedy"].startswith("bundle it into one file first")
+
+
+@pytest.mark.parametrize(
+    ("document", "hosts"),
+    [
+        (a_document({}), ()),
+        (a_document({"/things": {"post": an_operation()}}, servers=[{"url": "/{d}{"}]), ()),
+        (a_document({"/things": {"post": an_operation()}}), ("api.example.com:8443",)),
+    ],
+)
+def test_a_document_of_which_nothing_can_match_is_logged_at_start(
+    tmp_path: Path, document: Node, hosts: tuple[str, ...]
+) -> None:
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps(document))
+    with capture_logs() as logs:
+        DocumentReloader(RedactionConfig(documents=(DocumentConfig(path, hosts=hosts),)), Metrics())
+    assert "document_matches_nothing" in {each["event"] for each in logs}
+    path.write_text(json.dumps(a_document({"/things": {"post": an_operation()}})))
+    with capture_logs() as logs:
+        DocumentReloader(RedactionConfig(documents=(DocumentConfig(path),)), Metrics())
+    assert logs == []
 
 
 def samples(counter: Any) -> dict[tuple[str, ...], float]:

@@ -9,7 +9,7 @@ from redactor.config import Limits
 from schemas.capture import Capture, CapturedRequest, CapturedResponse
 from schemas.event import BodyReason, BodyReceipt
 from tests.unit.redactor.documents import a_document, an_operation, loaded
-from tests.unit.redactor.pairs import EVENT_ID, a_redactor, event_of
+from tests.unit.redactor.pairs import EVENT_ID, a_pair, a_redactor, event_of
 from tests.unit.redactor.schemas import MARKED, TEXT, an_object
 
 SCHEMA = an_object(a=MARKED, n={"type": "integer", "x-auditable": True}, b=TEXT)
@@ -124,6 +124,14 @@ def test_an_operation_without_an_id_is_named_by_method_and_template() -> None:
     event = event_of(a_redactor(document), replace(Faults(), url="/things/7").pair())
     assert event.receipt.operation == "POST /things/{id}"
     assert [finding.code for finding in document.findings] == ["no_operation_id"]
+
+
+@pytest.mark.parametrize("declared", ["a\0b", "a\nb", "\x7f"])
+def test_an_id_with_control_characters_names_no_operation(declared: str) -> None:
+    """A NUL in the receipt's JSON would make Postgres refuse to read the record's receipt."""
+    document = a_document({"/things/{a\0b}": {"post": an_operation(TEXT, operationId=declared)}})
+    event = event_of(a_redactor(document), a_pair(url="/things/1"))
+    assert event.receipt.operation == "POST /things/{a\ufffdb}"
 
 
 def test_an_excluded_operation_is_not_recorded() -> None:

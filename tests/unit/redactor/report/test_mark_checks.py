@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from redactor.report.coverage import Tally
-from redactor.report.findings import CHECKS
+from redactor.report.findings import CHECKS, Level
 from tests.unit.redactor.documents import a_document, an_operation, body_of
-from tests.unit.redactor.report.reports import CLEAN, SCHEMA, found_in, report_of, things
+from tests.unit.redactor.report.reports import CLEAN, SCHEMA, found_in, messages, report_of, things
 from tests.unit.redactor.schemas import DENIED, MARKED, TEXT, Node, a_marked_object, an_object
 
 
@@ -114,7 +116,33 @@ def test_property_names_and_examples_are_not_misspelt_keywords() -> None:
 )
 def test_each_check_reports_the_node(code: str, document: Node, pointer: str) -> None:
     assert (code, pointer) in found_in(report_of(document))
-    assert {found for found, _ in found_in(report_of(document))} <= {code, "untrusted", "inert_unread"}
+    others = {"untrusted", "inert_unread", "nothing_matches"}
+    assert {found for found, _ in found_in(report_of(document))} <= {code, *others}
+
+
+@pytest.mark.parametrize(
+    ("document", "settings", "found"),
+    [
+        (a_document({}), {}, True),
+        (things(CLEAN, servers=[{"url": "/{d}{"}]), {}, True),
+        (things(CLEAN), {"hosts": ("api.example.com:8443",)}, True),
+        (things(CLEAN), {"hosts": ("api.example.com:8443", "API.example.com")}, False),
+        (things(CLEAN, servers=[{"url": "https://exa mple/"}]), {}, False),
+        (things(CLEAN), {}, False),
+    ],
+)
+def test_a_document_of_which_nothing_can_match_is_an_error(
+    document: Node, settings: dict[str, Any], found: bool
+) -> None:
+    report = report_of(document, **settings)
+    assert (("nothing_matches", "/paths") in found_in(report)) is found
+    assert (report.highest_level() is Level.ERROR) is found
+
+
+def test_a_path_key_with_a_query_and_no_path_is_explained() -> None:
+    document = a_document({"/things?x=1": {"post": an_operation(CLEAN)}})
+    [message] = messages(report_of(document), "untrusted")
+    assert "without its query or fragment" in message
 
 
 def test_a_mark_outside_of_the_envelope_is_reported() -> None:
