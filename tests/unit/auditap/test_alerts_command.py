@@ -106,7 +106,7 @@ async def test_a_channel_without_a_usable_file_is_reported(tmp_path: Path) -> No
     assert "channel ops: hook.key cannot be read or is empty" in sentence
     assert "channel chat: chat.url cannot be read or is empty" in sentence
     assert (await run(tmp_path, "", *check, "--without-files"))[0] == 0
-    (tmp_path / "hook.key").write_text("secret of the hook")
+    (tmp_path / "hook.key").write_text("the secret of the hook")
     (tmp_path / "chat.url").write_text("http://chat.example/secret-path")
     ended, _, sentence = await run(tmp_path, "", *check)
     assert (ended, "channel chat: its address is not https" in sentence) == (1, True)

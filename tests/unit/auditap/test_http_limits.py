@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from auditap.runtime import http_server
 from auditap.runtime.descriptors import DescriptorShares
@@ -415,11 +416,9 @@ def test_descriptors_are_reserved_for_the_unix_socket(
         assert local.connect().get() == (200, b"hello")
 
 
-def test_without_descriptors_the_listener_waits_and_goes_on(
-    loop: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_without_descriptors_the_listener_waits_and_goes_on(loop: str) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with running(loop) as server:
+    with capture_logs() as logs, running(loop) as server:
         idle = server.connect()
         assert idle.get() == (200, b"hello")
         waiting = [socket.socket() for _ in range(3)]
@@ -439,7 +438,7 @@ def test_without_descriptors_the_listener_waits_and_goes_on(
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert server.connect().get() == (200, b"hello")
-    assert capfd.readouterr().out.count("no_descriptors") == 1
+    assert [entry["event"] for entry in logs].count("no_descriptors") == 1
 
 
 @pytest.fixture(scope="module")
