@@ -308,20 +308,29 @@ class KafkaSource:
                 # Polling a partition that does not exist fetches nothing and keeps us in the group.
                 await consumer.getmany(TopicPartition(self._settings.topic, -1))
                 return ()
-            # Without a timeout this does not suspend, so that no rebalance can happen before `generation` is read.
+            # Without a timeout this does not suspend, so that no rebalance can happen before the generation is read.
             fetched = await consumer.getmany(max_records=events_max)
         except ConsumerStoppedError:
             return ()
         except KafkaError as error:
             await self._fail(consumer, error)
-        back = {
+        if back := self._below_expected(fetched):
+            await self._go_back(consumer, back)
+            return ()
+        return await self._batches(consumer, fetched)
+
+    def _below_expected(self, fetched: Mapping[TopicPartition, Sequence[Any]]) -> dict[TopicPartition, int]:
+        """Return where partitions go on that do so below what was read of them."""
+        return {
             partition: records[0].offset
             for partition, records in fetched.items()
             if records[0].offset < self._expected.get(partition, 0)
         }
-        if back:
-            await self._go_back(consumer, back)
-            return ()
+
+    async def _batches(
+        self, consumer: AIOKafkaConsumer, fetched: Mapping[TopicPartition, Sequence[Any]]
+    ) -> Sequence[Batch]:
+        """Return a batch of each partition that goes on where it should, or where the broker's log begins now."""
         generation = self._generation
         gaps = [
             partition

@@ -181,25 +181,29 @@ class Routes:
                 self._add(operation, alone=len(documents) == 1)
 
     def _add(self, operation: Operation, *, alone: bool) -> None:
+        # Configured hosts replace those of the servers.
         hosts = operation.document.config.hosts
         for server in operation.servers:
             # One that cannot be read is no request's.
             declared = hosts or (None if alone else server.host,)
             if any(each is None or (each and parse_host(each) == each.lower()) for each in declared):
                 self._served.add(id(operation.document))
-            if hosts:  # configured hosts replace those of the servers
-                for host in hosts:
-                    self._by_host.setdefault(host.lower(), RouteTable()).add(operation, server)
-            elif alone or (server.host is None and server.host_pattern is None):
-                self._serves_any_host = True
-                self._any_host.add(operation, server)
-            elif server.host is not None:
-                self._by_host.setdefault(server.host, RouteTable()).add(operation, server)
-            elif server.host_pattern is not None:
-                key = server.host_pattern.pattern
-                self._by_pattern.setdefault(key, (server.host_pattern, RouteTable()))[1].add(
-                    operation, server
-                )
+            for table in self._tables_of(server, hosts, alone=alone):
+                table.add(operation, server)
+
+    def _tables_of(self, server: Server, hosts: Sequence[str], *, alone: bool) -> Iterator[RouteTable]:
+        """Yield the tables in which a server's operations stand."""
+        if hosts:
+            for host in hosts:
+                yield self._by_host.setdefault(host.lower(), RouteTable())
+        elif alone or (server.host is None and server.host_pattern is None):
+            self._serves_any_host = True
+            yield self._any_host
+        elif server.host is not None:
+            yield self._by_host.setdefault(server.host, RouteTable())
+        elif server.host_pattern is not None:
+            key = server.host_pattern.pattern
+            yield self._by_pattern.setdefault(key, (server.host_pattern, RouteTable()))[1]
 
     def combinations(self) -> Iterator[tuple[Route, ...]]:
         """Yield the routes that apply together to some request, as far as one table decides; some of them repeatedly."""

@@ -100,6 +100,10 @@ class EventTemplate:
             for at in operation.positions
         )
 
+    def keeps_typed(self, segments: Sequence[str]) -> bool:
+        """Whether each of the `typed_segments` is kept."""
+        return all(segment.keeps(segments[at]) for at, segment in self.typed_segments)
+
     def _set_bodies(self, capture: Capture) -> None:
         operation, strict, status = self.operation, self.strict, self.status
         never = never_read(capture)

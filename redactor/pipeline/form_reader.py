@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from redactor.compile.form_encoding import FormEncoding
 from redactor.compile.plan import (
@@ -107,11 +107,11 @@ class FormReader:
             described -= {Kind.OBJECT}
         if described >= {Kind.ARRAY, Kind.OBJECT}:
             return DROPPED
-        meant = [deciding(plan.as_scalar)] if Kind.SCALAR in described else []
-        if Kind.ARRAY in described:
-            meant.append(deciding(as_array.plan_at(0)) if isinstance(as_array, ArrayPlan) else DROP)
-        scalars = [self._value(each, part, as_json=False) for each in meant if isinstance(each, ScalarPlan)]
-        if DROPPED in scalars or len(scalars) < len(meant):
+        scalars = [
+            self._value(each, part, as_json=False) if isinstance(each, ScalarPlan) else DROPPED
+            for each in _scalars_meant(plan, described)
+        ]
+        if DROPPED in scalars:
             return DROPPED
         if Kind.OBJECT in described:
             return self._value(deciding(plan.as_object), part, as_json=False)
@@ -140,6 +140,15 @@ class FormReader:
                 return DROPPED
         text = text_of(part)
         return read_text(plan, text) if isinstance(plan, ScalarPlan) and text is not None else DROPPED
+
+
+def _scalars_meant(plan: TypeSwitchPlan, described: frozenset[Kind]) -> Iterator[Plan]:
+    """Yield the plans for a text as a scalar: on its own, and as the only element of a list."""
+    if Kind.SCALAR in described:
+        yield deciding(plan.as_scalar)
+    if Kind.ARRAY in described:
+        as_array = deciding(plan.as_array)
+        yield deciding(as_array.plan_at(0)) if isinstance(as_array, ArrayPlan) else DROP
 
 
 def _delimited(plan: Plan, parts: Sequence[FormPart], delimiter: str) -> Kept:

@@ -65,12 +65,9 @@ class FastUris(ReferenceUris):
         self._zones: dict[str, Zone] = {}
 
     def record(self, routed: RoutedRequest, template: EventTemplate) -> RecordedUri:
-        if not (routed.is_plain and template.has_fixed_path):
-            return super().record(routed, template)
         segments = routed.segments
-        for index, segment in template.typed_segments:
-            if not segment.keeps(segments[index]):
-                return super().record(routed, template)
+        if not (routed.is_plain and template.has_fixed_path and template.keeps_typed(segments)):
+            return super().record(routed, template)
         uri = self._uri(routed, template)
         resource = None if template.resource is None else segments[template.resource]
         if uri is None or (resource is not None and len(resource) > _ID_CHARS_MAX):
