@@ -201,7 +201,10 @@ class Ingestor:
         event = batch.events[index]
         try:
             if event.value.startswith(REPORT_PREFIX):
-                built.reports.append(ReceivedReport(event.received_ms, decode_report(event.value)))
+                # A collector's clock that is ahead must not move the log's time on, by which leases run out and the
+                # watermark rises: the database bounds it by its own clock, which may be ahead as well.
+                received_ms = min(event.received_ms, now_ms)
+                built.reports.append(ReceivedReport(received_ms, decode_report(event.value)))
                 built.report_positions.append(position)
             else:
                 built.records.append(build_record(event, self._config, now_ms))

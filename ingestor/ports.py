@@ -37,7 +37,7 @@ class RecordStore(Protocol):
 
 
 class ReceivedReport(NamedTuple):
-    """A report with its time of receipt by a collector (Unix ms)."""
+    """A report with its time of receipt by a collector (Unix ms), which is never later than the ingestor's own time."""
 
     received_ms: int
     report: TapReport

@@ -86,7 +86,8 @@ class DeadLetterRetrier:
         outcomes: list[RetryOutcome] = []
         for dead_letter in dead_letters:
             try:
-                reports.append(ReceivedReport(dead_letter.received_ms, decode_report(dead_letter.value)))
+                received_ms = min(dead_letter.received_ms, self.clock_ms())
+                reports.append(ReceivedReport(received_ms, decode_report(dead_letter.value)))
                 numbers.append(dead_letter.number)
             except UnprocessableEvent as reason:
                 outcomes.append(RetryOutcome(dead_letter.number, reason))

@@ -366,15 +366,23 @@ def test_ids_are_read_off_the_events_bytes() -> None:
 async def test_reports_are_noted_and_make_no_records() -> None:
     log, store = MemoryEventLog(), MemoryRecordStore()
     filled(log, 5)
-    log.append([EncodedEvent("0" * 32, encode_report(TapReport(1)), NOW + 7)])
+    log.append([EncodedEvent("0" * 32, encode_report(TapReport(1)), NOW - 7)])
     log.append([EncodedEvent("0" * 32, REPORT_PREFIX, NOW)])
     async with ingesting(log, store):
         await until(lambda: bool(store.reports and store.dead_letters) and len(store.records) == 5)
-    assert [(each.received_ms, each.report) for each in store.reports] == [(NOW + 7, TapReport(1))]
+    assert [(each.received_ms, each.report) for each in store.reports] == [(NOW - 7, TapReport(1))]
     assert [dead_letter.reason.reason for dead_letter in store.dead_letters.values()] == [
         DeadLetterReason.MALFORMED
     ]
     assert committed(log) == 7
+
+
+async def test_no_report_was_received_later_than_now() -> None:
+    log, store = MemoryEventLog(), MemoryRecordStore()
+    log.append([EncodedEvent("0" * 32, encode_report(TapReport(1)), NOW + 3_600_000)])
+    async with ingesting(log, store):
+        await until(lambda: bool(store.reports))
+    assert [each.received_ms for each in store.reports] == [NOW]
 
 
 async def test_lost_offsets_are_noted_before_later_offsets_are_committed() -> None:
