@@ -52,6 +52,7 @@ _STORED_S_MAX = 120.0
 _POLLED_S_MAX = 300.0
 _GAPS_REPORTED_S = 6.0
 _EXTRA_S = 900.0
+_HELD_BY_MAX = 5
 
 
 @dataclass
@@ -73,6 +74,8 @@ class Run:
     latency_ms: dict[str, float] = field(default_factory=dict)
     verdict: Verdict | None = None
     polling: Polling | None = None
+    held_by: list[str] = field(default_factory=list)
+    """What holds the watermark while nothing is wrong any more."""
     left_out: str = ""
     calm_after_s: float = CALM_AFTER_S
     behind_ms_max: float = BEHIND_MS_MAX
@@ -127,6 +130,7 @@ async def chaos(run: Run, folder: Path) -> tuple[Sampler, Load]:
             await asyncio.sleep(CALM_AFTER_S)
             calm_from_ms = time.time() * 1000
             await asyncio.sleep(_CALM_S)
+            run.held_by = await _held_by(system)
             await load.finish(_FINISH_S_MAX)
             await _tally(system, run)
             await watcher.finish(_POLLED_S_MAX)
@@ -178,6 +182,21 @@ async def _tally(system: System, run: Run) -> None:
         run.others = reduce(add, [await count(system, load) for load in others])
     run.latency_ms = await system.storing_ms(first.tap)
     run.listed = sum([len(await listed(system, load)) for load in system.loads])
+
+
+async def _held_by(system: System) -> list[str]:
+    rows = await system.pipeline.fetch(
+        "SELECT coalesce(b.tap_id, '(arrived late)') AS tap, b.state, (c.received_ms - b.bound_ms) / 1000 AS s,"
+        " (SELECT max(held_until_ms) - auditap.now_ms() FROM auditap.late_arrivals) / 1000 AS held_s,"
+        " (c.received_ms - auditap.now_ms()) / 1000 AS ahead_s"
+        " FROM auditap.list_watermark_bounds($1) AS b, auditap.completeness_clock AS c",
+        _HELD_BY_MAX,
+    )
+    return [
+        f"{row['tap']}, {row['state']}: {row['s']} s behind the log's time, which is {row['ahead_s']} s ahead of the database's"
+        + (f"; held for {row['held_s']} s more" if row["state"] == "late" else "")
+        for row in rows
+    ]
 
 
 async def _polled(watcher: Watcher) -> Polling:

@@ -107,6 +107,8 @@ def _watermark(run: Run) -> Iterator[str]:
     yield "| --- | ---: | ---: | ---: | ---: |"
     yield f"| from the oldest capture that could not be seen yet to the watermark, at all times | {_seconds(behind)} |"
     yield ""
+    for holding in run.held_by if verdict.late_claims else ():
+        yield f"- Holds the watermark at the end: {holding}"
     for late in verdict.wrong:
         yield f"- {late}"
     yield ""

@@ -101,7 +101,7 @@ class Wreaking:
     async def _one_over(self) -> None:
         """Wait until a step is over. Where one went wrong, break off the others and take everything back."""
         over, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
-        troubles = [task for task in over if task.exception() is not None]
+        troubles = [task for task in over if task.cancelled() or task.exception() is not None]
         for task in over:
             del self._running[task]
         if troubles:
