@@ -13,6 +13,7 @@ import fcntl
 import os
 import re
 import sqlite3
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from schemas.event import EncodedEvent
 
 log = structlog.get_logger("event_log")
 _T = TypeVar("_T")
+_Identity = tuple[tuple[int, int] | None, ...]
 
 FORMAT = 1
 _PAGE_BYTES = 8192
@@ -51,7 +53,13 @@ _SCHEMA = """
         consumer TEXT PRIMARY KEY,
         next_offset INTEGER NOT NULL
     ) WITHOUT ROWID;
+    CREATE TABLE log_id (id TEXT NOT NULL);
 """
+# SQLite takes a value of any type in any column, and a flipped bit makes text of a blob. The casts give what was there.
+_RECEIVED = "ifnull(CAST(received_ms AS INTEGER), 0)"
+_VALUE = "ifnull(CAST(value AS BLOB), x'')"
+_PARTS = ("", "-wal", "-shm")
+"""SQLite's files: the database, its write-ahead log, and the index of that. Locks are in the third."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,10 @@ class EmbeddedLogSettings:
 
 class DamagedLog(StartupError):
     """The file exists and cannot be read as an event log."""
+
+
+class _DisplacedError(Exception):
+    """The file, or one beside it, is not the one that was opened: whoever opens the log next would not find what is written."""
 
 
 class Backlog(NamedTuple):
@@ -120,6 +132,16 @@ class EmbeddedLog:
         """The log's name in `Partition.log`."""
         return self._settings.path.stem
 
+    @property
+    def log_id(self) -> str:
+        """The id of the open file, for `Partition.log_id`; empty for a file that an older release made."""
+        return "" if self._reader is None else self._reader.log_id
+
+    @property
+    def displaced(self) -> bool:
+        """Whether the file was moved, deleted or replaced since it was opened. What was in it can still be read here."""
+        return self._reader is not None and not self._reader.in_place()
+
     async def open(self) -> None:
         """Open the file and create it if missing; no-op when open. Raises StartupError (DamagedLog), RetryableError."""
         async with self._opening:
@@ -132,6 +154,7 @@ class EmbeddedLog:
             await asyncio.to_thread(_prepare, path)
             self._writer = await _Store.opened(self._settings)
             self._reader = await _Store.opened(self._settings)
+            _require_same(path, self._reader.identity, self._writer.identity)
         except sqlite3.OperationalError as error:
             await self.close()
             raise RetryableError(f"{path} cannot be opened as event log ({_cause(error)})") from None
@@ -143,7 +166,7 @@ class EmbeddedLog:
             if error.errno in _DISK_ERRORS:
                 raise RetryableError(f"{path} cannot be opened as event log ({error.strerror})") from None
             raise StartupError(f"{path} cannot be used as event log ({type(error).__name__})") from None
-        except StartupError:
+        except (StartupError, RetryableError):
             await self.close()
             raise
 
@@ -260,8 +283,10 @@ class EmbeddedLog:
             self._trimming = asyncio.create_task(self._trim(store), name="event-log-trim")
 
     def ready(self) -> bool:
-        """Return whether appending is likely to succeed now: open, not full, and room in the queue."""
-        return self._writer is not None and not self._full and self._bytes < self._settings.queue_bytes_max
+        """Return whether appending is likely to succeed now: open, in its place, not full, and room in the queue."""
+        if self._writer is None or self._full:
+            return False
+        return self._bytes < self._settings.queue_bytes_max and self._writer.in_place()
 
     def _admit(self, events: Sequence[EncodedEvent]) -> _Append:
         append = _Append(events, asyncio.get_running_loop().create_future())
@@ -291,7 +316,7 @@ class EmbeddedLog:
                     self._full = _is_full(error)
                     self._damaged |= _is_damage(error)
                     log.warning("append_failed", cause=_cause(error))
-                    message = "the event log is full" if self._full else "the event log cannot be written"
+                    message = _refusal(error)
                     for append in group:
                         append.refuse(message)
                 else:
@@ -371,6 +396,8 @@ class _Store:
         # A placeholder, so that `close` has something to close if connecting fails.
         self._db = sqlite3.connect(":memory:", check_same_thread=False)
         self._trimmed = 1
+        self.log_id = ""
+        self.identity: _Identity = ()
 
     @classmethod
     async def opened(cls, settings: EmbeddedLogSettings) -> _Store:
@@ -390,14 +417,20 @@ class _Store:
         await self.run(self._db.close)
         self._thread.shutdown(wait=False)
 
+    def in_place(self) -> bool:
+        """Whether path and files are those of this connection. May be called in any thread."""
+        return self.identity == _identity(self._settings.path)
+
     def connect(self) -> None:
         self._db.close()
+        opening = _identity(self._settings.path)[:1]
         self._db = db = sqlite3.connect(
             self._settings.path,
             timeout=self._settings.lock_wait_ms / 1000,
             isolation_level=None,
             check_same_thread=False,
         )
+        db.text_factory = _text
         for pragma in (
             f"page_size = {_PAGE_BYTES}",
             # Readers do not block the writer, nor the writer them.
@@ -415,11 +448,26 @@ class _Store:
             if found == 0:
                 for statement in _SCHEMA.split(";"):
                     db.execute(statement)
+                db.execute("INSERT INTO log_id VALUES (?)", (uuid.uuid4().hex,))
                 db.execute(f"PRAGMA user_version = {FORMAT}")
             elif found != FORMAT:
                 raise StartupError(f"{self._settings.path} is an event log of another version ({found})")
+        self.log_id = _log_id(db)
+        # Files beside it exist from the first transaction on, until the last process closes them.
+        self.identity = _identity(self._settings.path)
+        _require_same(self._settings.path, self.identity[:1], opening)
 
     def append(self, events: Sequence[EncodedEvent]) -> None:
+        self._require_place()
+        self._insert_or_trim(events)
+        # SQLite goes on writing to files that were deleted. So whether the events are durable shows only now.
+        self._require_place()
+
+    def _require_place(self) -> None:
+        if not self.in_place():
+            raise _DisplacedError
+
+    def _insert_or_trim(self, events: Sequence[EncodedEvent]) -> None:
         try:
             self._insert(events)
         except sqlite3.OperationalError as error:
@@ -443,11 +491,13 @@ class _Store:
             db.execute("UPDATE log_end SET next_offset = ?", (first + len(events),))
 
     def read(self, position: int, events_max: int) -> list[LoggedEvent]:
-        rows = self._select("offset, received_ms, value", position, events_max)
+        rows = self._select(f"offset, {_RECEIVED}, {_VALUE}", position, events_max)
         return list(map(LoggedEvent._make, rows))
 
     def read_encoded(self, position: int, events_max: int) -> tuple[list[EncodedEvent], int]:
-        rows = self._select("offset, received_ms, value, id", position, events_max)
+        rows = self._select(
+            f"offset, {_RECEIVED}, {_VALUE}, ifnull(CAST(id AS TEXT), '')", position, events_max
+        )
         events = [EncodedEvent(event_id, value, received_ms) for _, received_ms, value, event_id in rows]
         return events, rows[-1][0] + 1 if rows else position
 
@@ -561,6 +611,34 @@ def _prepare(path: Path) -> None:
         os.close(folder)
 
 
+def _require_same(path: Path, one: _Identity, other: _Identity) -> None:
+    if one != other:
+        raise RetryableError(f"{path} was replaced while it was opened")
+
+
+def _identity(path: Path) -> _Identity:
+    """Return device and inode of each of SQLite's files; None for one that is not there."""
+    return tuple(_inode(f"{path}{part}") for part in _PARTS)
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116  at every write
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")
+
+
+def _log_id(db: sqlite3.Connection) -> str:
+    if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'log_id'").fetchone():
+        return ""
+    return str(db.execute("SELECT id FROM log_id").fetchone()[0])
+
+
 def take_lock(path: Path) -> int | None:
     """Return a descriptor that holds the lock until it is closed or the process ends; None if another has the lock."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -572,6 +650,12 @@ def take_lock(path: Path) -> int | None:
     return file
 
 
+def _refusal(error: Exception) -> str:
+    if isinstance(error, _DisplacedError):
+        return "the event log's file was moved, deleted or replaced: put it back or restart auditap"
+    return "the event log is full" if _is_full(error) else "the event log cannot be written"
+
+
 def _is_full(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
@@ -579,7 +663,12 @@ def _is_full(error: Exception) -> bool:
 def _is_damage(error: Exception) -> bool:
     code = getattr(error, "sqlite_errorcode", None)
     # The low byte is the kind of error, the others are its variety.
-    return code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    # The statements are fixed, so one that is wrong (SQLITE_ERROR) finds no table or column of its name.
+    return code is not None and code & 0xFF in {
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_ERROR,
+    }
 
 
 def _cause(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -60,8 +61,9 @@ class SpoolFile:
     async def claimed(cls, path: Path, settings: EmbeddedLogSettings) -> Self | None:
         """Take over the file of a process that has ended. None if another process has it or has drained it.
 
-        Raises DamagedLog, with the file set aside; RetryableError, StartupError.
+        Raises DamagedLog, with the file set aside; RetryableError; StartupError also for a file that this user did not write.
         """
+        _require_own(path)
         lock = _hold(path)
         if lock is None:
             return None
@@ -160,6 +162,19 @@ def has_files(folder: Path) -> bool:
 def _parts(path: Path) -> tuple[Path, Path, Path]:
     """Return the paths of the file, its write-ahead log, and the index of that."""
     return path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
+
+
+def _require_own(path: Path) -> None:
+    """Raise StartupError for what another user may have put there: its events would become records."""
+    for part in (*_parts(path), _lock_path(path)):
+        try:
+            status = part.lstat()
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            raise StartupError(f"{part.name} is not a regular file")
+        if status.st_uid != os.geteuid():
+            raise StartupError(f"{part.name} belongs to another user ({status.st_uid})")
 
 
 def _lock_path(path: Path) -> Path:

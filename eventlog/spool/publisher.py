@@ -240,11 +240,16 @@ class SpoolingPublisher:
     async def _keep_adopting(self) -> None:
         """Look for files of processes that have ended; drain and delete them one by one."""
         while True:
+            others: Sequence[Path] = ()
             try:
-                for path in await self._others():
+                others = await self._others()
+            except OSError as failed:
+                log.warning("spool_not_listed", cause=type(failed).__name__)
+            for path in others:
+                try:
                     await self._adopt(path)
-            except Exception as failed:  # noqa: BLE001  # as above
-                log.warning("spool_not_adopted", cause=type(failed).__name__)
+                except Exception as failed:  # noqa: BLE001  # as above; and the other files do not wait for this one
+                    log.warning("spool_not_adopted", file=path.name, cause=type(failed).__name__)
             await asyncio.sleep(self._bounds.adopt_interval_ms / 1000)
 
     async def _others(self) -> Sequence[Path]:

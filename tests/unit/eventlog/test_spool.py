@@ -17,6 +17,7 @@ from unittest.mock import AsyncMock
 import pytest
 from structlog.testing import capture_logs
 
+from eventlog.embedded.log import EmbeddedLogSettings
 from eventlog.ports import Partition
 from eventlog.spool.config import SpoolBounds
 from eventlog.spool.file import SpoolFile, has_files
@@ -479,3 +480,113 @@ async def test_a_collector_that_does_not_spool_drains_what_is_left(log: MemoryEv
 
     assert numbers(log) == list(range(10))
     assert left_in(folder) == []
+
+
+async def test_a_file_that_is_deleted_while_it_is_written_takes_no_more_and_is_drained(
+    log: MemoryEventLog, folder: Path
+) -> None:
+    """What SQLite writes to a deleted file is gone with the process, so it is not accepted."""
+    async with running(log, folder) as collector:
+        log.away = True
+        await collector.publisher.publish(events(0, 2))
+        for path in left_in(folder):
+            path.unlink()
+        with pytest.raises(NotDurable, match="moved, deleted or replaced"):
+            await collector.publisher.publish(events(2, 1))
+        assert not await collector.publisher.ready()
+        log.away = False
+        await until(lambda: numbers(log) == [0, 1])
+        await until(lambda: not collector.publisher.spooling)
+        log.away = True
+        await collector.publisher.publish(events(3, 1))
+
+
+def _to_symlink(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+def _to_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _to_other_user(path: Path) -> None:
+    os.chown(path, 65_000, -1)
+
+
+@pytest.mark.parametrize("disguise", [_to_symlink, _to_fifo, _to_other_user])
+async def test_a_file_that_this_user_did_not_write_is_left_alone(
+    log: MemoryEventLog, folder: Path, disguise: Callable[[Path], None]
+) -> None:
+    """Its events would become records."""
+    if disguise is _to_other_user and os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    async with running(log, folder) as collector:
+        log.away = True
+        await collector.publisher.publish(events(0, 1))
+        await collector.publisher.publish(events(1, 1))
+        left = abandoned(folder)
+        log.away = False
+    log.partitions[Partition("memory", 0)].clear()
+    [path] = files(left)
+    disguise(path)
+    with capture_logs() as lines:
+        async with running(log, left):
+            await until(lambda: any(line["event"] == "spool_file_unusable" for line in lines))
+    assert numbers(log) == []
+    assert path.is_symlink() or path.exists()
+
+
+async def test_a_file_that_cannot_be_adopted_holds_up_no_other(
+    log: MemoryEventLog, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(log, folder) as collector:
+        log.away = True
+        await collector.publisher.publish(events(0, 1))
+        left = abandoned(folder)
+        log.away = False
+    log.partitions[Partition("memory", 0)].clear()
+    [good] = files(left)
+    first = left / f"{'0' * 32}.spool"
+    shutil.copyfile(good, first)
+    claimed = SpoolFile.claimed
+
+    async def fail_for_first(path: Path, settings: EmbeddedLogSettings) -> SpoolFile | None:
+        if path == first:
+            raise RetryableError("locked")
+        return await claimed(path, settings)
+
+    monkeypatch.setattr(SpoolFile, "claimed", fail_for_first)
+    async with running(log, left):
+        await until(lambda: numbers(log) == [0])
+
+
+async def test_a_file_without_its_tables_is_set_aside(log: MemoryEventLog, folder: Path) -> None:
+    os.makedirs(folder)  # noqa: PTH103
+    path = folder / f"{'0' * 32}.spool"
+    with contextlib.closing(sqlite3.connect(path)) as emptied:
+        emptied.execute("PRAGMA user_version = 1")
+        emptied.execute("CREATE TABLE other (n INTEGER)")
+    async with running(log, folder) as collector:
+        await until(lambda: collector.metric("auditap_spool_files_damaged_total") == 1)
+    assert files(folder, ".damaged")
+
+
+async def test_a_flipped_bit_that_makes_text_of_a_blob_costs_no_event(
+    log: MemoryEventLog, folder: Path
+) -> None:
+    async with running(log, folder) as collector:
+        log.away = True
+        await collector.publisher.publish(events(0, 4))
+        left = abandoned(folder)
+        log.away = False
+    log.partitions[Partition("memory", 0)].clear()
+    [path] = files(left)
+    with contextlib.closing(sqlite3.connect(path)) as flipped:
+        flipped.execute("UPDATE events SET value = CAST(value AS TEXT) WHERE offset = 2")
+        flipped.execute("UPDATE events SET received_ms = 'x', id = x'ff00' WHERE offset = 3")
+        flipped.commit()
+    async with running(log, left):
+        await until(lambda: len(numbers(log)) == 4)
+    assert numbers(log) == [0, 1, 2, 3]
