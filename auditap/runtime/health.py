@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -23,6 +24,25 @@ Readiness = Callable[[], Awaitable[Mapping[str, bool]]]
 Degraded = Callable[[], Sequence[str]]
 
 
+class _Exposition:
+    """The metrics as text, made once for all who ask at the same time: it takes milliseconds of the event loop."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._making: asyncio.Task[bytes] | None = None
+
+    async def text(self) -> bytes:
+        """Return the metrics as they are after this call."""
+        if self._making is None or self._making.done():
+            self._making = asyncio.create_task(self._make())
+        return await asyncio.shield(self._making)
+
+    async def _make(self) -> bytes:
+        # Whoever asked in the same turn of the loop joins first.
+        await asyncio.sleep(0)
+        return generate_latest(self._metrics.registry)
+
+
 @dataclass(frozen=True)
 class Health:
     """What a process tells of itself.
@@ -39,7 +59,12 @@ class Health:
 
     def routes(self) -> list[BaseRoute]:
         """Return the three routes."""
-        handlers = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._exposition}
+        exposition = _Exposition(self.metrics)
+
+        async def exposed(_request: Request) -> Response:
+            return Response(await exposition.text(), media_type=CONTENT_TYPE_LATEST)
+
+        handlers = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": exposed}
         return [Route(path, self._guarded(handler)) for path, handler in handlers.items()]
 
     def _guarded(
@@ -63,9 +88,6 @@ class Health:
         if without := self.degraded():
             content["degraded"] = list(without)
         return JSONResponse(content, status_code=200 if ready else 503)
-
-    async def _exposition(self, _request: Request) -> Response:
-        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def with_health_routes(app: ASGIApp, health: Health) -> Starlette:

@@ -6,6 +6,7 @@ uvicorn bounds neither heads nor times, and httptools joins the parts of a heade
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Iterator
 from enum import Enum, auto
@@ -38,6 +39,8 @@ _FIELD_FRAME_BYTES: Final = 4
 # A sender who is told why must not lose the response because it is still sending.
 _LINGER_S: Final = 1.0
 _LINGER_BYTES_MAX: Final = 1024 * 1024
+# After each read of a body whose response was sent: a few MB/s at most, so that many such bodies leave time for others.
+_DISCARD_PAUSE_S: Final = 0.1
 
 
 class _Phase(Enum):
@@ -95,6 +98,8 @@ class HttpConnection(HttpToolsProtocol):
         # Bytes parsed that are no part of a body.
         self._beside_bytes = 0
         self._read_deadline_s = self._write_deadline_s = self._close_deadline_s = math.inf
+        # While the rest of an answered body is read slowly.
+        self._discarding: asyncio.TimerHandle | None = None
 
     @property
     def is_open(self) -> bool:
@@ -111,6 +116,8 @@ class HttpConnection(HttpToolsProtocol):
         super().connection_lost(exc)
         # uvicorn tells the newest request alone, which with pipelining is not the one that runs.
         self._disconnect_running()
+        if self._discarding is not None:
+            self._discarding.cancel()
         self._owner.lost(self)
 
     def data_received(self, data: bytes) -> None:
@@ -124,6 +131,8 @@ class HttpConnection(HttpToolsProtocol):
             self._parse(piece)
             if self._lingering or self.transport.is_closing():
                 return
+        if self._phase is _Phase.BODY and self.cycle.response_complete:
+            self._discard_slowly()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -183,6 +192,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self._stop_discarding()
         self._phase = _Phase.REQUEST
         self._read_deadline_s = math.inf
         self._wait_if_idle()
@@ -194,6 +204,9 @@ class HttpConnection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
+        if self._running is not None:
+            # Nobody reads it any more, and the connection may stay for long.
+            self._running.body = bytearray()
         super().on_response_complete()
         if not self._lingering:
             self._wait_if_idle()
@@ -218,15 +231,15 @@ class HttpConnection(HttpToolsProtocol):
         elif now_s > self._write_deadline_s:
             self._owner.ended(EndReason.WRITE_TIME)
             self.transport.abort()
+        elif self._read_deadline_s != math.inf and self.flow.read_paused and self._discarding is None:
+            # It is not the sender that is late, nor will it be the moment that it may go on.
+            self._read_deadline_s = now_s + self._limits.body_ms_max / 1000
         elif now_s > self._read_deadline_s:
             self._read_time_is_up()
 
     def _read_time_is_up(self) -> None:
         if self._lingering:
             self.transport.close()
-        elif self.flow.read_paused:
-            # It is not the sender that is late.
-            self._read_within(self._limits.body_ms_max)
         elif self._phase is _Phase.BODY:
             self._refuse(BODY_TIME)
         elif self._phase is _Phase.HEAD and self.scope is not None:
@@ -306,7 +319,9 @@ class HttpConnection(HttpToolsProtocol):
         self._read_deadline_s = self.loop.time() + _LINGER_S
         self.transport.write(self._response_to(self._refusal))
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            # The client may have gone, which the loop has not noticed yet.
+            with contextlib.suppress(OSError):
+                self.transport.write_eof()
 
     def _response_to(self, refusal: Refusal) -> bytes:
         fields = [
@@ -317,6 +332,17 @@ class HttpConnection(HttpToolsProtocol):
         ]
         lines = [name + b": " + value + b"\r\n" for name, value in fields]
         return b"".join((STATUS_LINE[refusal.status], *lines, b"\r\n", refusal.sentence.encode()))
+
+    def _discard_slowly(self) -> None:
+        self.flow.pause_reading()
+        if self._discarding is None:
+            self._discarding = self.loop.call_later(_DISCARD_PAUSE_S, self._stop_discarding)
+
+    def _stop_discarding(self) -> None:
+        if self._discarding is not None:
+            self._discarding.cancel()
+            self._discarding = None
+            self.flow.resume_reading()
 
     def _discard(self, data: bytes) -> None:
         self._discarded_bytes += len(data)

@@ -17,7 +17,7 @@ class HttpLimits:
 
     connections_max: Annotated[int, Field(ge=1)] = 1_024
     """Connections of one listener, fewer where the limit of open files asks for it. Beyond it, a new connection takes the
-    place of the one that has waited longest for a request; if none waits, it is closed."""
+    place of one that waits for a request, of the address that has most of them; if none waits, it is closed."""
     connections_per_address_max: Annotated[int, Field(ge=1)] = 256
     """Connections from one IP address (IPv6: one network of 64 bits), likewise. Raise it to `connections_max` behind a
     proxy that brings all clients from one address."""

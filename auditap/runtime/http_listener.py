@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
@@ -156,7 +156,7 @@ class HttpListener:
 
     def _make_room_and_resume(self) -> None:
         # Only now, so that those accepted last had time to send a request.
-        self._displace_one_of(self._waiting)
+        self._displace_one()
         self._resume()
 
     def _admit(self, accepted: socket.socket, address: str | None) -> None:
@@ -187,16 +187,26 @@ class HttpListener:
         """Displace a connection if a new one needs its place. Return why there is none, if so."""
         if address is not None and self._by_address[address] >= self._limits.connections_per_address_max:
             same = (each for each in self._waiting if self._places[each].address == address)
-            return None if self._displace_one_of(same) else RefusalReason.ADDRESS
+            return None if self._displace(next(same, None)) else RefusalReason.ADDRESS
         if len(self._places) >= self._connections_max:
-            return None if self._displace_one_of(self._waiting) else RefusalReason.CONNECTIONS
+            return None if self._displace_one() else RefusalReason.CONNECTIONS
         if descriptor >= self._descriptors_below:
-            return None if self._displace_one_of(self._waiting) else RefusalReason.DESCRIPTORS
+            return None if self._displace_one() else RefusalReason.DESCRIPTORS
         return None
 
-    def _displace_one_of(self, connections: Iterable[HttpConnection]) -> bool:
-        """Close the first of `connections`, and return whether there was one."""
-        connection = next(iter(connections), None)
+    def _displace_one(self) -> bool:
+        """Close the connection that waits longest among those of the address that has most, and return whether one waits.
+
+        By the time alone, whoever connects fast enough from a few addresses would displace everybody else.
+        """
+        return self._displace(max(self._waiting, key=self._of_same_address, default=None))
+
+    def _of_same_address(self, connection: HttpConnection) -> int:
+        address = self._places[connection].address
+        return 0 if address is None else self._by_address[address]
+
+    def _displace(self, connection: HttpConnection | None) -> bool:
+        """Close a connection that waits, and return whether there is one."""
         if connection is None:
             return False
         opening = self._places[connection].opening

@@ -1,4 +1,4 @@
-"""An `HttpServer` in a thread with a loop of its own, of either kind, and clients that send bytes."""
+"""An `HttpServer` in a thread with a loop of its own, of either kind, and clients that send bytes; and what stands in for both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from auditap.runtime.http_limits import HttpLimits
+from auditap.runtime.http_connection import HttpConnection
+from auditap.runtime.http_limits import EndReason, HttpLimits
 from auditap.runtime.http_server import HttpServer, TlsFiles, bind_tcp_socket
 from schemas.metric_defs import Metrics
 
@@ -186,6 +187,62 @@ class Running:
     def _sample(self, metric: str, name: str, **labels: str) -> float:
         found = self.metrics.registry.get_sample_value(f"auditap_{metric}", {"listener": name, **labels})
         return found or 0.0
+
+
+class Wire(asyncio.Transport):
+    """Keeps what the server writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closing = self.paused = False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        # The client ends its side, too.
+        self.closing = True
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    def abort(self) -> None:
+        self.closing = True
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+
+class Owner:
+    """The listener: keeps why the connection was ended."""
+
+    def __init__(self) -> None:
+        self.reasons: list[EndReason] = []
+
+    def began_to_wait(self, connection: HttpConnection) -> None:
+        pass
+
+    def stopped_waiting(self, connection: HttpConnection) -> None:
+        pass
+
+    def ended(self, reason: EndReason) -> None:
+        self.reasons.append(reason)
+
+    def lost(self, connection: HttpConnection) -> None:
+        pass
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 
+from auditap.runtime import health
 from auditap.runtime.health import Health, with_health_routes
 from auditap.settings import Settings, health_token
 from schemas.errors import StartupError
@@ -48,6 +51,26 @@ async def test_without_a_token_they_ask_for_none() -> None:
     app = with_health_routes(Starlette(), Health(Metrics(), readiness))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://a") as client:
         assert [(await client.get(route)).status_code for route in ROUTES] == [200] * 3
+
+
+async def test_metrics_are_written_once_for_all_who_ask_at_the_same_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    metrics, written = Metrics(), []
+
+    def noted(registry: CollectorRegistry) -> bytes:
+        written.append(registry)
+        return generate_latest(registry)
+
+    monkeypatch.setattr(health, "generate_latest", noted)
+    app = with_health_routes(Starlette(), Health(metrics, readiness))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://a") as client:
+        answers = await asyncio.gather(*(client.get("/metrics") for _ in range(20)))
+        assert len({answer.content for answer in answers}) == 1
+        assert len(written) <= 2
+        # Never older than the request.
+        metrics.captures_accepted.inc(7)
+        assert "auditap_captures_accepted_total 7.0" in (await client.get("/metrics")).text
 
 
 def test_the_token_is_read_from_its_file(tmp_path: Path) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import resource
 import socket
 import ssl
 import subprocess
+import time
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from auditap.runtime import http_server
 from auditap.runtime.descriptors import DescriptorShares
@@ -297,6 +301,52 @@ def test_the_rest_of_an_answered_body_may_arrive(loop: str) -> None:
         assert server.ended("idle_time") == 1
 
 
+def test_what_follows_an_answered_body_is_read_slowly(loop: str) -> None:
+    with running(loop) as server:
+        client = server.connect()
+        client.send(b"POST /early HTTP/1.1\r\nhost: a\r\ncontent-length: 999999999\r\n\r\n")
+        assert client.response() == (401, b"{}")
+        client.socket.settimeout(0.5)
+        began, sent_bytes = time.monotonic(), 0
+        while time.monotonic() - began < 1:
+            with contextlib.suppress(TimeoutError):
+                sent_bytes += client.socket.send(b"x" * MIB)
+        # What the kernel buffers, and some reads: at full speed it would be a hundred times that.
+        assert sent_bytes < 40 * MIB
+        assert server.connect().get() == (200, b"hello")
+
+
+def test_a_long_body_that_is_answered_early_may_arrive(loop: str) -> None:
+    with running(loop) as server:
+        client = server.connect()
+        client.send(
+            b"POST /early HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % (2 * MIB) + b"x" * 2 * MIB
+        )
+        client.send(GET)
+        assert client.response() == (401, b"{}")
+        assert client.response() == (200, b"hello")
+
+
+def test_an_answered_request_keeps_nothing_of_its_body(loop: str) -> None:
+    with running(loop) as server:
+        client = server.connect()
+        client.send(b"POST /early HTTP/1.1\r\nhost: a\r\ncontent-length: 999999\r\n\r\n" + b"x" * 100_000)
+        assert client.response() == (401, b"{}")
+        client.socket.settimeout(0.1)
+        kept = [each for each in gc.get_objects() if isinstance(each, RequestResponseCycle)]
+        assert kept
+        assert not any(len(cycle.body) for cycle in kept)
+
+
+def test_fields_are_counted_for_each_request_of_a_connection(loop: str) -> None:
+    fields = b"".join(b"a%03d: %b\r\n" % (number, b"x" * 400) for number in range(LIMITS.headers_max - 1))
+    with running(loop) as server:
+        client = server.connect()
+        for _ in range(4):
+            client.send(b"GET / HTTP/1.1\r\nhost: a\r\n" + fields + b"\r\n")
+            assert client.response() == (200, b"hello")
+
+
 def test_who_does_not_read_is_disconnected(loop: str) -> None:
     with running(loop, write_ms_max=200) as server:
         client = server.connect(receive_bytes=4_096)
@@ -337,6 +387,17 @@ def test_the_connection_that_waited_longest_makes_room(loop: str) -> None:
         assert third.get() == first.get() == (200, b"hello")
         assert server.connections() == 3
         assert server.ended("displaced") == 1
+
+
+def test_whoever_has_most_connections_makes_room(loop: str) -> None:
+    with running(loop, connections_max=7) as server:
+        good = server.connect()
+        assert good.get() == (200, b"hello")
+        for number in range(20):
+            assert server.connect(f"127.0.0.{2 + number % 3}").get() == (200, b"hello")
+        assert good.get() == (200, b"hello")
+        assert server.connections() == 7
+        assert server.ended("displaced") == 14
 
 
 def test_who_has_not_said_anything_makes_room(loop: str) -> None:

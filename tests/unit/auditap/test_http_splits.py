@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 import uvicorn
 from hypothesis import given
@@ -18,7 +17,7 @@ from uvicorn.server import ServerState
 
 from auditap.runtime.http_connection import HttpConnection
 from auditap.runtime.http_limits import EndReason, HttpLimits
-from tests.unit.auditap.http_servers import UNHURRIED
+from tests.unit.auditap.http_servers import UNHURRIED, Owner, Wire
 
 LIMITS = HttpLimits(
     headers_bytes_max=100,
@@ -35,62 +34,6 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     body = await request.body()
     names = b",".join(name for name, _ in scope["headers"])
     await PlainTextResponse(b"%b %b %b" % (scope["raw_path"], names, body))(scope, receive, send)
-
-
-class Wire(asyncio.Transport):
-    """Keeps what the server writes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.closing = self.paused = False
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += data
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        # The client ends its side, too.
-        self.closing = True
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def close(self) -> None:
-        self.closing = True
-
-    def abort(self) -> None:
-        self.closing = True
-
-    def pause_reading(self) -> None:
-        self.paused = True
-
-    def resume_reading(self) -> None:
-        self.paused = False
-
-
-class Owner:
-    """The listener: keeps why the connection was ended."""
-
-    def __init__(self) -> None:
-        self.reasons: list[EndReason] = []
-
-    def began_to_wait(self, connection: HttpConnection) -> None:
-        pass
-
-    def stopped_waiting(self, connection: HttpConnection) -> None:
-        pass
-
-    def ended(self, reason: EndReason) -> None:
-        self.reasons.append(reason)
-
-    def lost(self, connection: HttpConnection) -> None:
-        pass
 
 
 CONFIG = uvicorn.Config(app, lifespan="off", ws="none", log_config=None)
