@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from ingestor.ports import LostOffsets, ReceivedReport
@@ -46,17 +46,31 @@ async def note_reports(
         )
     for _, (received_ms, report) in reports:
         if report.heartbeat is not None:
-            await _note_heartbeat(connection, report.heartbeat, received_ms)
+            await _note_heartbeat(connection, report.heartbeat, received_ms, report.collector)
         if report.count is not None:
             await _note_count(connection, report.count, received_ms)
     if reports:
         latest_ms = max(received.received_ms for _, received in reports)
-        await connection.execute("SELECT auditap.note_time($1)", latest_ms)
+        collectors = _latest_by_collector(received for _, received in reports)
+        await connection.execute(
+            "SELECT auditap.note_time($1, $2, $3)", latest_ms, list(collectors), list(collectors.values())
+        )
 
 
-async def _note_heartbeat(connection: Connection, heartbeat: Heartbeat, received_ms: int) -> None:
+def _latest_by_collector(reports: Iterable[ReceivedReport]) -> dict[str, int]:
+    """Return the time of the latest report of each collector. Those of older versions do not say who they are."""
+    latest: dict[str, int] = {}
+    for received_ms, report in reports:
+        if report.collector is not None:
+            latest[report.collector] = max(received_ms, latest.get(report.collector, 0))
+    return latest
+
+
+async def _note_heartbeat(
+    connection: Connection, heartbeat: Heartbeat, received_ms: int, collector: str | None
+) -> None:
     await connection.execute(
-        "SELECT auditap.note_heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+        "SELECT auditap.note_heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
         heartbeat.tap.id,
         heartbeat.tap.epoch,
         heartbeat.beat,
@@ -69,6 +83,7 @@ async def _note_heartbeat(connection: Connection, heartbeat: Heartbeat, received
         heartbeat.state,
         received_ms,
         *_columns(heartbeat.dropped),
+        collector,
     )
 
 

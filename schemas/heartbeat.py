@@ -99,13 +99,14 @@ class TapReport(msgspec.Struct, frozen=True, omit_defaults=True):
     """A log record that is not an event. Its JSON is internal to auditap.
 
     It holds a tap's heartbeat, or a collector's `count`. One with neither is the collector's own heartbeat: it moves the
-    log's time on, by which leases run out.
+    log's time on, by which leases run out. `collector` is the random id of the collector's run; older ones do not report it.
     """
 
     # First: msgspec writes fields in this order, and every report begins with REPORT_PREFIX.
     report: int
     heartbeat: Heartbeat | None = None
     count: UnrecordedNumbers | None = None
+    collector: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$(?![\s\S])")] | None = None
 
 
 REPORT_VERSION: Final = 1

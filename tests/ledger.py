@@ -59,6 +59,7 @@ class Tap:
         state: TapState = TapState.ALIVE,
         dropped: tuple[DroppedRange, ...] = (),
         beat: int | None = None,
+        collector: str | None = None,
     ) -> ReceivedReport:
         self.beats += 1
         heartbeat = Heartbeat(
@@ -73,7 +74,7 @@ class Tap:
             state=state,
             dropped=dropped,
         )
-        return ReceivedReport(received_ms or at_ms, TapReport(1, heartbeat=heartbeat))
+        return ReceivedReport(received_ms or at_ms, TapReport(1, heartbeat=heartbeat, collector=collector))
 
     def count(self, at_ms: int, **numbers: Any) -> ReceivedReport:
         return ReceivedReport(at_ms, TapReport(1, count=UnrecordedNumbers(self.epoch, **numbers)))
@@ -82,9 +83,9 @@ class Tap:
         return DroppedRange(first, last, cause, self.started_ms + first, self.started_ms + last)
 
 
-def clock(at_ms: int) -> ReceivedReport:
+def clock(at_ms: int, collector: str | None = None) -> ReceivedReport:
     """A collector's report that it is running."""
-    return ReceivedReport(at_ms, TapReport(1))
+    return ReceivedReport(at_ms, TapReport(1, collector=collector))
 
 
 class Ledger:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import structlog
@@ -41,6 +42,8 @@ class RedactingSink:
         self._redactor = redactor
         self._publisher = publisher
         self._metrics = metrics
+        # Of this run: another run's reports may still be in a spool.
+        self._id = secrets.token_hex(16)
 
     async def accept(
         self, captures: Sequence[IdentifiedCapture], received_ms: int, refused: Sequence[TapPosition] = ()
@@ -58,14 +61,14 @@ class RedactingSink:
             else:
                 events.append(EncodedEvent(event_id, value, received_ms))
         if excluded or refused:
-            events += _unrecorded(excluded, refused, received_ms)
+            counts = _unrecorded(excluded, refused, received_ms)
+            events += [self._encoded(received_ms, count=count) for count in counts]
         with self._metrics.publish_duration_seconds.time():
             await self._publisher.publish(events)
 
     async def report(self, heartbeats: Sequence[Heartbeat], received_ms: int) -> None:
         """See `CaptureSink.report`."""
-        reports = [TapReport(REPORT_VERSION, heartbeat=heartbeat) for heartbeat in heartbeats]
-        await self._publisher.publish([_encoded(each, received_ms) for each in reports])
+        await self._publisher.publish([self._encoded(received_ms, heartbeat=each) for each in heartbeats])
 
     async def keep_reporting(self, interval_ms: int) -> None:
         """Publish an empty report every `interval_ms` milliseconds until cancelled.
@@ -75,21 +78,27 @@ class RedactingSink:
         while True:
             now_ms = clock_ms()
             try:
-                await self._publisher.publish([_encoded(TapReport(REPORT_VERSION), now_ms)])
+                await self._publisher.publish([self._encoded(now_ms)])
             except NotDurable as error:
                 log.debug("report_deferred", cause=str(error))
             await asyncio.sleep(interval_ms / 1000)
 
+    def _encoded(
+        self, received_ms: int, *, heartbeat: Heartbeat | None = None, count: UnrecordedNumbers | None = None
+    ) -> EncodedEvent:
+        report = TapReport(REPORT_VERSION, heartbeat, count, self._id)
+        return EncodedEvent(new_id(received_ms), encode_report(report), received_ms)
+
 
 def _unrecorded(
     excluded: Iterable[TapPosition], refused: Iterable[TapPosition], received_ms: int
-) -> list[EncodedEvent]:
-    """Return reports of the sequence numbers that will have no record."""
-    reports = [UnrecordedNumbers(tap, excluded=pairs) for tap, pairs in _ranges_by_tap(excluded)]
+) -> list[UnrecordedNumbers]:
+    """Return the sequence numbers that will have no record, in counts of bounded size."""
+    counts = [UnrecordedNumbers(tap, excluded=pairs) for tap, pairs in _ranges_by_tap(excluded)]
     for tap, pairs in _ranges_by_tap(refused):
         dropped = tuple(DroppedRange(*pair, _REFUSED, received_ms, received_ms) for pair in pairs)
-        reports.append(UnrecordedNumbers(tap, dropped=dropped))
-    return [_encoded(TapReport(REPORT_VERSION, count=each), received_ms) for each in reports]
+        counts.append(UnrecordedNumbers(tap, dropped=dropped))
+    return counts
 
 
 def _ranges_by_tap(
@@ -104,7 +113,3 @@ def _ranges_by_tap(
         pairs = tuple(contiguous_ranges(sorted(seqs)))
         for first in range(0, len(pairs), UNRECORDED_RANGES_MAX):
             yield epoch, pairs[first : first + UNRECORDED_RANGES_MAX]
-
-
-def _encoded(report: TapReport, received_ms: int) -> EncodedEvent:
-    return EncodedEvent(new_id(received_ms), encode_report(report), received_ms)

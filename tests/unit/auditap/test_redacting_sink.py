@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from auditap.runtime.redacting_sink import RedactingSink
 from gateway_tap.ports import IdentifiedCapture
 from schemas.capture import Capture, CapturedRequest, CapturedResponse, TapPosition
 from schemas.event import EncodedEvent
-from schemas.heartbeat import DroppedRange, TapEpoch, UnrecordedNumbers, decode_report
+from schemas.heartbeat import DroppedRange, Heartbeat, TapEpoch, UnrecordedNumbers, decode_report
 from schemas.metric_defs import Metrics
 
 
@@ -48,6 +49,21 @@ async def test_numbers_without_an_event_are_reported_beside_the_events() -> None
         UnrecordedNumbers(TapEpoch("t-1", 7), dropped=(DroppedRange(9, 9, "refused", 1_000, 1_000),)),
     ]
     assert {each.received_ms for each in publisher.published} == {1_000}
+
+
+async def test_every_report_has_the_id_of_the_collector_s_run() -> None:
+    publisher = Publisher()
+    sinks = [sink_to(publisher), sink_to(publisher)]
+    for sink in sinks:
+        await sink.accept([captured("DELETE", 4)], 1_000)
+        await sink.report([Heartbeat(TapEpoch("t-1", 7), 1, 2, 2, 3, 4, 2, 30_000)], 1_000)
+        reporting = asyncio.create_task(sink.keep_reporting(60_000))
+        await asyncio.sleep(0)
+        reporting.cancel()
+    collectors = [decode_report(each.value).collector for each in publisher.published]
+    assert collectors == [collectors[0]] * 3 + [collectors[-1]] * 3
+    assert collectors[0] != collectors[-1]
+    assert None not in collectors
 
 
 async def test_more_ranges_than_a_report_takes_become_more_reports() -> None:

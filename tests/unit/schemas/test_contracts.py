@@ -310,6 +310,7 @@ def heartbeat(**changes: Any) -> Heartbeat:
             1, heartbeat=heartbeat(state=TapState.KILLED, dropped=(DroppedRange(1, 2, "closing", 1, 2),))
         ),
         TapReport(1, count=UnrecordedNumbers(TapEpoch("t-1", 7), excluded=((1, 2),))),
+        TapReport(1, heartbeat=heartbeat(), collector="0123456789abcdef" * 2),
     ],
 )
 def test_a_report_survives_a_round_trip_fits_its_schema_and_has_its_prefix(report: TapReport) -> None:
@@ -328,9 +329,10 @@ def test_a_report_survives_a_round_trip_fits_its_schema_and_has_its_prefix(repor
         encode_report(TapReport(1, heartbeat=heartbeat(pending_from=5))),
         encode_report(TapReport(1, heartbeat=heartbeat(dropped=(DroppedRange(2, 1, "x", 1, 1),)))),
         encode_report(TapReport(1, count=UnrecordedNumbers(TapEpoch("t", 1), excluded=((2, 1),)))),
+        *(encode_report(TapReport(1, collector=bad)) for bad in ("", "a" * 31, "A" * 32, "a" * 32 + "\n")),
     ],
 )
-def test_a_report_that_contradicts_itself_is_dead_lettered(value: bytes) -> None:
+def test_a_report_that_breaks_its_contract_is_dead_lettered(value: bytes) -> None:
     with pytest.raises(UnprocessableEvent):
         decode_report(value)
 
