@@ -26,6 +26,7 @@ from eventlog.ports import Partition
 from schemas.alert import alert_payload
 from schemas.errors import RetryableError, StartupError
 from schemas.postgres_refusals import session_refusal
+from schemas.postgres_session import SESSION_SETTINGS
 from schemas.sql import query
 from schemas.text_encoding import require_utf8
 
@@ -74,6 +75,7 @@ class PostgresAlertStore:
                 timeout=_CONNECT_S,
                 init=_require_utf8,
                 server_settings={
+                    **SESSION_SETTINGS,
                     "application_name": "auditap-alerting",
                     # Every query names its keys. Without statistics, as after a bulk load, the planner would scan whole
                     # tables all the same.

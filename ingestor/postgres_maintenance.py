@@ -10,6 +10,7 @@ import asyncpg
 from ingestor.retention import PartitionInfo, RetentionEvidence
 from schemas.errors import RetryableError
 from schemas.postgres_refusals import session_refusal
+from schemas.postgres_session import pin_settings
 from schemas.text_encoding import require_utf8
 
 _TIMEOUT_S = 60
@@ -83,6 +84,7 @@ class PostgresMaintenance:
             )
             try:
                 require_utf8(connection.get_settings())
+                await pin_settings(connection)
                 yield connection
             finally:
                 await connection.close(timeout=5)

@@ -31,6 +31,7 @@ from ingestor.sequence_numbers import numbers_of_dead_letters, numbers_of_record
 from schemas.errors import DeadLetterReason, RetryableError, StartupError, UnprocessableEvent
 from schemas.identity import id_ms_of
 from schemas.postgres_refusals import session_refusal
+from schemas.postgres_session import SESSION_SETTINGS
 from schemas.record import (
     COLUMNS,
     STORED_RESULT_FIELDS,
@@ -114,6 +115,7 @@ class PostgresStore:
                 timeout=10,
                 init=_prepare_session,
                 server_settings={
+                    **SESSION_SETTINGS,
                     "application_name": "auditap-ingest",
                     # A custom plan locks only the partitions of its ids, a generic plan all partitions.
                     "plan_cache_mode": "force_custom_plan",

@@ -14,6 +14,7 @@ from log_api.sql_builder import Statement
 from schemas.errors import RetryableError, StartupError
 from schemas.metric_defs import Metrics
 from schemas.postgres_refusals import session_refusal
+from schemas.postgres_session import SESSION_SETTINGS
 from schemas.text_encoding import require_utf8
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class ConnectionPool:
             # The server's timeout comes first. This one is for a server that does not respond at all.
             command_timeout=statement_ms / 1000 + 2,
             server_settings={
+                **SESSION_SETTINGS,
                 "application_name": "auditap-log-api",
                 "default_transaction_read_only": "on",
                 "statement_timeout": str(statement_ms),

@@ -11,6 +11,7 @@ import asyncpg
 
 from schemas.errors import RetryableError, StartupError
 from schemas.postgres_refusals import session_refusal
+from schemas.postgres_session import pin_settings
 from schemas.text_encoding import require_utf8
 from schemas.urls import dsn_rule
 
@@ -56,10 +57,15 @@ async def administrator(
         raise RetryableError(f"Postgres does not answer at {_address(dsn)}: is it running there?") from None
     try:
         require_utf8(connection.get_settings())
+        await pin_settings(connection)
         yield connection
     except _NOT_MIGRATED:
         raise StartupError(
             "The database lacks a table or function of this version: run `auditap migrate`."
+        ) from None
+    except asyncpg.ReadOnlySQLTransactionError:
+        raise StartupError(
+            f"The database is read-only to the {login}'s login: is it a standby, or is default_transaction_read_only set?"
         ) from None
     except asyncpg.InsufficientPrivilegeError:
         raise StartupError(

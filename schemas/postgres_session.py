@@ -1,0 +1,35 @@
+"""What every session with auditap's database needs, whatever was set for the database or the login (`ALTER ROLE … SET`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+SESSION_SETTINGS: Final[Mapping[str, str]] = {
+    # Offsets are committed after records: where a commit were not on disk, a crash of the server would lose them.
+    "synchronous_commit": "on",
+    # What has waited for a lock must read what its holder stored.
+    "default_transaction_isolation": "read committed",
+    # Every statement names its schema; functions and operators are Postgres' own.
+    "search_path": "pg_catalog, pg_temp",
+    "standard_conforming_strings": "on",
+    # The client has time limits of its own. Counting a partition, or a migration, may take longer than a general limit.
+    "statement_timeout": "0",
+}
+
+
+class Session(Protocol):
+    """A connection that can execute a statement."""
+
+    async def execute(self, query: str, *args: object) -> str:
+        """Execute a statement."""
+
+
+async def pin_settings(session: Session) -> None:
+    """Set SESSION_SETTINGS for a connection of its own. A pool, which resets sessions, sends them when it connects."""
+    await session.execute(
+        "SELECT pg_catalog.set_config(name, value, false) FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]),"
+        " pg_catalog.unnest($2::pg_catalog.text[])) AS given (name, value)",
+        list(SESSION_SETTINGS),
+        list(SESSION_SETTINGS.values()),
+    )
