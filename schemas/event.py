@@ -77,7 +77,7 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     altered: bool = False
     """The operation was found only by reading the request leniently; `unmatched` says why it did not match as written."""
     refused: tuple[str, ...] = ()
-    """Fields of the event that are empty because what the headers or the tap gave for them is not recorded."""
+    """Fields of the event that are empty because what the headers, the path or the tap gave for them is not recorded."""
 
 
 class Account(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from msgspec import structs
+
 from redactor.config import RedactionConfig
 from redactor.decode.url import query_overrides_method
 from redactor.openapi.routes import Route, Routes
@@ -20,7 +22,7 @@ from redactor.pipeline.headers import FastHeaders, ReferenceHeaders
 from redactor.pipeline.kept_body import KeptBody
 from redactor.pipeline.resolved_operation import ResolvedOperation
 from redactor.pipeline.routing import FastRouting, ReferenceRouting
-from redactor.pipeline.stages import RecordedHeaders, RoutedRequest
+from redactor.pipeline.stages import RecordedHeaders, RecordedUri, RoutedRequest
 from redactor.pipeline.uris import FastUris, ReferenceUris
 from schemas.capture import Capture
 from schemas.event import UnmatchedReason
@@ -119,6 +121,8 @@ class Pipeline:
         if request is OVERRIDES_METHOD:
             return self._unmatched(capture, event_id, headers, routed, UnmatchedReason.METHOD_OVERRIDE)
         uri = self._uris.record(routed, template)
+        if uri.refused:
+            headers = _refusing(headers, uri)
         if headers.refused:
             self._observer.refused(headers.refused)
         if uri.account is None and headers.account.id is None and uri.zone.id is None:
@@ -168,10 +172,20 @@ class Pipeline:
             denied = attribution.operation.denied_headers(capture.response.status)
         if denied is not None:
             headers = self._headers.record_without(capture, denied)
+        uri = None
+        if attribution is not None:
+            uri = self._uris.attributed(attribution, strict=capture.response.status >= 400)
+            headers = _refusing(headers, uri)
         if headers.refused:
             self._observer.refused(headers.refused)
-        if attribution is None:
+        if attribution is None or uri is None:
             known_path = routed.known_path or self._routing.known_path(capture.request)
             return self._events.unmatched(capture, event_id, headers, reason, known_path)
-        uri = self._uris.attributed(attribution, strict=capture.response.status >= 400)
         return self._events.attributed(capture, event_id, headers, reason, attribution, uri)
+
+
+def _refusing(headers: RecordedHeaders, uri: RecordedUri) -> RecordedHeaders:
+    """Return the headers with what is no id in the path among the refused fields, unless a header fills the field."""
+    filled = () if headers.account.id is None else ("account.id",)
+    more = [name for name in uri.refused if name not in headers.refused and name not in filled]
+    return structs.replace(headers, refused=(*headers.refused, *more)) if more else headers

@@ -154,6 +154,16 @@ class ResolvedOperation:
         """Return the resource id in the recorded path; None where it is not recorded there, or is no valid id."""
         return valid_resource_id(path.value(self._resource))
 
+    def refused_ids(self, path: RecordedPath) -> tuple[str, ...]:
+        """Return the event's fields for which the recorded path holds a value that is no id."""
+        given = {"account.id": self._account, "zone.id": self._zone, "resource.id": self._resource}
+        valid = {
+            "account.id": self.account_id(path),
+            "zone.id": self.zone_id(path),
+            "resource.id": self.resource_id(path),
+        }
+        return tuple(name for name, at in given.items() if path.value(at) is not None and valid[name] is None)
+
     def denied_headers(self, status: int) -> DeniedHeaders | None:
         """Return the headers that one of the operations denies in a pair with this status; None for none."""
         denied = reduce(

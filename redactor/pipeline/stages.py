@@ -72,3 +72,5 @@ class RecordedUri(msgspec.Struct, gc=False):
     account: Account | None
     zone: Zone
     resource: str | None
+    refused: tuple[str, ...] = ()
+    """The event's fields for which the recorded path holds a value that is no id."""

@@ -52,6 +52,7 @@ def _recorded(operation: ResolvedOperation, path: RecordedPath, uri: str) -> Rec
         None if account is None else Account(account),
         _NO_ZONE if zone is None else Zone(zone),
         operation.resource_id(path),
+        operation.refused_ids(path),
     )
 
 
@@ -72,13 +73,16 @@ class FastUris(ReferenceUris):
         resource = None if template.resource is None else segments[template.resource]
         if uri is None or (resource is not None and len(resource) > _ID_CHARS_MAX):
             return super().record(routed, template)
-        account, zone = None, _NO_ZONE
+        account: Account | None = None
+        zone: Zone | None = _NO_ZONE
         if template.account is not None:
             name = segments[template.account]
             account = self._accounts.get(name) or _remembered(self._accounts, Account, name)
         if template.zone is not None:
             name = segments[template.zone]
-            zone = self._zones.get(name) or _remembered(self._zones, Zone, name) or _NO_ZONE
+            zone = self._zones.get(name) or _remembered(self._zones, Zone, name)
+        if zone is None or (account is None and template.account is not None):
+            return super().record(routed, template)  # which says what is no id
         return RecordedUri(uri, account, zone, resource)
 
     def _uri(self, routed: RoutedRequest, template: EventTemplate) -> str | None:

@@ -67,6 +67,36 @@ def test_ids_stand_in_the_recorded_path(
     assert (event.account.id, event.zone.id, event.resource.id) == (account, zone, resource)
 
 
+LONG = "x" * 257
+
+
+@pytest.mark.parametrize(
+    ("template", "url", "refused"),
+    [
+        ("/accounts/{account_id}/x", f"/accounts/{LONG}/x", ("account.id",)),
+        ("/accounts/{account_id}/x", f"/accounts//../accounts/{LONG}/x", ("account.id",)),
+        ("/accounts/{account_id}/x", "/accounts/-/x", ("account.id",)),
+        ("/accounts/{account_id}/x", "/accounts/a%0Ab/x", ("account.id",)),
+        ("/zones/{zone_id}/x", f"/zones/{LONG}/x", ("zone.id",)),
+        ("/things/{id}", "/things/" + "x" * 513, ("resource.id",)),
+        ("/accounts/{account_id}/x/{id}", f"/accounts/{LONG}/x/a%0Ab", ("account.id", "resource.id")),
+        ("/accounts/{account_id}/x", "/accounts/a1/x", ()),
+        ("/accounts/{account_name}/x", f"/accounts/{LONG}/x", ()),
+    ],
+)
+def test_what_is_no_id_in_a_path_leaves_its_fields_name(
+    template: str, url: str, refused: tuple[str, ...]
+) -> None:
+    assert recorded(template, url).receipt.refused == refused
+
+
+def test_an_account_that_a_header_names_is_not_refused() -> None:
+    event = recorded(
+        "/accounts/{account_id}/x", f"/accounts/{LONG}/x", response_headers={"x-account-id": "a1"}
+    )
+    assert (event.account.id, event.receipt.refused) == ("a1", ())
+
+
 def test_the_account_header_counts_where_the_path_names_none() -> None:
     headers = {"x-account-id": "a2"}
     assert recorded("/x", "/x", response_headers=headers).account.id == "a2"
