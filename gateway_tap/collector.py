@@ -20,10 +20,11 @@ from starlette.routing import Route
 from gateway_tap.body import Refusal, RejectedBody, Rejection, inflate
 from gateway_tap.heartbeats import read_heartbeats
 from gateway_tap.in_flight import InFlight, RequestBytes, TooMuchInFlight
-from gateway_tap.intake import CaptureBatch, read_batch
+from gateway_tap.intake import CaptureBatch, read_into
 from gateway_tap.limits import CAPTURES_MAX, READ_MS_MAX, IntakeLimits
 from gateway_tap.ports import CaptureSink, IdentifiedCapture
 from gateway_tap.tokens import TapToken, TapTokens
+from gateway_tap.turns import in_turns
 from gateway_tap.unix_socket import PEER_UID
 from schemas.capture import TapPosition
 from schemas.capture_id import capture_id, is_repeatable
@@ -34,6 +35,8 @@ from schemas.metric_defs import Metrics
 
 DROPPED_HEADER: Final = "auditap-dropped"
 _RETRY_AFTER_S: Final = 1
+# gzip shrinks to a thousandth at best. A longer body is inflated in a thread: 32 MiB take longer than others should wait.
+_INFLATED_AT_ONCE_BYTES_MAX: Final = 8 * 1024
 _DROPPED_DIGITS_MAX: Final = 12  # one wrong header must not spoil the metric for good
 _UNREPEATABLE: Final = "sent again, they become second records: give each an id, or captured_at with tap.seq or one x-request-id header"
 _REJECTION_STATUS: Final = {
@@ -74,6 +77,7 @@ class _Collector:
     metrics: Metrics
     clock_ms: Callable[[], int]
     in_flight: InFlight
+    inflating: asyncio.Lock
 
     async def post_captures(self, request: Request) -> JSONResponse:
         return await self._handle(request, self._captures)
@@ -107,9 +111,12 @@ class _Collector:
         with self.in_flight.request(_sender(request, token)) as held:
             body = await self._read(request, held)
             content_type = request.headers.get("content-type", "")
-            batch = read_batch(body, content_type, self.limits, captures_max=self.captures_max)
+            batch = CaptureBatch()
+            reading = read_into(batch, body, content_type, self.limits, captures_max=self.captures_max)
+            async for _ in in_turns(reading):
+                pass
             received_ms = self.clock_ms()
-            accepted, refusals = self._identify(batch, token, received_ms)
+            accepted, refusals = await self._identify(batch, token, received_ms)
             refused = {each.index for each in refusals}
             unrepeatable = [
                 index
@@ -158,7 +165,12 @@ class _Collector:
         """Return the inflated body. Raises RejectedBody, TooMuchInFlight, _ErrorResponse (408) or ClientDisconnect."""
         body = await self._receive(request, held)
         encoding = request.headers.get("content-encoding", "")
-        inflated = inflate(body, encoding, self.limits.inflated_bytes_max)
+        if encoding and len(body) > _INFLATED_AT_ONCE_BYTES_MAX:
+            # One after the other: what is inflated counts only once it is there.
+            async with self.inflating:
+                inflated = await asyncio.to_thread(inflate, body, encoding, self.limits.inflated_bytes_max)
+        else:
+            inflated = inflate(body, encoding, self.limits.inflated_bytes_max)
         # Both are in memory now.
         if inflated is not body:
             held.add(len(inflated))
@@ -180,7 +192,7 @@ class _Collector:
             raise _ErrorResponse(408, "the body did not arrive in time") from None
         return b"".join(chunks)
 
-    def _identify(
+    async def _identify(
         self, batch: CaptureBatch, token: TapToken | None, received_ms: int
     ) -> tuple[list[IdentifiedCapture], list[Refusal]]:
         """Return the captures that are accepted, with their ids, and all refusals in the order of their indexes."""
@@ -190,7 +202,7 @@ class _Collector:
             # A token may report sequence numbers only for its own taps.
             allowed = [position for position in batch.refused_positions if token.allows(position.id)]
             batch.refused_positions[:] = allowed
-        for index, capture in batch.captures:
+        async for index, capture in in_turns(batch.captures):
             if token is not None and not token.allows(capture.tap.id if capture.tap else None):
                 refusals.append(Refusal(index, RefusalReason.TAP_NOT_ALLOWED, "tap.id"))
                 continue
@@ -267,6 +279,7 @@ def collector_app(
         metrics=metrics,
         clock_ms=clock_ms,
         in_flight=in_flight or InFlight(limits),
+        inflating=asyncio.Lock(),
     )
     routes: list[Any] = [
         Route("/v1/captures", collector.post_captures, methods=["POST"]),

@@ -5,6 +5,7 @@ A text that is not a capture is refused alone, with a reason that holds nothing 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -43,12 +44,37 @@ def read_batch(
     explained_bytes_max: int = EXPLAINED_BYTES_MAX,
 ) -> CaptureBatch:
     """Return the captures in an inflated body of this `content_type` (a header value). Raises RejectedBody."""
+    batch = CaptureBatch()
+    for _ in read_into(
+        batch,
+        body,
+        content_type,
+        limits,
+        captures_max=captures_max,
+        explanations_max=explanations_max,
+        explained_bytes_max=explained_bytes_max,
+    ):
+        pass
+    return batch
+
+
+def read_into(
+    batch: CaptureBatch,
+    body: bytes,
+    content_type: str,
+    limits: IntakeLimits,
+    *,
+    captures_max: int = CAPTURES_MAX,
+    explanations_max: int = EXPLANATIONS_MAX,
+    explained_bytes_max: int = EXPLAINED_BYTES_MAX,
+) -> Iterator[None]:
+    """Read the body as `read_batch` does, into `batch`, and yield before each capture."""
     texts = split_texts(body, content_type, captures_max)
     decoder = _ExplainingDecoder(limits.line_bytes_max, explanations_max, explained_bytes_max)
-    batch = CaptureBatch()
     for index, text in enumerate(texts):
         if index == captures_max:
             raise RejectedBody(Rejection.CAPTURES)
+        yield
         try:
             capture, has_unknown_fields = decoder.decode(text)
         except RefusedCapture as refused:
@@ -58,7 +84,6 @@ def read_batch(
         batch.captures.append((index, capture))
         if has_unknown_fields:
             batch.with_unknown_fields.append(index)
-    return batch
 
 
 class _ExplainingDecoder:

@@ -11,6 +11,7 @@ import structlog
 from auditap.runtime.lifecycle import clock_ms
 from eventlog.ports import EventPublisher
 from gateway_tap.ports import IdentifiedCapture
+from gateway_tap.turns import in_turns
 from redactor.pipeline.redactor import Redactor
 from schemas.capture import TapPosition
 from schemas.errors import NotDurable
@@ -52,7 +53,7 @@ class RedactingSink:
         events = []
         excluded: list[TapPosition] = []
         redactor = self._redactor()
-        for event_id, capture in captures:
+        async for event_id, capture in in_turns(captures):
             value = redactor.redact(capture, event_id)
             if value is None:
                 self._metrics.captures_excluded.inc()

@@ -4,7 +4,9 @@ import asyncio
 import gzip
 import hashlib
 import json
+import secrets
 import socket
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ import structlog
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
+from gateway_tap import collector, turns
+from gateway_tap.body import inflate
 from gateway_tap.collector import collector_app
 from gateway_tap.limits import IntakeLimits
 from gateway_tap.tokens import TapToken, TapTokens
@@ -363,6 +367,43 @@ async def test_bytes_in_flight_are_bounded(sink: FakeSink, metrics: Metrics, enc
         sink.gate.set()
         assert (await first).status_code == 200
         assert (await post(client, body, content_encoding=encoding)).status_code == 200
+
+
+async def test_others_get_their_turn_while_a_batch_is_read(
+    client: httpx.AsyncClient, sink: FakeSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop_turns = 0
+
+    async def neighbour() -> None:
+        nonlocal loop_turns
+        while True:
+            await asyncio.sleep(0)
+            loop_turns += 1
+
+    monkeypatch.setattr(turns, "_TURN_S", 0)
+    beside = asyncio.create_task(neighbour())
+    assert (await post(client, lines(*[GOOD] * 500))).status_code == 200
+    beside.cancel()
+    assert len(sink.accepted) == 500
+    # As the lines are read, and as captures get their ids.
+    assert loop_turns >= 900
+
+
+async def test_what_takes_long_to_inflate_is_inflated_beside_the_loop(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[bool] = []
+
+    def noted(*arguments: Any) -> bytes:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return inflate(*arguments)
+
+    monkeypatch.setattr(collector, "inflate", noted)
+    short = gzip.compress(lines(GOOD))
+    long = gzip.compress(lines({**GOOD, "pad": secrets.token_hex(20_000)}))
+    for body in (short, long):
+        assert (await post(client, body, content_encoding="gzip")).json()["accepted"] == 1
+    assert threads == [True, False]
 
 
 async def test_a_body_that_does_not_arrive_releases_its_place(sink: FakeSink, metrics: Metrics) -> None:
