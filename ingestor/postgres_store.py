@@ -183,9 +183,7 @@ class PostgresStore:
         """See `RecordStore.clock_ms`."""
         try:
             async with self._pool.acquire() as connection:
-                now_ms: int = await connection.fetchval(
-                    "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-                )
+                now_ms: int = await connection.fetchval("SELECT auditap.now_ms()")
         except _CONNECTION_ERRORS as away:
             raise RetryableError(f"Postgres: {type(away).__name__}") from None
         return now_ms

@@ -116,23 +116,13 @@ async def _all_wait(system: System) -> bool:
 
 async def _set_database_clock(system: System, ahead_s: int) -> None:
     """Set what ingestors compare their clocks with, and what the gap ledger goes by."""
-    right = "pg_catalog.clock_timestamp()"
-    wrong = f"{right} + interval '{ahead_s} seconds'" if ahead_s else right
     async with asyncio.timeout(_NOTICED_S_MAX):
         while True:
             try:
                 async with administrator(system.postgres.dsn()) as admin, admin.transaction():
                     await admin.execute(
-                        "CREATE SCHEMA IF NOT EXISTS faults; GRANT USAGE ON SCHEMA faults TO PUBLIC;"
-                        "CREATE OR REPLACE FUNCTION faults.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE"
-                        f" AS $$ SELECT {wrong} $$;"
-                        # Names are looked for here first; every session that begins from now on does so.
-                        "ALTER ROLE auditap_writer SET search_path = faults, pg_catalog;"
                         "CREATE OR REPLACE FUNCTION auditap.now_ms() RETURNS bigint LANGUAGE sql VOLATILE"
-                        " AS $$ SELECT (extract(epoch FROM faults.clock_timestamp()) * 1000)::bigint $$;"
-                    )
-                    await admin.execute(
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'auditap_writer'"
+                        f" AS $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint + {ahead_s * 1000} $$"
                     )
             except asyncpg.PostgresError:
                 await asyncio.sleep(0.2)
