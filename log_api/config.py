@@ -31,6 +31,8 @@ class LogApiLimits(NamedTuple):
     """The largest `limit`. Clients of the original know no larger one."""
     page_bytes_max: int = 16 << 20
     """A page ends early, with a cursor, once its bodies and receipts exceed this."""
+    responses_bytes_max: int = 256 << 20
+    """Long responses that clients have not read yet, of all tokens together; one alone has a third of it at most."""
     page_time_ms: int = 2_000
     """A page that holds a record ends, with a cursor, once finding more takes longer."""
     numbered_records_max: int = 100_000

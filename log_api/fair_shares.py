@@ -48,19 +48,21 @@ class SharedPlaces:
         self.taken = 0
 
     @contextmanager
-    def place(self, requester: Requester) -> Iterator[None]:
-        """Hold a place. Raises ShareExceededError, NothingFreeError."""
-        free = self._places_max - self.taken
-        of_tenant = self._tenants.get(requester.tenant, 0)
-        if free < 1 and of_tenant == 0:
-            raise NothingFreeError("others have every place")
-        if self._tokens.get(requester, 0) >= free - of_tenant:
+    def place(self, requester: Requester, places: int = 1) -> Iterator[None]:
+        """Hold a place, or several as if they were taken one by one. Raises ShareExceededError, NothingFreeError."""
+        # As it is when only the last one is not taken yet.
+        free = self._places_max - self.taken - (places - 1)
+        before = self._tenants.get(requester.tenant, 0)
+        of_tenant, of_token = before + places - 1, self._tokens.get(requester, 0) + places - 1
+        if of_token >= free - of_tenant:
+            if before == 0:
+                raise NothingFreeError("others have too many places")
             raise ShareExceededError("the requester has its share of places")
-        self._add(requester, 1)
+        self._add(requester, places)
         try:
             yield
         finally:
-            self._add(requester, -1)
+            self._add(requester, -places)
 
     def _add(self, requester: Requester, places: int) -> None:
         self.taken += places

@@ -46,6 +46,8 @@ _ACCOUNTS_MAX = 1_000
 _COUNTED_MAX = 10_000
 # Every page asks for the watermark: requests within this time share one.
 _WATERMARK_TTL_MS = 1_000
+# Of a long response. A connection buffers about as much.
+_PIECE_BYTES = 64 * 1024
 _encoder = msgspec.json.Encoder()
 
 
@@ -101,6 +103,7 @@ class Handlers:
         self._rate_limits = RateLimits(config.requests_burst, config.limits.tokens_cached_max, time.monotonic)
         self._watermark = WatermarkCache(database, _WATERMARK_TTL_MS)
         self._streams = SharedPlaces(config.streams_max)
+        self._responses = SharedPlaces(config.limits.responses_bytes_max // _PIECE_BYTES)
         metrics.log_api_streams.set_function(lambda: self._streams.taken)
         self._refused = metrics.log_api_refused
 
@@ -170,7 +173,8 @@ class Handlers:
                 self._database.reads_of(token),
             )
             try:
-                return await unless_disconnected(request, handler(authorized))
+                response = await unless_disconnected(request, handler(authorized))
+                return _sent_within_share(response, self._responses, token.requester)
             except InvalidParameter as error:
                 name = error.name
             # Raised here, so that the error has no context that could hold a value.
@@ -429,6 +433,41 @@ class _Stream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._places.place(self._requester):
             await super().__call__(scope, receive, send)
+
+
+class _LongResponse(Response):
+    """A response that is sent in pieces as the client reads them, and has places for its bytes meanwhile.
+
+    In one piece it would be buffered for whoever does not read it, and time out for whoever reads it slowly. Raises as
+    `SharedPlaces.place` does, before it is begun, if there are too few.
+    """
+
+    def __init__(self, whole: Response, places: SharedPlaces, requester: Requester) -> None:
+        super().__init__(whole.body, whole.status_code)
+        self.raw_headers = whole.raw_headers
+        self._places = places
+        self._requester = requester
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        starts = range(0, len(self.body), _PIECE_BYTES)
+        with self._places.place(self._requester, len(starts)):
+            await send(
+                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            )
+            for start in starts:
+                await send(
+                    {
+                        "type": "http.response.body",
+                        "body": self.body[start : start + _PIECE_BYTES],
+                        "more_body": start != starts[-1],
+                    }
+                )
+
+
+def _sent_within_share(response: Response, places: SharedPlaces, requester: Requester) -> Response:
+    if isinstance(response, StreamingResponse) or len(response.body) <= _PIECE_BYTES:
+        return response
+    return _LongResponse(response, places, requester)
 
 
 async def _array(

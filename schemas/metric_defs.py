@@ -212,7 +212,7 @@ class Metrics:
         Counter,
         _SERVE,
         "Requests to the log API that were refused so that others get theirs, by why: `rate` (429, the token's rate limit), `share`"
-        " (429, the token has its share of connections or streams), `full` (503, others have all).",
+        " (429, the token has its share of connections, streams or memory), `full` (503, others have all).",
         ["reason"],
     )
     log_api_connections_in_use = MetricDef(

@@ -150,6 +150,35 @@ def test_places_are_bounded_and_no_tenant_has_more_than_it_leaves(
     assert (places.taken, dict(places._tenants), dict(places._tokens)) == (0, {}, {})
 
 
+@given(
+    st.integers(1, 60),
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3), st.integers(1, 20)), max_size=30),
+)
+def test_several_places_at_once_are_as_many_one_by_one(
+    places_max: int, asked: list[tuple[str, int, int]]
+) -> None:
+    at_once, one_by_one = SharedPlaces(places_max), SharedPlaces(places_max)
+    with ExitStack() as stack:
+        for tenant, token, number in asked:
+            requester = of(tenant, token)
+            with ExitStack() as attempt:
+                try:
+                    for _ in range(number):
+                        attempt.enter_context(one_by_one.place(requester))
+                except (ShareExceededError, NothingFreeError):
+                    has_any = at_once._tenants.get(requester.tenant, 0) > 0
+                    with (
+                        pytest.raises(ShareExceededError if has_any else NothingFreeError),
+                        at_once.place(requester, number),
+                    ):
+                        pass
+                else:
+                    stack.enter_context(at_once.place(requester, number))
+                    stack.push(attempt.pop_all())
+            assert at_once.taken == one_by_one.taken
+    assert at_once.taken == 0
+
+
 # The queue
 
 

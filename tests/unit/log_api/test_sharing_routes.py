@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 from starlette.types import Message
 
 from log_api.app import log_api_app
@@ -20,7 +23,7 @@ from log_api.records import Page
 from log_api.sql_builder import ListQuery
 from schemas.metric_defs import Metrics
 from tests.records import record
-from tests.unit.log_api.api_client import NOW_MS, RANGE, TOKEN, A, ApiClient, add_token
+from tests.unit.log_api.api_client import NOW_MS, RANGE, TOKEN, A, ApiClient, B, add_token
 from tests.unit.log_api.memory_log import MemoryLog
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -162,6 +165,78 @@ async def test_the_work_for_a_client_that_has_gone_is_cancelled(settings: LogApi
     assert sent[0]["status"] == 499
     labels = {"route": f"{settings.prefix}/accounts/{{account_id}}/logs/audit", "status": "499"}
     assert metrics.registry.get_sample_value("auditap_log_api_requests_total", labels) == 1
+
+
+class _Reader:
+    """Lists the log, and takes of the response what `may_take` lets through."""
+
+    def __init__(self, app: Starlette, token: str, account: str) -> None:
+        self.may_take = asyncio.Event()
+        self.began = asyncio.Event()
+        self.status = 0
+        self.pieces: list[bytes] = []
+        self.task = asyncio.create_task(self._list(app, token, account))
+
+    async def _list(self, app: Starlette, token: str, account: str) -> None:
+        path = f"/client/v4/accounts/{account}/logs/audit"
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"since=2026-01-23&before=2026-01-24&limit=1000",
+            "headers": [(b"authorization", f"Bearer {token}".encode())],
+            "http_version": "1.1",
+        }
+        await app(scope, self._receive, self._send)
+
+    async def _receive(self) -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.began.set()
+            return
+        self.pieces.append(message["body"])
+        await self.may_take.wait()
+
+
+async def test_responses_that_nobody_reads_take_no_more_than_a_share(settings: LogApiConfig) -> None:
+    memory_log = MemoryLog(page_bytes_max=16 << 20)
+    add_token(memory_log, TOKEN, {A})
+    add_token(memory_log, "atp_account-b", {B})
+    body = f'{{"a":"{"x" * 10_000}"}}'
+    await memory_log.add(
+        [
+            record(NOW_MS + number, account_id=account, resource_request=body)
+            for account in (A, B)
+            for number in range(100)
+        ]
+    )
+    # Each response has a megabyte.
+    small = replace(settings, limits=settings.limits._replace(responses_bytes_max=12 << 20))
+    app = log_api_app(memory_log, small, Metrics(), lambda: NOW_MS)
+    readers: list[_Reader] = []
+    for token, account in ((TOKEN, A), ("atp_account-b", B)):
+        some = [_Reader(app, token, account) for _ in range(8)]
+        await asyncio.gather(*(reader.began.wait() for reader in some))
+        readers += some
+    statuses = [Counter(reader.status for reader in some) for some in (readers[:8], readers[8:])]
+    for reader in readers:
+        reader.may_take.set()
+    await asyncio.gather(*(reader.task for reader in readers))
+    # The second finds less, and some.
+    assert statuses == [{200: 4, 429: 4}, {200: 2, 429: 6}]
+    page = json.loads(b"".join(readers[0].pieces))
+    assert len(page["result"]) == 100
+    # No piece is longer than what a connection buffers anyway.
+    assert max(map(len, readers[0].pieces)) <= 64 * 1024
+    again = _Reader(app, TOKEN, A)
+    again.may_take.set()
+    await again.task
+    assert again.status == 200
 
 
 class _Connection:
