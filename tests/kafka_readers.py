@@ -11,6 +11,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, OffsetAndMetadata, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
+from aiokafka.errors import NoError, for_code
+from aiokafka.protocol.admin import DeleteGroupsRequest
 
 from eventlog.kafka.source import KafkaSource
 from eventlog.ports import Batch, EventSource, Partition
@@ -144,6 +146,17 @@ async def commits_of(kafka: KafkaLog, group: str) -> Mapping[TopicPartition, Off
             f"{kafka.topic}.{group}"
         )
         return found
+
+
+async def delete_group(kafka: KafkaLog, group: str) -> None:
+    """Delete a group with all that it has committed, once its last member has left."""
+    async with administered(kafka) as admin, asyncio.timeout(120):
+        while True:
+            response = await admin._send_request(DeleteGroupsRequest([f"{kafka.topic}.{group}"]))
+            [(_, error_code)] = response.results
+            if for_code(error_code) is NoError:
+                return
+            await asyncio.sleep(0.05)
 
 
 async def commit_late(

@@ -181,7 +181,7 @@ class KafkaSource:
         return is_same_topic and TopicPartition(partition.log, partition.number) in self._assigned
 
     async def _wait_for_commit(self) -> None:
-        """Wait for the commit under way. aiokafka retries it without end; the next commit waits for a late one first."""
+        """Wait for the commit under way. aiokafka retries it without end; the next commit of the generation waits for a late one first."""
         committing = self._committing
         if committing is None:
             return
@@ -190,7 +190,7 @@ class KafkaSource:
             raise RetryableError("Kafka did not take the commit in time")
         self._committing = None
         if committing.cancelled():
-            raise RetryableError("the source was stopped during the commit")
+            raise RetryableError("the partitions were revoked during the commit")
         error = committing.exception()
         if isinstance(error, CommitFailedError | IllegalStateError):
             # We were removed from the group: whoever has the partitions now starts at our last commit.
@@ -215,6 +215,10 @@ class KafkaSource:
         if partitions:
             revoked = [self._partition(partition) for partition in sorted(partitions)]
             await self._bounded(self._listener.on_revoked(revoked), "on_revoked")
+        # aiokafka would go on trying it for as long as one of its partitions does not exist, and later commits would wait for it.
+        late, self._committing = self._committing, None
+        if late is not None:
+            late.cancel()
         self._assigned.clear()
         self._expected.clear()
         self._read_again.clear()

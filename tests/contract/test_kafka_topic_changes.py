@@ -22,6 +22,7 @@ from tests.kafka_readers import (
     commit_late,
     commits_of,
     delete_before,
+    delete_group,
     delete_topic,
     publish,
     read_and_commit,
@@ -64,16 +65,19 @@ async def hold_fetches(source: EventSource, monkeypatch: pytest.MonkeyPatch) -> 
     return released
 
 
-@pytest.mark.parametrize("readers", [1, 3])
-async def test_a_topic_that_is_made_again_is_read_from_its_beginning(kafka: KafkaLog, readers: int) -> None:
-    group = [Reader(kafka) for _ in range(readers)]
+@pytest.mark.parametrize(("readers", "partitions"), [(1, 1), (1, _PARTITIONS), (3, _PARTITIONS), (1, 5)])
+async def test_a_topic_that_is_made_again_is_read_from_its_beginning(
+    kafka: KafkaLog, readers: int, partitions: int
+) -> None:
+    # A commit for a partition that is gone is tried again until its time is over.
+    group = [Reader(kafka, commit_wait_ms=500) for _ in range(readers)]
     for reader in group:
         await reader.start()
     await publish(kafka, 0, 400)
     await until(lambda: numbered(0, 400) <= {value for reader in group for value in reader.values})
 
     with capture_logs() as lines:
-        await recreate_topic(kafka, _PARTITIONS)
+        await recreate_topic(kafka, partitions)
         # Fewer than the positions in the old topic: a reader that went on there would find nothing for a while.
         await publish(kafka, 1_000, 100)
         await publish(kafka, 2_000, 600)
@@ -127,6 +131,39 @@ async def test_a_topic_that_was_made_again_while_no_reader_ran_is_read_from_its_
     assert len(reader.values) == 800
     assert [line["event"] for line in lines].count("topic_recreated") == 1
     assert not [batch.lost for batch in reader.batches if batch.lost]
+
+
+async def test_a_topic_that_is_made_again_twice_is_read_from_its_beginning(
+    kafka: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(kafka)
+    await reader.start()
+    await publish(kafka, 0, 200)
+    await until(lambda: numbered(0, 200) <= set(reader.values))
+
+    released = await hold_fetches(reader.source, monkeypatch)
+    await recreate_topic(kafka, _PARTITIONS)
+    await publish(kafka, 1_000, 400)
+    await recreate_topic(kafka, _PARTITIONS)
+    await publish(kafka, 2_000, 800)
+    released.set()
+
+    await until(lambda: numbered(2_000, 800) <= set(reader.values))
+    await reader.stop()
+
+
+async def test_a_new_topic_is_read_from_its_beginning_by_a_group_that_was_deleted(kafka: KafkaLog) -> None:
+    await publish(kafka, 0, 200)
+    await read_and_commit(kafka, 200, lambda batch: batch.events[-1].offset + 1)
+    await recreate_topic(kafka, _PARTITIONS)
+    await publish(kafka, 1_000, 800)
+    await delete_group(kafka, "readers")
+
+    reader = Reader(kafka)
+    await reader.start()
+    await until(lambda: numbered(1_000, 800) <= set(reader.values))
+    await reader.stop()
+    assert len(reader.values) == 800
 
 
 async def test_what_the_new_topic_lost_before_it_was_read_is_lost_offsets(kafka: KafkaLog) -> None:
