@@ -43,6 +43,13 @@ class MemoryAlertStore:
             if partition in self.stored_positions
         }
 
+    async def adopt_positions(self, log_name: str, log_id: str) -> None:
+        of_name = [partition for partition in self.stored_positions if partition.log == log_name]
+        if not any(partition.log_id for partition in of_name):
+            for partition in of_name:
+                adopted = partition._replace(log_id=log_id)
+                self.stored_positions[adopted] = self.stored_positions.pop(partition)
+
     def _load(self, required: RequiredState) -> State:
         state = State()
         for key, needed in required.buckets.items():

@@ -66,6 +66,12 @@ class AlertStore(Protocol):
     async def positions(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """Return the stored positions of the partitions that have one. Raises RetryableError."""
 
+    async def adopt_positions(self, log_name: str, log_id: str) -> None:
+        """Give the positions that this name of a log has without an id to the log with this id.
+
+        Nothing changes if a log of the name with an id, this or another, has a position already. Raises RetryableError.
+        """
+
 
 class EventBuilder(Protocol):
     """Makes the record of an event, as the ingestor does, but without enrichment."""

@@ -137,18 +137,21 @@ class PostgresAlertStore:
     async def _advance(self, connection: _Connection, advances: Mapping[Partition, Advance]) -> None:
         if not advances:
             return
-        rows = [(partition.log, partition.number, *step) for partition, step in sorted(advances.items())]
-        moved = await connection.fetch(query("alerting_advance_positions"), *_columns(rows, 4), self._group)
+        rows = [(*partition, *step) for partition, step in sorted(advances.items())]
+        moved = await connection.fetch(query("alerting_advance_positions"), *_columns(rows, 5), self._group)
         if len(moved) != len(advances):
             raise PositionConflict
 
     async def positions(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
-        named = [(partition.log, partition.number) for partition in partitions]
+        arguments = (*_columns(partitions, 3), self._group)
 
         async def read(connection: _Connection) -> Sequence[asyncpg.Record]:
-            return await connection.fetch(query("alerting_positions"), *_columns(named, 2), self._group)
+            return await connection.fetch(query("alerting_positions"), *arguments)
 
-        return {Partition(row["log"], row["partition"]): row["next_offset"] for row in await self._run(read)}
+        return {Partition(*row[:3]): row["next_offset"] for row in await self._run(read)}
+
+    async def adopt_positions(self, log_name: str, log_id: str) -> None:
+        await self._execute("alerting_adopt_positions", self._group, log_name, log_id)
 
     async def set_accounts(self, alerts_max: int) -> None:
         """Give alerts without an account the one that enrichment found since. Raises RetryableError."""

@@ -37,12 +37,13 @@ async def note_reports(
     """Note reports, which must be sorted by `lock_order`, and lost offsets."""
     for partition, first, last, to_ms in lost:
         await connection.execute(
-            "SELECT auditap.note_lost_offsets($1, $2, $3, $4, NULL, $5)",
+            "SELECT auditap.note_lost_offsets($1, $2, $3, $4, NULL, $5, $6)",
             partition.log,
             partition.number,
             first,
             last,
             to_ms,
+            partition.log_id,
         )
     for _, (received_ms, report) in reports:
         if report.heartbeat is not None:

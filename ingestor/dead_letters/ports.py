@@ -32,7 +32,8 @@ class DeadLetterWriter(Protocol):
     async def write_dead_letters(self, dead_letters: Sequence[DeadLetter]) -> None:
         """Return only after all are durable and their sequence numbers are noted as seen.
 
-        Idempotent on partition and offset. Raises RetryableError.
+        Idempotent on log, partition, offset and event: another log of the same name may have another event at an offset. Raises
+        RetryableError.
         """
 
 

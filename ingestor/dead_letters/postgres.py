@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 async def insert_dead_letters(
     connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy, dead_letters: Sequence[DeadLetter]
 ) -> None:
-    """Insert dead letters; one that is there already, by its position in the log, stays as it is. Raises asyncpg's errors."""
+    """Insert dead letters; one that is there already, by its position and event, stays as it is. Raises asyncpg's errors."""
     await connection.executemany(query("insert_dead_letters"), [_insert_row(each) for each in dead_letters])
 
 

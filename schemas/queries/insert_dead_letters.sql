@@ -1,4 +1,4 @@
--- Insert dead letters by their position in the log; inserting one again changes nothing.
+-- Insert dead letters; one that is there already, by its position in the log and its event, changes nothing.
 INSERT INTO auditap.dead_letters (
     source_log, source_partition, source_offset, reason, path, event_id, event, received_ms
 )

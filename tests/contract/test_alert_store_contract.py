@@ -116,6 +116,31 @@ async def test_positions_move_with_the_unit_of_work(store: AlertStore) -> None:
     ]
 
 
+async def test_positions_are_of_one_log_although_another_has_its_name(store: AlertStore) -> None:
+    first, second = Partition("events", 0, "first"), Partition("events", 0, "second")
+    await store.commit(work(HELD, [], advances={first: Advance(0, 500), second: Advance(0, 3)}))
+    assert await store.positions([first, second]) == {first: 500, second: 3}
+    await store.commit(work(HELD, [], advances={second: Advance(3, 4)}))
+    assert await store.positions([first, second]) == {first: 500, second: 4}
+    assert await store.positions([Partition("events", 0, "third"), Partition("events", 1, "first")]) == {}
+
+
+async def test_positions_without_a_log_id_go_to_one_log(store: AlertStore) -> None:
+    """An older release stored them: without them everything would be read again, and with them for every log events be skipped."""
+    other = Partition("other", 0)
+    both = {PARTITION: Advance(0, 500), Partition("events", 1): Advance(0, 300), other: Advance(0, 7)}
+    await store.commit(work(HELD, [], advances=both))
+    for log_id in ("first", "second", "first"):
+        await store.adopt_positions("events", log_id)
+    first = {Partition("events", 0, "first"): 500, Partition("events", 1, "first"): 300}
+    second = [Partition("events", number, "second") for number in range(2)]
+    assert await store.positions([*first, *second, PARTITION, other]) == {**first, other: 7}
+    # As with brokers of which some give no ids.
+    await store.commit(work(HELD, [], advances={PARTITION: Advance(0, 9)}))
+    await store.adopt_positions("events", "second")
+    assert await store.positions([*second, PARTITION]) == {PARTITION: 9}
+
+
 async def test_a_value_of_any_length_and_letter_is_a_key(store: AlertStore) -> None:
     odd = ["x" * 10_000, "x" * 9_999, 'a"b', "ü\N{SNOWMAN}", "", None]
     records = [action(action_type="delete", resource_id=each) for each in odd]

@@ -112,8 +112,9 @@ def good(**changes: Any) -> bytes:
 async def test_dead_letters_come_in_the_order_in_which_they_were_written(subject: Subject) -> None:
     values = [good() for _ in range(60)]
     await subject.write_dead_letters(*values)
+    # Read again: it stays as it is.
     await subject.writer.write_dead_letters(
-        [DeadLetter(Partition("log", 0), 0, 0, b"again", UnprocessableEvent(DeadLetterReason.EXPIRED))]
+        [DeadLetter(Partition("log", 0), 0, 0, values[0], UnprocessableEvent(DeadLetterReason.EXPIRED))]
     )
 
     found = await subject.all()
@@ -138,6 +139,18 @@ async def test_dead_letters_come_in_the_order_in_which_they_were_written(subject
     assert first.event_id == UUID(msgspec.json.decode(values[0])["id"])
     without = await subject.store.select(DeadLetterFilter(), 0, 2, with_events=False)
     assert [dead_letter.value for dead_letter in without] == [b"", b""]
+
+
+async def test_a_dead_letter_of_another_log_at_the_same_position_is_kept(subject: Subject) -> None:
+    """The topic was deleted and made again under its name."""
+    old, new = (
+        DeadLetter(Partition("log", 0, log_id), 7, 0, value, UnprocessableEvent(DeadLetterReason.EXPIRED))
+        for log_id, value in (("old", b"one"), ("new", b"another"))
+    )
+    for dead_letter in (old, new, new, old):
+        await subject.writer.write_dead_letters([dead_letter])
+
+    assert [(found.offset, found.value) for found in await subject.all()] == [(7, b"one"), (7, b"another")]
 
 
 async def test_dead_letters_are_selected_by_number_reason_time_id_and_state(subject: Subject) -> None:

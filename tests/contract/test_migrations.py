@@ -228,6 +228,37 @@ async def _check_ingest(
     assert await admin.fetchval("SELECT account_id FROM auditap.audit_enrichments") == "acc"
 
 
+async def test_what_goes_by_a_position_in_a_log_is_kept_without_its_id(
+    database: str, migrate_to: Migrate
+) -> None:
+    unchanged = {
+        "dead_letters": "SELECT * FROM auditap.dead_letters ORDER BY number",
+        "lost_offsets": "SELECT log, partition, first, last, from_ms, to_ms FROM auditap.lost_offsets",
+        "gaps": "SELECT * FROM auditap.completeness_gaps",
+        "positions": "SELECT consumer_group, log, partition, next_offset FROM auditap.alert_positions",
+    }
+    async with administrator(database) as admin:
+        audit = await migrate_to(admin, database, 21)
+        for offset in range(3):
+            await admin.execute(_DEAD_LETTER, offset)
+        await admin.execute("SELECT auditap.note_lost_offsets('l', 0, 1, 90, NULL, $1)", now_ms())
+        await admin.execute("INSERT INTO auditap.alert_positions VALUES ('group', 'l', 0, 500)")
+        before = {name: await admin.fetch(statement) for name, statement in unchanged.items()}
+        assert all(before.values())
+        await migrate(admin)
+        assert {name: await admin.fetch(statement) for name, statement in unchanged.items()} == before
+        log_ids = (
+            "SELECT log_id FROM auditap.lost_offsets UNION ALL SELECT log_id FROM auditap.alert_positions"
+        )
+        assert [row["log_id"] for row in await admin.fetch(log_ids)] == ["", ""]
+        async with administrator(audit.writer_dsn) as writer:
+            for offset in (1, 3, 3):
+                await writer.execute(f"{_DEAD_LETTER} ON CONFLICT DO NOTHING", offset)
+        numbers = [row["number"] for row in await admin.fetch("SELECT number FROM auditap.dead_letters")]
+        assert len(numbers) == 4
+        assert min(set(numbers) - {row["number"] for row in before["dead_letters"]}) > 3
+
+
 async def test_a_migration_never_deadlocks_with_who_counts_taps(database: str, migrate_to: Migrate) -> None:
     async with (
         administrator(database) as admin,

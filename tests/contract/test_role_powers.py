@@ -238,6 +238,20 @@ async def test_a_range_of_lost_offsets_cannot_be_hidden_by_a_shorter_one(
     assert await admin.fetchval("SELECT last FROM auditap.lost_offsets") == 90
 
 
+async def test_a_range_of_lost_offsets_hides_none_of_another_log(
+    audit_database: AuditDatabase, admin: asyncpg.Connection
+) -> None:
+    """A topic that was made again under its name, and ingestors of a release that knew no ids."""
+    async with administrator(audit_database.writer_dsn) as writer:
+        await writer.execute("SELECT auditap.note_lost_offsets('l', 0, 1, 90, NULL, 9)")
+        for log_id, last in (("first", 50), ("second", 20), ("second", 30), (None, 80)):
+            await writer.execute("SELECT auditap.note_lost_offsets('l', 0, 1, $1, NULL, 9, $2)", last, log_id)
+    noted = await admin.fetch("SELECT log_id, last FROM auditap.lost_offsets ORDER BY log_id")
+    assert [tuple(row) for row in noted] == [("", 90), ("first", 50), ("second", 30)]
+    gaps = await admin.fetchval("SELECT sum(count) FROM auditap.completeness_gaps")
+    assert gaps == 90 + 50 + 30
+
+
 async def test_alerting_gives_an_alert_the_account_that_was_found_and_no_other(
     audit_database: AuditDatabase, postgres_store: PostgresStore, admin: asyncpg.Connection
 ) -> None:

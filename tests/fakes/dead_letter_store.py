@@ -17,7 +17,7 @@ class MemoryDeadLetterStore:
 
     def __init__(self, store: MemoryRecordStore) -> None:
         self._store = store
-        self._known: dict[tuple[str, int, int], StoredDeadLetter] = {}
+        self._known: dict[tuple[str, int, int, bytes], StoredDeadLetter] = {}
         self.away = False
 
     async def select(
@@ -54,7 +54,7 @@ class MemoryDeadLetterStore:
     def _matching(self, chosen: DeadLetterFilter) -> list[StoredDeadLetter]:
         return [dead_letter for dead_letter in self._all().values() if _matches(dead_letter, chosen)]
 
-    def _all(self) -> dict[tuple[str, int, int], StoredDeadLetter]:
+    def _all(self) -> dict[tuple[str, int, int, bytes], StoredDeadLetter]:
         if self.away:
             raise RetryableError("the dead letters are away")
         for position, dead_letter in self._store.dead_letters.items():

@@ -22,7 +22,7 @@ class MemoryRecordStore:
 
     def __init__(self) -> None:
         self.records: dict[UUID, Record] = {}
-        self.dead_letters: dict[tuple[str, int, int], DeadLetter] = {}
+        self.dead_letters: dict[tuple[str, int, int, bytes], DeadLetter] = {}
         self.enriched: dict[UUID, EnrichmentResult] = {}
         self.working: set[UUID] = set()
         self.postponed: dict[UUID, tuple[float, float]] = {}
@@ -86,9 +86,8 @@ class MemoryRecordStore:
     async def write_dead_letters(self, dead_letters: Sequence[DeadLetter]) -> None:
         self._check()
         for dead_letter in dead_letters:
-            self.dead_letters.setdefault(
-                (dead_letter.partition.log, dead_letter.partition.number, dead_letter.offset), dead_letter
-            )
+            log, number, _ = dead_letter.partition
+            self.dead_letters.setdefault((log, number, dead_letter.offset, dead_letter.value), dead_letter)
 
     async def note(self, reports: Sequence[ReceivedReport], lost: Sequence[LostOffsets]) -> Sequence[int]:
         self._check()

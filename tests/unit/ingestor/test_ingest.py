@@ -51,7 +51,8 @@ class CheckedSource(MemorySource):
     async def commit(self, positions: Mapping[Partition, int]) -> None:
         for partition, position in positions.items():
             for each in self._log.partitions[partition][:position]:
-                dead_lettered = (partition.log, partition.number, each.offset) in self._store.dead_letters
+                at = (partition.log, partition.number, each.offset, each.value)
+                dead_lettered = at in self._store.dead_letters
                 noted = each.value in {encode_report(one.report) for one in self._store.reports}
                 assert dead_lettered or noted or UUID(ids_of([each.value])[0]) in self._store.records
         await super().commit(positions)
@@ -313,7 +314,7 @@ async def test_dead_letters_have_their_position_and_reason() -> None:
     async with ingesting(log, store):
         await until_stored(store, 20)
     assert {
-        offset: dead_letter.reason.reason for (_, _, offset), dead_letter in store.dead_letters.items()
+        offset: dead_letter.reason.reason for (_, _, offset, _), dead_letter in store.dead_letters.items()
     } == {
         10: DeadLetterReason.MALFORMED,
         11: DeadLetterReason.EXPIRED,

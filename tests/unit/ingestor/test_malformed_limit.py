@@ -73,7 +73,7 @@ async def test_a_restart_reads_on_from_the_last_commit_and_loses_nothing() -> No
     first = Running(log, store)
     await first.until(lambda: first.ingestor.halted)
     halted_at = first.committed()
-    offsets = {offset for _, _, offset in store.dead_letters}
+    offsets = {offset for _, _, offset, _ in store.dead_letters}
     assert halted_at < 300 + 5_000
     assert offsets >= set(range(300, halted_at))
 
