@@ -1,6 +1,7 @@
 """Reads events from Kafka with Faust: an application with one agent, in a consumer group of its own.
 
-The offsets that Faust commits are a hint; the positions in the store are the truth: see docs/adr/0017.
+The offsets that Faust commits are a hint; the positions in the store are the truth: see docs/adr/0017. Positions are of a topic's id, not
+of its name: see docs/adr/0033.
 """
 
 from __future__ import annotations
@@ -9,19 +10,18 @@ import asyncio
 import contextlib
 import logging
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import faust
 import structlog
 from faust.types import TP
-from yarl import URL
 
+from alerting.faust_app import FaustSettings, application
 from alerting.gap_detector import GapDetector
 from alerting.processor import AlertingLimits, AlertProcessor
-from eventlog.kafka.client import KafkaConnection
+from eventlog.kafka.topic_id import TopicWatch, own_topic_watch
 from eventlog.ports import LoggedEvent, Partition
 from schemas.errors import RetryableError
 from schemas.metric_defs import Metrics
@@ -33,18 +33,11 @@ _MONITOR_S = 1.0
 _IDLE_CHECKS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class FaustSettings:
-    """Where events are read."""
-
-    connection: KafkaConnection
-    topic: str
-    group: str
-    data_dir: Path
-
-
 class FaustConsumer:
-    """Hands the topic's events to a processor, batch after batch, and acknowledges them once they are processed."""
+    """Hands the topic's events to a processor, batch after batch, and acknowledges them once they are processed.
+
+    If another topic gets the name, it is read from its beginning.
+    """
 
     def __init__(
         self, settings: FaustSettings, processor: AlertProcessor, limits: AlertingLimits, metrics: Metrics
@@ -53,24 +46,67 @@ class FaustConsumer:
         self._processor = processor
         self._limits = limits
         self._metrics = metrics
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consume until `stop` is set. While there is no topic, wait for it.
+
+        Raises a fault of the program as it is, RetryableError where Faust ends or Kafka is away at the start.
+        """
+        _silence_libraries()
+        known = None
+        async with own_topic_watch(self._settings.connection, self._settings.topic) as watch:
+            while (topic_id := await _unless_stopped(stop, watch.existing())) is not None:
+                if known is not None:
+                    log.warning(
+                        "topic_recreated",
+                        message=f"The topic {self._settings.topic} is another one than before, under the same name: it is read"
+                        " from its beginning.",
+                        topic_id=topic_id,
+                    )
+                known = topic_id
+                await self._processor.begin_log(self._settings.topic, topic_id)
+                reader = _TopicReader(self._settings, topic_id, self._processor, self._limits, self._metrics)
+                await reader.run(stop, watch)
+
+
+class _TopicReader:
+    """One application, which reads one topic.
+
+    It begins after the topic's id is known. So what it reads may be of a later topic, and is read again under that one's id; it is
+    never of an earlier one, and no position in the topic passes over an event.
+    """
+
+    def __init__(
+        self,
+        settings: FaustSettings,
+        topic_id: str,
+        processor: AlertProcessor,
+        limits: AlertingLimits,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._topic_id = topic_id
+        self._processor = processor
+        self._limits = limits
+        self._metrics = metrics
         self._gaps = GapDetector()
         self._batches = 0
         self._is_processing = False
         self._failed: asyncio.Future[None] | None = None
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Consume until `stop` is set. Raises a fault of the program as it is, RetryableError where Faust ends."""
-        _silence_libraries()
+    async def run(self, stop: asyncio.Event, watch: TopicWatch) -> None:
+        """Consume until `stop` is set or another topic has the name. Raises as `FaustConsumer.run` does."""
         self._failed = asyncio.get_running_loop().create_future()
-        app = _application(self._settings, self._limits)
+        app = application(self._settings, self._limits)
         topic = app.topic(self._settings.topic, key_serializer="raw", value_serializer="raw")
         app.agent(topic, name="auditap-alerting")(self._agent(app))
         app.on_partitions_assigned.connect(self._on_rebalance)
         app.on_partitions_revoked.connect(self._on_rebalance)
         app.finalize()
         await app.start()
-        tasks = [
+        tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(self._monitor(app), name="alerting-monitor"),
+            asyncio.create_task(watch.another(self._topic_id), name="alerting-topic"),
             asyncio.create_task(stop.wait(), name="alerting-stop"),
             asyncio.create_task(_crash_of(app), name="alerting-crash"),
         ]
@@ -115,7 +151,7 @@ class FaustConsumer:
             # A Kafka record may have no value at all; it cannot be an event, and is skipped as malformed.
             value = message.value or b""
             received_ms = round(message.timestamp * 1000)
-            partition = Partition(message.topic, message.partition)
+            partition = self._partition(message)
             events.setdefault(partition, []).append(LoggedEvent(message.offset, received_ms, value))
         positions = await self._processor.positions(events)
         admission = self._gaps.admit(events, positions)
@@ -148,26 +184,29 @@ class FaustConsumer:
     async def _lag(self, app: faust.App) -> dict[Partition, int]:
         """Return how many events of each assigned partition are not processed yet."""
         partitions = {
-            Partition(tp.topic, tp.partition): tp
-            for tp in app.consumer.assignment()
-            if tp.topic == self._settings.topic
+            self._partition(tp): tp for tp in app.consumer.assignment() if tp.topic == self._settings.topic
         }
         if not partitions:
             return {}
+        starts = await app.consumer.earliest_offsets(*partitions.values())
         ends = await app.consumer.highwaters(*partitions.values())
         positions = await self._processor.positions(partitions)
         return {
-            partition: max(ends.get(tp, 0) - positions[partition], 0)
+            partition: max(ends.get(tp, 0) - max(positions.get(partition, 0), starts.get(tp, 0)), 0)
             for partition, tp in partitions.items()
-            if partition in positions
         }
 
     async def _rewind(self, app: faust.App, lag: Mapping[Partition, int]) -> None:
         positions = await self._processor.positions(lag)
         for partition, events in lag.items():
             if events:
-                self._gaps.rewind(partition, positions[partition])
-                await _seek(app, partition, positions[partition])
+                position = positions.get(partition, 0)
+                self._gaps.rewind(partition, position)
+                await _seek(app, partition, position)
+
+    def _partition(self, at: Any) -> Partition:
+        """Return the partition of a message or of Faust's partition."""
+        return Partition(at.topic, at.partition, self._topic_id)
 
 
 async def _seek(app: faust.App, partition: Partition, offset: int) -> None:
@@ -175,42 +214,16 @@ async def _seek(app: faust.App, partition: Partition, offset: int) -> None:
     await app.consumer.seek(TP(partition.log, partition.number), offset)
 
 
-def _application(settings: FaustSettings, limits: AlertingLimits) -> faust.App:
-    # Faust only reads: no tables, no topics of its own, no web server, and no wait for its buffers on a rebalance, because
-    # the store decides what was processed.
-    return faust.App(
-        settings.group,
-        broker=[URL(f"kafka://{host}") for host in settings.connection.hosts],
-        broker_credentials=_credentials(settings.connection.security),
-        # A killed process gives up its partitions after this; the library's default is a minute.
-        broker_session_timeout=10.0,
-        broker_heartbeat_interval=1.0,
-        broker_commit_interval=1.0,
-        broker_commit_every=10 * limits.batch_events_max,
-        consumer_auto_offset_reset="earliest",
-        stream_buffer_maxsize=2 * limits.batch_events_max,
-        stream_wait_empty=False,
-        stream_recovery_delay=0.0,
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        store="memory://",
-        datadir=str(settings.data_dir / "alerting"),
-        web_enabled=False,
-        autodiscover=False,
-        debug=False,
-    )
-
-
-def _credentials(security: Mapping[str, Any]) -> Any:
-    context = security.get("ssl_context")
-    if "sasl_mechanism" in security:
-        return faust.SASLCredentials(
-            username=security["sasl_plain_username"],
-            password=security["sasl_plain_password"],
-            ssl_context=context,
-            mechanism=security["sasl_mechanism"],
-        )
-    return None if context is None else faust.SSLCredentials(context)
+async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, str]) -> str | None:
+    """Return the result of `work`, or None if `stop` is set before that."""
+    working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return None if stop.is_set() else working.result()
+    finally:
+        for task in (working, stopped):
+            task.cancel()
+        await asyncio.gather(working, stopped, return_exceptions=True)
 
 
 async def _crash_of(app: faust.App) -> None:

@@ -14,8 +14,8 @@ from eventlog.ports import LoggedEvent, Partition
 
 @dataclass(slots=True)
 class _PartitionState:
-    due: int | None
-    """The next offset; None: any."""
+    due: int
+    """The next offset."""
     newest: int = -1
     """The highest offset seen since reading was last rewound."""
     is_rewinding: bool = False
@@ -41,33 +41,33 @@ class GapDetector:
 
     def rewind(self, partition: Partition, due: int) -> None:
         """Note that the partition is read again from `due` on."""
-        self._partitions[partition] = _PartitionState(due, is_rewinding=True)
+        self._partitions[partition] = _PartitionState(due)
 
     def admit(
         self, events: Mapping[Partition, Sequence[LoggedEvent]], positions: Mapping[Partition, int]
     ) -> Admission:
         """Return the events that are due, in order, and where to rewind.
 
-        `positions`: the stored positions; a partition without one may begin anywhere.
+        `positions`: the stored positions; a partition without one begins at offset 0.
         """
         admission = Admission()
         for partition, batch in events.items():
-            state = self._partitions.setdefault(partition, _PartitionState(positions.get(partition)))
+            state = self._partitions.setdefault(partition, _PartitionState(positions.get(partition, 0)))
             due = [event for event in batch if self._is_due(state, event.offset)]
             if due:
                 admission.events[partition] = due
-            if state.due is not None and state.newest >= state.due and not state.is_rewinding:
+            if state.newest >= state.due and not state.is_rewinding:
                 state.is_rewinding = True
                 admission.rewind_to[partition] = state.due
         return admission
 
     @staticmethod
     def _is_due(state: _PartitionState, offset: int) -> bool:
-        if state.due is not None and offset < state.due:
+        if offset < state.due:
             return False
         # If reading still begins later after a rewind, the log itself holds nothing in between.
         is_rewound = state.is_rewinding and offset <= state.newest
-        if state.due is None or offset == state.due or is_rewound:
+        if offset == state.due or is_rewound:
             state.due, state.is_rewinding, state.newest = offset + 1, False, -1
             return True
         state.newest = max(state.newest, offset)

@@ -85,6 +85,15 @@ class AlertProcessor:
             self._positions |= await self._retrying(lambda: self._store.positions(unknown))
         return self._positions
 
+    async def begin_log(self, log_name: str, log_id: str) -> None:
+        """Forget all positions; those that an older release stored, without a log's id, are of this log from now on.
+
+        Retries until the store answers.
+        """
+        self.reset()
+        if log_id:
+            await self._retrying(lambda: self._store.adopt_positions(log_name, log_id))
+
     def reset(self) -> None:
         """Forget all positions: the assignment has changed, and another process may have read on."""
         self._positions.clear()

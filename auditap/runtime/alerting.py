@@ -128,7 +128,8 @@ class AlertingProcess:
 
     async def _consume_kafka(self, processor: AlertProcessor, stop: asyncio.Event) -> None:
         try:
-            from alerting.faust_consumer import FaustConsumer, FaustSettings  # noqa: PLC0415  an extra
+            from alerting.faust_app import FaustSettings  # noqa: PLC0415  an extra
+            from alerting.faust_consumer import FaustConsumer  # noqa: PLC0415
         except ImportError:
             raise StartupError(
                 "Reading Kafka needs faust-streaming: install auditap with its extra, as `auditap[alerting]`."

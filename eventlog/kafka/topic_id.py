@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from io import BytesIO
 from uuid import UUID
 
@@ -28,11 +30,14 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
+from eventlog.kafka.client import KafkaConnection, connection_error, silence_library
+
 NO_ID = ""
 """The id of every topic where the brokers give them none: they are older than Kafka 2.8."""
 TOPIC_CHECK_S = 1.0
 """How often a reader asks for the id: so long may it go on in another topic of the same name before it begins again."""
 _RETRY_S = 0.1
+_REQUEST_TIMEOUT_MS = 10_000
 _NIL = UUID(int=0)
 _COMMIT_PREFIX = "topic-id="
 
@@ -90,6 +95,22 @@ class TopicWatch:
             except KafkaError:
                 await asyncio.sleep(_RETRY_S)
 
+    async def existing(self) -> str:
+        """Return the topic's id, or NO_ID, once there is a topic."""
+        while True:
+            found = await self.find()
+            if found is not None:
+                return found
+            await asyncio.sleep(TOPIC_CHECK_S)
+
+    async def another(self, topic_id: str) -> str:
+        """Return the id of another topic than this one, once there is one under the name."""
+        while True:
+            await asyncio.sleep(TOPIC_CHECK_S)
+            found = await self.find()
+            if found and found != topic_id:
+                return found
+
     def poll(self) -> str | None:
         """Return the topic's id if a broker has named it since the last call. Ask again if that is due; never wait."""
         now_s = asyncio.get_running_loop().time()
@@ -115,6 +136,23 @@ class TopicWatch:
             return await find_topic_id(self._client, self._topic)
         except KafkaError:
             return None
+
+
+@asynccontextmanager
+async def own_topic_watch(connection: KafkaConnection, topic: str) -> AsyncIterator[TopicWatch]:
+    """Yield a watch with connections of its own. Raises RetryableError while Kafka is away."""
+    silence_library()
+    client = AIOKafkaClient(request_timeout_ms=_REQUEST_TIMEOUT_MS, **connection.arguments())
+    watch = TopicWatch(client, topic)
+    try:
+        try:
+            await client.bootstrap()
+        except (KafkaError, OSError) as error:
+            raise connection_error(error, topic) from None
+        yield watch
+    finally:
+        await watch.stop()
+        await client.close()
 
 
 class _Uuid(AbstractType[UUID]):  # type: ignore[misc]

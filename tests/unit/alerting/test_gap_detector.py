@@ -28,8 +28,12 @@ def admitted(
     return [event.offset for event in admission.events.get(PARTITION, ())], admission.rewind_to
 
 
-def test_an_unknown_partition_begins_anywhere() -> None:
-    assert admitted(GapDetector(), events(7, 8)) == ([7, 8], {})
+def test_a_partition_without_a_position_begins_at_its_beginning() -> None:
+    """The group's offset may be that of another topic which had the name."""
+    assert admitted(GapDetector(), events(0, 1)) == ([0, 1], {})
+    detector = GapDetector()
+    assert admitted(detector, events(7, 8)) == ([], {PARTITION: 0})
+    assert admitted(detector, events(7, 8)) == ([7, 8], {})  # where the log begins
 
 
 def test_stored_events_are_skipped() -> None:
@@ -54,6 +58,13 @@ def test_a_gap_in_the_log_itself_is_accepted() -> None:
     detector = GapDetector()
     assert admitted(detector, events(9, 10), at=5) == ([], {PARTITION: 5})
     assert admitted(detector, events(9, 10, 11)) == ([9, 10, 11], {})
+
+
+def test_a_log_that_begins_after_the_position_is_read_from_there_after_a_rewind() -> None:
+    detector = GapDetector()
+    detector.rewind(PARTITION, 5)
+    assert admitted(detector, events(9, 10)) == ([], {PARTITION: 5})
+    assert admitted(detector, events(9, 10)) == ([9, 10], {})
 
 
 def test_a_gap_in_the_middle_of_a_batch_is_detected() -> None:

@@ -104,6 +104,35 @@ async def test_the_lag_falls_to_zero_although_the_last_batch_comes_soon_after_an
     assert lags[0] == 10
 
 
+async def test_another_file_under_the_name_of_the_log_is_read_from_its_beginning(tmp_path: Path) -> None:
+    """Positions are in the database, which outlives the file."""
+    settings, metrics, store = Settings(data_dir=tmp_path), Metrics(), MemoryAlertStore()
+    for number, count in enumerate((30, 10, 20)):
+        path = tmp_path / str(number) / "events.sqlite"
+        log = EmbeddedLog(EmbeddedLogSettings(path))
+        await log.open()
+        await log.append(events(count))
+        alerting = AlertProcessor(
+            store=store,
+            build=event_builder(settings),
+            rules=lambda: NOTHING,
+            limits=AlertingLimits(),
+            metrics=metrics,
+            clock_ms=clock_ms,
+        )
+        stop = asyncio.Event()
+        consumer = EmbeddedConsumer(log, settings.alerting.group, alerting, AlertingLimits(), metrics)
+        running = asyncio.create_task(consumer.run(stop))
+        async with asyncio.timeout(120):
+            while len(store.stored_positions) <= number:
+                await asyncio.sleep(0.01)
+        stop.set()
+        await running
+        await log.close()
+    assert list(store.stored_positions.values()) == [31, 11, 21]
+    assert sum(store.trends.values()) / len(TREND_WIDTHS_MS) == 60
+
+
 @pytest.mark.processes
 async def test_without_its_extra_alerting_names_what_to_install(tmp_path: Path) -> None:
     code = "import sys; sys.modules['faust'] = None; sys.argv[1:] = ['alerting']; from auditap.cli.main import main; main()"
