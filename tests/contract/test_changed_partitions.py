@@ -12,10 +12,12 @@ from ingestor.config import DAY_MS
 from ingestor.postgres_maintenance import PostgresMaintenance
 from ingestor.postgres_store import PostgresStore
 from schemas.errors import RetryableError
+from schemas.sql import query
 from tests.audit_database import AuditDatabase
 from tests.records import record
 
 _KEEP_DAYS = 30
+_UNBOUNDED = ("DEFAULT", "FOR VALUES FROM (MINVALUE) TO ('00010000-0000-0000-0000-000000000000')")
 
 
 def now_ms() -> int:
@@ -106,11 +108,7 @@ async def test_an_expired_partition_that_was_moved_or_detached_is_left_to_its_ad
 
 @pytest.mark.parametrize(
     "bounds",
-    [
-        "DEFAULT",
-        "FOR VALUES FROM (MINVALUE) TO ('00010000-0000-0000-0000-000000000000')",
-        "FOR VALUES FROM ('fff00000-0000-0000-0000-000000000000') TO (MAXVALUE)",
-    ],
+    [*_UNBOUNDED, "FOR VALUES FROM ('fff00000-0000-0000-0000-000000000000') TO (MAXVALUE)"],
 )
 async def test_a_partition_without_two_bounds_is_not_retention_s(
     audit_database: AuditDatabase, postgres_store: PostgresStore, bounds: str
@@ -122,3 +120,39 @@ async def test_a_partition_without_two_bounds_is_not_retention_s(
     )
     assert len(await _drop_expired(audit_database)) == 2
     assert await _store_as_new_process(audit_database, now_ms()) == 1
+
+
+async def _oldest_ms(audit: AuditDatabase) -> int | None:
+    connection = await asyncpg.connect(audit.reader_dsn)
+    try:
+        found: int | None = await connection.fetchval(query("oldest_partition"))
+    finally:
+        await connection.close()
+    return found
+
+
+async def test_the_log_api_reads_from_the_oldest_partition_whatever_its_name(
+    audit_database: AuditDatabase, postgres_store: PostgresStore
+) -> None:
+    """The least name was taken for the oldest partition: what was older than a renamed one was not shown."""
+    assert await _oldest_ms(audit_database) is None
+    oldest_ms, newest_ms = now_ms() - 9 * DAY_MS, now_ms()
+    await postgres_store.store([record(oldest_ms), record(newest_ms)])
+    first_ms = oldest_ms - oldest_ms % DAY_MS
+    assert await _oldest_ms(audit_database) == first_ms
+    await _as_administrator(audit_database, f"ALTER TABLE auditap.{_name(newest_ms)} RENAME TO archive")
+    assert await _oldest_ms(audit_database) == first_ms
+    await _as_administrator(audit_database, f"ALTER TABLE auditap.{_name(oldest_ms)} RENAME TO zebra")
+    assert await _oldest_ms(audit_database) == first_ms
+
+
+@pytest.mark.parametrize("bounds", _UNBOUNDED)
+async def test_the_log_api_reads_what_is_in_a_partition_without_a_lower_bound(
+    audit_database: AuditDatabase, postgres_store: PostgresStore, bounds: str
+) -> None:
+    """Where its name was the least, nothing at all was shown."""
+    await postgres_store.store([record(now_ms())])
+    await _as_administrator(
+        audit_database, f"CREATE TABLE auditap.archive PARTITION OF auditap.audit_records {bounds}"
+    )
+    assert await _oldest_ms(audit_database) == 0
