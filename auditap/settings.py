@@ -45,6 +45,7 @@ from schemas.errors import StartupError
 from schemas.private_files import (
     KEY_CHARS_MIN,
     create_private_file,
+    make_folder,
     read_secret,
     read_secret_bytes,
     why_unusable,
@@ -520,8 +521,7 @@ def ensure_data_dir(settings: Settings) -> Path:
     """
     try:
         if not settings.data_dir.exists():
-            settings.data_dir.mkdir(parents=True)
-            settings.data_dir.chmod(0o751)
+            make_folder(settings.data_dir, 0o751)
         if settings.data_dir.is_dir():
             return settings.data_dir
         reason = "it is not a folder"

@@ -57,7 +57,9 @@ class StateFile:
 
         Raises OSError if there can be no such file.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        # With a umask of 0, other users could put files of crashed runs there.
+        for folder in reversed((self._folder, *self._folder.parents)):
+            folder.mkdir(mode=0o775, exist_ok=True)
         path = self._folder / f"{self._tap_id}.{epoch}"
         unnamed = self._folder / f".{path.name}.{os.getpid()}"
         descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -7,7 +7,10 @@ full disk leaves it behind, is refused: everybody could guess it.
 from __future__ import annotations
 
 import os
+import select
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +23,23 @@ KEY_CHARS_MIN: Final = 32
 SECRET_CHARS_MIN: Final = 16
 """Of a token, of a password that auditap generates, and of a key that webhooks are signed with."""
 _SECRET_BYTES_MAX: Final = 16_384
+_PIPE_WAIT_S: Final = 10
+"""How long a secret is waited for that comes by a pipe, as from `<(command)`."""
+
+
+def make_folder(path: Path, mode: int) -> None:
+    """Make a folder with exactly `mode`, and the missing ones above it, which others cannot write to, whatever the umask.
+
+    One that exists is left as it is. Raises OSError.
+    """
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    if not missing:
+        return
+    for above in reversed(missing[1:]):
+        above.mkdir(mode=0o755, exist_ok=True)
+    # Never wider than at the end, not even for a moment.
+    path.mkdir(mode=mode & 0o700, exist_ok=True)
+    path.chmod(mode)
 
 
 def replace_private_file(path: Path, text: str) -> None:
@@ -53,15 +73,39 @@ def read_secret(path: Path, remedy: str, *, chars_min: int = SECRET_CHARS_MIN) -
 def read_secret_bytes(path: Path, remedy: str, *, chars_min: int = SECRET_CHARS_MIN) -> bytes:
     """Return the secret in a file as it stands there, white space included. Raises what `read_secret` raises."""
     try:
-        with path.open("rb") as file:
-            secret = file.read(_SECRET_BYTES_MAX + 1)
+        secret = _read(path)
     except FileNotFoundError:
         raise
+    except TimeoutError:
+        raise StartupError(
+            f"{path} is a pipe to which nobody has written for {_PIPE_WAIT_S} s: {remedy}."
+        ) from None
     except OSError as error:
         raise StartupError(f"{path} cannot be read ({error.strerror}): {remedy}.") from None
     if wrong := why_unusable(secret, chars_min):
         raise StartupError(f"{path} {wrong}: {remedy}.")
     return secret
+
+
+def _read(path: Path) -> bytes:
+    """Return a file's content up to one byte more than a secret has. Raises OSError, TimeoutError."""
+    # A FIFO that nobody writes to would otherwise hold up the process without a word.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        is_regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        arrived = select.poll()
+        arrived.register(descriptor, select.POLLIN)
+        deadline = time.monotonic() + _PIPE_WAIT_S
+        secret = b""
+        while len(secret) <= _SECRET_BYTES_MAX:
+            wait_s = max(0.0, deadline - time.monotonic())
+            if not is_regular and not arrived.poll(wait_s * 1000):
+                raise TimeoutError
+            piece = file.read(_SECRET_BYTES_MAX + 1 - len(secret))
+            if not piece:
+                break
+            secret += piece
+        return secret
 
 
 def why_unusable(secret: bytes, chars_min: int) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,7 +20,7 @@ from rich.table import Table
 from auditap.cli.administration import operator, operator_dsn
 from auditap.cli.log_client import is_interactive, parse_time
 from auditap.cli.options import choice_option, number_option
-from auditap.plain_text import plain
+from auditap.plain_text import plain, plain_line
 from auditap.runtime.lifecycle import clock_ms
 from auditap.runtime.logs import configure_logs
 from auditap.settings import Settings, load_settings
@@ -40,6 +41,7 @@ _T = TypeVar("_T")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _UNRESOLVED = str(DeadLetterState.UNRESOLVED)
 _ANY = "all"
+_NOT_PLAIN = re.compile(r"[^\n\x20-\x7e]")
 _NUMBER = click.IntRange(1, 2**63 - 1)
 
 
@@ -140,12 +142,13 @@ def dead_letters_show(*, number: int, as_json: bool) -> None:
     console = Console()
     console.print(table)
     try:
-        event = msgspec.json.decode(dead_letter.value)
+        # As it is: decoded, it would lose all but the last of equal keys, and digits of numbers.
+        event = msgspec.json.format(dead_letter.value, indent=2).decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         console.print("[yellow]The event is not JSON:[/yellow]", plain(repr(dead_letter.value)))
         return
-    # Escaped, so that the terminal does not execute control sequences in the event.
-    click.echo(json.dumps(event, indent=2))
+    # The terminal must not execute control sequences in the event.
+    click.echo(_NOT_PLAIN.sub(_escaped, event))
 
 
 @dead_letters.command("retry")
@@ -249,7 +252,7 @@ def _print_outcome(retried: RetryOutcome, *, people: bool) -> None:
             outcome |= {"reason": str(refused.reason), "path": refused.path}
         click.echo(json.dumps(outcome))
     elif refused is not None:
-        click.echo(f"{number}: {refused}")
+        click.echo(f"{number}: {plain_line(str(refused))}")
 
 
 def _print(dead_letter: StoredDeadLetter) -> None:
@@ -280,6 +283,11 @@ def _described(dead_letter: StoredDeadLetter) -> dict[str, Any]:
         name: value.isoformat() if isinstance(value, datetime) else value for name, value in described.items()
     }
     return described | _event(dead_letter.value)
+
+
+def _escaped(character: re.Match[str]) -> str:
+    """Return a character of a JSON string as JSON escapes it."""
+    return json.dumps(character[0])[1:-1].replace("\x7f", "\\u007f")
 
 
 def _event(value: bytes) -> dict[str, Any]:

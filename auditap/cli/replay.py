@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from auditap.cli.startup import configured_settings
+from auditap.plain_text import plain_line
 from auditap.settings import DATA_DIR_HINT, Settings
 from gateway_tap.replay import ReplayLimits, ReplayReport, replay
 from schemas.errors import StartupError
@@ -64,7 +65,9 @@ def replay_command(
             f"{report.accepted} accepted, {report.refused} refused, {report.retried} batches sent again"
         )
         for refusal in report.refusals[:_REFUSALS_SHOWN_MAX]:
-            click.echo(f"  line {refusal.line}: {refusal.reason} {refusal.path}", err=True)
+            # Reason and path are what whoever answers at this address says.
+            why = plain_line(f"{refusal.reason} {refusal.path}")
+            click.echo(f"  line {refusal.line}: {why}", err=True)
     if report.unknown_fields:
         click.echo(
             f"{report.unknown_fields} captures have unknown fields, which were ignored. The first is line"

@@ -35,7 +35,7 @@ import structlog
 
 from auditap.runtime import child_process
 from schemas.errors import StartupError
-from schemas.private_files import create_private_file, read_secret, replace_private_file
+from schemas.private_files import create_private_file, make_folder, read_secret, replace_private_file
 from schemas.urls import embedded_dsn, postgres_socket_folder
 
 if TYPE_CHECKING:
@@ -211,10 +211,8 @@ class EmbeddedPostgres:
         await self.stop()
 
     def _take_folder(self) -> None:
-        if not self._data_dir.exists():
-            self._data_dir.mkdir(parents=True)
-            # The user that Postgres runs as must be able to pass; the files inside have modes of their own.
-            self._data_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        # The user that Postgres runs as must be able to pass; the files inside have modes of their own.
+        make_folder(self._data_dir, 0o711 if os.geteuid() == 0 else 0o700)
         self._lock = os.open(self._data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -253,7 +251,7 @@ class EmbeddedPostgres:
             return
         # A lock file of a server that was killed may name another process by now.
         shutil.rmtree(self._sockets, ignore_errors=True)
-        self._sockets.mkdir()
+        self._sockets.mkdir(mode=0o700)
         if os.geteuid() == 0:
             owner = self._cluster.stat()
             os.chown(self._sockets, owner.st_uid, owner.st_gid)
@@ -415,9 +413,9 @@ class EmbeddedPostgres:
     def _choose_port(self, *, anew: bool) -> int:
         """Return the port of the last start while it is free, so that DSNs stay valid; else a free one."""
         remembered = _lines(self._data_dir / "port")
-        if not anew and remembered and remembered[0].isdigit():
+        if not anew and remembered and re.fullmatch(r"[0-9]{1,5}", remembered[0]):
             port = int(remembered[0])
-            if child_process.is_free(port):
+            if 0 < port < 65_536 and child_process.is_free(port):
                 return port
         return child_process.free_port()
 
@@ -489,9 +487,10 @@ def _is_named(number: int) -> bool:
 
 def _give(folder: Path, user: int) -> None:
     """Make everything in a folder, and at last the folder itself, the user's and its group's. Raises OSError."""
-    for inner, folders, files in os.walk(folder, topdown=False):
+    # By descriptors of the folders: whoever owned them until now might put a link in the place of one.
+    for _, folders, files, descriptor in os.fwalk(folder, topdown=False):
         for name in (*folders, *files):
-            os.lchown(Path(inner, name), user, user)
+            os.chown(name, user, user, dir_fd=descriptor, follow_symlinks=False)
     os.lchown(folder, user, user)
 
 
@@ -560,7 +559,7 @@ def _lines(path: Path) -> list[str]:
 def _postmaster_pid(pid_file: Path) -> int | None:
     lines = _lines(pid_file)
     # A standalone backend writes its pid with a minus sign.
-    return abs(int(lines[0])) if lines and lines[0].lstrip("-").isdigit() else None
+    return abs(int(lines[0])) if lines and re.fullmatch(r"-?[0-9]{1,10}", lines[0]) else None
 
 
 def _serves(pid: int, cluster: Path) -> bool:
@@ -570,7 +569,8 @@ def _serves(pid: int, cluster: Path) -> bool:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="surrogateescape").split("\0")
         except OSError:
             return False
-        return str(cluster) in command
+        # Others have the folder among their arguments, too: `du`, a backup.
+        return Path(command[0]).name == "postgres" and str(cluster) in command
     listed = subprocess.run(  # noqa: S603  # no shell, and a number for an argument
         ["/bin/ps", "-o", "command=", "-p", str(pid)], capture_output=True, check=False, text=True
     )

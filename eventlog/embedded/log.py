@@ -25,6 +25,7 @@ import structlog
 from eventlog.ports import LoggedEvent
 from schemas.errors import NotDurable, PermanentError, RetryableError, StartupError
 from schemas.event import EncodedEvent
+from schemas.private_files import make_folder
 
 log = structlog.get_logger("event_log")
 _T = TypeVar("_T")
@@ -596,7 +597,7 @@ class _Store:
 
 def _prepare(path: Path) -> None:
     """Create the file with mode 0600 and its folder with 0700, and fsync the folder, so that the name is durable."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent, 0o700)
     # Before SQLite does it, with the umask's mode. SQLite gives the files beside it (`-wal`, `-shm`) the mode of this
     # one.
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

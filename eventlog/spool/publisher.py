@@ -21,6 +21,7 @@ from eventlog.spool.file import SUFFIX, SpoolFile
 from schemas.errors import NotDurable, PermanentError, RetryableError, StartupError
 from schemas.event import EncodedEvent
 from schemas.metric_defs import Metrics
+from schemas.private_files import make_folder
 
 log = structlog.get_logger("spool")
 
@@ -195,7 +196,7 @@ class SpoolingPublisher:
     async def _created(self) -> SpoolFile:
         folder = self._folder
         try:
-            await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
+            await asyncio.to_thread(make_folder, folder, 0o700)
         except OSError as error:
             raise StartupError(f"The spool's folder {folder} cannot be created ({error.strerror}).") from None
         return await SpoolFile.created(folder, self._file_settings())

@@ -116,6 +116,29 @@ async def test_show_prints_reason_position_and_event_with_control_characters_esc
     assert "\x1b[31m" not in event_shown
 
 
+async def test_show_prints_a_hostile_event_as_it_is(
+    run: Run, audit_database: AuditDatabase, at_a_terminal: None
+) -> None:
+    """Of equal keys only the last was shown, and numbers lost their digits: what made the event malformed was not to be seen."""
+    value = '{"id":"x\u009b2J\x7f\u202e","id":1.10,"n":123456789012345678901234567890,"deep":'.encode()
+    value += b"[" * 400 + b"]" * 400 + b"}"
+    store = await PostgresStore.connect(
+        audit_database.writer_dsn, connections_max=1, command_timeout_ms=60_000
+    )
+    why = UnprocessableEvent(DeadLetterReason.MALFORMED)
+    await store.write_dead_letters([DeadLetter(Partition("log", 0), 0, NOW_MS, value, why)])
+    await store.close()
+    shown = await run("show", "1")
+    assert shown.exception is None
+    for piece in (
+        r'"id": "x\u009b2J\u007f\u202e"',
+        '"id": 1.10',
+        '"n": 123456789012345678901234567890',
+    ):
+        assert piece in shown.output
+    assert shown.output.isascii()
+
+
 async def test_retry_stores_what_can_be_stored_once_and_says_why_not(
     run: Run, dead_lettered: Any, audit_database: AuditDatabase
 ) -> None:

@@ -608,3 +608,62 @@ async def test_each_database_of_a_test_is_its_own(database: str) -> None:
         assert (await connection.fetchval("SELECT current_database()")).startswith("test_")
     finally:
         await connection.close()
+
+
+@pytest.mark.parametrize("port", ["99999999", "70000", "0", "²", "-1", "\x00", ""])
+async def test_a_damaged_port_file_costs_only_the_port(tmp_path: Path, port: str) -> None:
+    """A number too large for a port ended the start with an OverflowError."""
+    server = EmbeddedPostgres(tmp_path)
+    (tmp_path / "port").write_text(port)
+    assert 1024 < server._choose_port(anew=False) < 65_536
+
+
+@pytest.mark.parametrize("written", ["²", "9" * 5_000, "", "\x00", "12 13"])
+async def test_a_damaged_pid_file_names_no_process(tmp_path: Path, written: str) -> None:
+    (tmp_path / "postmaster.pid").write_text(written)
+    assert embedded_postgres._postmaster_pid(tmp_path / "postmaster.pid") is None
+
+
+async def test_a_process_that_has_the_cluster_among_its_arguments_is_no_server_of_it(tmp_path: Path) -> None:
+    """A backup of the folder whose pid a stale file names was sent a signal."""
+    cluster = tmp_path / "cluster"
+    cluster.mkdir()
+    backup = child_process.start(
+        [sys.executable, "-c", "import time; time.sleep(600)", str(cluster)], ends_by=signal.SIGKILL
+    )
+    try:
+        # The program that becomes it has the same arguments, and others before them.
+        await _until(lambda: _proc(backup.pid, "cmdline").startswith(f"{sys.executable}\0-c"))
+        assert not embedded_postgres._serves(backup.pid, cluster)
+    finally:
+        backup.kill()
+        backup.wait()
+
+
+@as_root
+def test_a_cluster_is_given_away_and_nothing_that_its_owner_links_to_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever owned it until now could have had any file of root's given to another user."""
+    cluster, roots = tmp_path / "cluster", tmp_path / "roots"
+    (cluster / "base").mkdir(parents=True)
+    (cluster / "base" / "passwd").touch()
+    roots.mkdir()
+    (roots / "passwd").touch()
+    for name in ("chown", "lchown"):
+        monkeypatch.setattr(os, name, _after_linking(getattr(os, name), cluster / "base", roots))
+    embedded_postgres._give(cluster, 70_000)
+    assert (roots / "passwd").stat().st_uid == 0
+    assert (tmp_path / "base" / "passwd").stat().st_uid == 70_000
+
+
+def _after_linking(change: Callable[..., None], inner: Path, elsewhere: Path) -> Callable[..., None]:
+    """Return `change`, preceded at its first call by a link in the place of a folder."""
+
+    def changed(*arguments: Any, **options: Any) -> None:
+        if not inner.is_symlink():
+            inner.rename(elsewhere.with_name(inner.name))
+            inner.symlink_to(elsewhere)
+        change(*arguments, **options)
+
+    return changed

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from auditap.cli.main import cli
+from gateway_tap.replay import RefusedLine, ReplayReport
 from schemas.errors import StartupError
 
 
@@ -20,3 +21,19 @@ def test_where_a_mesh_encrypts_captures_may_go_to_another_host(
     assert "where a mesh encrypts, set plain_http_allowed" in str(refused.exception)
     monkeypatch.setenv("AUDITAP_PLAIN_HTTP_ALLOWED", "true")
     assert CliRunner().invoke(cli, arguments).stdout == "0 accepted, 0 refused, 0 batches sent again\n"
+
+
+def test_what_a_collector_says_is_printed_without_control_characters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever answers at the address could have moved the cursor, and written over the report."""
+    report = ReplayReport(refused=1, refusals=[RefusedLine(7, "mal\x1b[2Jformed", "a\u009b1A\nb")])
+
+    async def refusing(*_: object, **__: object) -> ReplayReport:
+        return report
+
+    monkeypatch.setattr("auditap.cli.replay.replay", refusing)
+    monkeypatch.chdir(tmp_path)
+    Path("captures.ndjson").touch()
+    result = CliRunner().invoke(cli, ["replay", "captures.ndjson", "--to", "http://127.0.0.1:1"])
+    assert result.stderr.splitlines()[-1] == "  line 7: mal\ufffd[2Jformed a\ufffd1A\ufffdb"
