@@ -92,7 +92,7 @@ def inflate(body: bytes, content_encoding: str, inflated_bytes_max: int) -> byte
 def split_texts(body: bytes, content_type: str, texts_max: int) -> Iterable[bytes]:
     """Return the JSON texts in an inflated body: its lines, or the elements of its array, as `content_type` says.
 
-    Memory is bounded by `texts_max`, but more texts than that may be returned. Raises RejectedBody.
+    Memory is bounded by `texts_max`, but more lines than that may be returned. Raises RejectedBody.
     """
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type in _NDJSON_TYPES:
@@ -124,4 +124,7 @@ def _elements(body: bytes, texts_max: int) -> Iterable[bytes]:
     if elements is None:
         # Raised out here so that the decoder's error, which may hold the body, is not even its context.
         raise RejectedBody(Rejection.ARRAY)
+    # Before the first is returned: the others would stay in memory while it is handled.
+    if len(elements) > texts_max:
+        raise RejectedBody(Rejection.CAPTURES)
     return (bytes(element) for element in elements)

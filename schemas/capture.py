@@ -153,7 +153,12 @@ def decode_strict(line: bytes) -> Capture | None:
 
 def split_ndjson(body: bytes) -> Iterator[bytes]:
     """Yield the lines that are not blank, without the space around them."""
-    for line in body.split(b"\n"):
-        stripped = line.strip(b" \t\r")
+    start = 0
+    while start < len(body):
+        # One by one: a list of all lines would be a second body in memory.
+        end = body.find(b"\n", start)
+        end = len(body) if end < 0 else end
+        stripped = body[start:end].strip(b" \t\r")
         if stripped:
             yield stripped
+        start = end + 1

@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway_tap.body import Refusal, RejectedBody, Rejection, inflate
-from gateway_tap.intake import CaptureBatch, read_batch
+from gateway_tap.intake import CaptureBatch, read_batch, read_into
 from gateway_tap.limits import IntakeLimits
-from schemas.capture import decode_capture
+from schemas.capture import decode_capture, split_ndjson
 from schemas.contracts import schema_path_of_first_error
 from schemas.errors import RefusalReason
 
@@ -123,6 +123,25 @@ def test_never_splits_an_array_with_more_elements_than_the_limit_allows(
     monkeypatch.setattr("gateway_tap.body._array_decoder", None)
     with pytest.raises(RejectedBody, match="more captures"):
         read_batch(b"[" + b"0," * 1_000_001 + b"0]", JSON, LIMITS)
+
+
+def test_more_elements_than_captures_are_rejected_before_the_first_is_read() -> None:
+    """Many such bodies are read in turns: the elements of each would stay in memory meanwhile."""
+    batch = CaptureBatch()
+    reading = read_into(batch, b"[1,2,3]", JSON, LIMITS, captures_max=2)
+    with pytest.raises(RejectedBody, match="more captures"):
+        next(reading)
+    assert not batch.refusals
+
+
+def test_lines_are_copied_one_by_one() -> None:
+    body = b"\n".join([b"x" * 100_000] * 10)
+    tracemalloc.start()
+    try:
+        assert sum(len(text) for text in split_ndjson(body)) == 1_000_000
+        assert tracemalloc.get_traced_memory()[1] < 500_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_limit_of_captures_itself_is_allowed() -> None:
