@@ -24,7 +24,12 @@ from aiokafka.errors import (
     RecordListTooLargeError,
 )
 
-from eventlog.kafka.client import KafkaConnection, connection_error, silence_library
+from eventlog.kafka.client import (
+    METADATA_AGE_MS_MAX,
+    KafkaConnection,
+    connection_error,
+    silence_library,
+)
 from schemas.errors import EventsTooLarge, NotDurable, RetryableError, StartupError
 from schemas.event import EncodedEvent
 
@@ -399,6 +404,7 @@ def _new_producer(settings: KafkaPublisherSettings, batch_bytes_max: int) -> AIO
         compression_type=settings.compression,
         max_batch_size=batch_bytes_max,
         request_timeout_ms=settings.request_timeout_ms,
+        metadata_max_age_ms=METADATA_AGE_MS_MAX,
         **settings.connection.arguments(),
     )
 

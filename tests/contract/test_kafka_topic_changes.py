@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from eventlog.kafka import topic_id
 from eventlog.kafka.source import KafkaSource
 from eventlog.kafka.topic_id import NO_ID
 from eventlog.ports import Batch, EventSource, Partition
-from schemas.errors import RetryableError
+from schemas.errors import NotDurable, RetryableError
 from tests.event_logs import Assignments, KafkaLog, ends, events, read, retried, values
 from tests.kafka_readers import (
     Reader,
@@ -235,6 +236,44 @@ async def test_partitions_that_are_added_are_read_from_their_beginning(kafka: Ka
     # Of all partitions, the new ones too.
     assert len(ends(reader.batches)) == _PARTITIONS + 2
     assert len(reader.values) == 500
+
+
+async def test_partitions_that_are_added_are_written_within_seconds(kafka: KafkaLog) -> None:
+    """For five minutes, aiokafka's own, they got nothing."""
+    publisher = kafka.publisher()
+    await publisher.start()
+    try:
+        await publisher.publish(events(0, 1))
+        await add_partitions(kafka, 2 * _PARTITIONS)
+        assert publisher._producer is not None
+        cluster = publisher._producer.client.cluster
+        async with asyncio.timeout(60):
+            while len(cluster.partitions_for_topic(kafka.topic)) < 2 * _PARTITIONS:
+                await asyncio.sleep(0.1)
+        await publisher.publish(events(1, 1))
+    finally:
+        await publisher.stop()
+
+
+async def test_a_publisher_refuses_soon_while_there_is_no_topic_and_goes_on_with_the_next_one(
+    kafka: KafkaLog,
+) -> None:
+    publisher = kafka.publisher(publish_deadline_ms=20_000)
+    await publisher.start()
+    try:
+        await publisher.publish(events(0, 1))
+        await delete_topic(kafka)
+        with pytest.raises(NotDurable):
+            await publisher.publish(events(1, 1))
+        assert not await publisher.ready()
+        began = time.monotonic()
+        with pytest.raises(NotDurable):
+            await publisher.publish(events(1, 1))
+        assert time.monotonic() - began < 5
+        await kafka.make_topics(_PARTITIONS)
+        await retried(lambda: publisher.publish(events(2, 1)))
+    finally:
+        await publisher.stop()
 
 
 async def test_offsets_that_are_deleted_during_a_run_are_lost_offsets(kafka: KafkaLog) -> None:
