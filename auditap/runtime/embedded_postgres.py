@@ -9,8 +9,8 @@ Postgres refuses to run as root. Started by root, it runs as the owner of `clust
 which no other process runs as. Where that user cannot pass the folders above (a checkout in root's home, say),
 Postgres gets the one capability that lets it. The permissions of those folders are never changed.
 
-auditap connects by the socket. While the server is down, any user of the machine could listen on its TCP port and ask whoever
-connects for the password.
+auditap connects by the socket, which no other user can reach. While the server is down, any user of the machine could listen on its
+TCP port and ask whoever connects for the password; while it runs, sessions that send no password could take all places.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class EmbeddedPostgresError(StartupError):
 class EmbeddedPostgres:
     """One Postgres server in `data_dir`, a folder that is created where missing and used by one process at a time.
 
-    `settings` are added to the configuration and go before the defaults here (durable, loopback only). Time limits are
-    in seconds. All methods raise EmbeddedPostgresError.
+    `settings` are added to the configuration and go before the defaults here (durable, loopback only). `socket_only`: it listens
+    on no TCP port where it has a socket. Time limits are in seconds. All methods raise EmbeddedPostgresError.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class EmbeddedPostgres:
         data_dir: Path,
         *,
         settings: Mapping[str, str] | None = None,
+        socket_only: bool = False,
         start_seconds_max: float = 180,
         stop_seconds_max: float = 30,
     ) -> None:
@@ -94,6 +95,7 @@ class EmbeddedPostgres:
         self._settings = {
             **_SETTINGS,
             "unix_socket_directories": str(self._sockets or ""),
+            **({"listen_addresses": ""} if socket_only and self._sockets is not None else {}),
             **(settings or {}),
         }
         self._start_seconds_max = start_seconds_max
@@ -252,11 +254,11 @@ class EmbeddedPostgres:
         # A lock file of a server that was killed may name another process by now.
         shutil.rmtree(self._sockets, ignore_errors=True)
         self._sockets.mkdir(mode=0o700)
+        # Nobody else may connect: sessions that never send a password take all places, also those of the superuser.
         if os.geteuid() == 0:
-            owner = self._cluster.stat()
-            os.chown(self._sockets, owner.st_uid, owner.st_gid)
-        # Whoever may not pass the folder above comes no further; this one keeps all others from making a socket here.
-        self._sockets.chmod(0o711 if os.geteuid() == 0 else 0o700)
+            # Root passes by its group, because it may lack the capability to pass otherwise.
+            os.chown(self._sockets, self._cluster.stat().st_uid, os.getegid())
+            self._sockets.chmod(0o710)
 
     async def _end_earlier_server(self) -> None:
         pid_file = self._cluster / "postmaster.pid"

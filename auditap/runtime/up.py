@@ -56,7 +56,7 @@ async def up(settings: Settings, stop: asyncio.Event, console: Console) -> None:
     _check_ports(settings, has_example=has_example)
     data_dir = ensure_data_dir(settings)
     async with AsyncExitStack() as stack:
-        postgres = await stack.enter_async_context(EmbeddedPostgres(data_dir / "postgres"))
+        postgres = await stack.enter_async_context(EmbeddedPostgres(data_dir / "postgres", socket_only=True))
         settings, api_token = await _prepare_database(settings, postgres)
         settings = _with_tap_token(settings)
         log = event_log(settings)

@@ -537,8 +537,25 @@ async def test_another_user_s_process_comes_no_further_than_the_question_for_a_p
         )
         output, _ = await intruder.communicate()
     met = json.loads(output)
-    assert (met.pop("by loopback"), met.pop("by socket")) == (_SASL, _SASL)
+    assert met.pop("by loopback") == _SASL
     assert set(met.values()) == {"PermissionError"}
+
+
+@as_root
+async def test_another_user_takes_no_place_of_a_server_that_listens_on_its_socket_alone(
+    open_folder: Path,
+) -> None:
+    """Sessions that sent no password took all places, so that no record was stored or read."""
+    async with EmbeddedPostgres(open_folder / "pg", settings=_QUICK, socket_only=True) as server:
+        arguments = (pwd.getpwnam("nobody").pw_uid, server.pid, server.port, open_folder / "pg")
+        intruder = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-c", _INTRUDER, *map(str, arguments), stdout=subprocess.PIPE
+        )
+        output, _ = await intruder.communicate()
+        async with administrator(server.socket_dsn()) as connection:
+            assert await connection.fetchval("SELECT 1") == 1
+    met = json.loads(output)
+    assert (met["by loopback"], met["by socket"]) == ("ConnectionRefusedError", "PermissionError")
 
 
 @as_root
