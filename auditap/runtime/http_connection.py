@@ -36,6 +36,7 @@ _PIECE_BYTES: Final = 16 * 1024
 # The line of a chunk's size and the line end after the chunk.
 _CHUNK_FRAME_BYTES: Final = 20
 _FIELD_FRAME_BYTES: Final = 4
+_FRAMING_FIELDS: Final = frozenset({b"content-length", b"transfer-encoding"})
 # A sender who is told why must not lose the response because it is still sending.
 _LINGER_S: Final = 1.0
 _LINGER_BYTES_MAX: Final = 1024 * 1024
@@ -98,6 +99,9 @@ class HttpConnection(HttpToolsProtocol):
         # Bytes parsed that are no part of a body.
         self._beside_bytes = 0
         self._read_deadline_s = self._write_deadline_s = self._close_deadline_s = math.inf
+        # Of the request that is read, if it asks for an upgrade and has a body: the fields that say where the body ends.
+        self._framing: list[bytes] = []
+        self._is_repeating = False
         # While the rest of an answered body is read slowly.
         self._discarding: asyncio.TimerHandle | None = None
 
@@ -145,11 +149,15 @@ class HttpConnection(HttpToolsProtocol):
     # From the parser.
 
     def on_message_begin(self) -> None:
+        if self._is_repeating:
+            return
         if self._phase is not _Phase.HEAD:
             self._begin_head()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
+        if self._is_repeating:
+            return
         super().on_url(url)
         if len(self.url) > self._limits.target_bytes_max:
             self._stop_parsing(TARGET_BYTES)
@@ -167,6 +175,8 @@ class HttpConnection(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self._is_repeating:
+            return
         if len(self.pipeline) >= self._limits.pipelined_max:
             self._stop_parsing(PIPELINED)
         super().on_headers_complete()
@@ -174,6 +184,8 @@ class HttpConnection(HttpToolsProtocol):
         self._chunks = self._body_bytes = self._beside_bytes = 0
         self._owner.stopped_waiting(self)
         self._read_within(self._limits.body_ms_max)
+        if self.parser.should_upgrade():
+            self._framing = [b"%b: %b\r\n" % field for field in self.headers if field[0] in _FRAMING_FIELDS]
 
     def on_chunk_header(self) -> None:
         self._chunks += 1
@@ -191,6 +203,9 @@ class HttpConnection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        # To the parser, a request that asks for an upgrade has no body.
+        if self._framing and not self._is_repeating:
+            return
         super().on_message_complete()
         self._stop_discarding()
         self._phase = _Phase.REQUEST
@@ -274,6 +289,8 @@ class HttpConnection(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as upgrade:
                 # No other protocol is spoken here: the request is served as it is, and more may follow.
                 piece = piece[upgrade.args[0] :]
+                if self._framing and not self._repeat_framing():
+                    return
                 continue
             except httptools.HttpParserError:
                 self._refuse(self._refusal or INVALID)
@@ -283,6 +300,28 @@ class HttpConnection(HttpToolsProtocol):
         # space that the parser drops, and what surrounds chunks.
         if self._beside_bytes > 2 * self._limits.headers_bytes_max:
             self._refuse(HEADERS_BYTES if self._phase is _Phase.HEAD else SMALL_CHUNKS)
+
+    def _repeat_framing(self) -> bool:
+        """Have the body of a request that asked for an upgrade read as one. Return whether that is possible.
+
+        The parser would take it for the next request. To a proxy in front it is a body, and the response to what is in it
+        would go to whoever comes next.
+        """
+        version = self.scope["http_version"].encode()
+        head = b"POST / HTTP/%b\r\n%b\r\n" % (version, b"".join(self._framing))
+        self.parser = httptools.HttpRequestParser(self)
+        # As in the parser that it replaces.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._is_repeating = True
+        try:
+            self.parser.feed_data(head)
+        except httptools.HttpParserError:
+            self._refuse(INVALID)
+            return False
+        finally:
+            self._is_repeating = False
+            self._framing = []
+        return True
 
     def _stop_parsing(self, refusal: Refusal) -> None:
         self._refusal = refusal

@@ -193,6 +193,30 @@ def test_an_upgrade_is_ignored(loop: str, protocol: bytes) -> None:
         assert client.get() == (200, b"hello")
 
 
+@pytest.mark.parametrize("fields", [b"connection: upgrade\r\nupgrade: h2c\r\n", b""])
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (b"content-length: %d" % len(GET), GET),
+        (b"transfer-encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(GET), GET)),
+        (b"content-length: 0", b""),
+    ],
+    ids=["length", "chunks", "empty"],
+)
+def test_a_body_is_no_request_although_its_request_asks_for_an_upgrade(
+    loop: str, fields: bytes, framing: bytes, body: bytes
+) -> None:
+    """A proxy that passes the upgrade on would give the response to what is in the body to another client."""
+    whole = b"POST /echo HTTP/1.1\r\nhost: a\r\n" + fields + framing + b"\r\n\r\n" + body
+    with running(loop) as server:
+        client = server.connect()
+        client.send(whole + whole + GET)
+        echoed = (200, GET if body else b"")
+        assert [client.response() for _ in range(3)] == [echoed, echoed, (200, b"hello")]
+        assert client.get() == (200, b"hello")
+        assert len(server.app.headers) == 4
+
+
 def test_pipelined_requests_are_answered_in_order(loop: str) -> None:
     with running(loop) as server:
         client = server.connect()
@@ -566,3 +590,11 @@ def test_a_refusal_arrives_under_tls(loop: str, tls_files: TlsFiles) -> None:
         client = tls_client(server)
         client.send(START + b"a: b\r\n" * 20_000)
         assert client.response()[0] == 431
+
+
+def test_a_long_body_that_is_answered_early_may_arrive_under_tls(loop: str, tls_files: TlsFiles) -> None:
+    with running(loop, tls=tls_files) as server:
+        client = tls_client(server)
+        client.send(b"POST /early HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % MIB + b"x" * MIB + GET)
+        assert client.response() == (401, b"{}")
+        assert client.response() == (200, b"hello")

@@ -75,6 +75,8 @@ def requests(draw: st.DrawFn) -> bytes:
     if draw(st.booleans()):
         left = LIMITS.headers_bytes_max - sum(map(len, fields)) - len(b"z: \r\n")
         fields.append(b"z: " + b"v" * max(0, draw(st.integers(left - 3, left + 3))) + b"\r\n")
+    if draw(st.booleans()):
+        fields.append(b"connection: upgrade\r\nupgrade: a\r\n")
     framing = draw(st.sampled_from(["none", "length", "chunks"]))
     method = b"GET" if framing == "none" else b"POST"
     if framing == "length":
