@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Self
 
 import structlog
 
+from auditap.plain_text import plain_line
 from auditap.runtime import child_process
 from schemas.errors import StartupError
 from schemas.private_files import create_private_file, make_folder, read_secret, replace_private_file
@@ -319,7 +320,7 @@ class EmbeddedPostgres:
         drafts.rmdir()
 
     def _check_cluster(self) -> None:
-        version = (self._cluster / "PG_VERSION").read_text().strip()
+        version = plain_line("".join(_lines(self._cluster / "PG_VERSION")[:1])[:20].strip()) or "?"
         if version != _VERSION:
             raise EmbeddedPostgresError(
                 f"{self._cluster} was written by Postgres {version}, and this auditap runs {_VERSION}:"

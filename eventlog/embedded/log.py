@@ -35,7 +35,8 @@ FORMAT = 1
 _PAGE_BYTES = 8192
 # A larger write-ahead log is truncated at the next checkpoint, so that one burst does not occupy the disk for ever.
 _WAL_BYTES_KEPT = 64 * 1024**2
-_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+_PASSING_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE})
+"""Disk or descriptors are used up, or the disk fails. Any other error is one of the path."""
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # The end offset has a table of its own, so that no offset is used twice after all events have been deleted.
 _SCHEMA = """
@@ -164,9 +165,7 @@ class EmbeddedLog:
             raise DamagedLog(f"{path} cannot be used as event log ({type(error).__name__})") from None
         except OSError as error:
             await self.close()
-            if error.errno in _DISK_ERRORS:
-                raise RetryableError(f"{path} cannot be opened as event log ({error.strerror})") from None
-            raise StartupError(f"{path} cannot be used as event log ({type(error).__name__})") from None
+            raise _unusable(path, error) from None
         except (StartupError, RetryableError):
             await self.close()
             raise
@@ -641,14 +640,28 @@ def _log_id(db: sqlite3.Connection) -> str:
 
 
 def take_lock(path: Path) -> int | None:
-    """Return a descriptor that holds the lock until it is closed or the process ends; None if another has the lock."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Return a descriptor that holds the lock until it is closed or the process ends; None if another has the lock.
+
+    Raises RetryableError, StartupError.
+    """
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unusable(path, error) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(file)
         return None
+    except OSError as error:
+        os.close(file)
+        raise _unusable(path, error) from None
     return file
+
+
+def _unusable(path: Path, error: OSError) -> RetryableError | StartupError:
+    reason = f"{path} cannot be used by the event log ({error.strerror or type(error).__name__})"
+    return RetryableError(reason) if error.errno in _PASSING_ERRORS else StartupError(reason)
 
 
 def _refusal(error: Exception) -> str:

@@ -47,15 +47,15 @@ class SpoolFile:
         """
         while True:
             path = folder / f"{uuid.uuid4().hex}{SUFFIX}"
-            # The lock exists before the file, so that no other process takes the file for an abandoned one.
-            lock = _hold(path)
-            if lock is not None:
-                try:
+            try:
+                # The lock exists before the file, so that no other process takes the file for an abandoned one.
+                lock = _hold(path)
+                if lock is not None:
                     return await cls._opened(path, lock, settings, is_new=True)
-                except (RetryableError, StartupError) as failed:
-                    # Without the name of a file that is gone: it would make every one of these messages another.
-                    reason = str(failed).replace(str(path), f"a new file in {folder}")
-                    raise type(failed)(reason) from None
+            except (RetryableError, StartupError) as failed:
+                # Without the name of a file that is gone: it would make every one of these messages another.
+                reason = str(failed).replace(str(path.with_suffix("")), f"a new file in {folder}")
+                raise type(failed)(reason) from None
 
     @classmethod
     async def claimed(cls, path: Path, settings: EmbeddedLogSettings) -> Self | None:

@@ -684,3 +684,13 @@ def _after_linking(change: Callable[..., None], inner: Path, elsewhere: Path) ->
         change(*arguments, **options)
 
     return changed
+
+
+@pytest.mark.parametrize("version", [b"17\n", b"\xff\xfe\x1b[2J", b"", b"9" * 100_000])
+async def test_a_cluster_of_another_version_or_none_is_refused(tmp_path: Path, version: bytes) -> None:
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "PG_VERSION").write_bytes(version)
+    with pytest.raises(EmbeddedPostgresError, match="was written by Postgres") as refused:
+        EmbeddedPostgres(tmp_path)._check_cluster()
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 500

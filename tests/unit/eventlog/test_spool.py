@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
@@ -590,3 +592,39 @@ async def test_a_flipped_bit_that_makes_text_of_a_blob_costs_no_event(
     async with running(log, left):
         await until(lambda: len(numbers(log)) == 4)
     assert numbers(log) == [0, 1, 2, 3]
+
+
+def _fail_at_locks(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    really = os.open
+
+    def failing(path: Any, *arguments: Any, **options: Any) -> int:
+        if str(path).endswith(".lock"):
+            raise OSError(number, os.strerror(number))
+        return really(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", failing)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.EIO])
+async def test_a_lock_that_cannot_be_made_now_refuses_batches(
+    log: MemoryEventLog, folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The error ended the collector, or the request, as a bug does."""
+    _fail_at_locks(monkeypatch, number)
+    async with running(log, folder) as collector:
+        await collector.publisher.publish(events(0, 1))
+        log.away = True
+        with capture_logs() as lines, pytest.raises(NotDurable, match="the spool cannot be written"):
+            await collector.publisher.publish(events(1, 1))
+        # The same message each time.
+        assert lines[-1]["cause"].startswith(f"a new file in {folder}.lock cannot be used")
+        monkeypatch.undo()
+        await collector.publisher.publish(events(1, 1))
+
+
+async def test_a_spool_on_a_read_only_disk_ends_the_start(
+    log: MemoryEventLog, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fail_at_locks(monkeypatch, errno.EROFS)
+    with pytest.raises(StartupError, match="Read-only file system"):
+        await Collector(log, folder).publisher.start()
