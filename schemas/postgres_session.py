@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final, Protocol
 
-SESSION_SETTINGS: Final[Mapping[str, str]] = {
+SESSION_SETTINGS: Final[dict[str, str]] = {
     # Offsets are committed after records: where a commit were not on disk, a crash of the server would lose them.
     "synchronous_commit": "on",
     # What has waited for a lock must read what its holder stored.
@@ -16,6 +15,12 @@ SESSION_SETTINGS: Final[Mapping[str, str]] = {
     # The client has time limits of its own. Counting a partition, or a migration, may take longer than a general limit.
     "statement_timeout": "0",
 }
+
+_IF_THERE: Final[dict[str, str]] = {
+    # Since Postgres 17. It would end a migration, or the counting of a partition.
+    "transaction_timeout": "0",
+}
+_OF_OWN_CONNECTIONS: Final = SESSION_SETTINGS | _IF_THERE
 
 
 class Session(Protocol):
@@ -29,7 +34,8 @@ async def pin_settings(session: Session) -> None:
     """Set SESSION_SETTINGS for a connection of its own. A pool, which resets sessions, sends them when it connects."""
     await session.execute(
         "SELECT pg_catalog.set_config(name, value, false) FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]),"
-        " pg_catalog.unnest($2::pg_catalog.text[])) AS given (name, value)",
-        list(SESSION_SETTINGS),
-        list(SESSION_SETTINGS.values()),
+        " pg_catalog.unnest($2::pg_catalog.text[])) AS given (name, value)"
+        " WHERE pg_catalog.current_setting(name, true) IS NOT NULL",
+        list(_OF_OWN_CONNECTIONS),
+        list(_OF_OWN_CONNECTIONS.values()),
     )

@@ -30,6 +30,7 @@ HOSTILE = (
     "standard_conforming_strings = off",
     "search_path = evil, pg_catalog",
     "statement_timeout = '200ms'",
+    "transaction_timeout = '30min'",
     "timezone = 'America/New_York'",
     "datestyle = 'German'",
     "intervalstyle = 'postgres_verbose'",
@@ -97,6 +98,7 @@ async def test_what_is_committed_is_durable_and_read_after_a_lock(
     assert await _shown(store._pool) == PINNED
     async with administrator(hostile.admin_dsn) as connection:
         assert await _shown(connection) == PINNED
+        assert await connection.fetchval("SHOW transaction_timeout") == "0"
     async with PostgresMaintenance(hostile.maintainer_dsn, 1_000)._connected() as connection:
         assert await _shown(connection) == PINNED
     alerts = await PostgresAlertStore.connect(
