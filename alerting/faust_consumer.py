@@ -21,7 +21,7 @@ from faust.types import TP
 from alerting.faust_app import FaustSettings, application
 from alerting.gap_detector import GapDetector
 from alerting.processor import AlertingLimits, AlertProcessor
-from eventlog.kafka.topic_id import TopicWatch, own_topic_watch
+from eventlog.kafka.topic_id import NO_ID, TopicWatch, own_topic_watch
 from eventlog.ports import LoggedEvent, Partition
 from schemas.errors import RetryableError
 from schemas.metric_defs import Metrics
@@ -31,6 +31,8 @@ log = structlog.get_logger("alerting.kafka")
 # positions are read again; one alone may only fall between two batches.
 _MONITOR_S = 1.0
 _IDLE_CHECKS = 3
+# How long a broker may take to name the topic after Faust has ended.
+_TOPIC_WAIT_S = 10
 
 
 class FaustConsumer:
@@ -66,7 +68,13 @@ class FaustConsumer:
                 known = topic_id
                 await self._processor.begin_log(self._settings.topic, topic_id)
                 reader = _TopicReader(self._settings, topic_id, self._processor, self._limits, self._metrics)
-                await reader.run(stop, watch)
+                try:
+                    await reader.run(stop, watch)
+                except RetryableError as ended:
+                    # Faust may end where its topic does.
+                    if await _is_current(watch, topic_id):
+                        raise
+                    log.warning("reader_replaced", cause=str(ended))
 
 
 class _TopicReader:
@@ -210,8 +218,21 @@ class _TopicReader:
 
 
 async def _seek(app: faust.App, partition: Partition, offset: int) -> None:
+    at = TP(partition.log, partition.number)
+    # Revoked meanwhile: whoever has it now begins at its stored position.
+    if at not in app.consumer.assignment():
+        return
     log.warning("reading_again", partition=partition.number, offset=offset)
-    await app.consumer.seek(TP(partition.log, partition.number), offset)
+    await app.consumer.seek(at, offset)
+
+
+async def _is_current(watch: TopicWatch, topic_id: str) -> bool:
+    """Return whether the topic of this id still has the name, as far as is known."""
+    try:
+        async with asyncio.timeout(_TOPIC_WAIT_S):
+            return await watch.find() in {topic_id, NO_ID}
+    except TimeoutError:
+        return True
 
 
 async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, str]) -> str | None:
