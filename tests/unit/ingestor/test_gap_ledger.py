@@ -728,3 +728,17 @@ async def test_retiring_takes_a_name_and_a_reason_of_bounded_length(
     with pytest.raises(asyncpg.InvalidParameterValueError):
         await retire_tap(ledger.connection, "t-1", *words)
     assert await retire_tap(ledger.connection, "t-1", "a" * 200, "w" * 2_000) == 0
+
+
+async def test_a_clock_that_was_ahead_and_is_right_again_leaves_no_time_in_the_future(ledger: Ledger) -> None:
+    """Regression: for as long as its host had been ahead, every tap was taken for cut off, and the watermark was in the future."""
+    tap, hour_ms = Tap(), 3_600_000
+    clock_is = "CREATE OR REPLACE FUNCTION auditap.now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS"
+    right = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+    await ledger.connection.execute(f"{clock_is} $$ {right} + {hour_ms} $$")
+    await ledger.note(tap.heartbeat(1, now_ms() + hour_ms), clock(now_ms() + hour_ms))
+    assert await ledger.log_ms() > now_ms() + hour_ms - 60_000
+    await ledger.connection.execute(f"{clock_is} $$ {right} $$")
+    await ledger.note(tap.heartbeat(1, now_ms()), clock(now_ms()))
+    assert await ledger.log_ms() <= now_ms()
+    assert (await ledger.complete_before() or 0) <= now_ms()
