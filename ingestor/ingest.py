@@ -105,13 +105,17 @@ class Ingestor:
                 batches = await self._fetch()
                 if batches:
                     self._begin(batches)
-                self._raise_task_errors()
+                for error in self._task_errors():
+                    raise error
                 await self._commit_when_due()
         finally:
             # Before the source stops: leaving the group does not commit.
             await self._drain(self._config.drain_wait_ms)
             await self._source.stop()
-        self._raise_task_errors()
+            # Of every task, though one is raised at most: asyncio logs an error that nobody asked for, with all that it says.
+            errors = self._task_errors()
+        for error in errors:
+            raise error
 
     async def _process(self, batches: Sequence[Batch], in_flight: Sequence[InFlightBatch]) -> None:
         """Take a few batches through the data path: build, enrich, store, dead-letter, mark as finished."""
@@ -234,14 +238,13 @@ class Ingestor:
         self._in_flight.add(task)
         self._metrics.batches_in_flight.set(len(self._in_flight))
 
-    def _raise_task_errors(self) -> None:
+    def _task_errors(self) -> list[BaseException]:
+        """Take the finished tasks out of those in flight, and return the errors with which some ended."""
         finished = {task for task in self._in_flight if task.done()}
         self._in_flight -= finished
         self._metrics.batches_in_flight.set(len(self._in_flight))
-        errors = [task.exception() for task in finished if not task.cancelled()]
-        for error in errors:
-            if error is not None:
-                raise error
+        errors = (task.exception() for task in finished if not task.cancelled())
+        return [error for error in errors if error is not None]
 
     async def _fetch(self) -> Sequence[Batch]:
         full = self._halted or len(self._in_flight) >= self._config.batches_in_flight_max

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -336,19 +337,31 @@ async def test_reading_again_stores_nothing_twice() -> None:
 
 
 async def test_a_bug_ends_the_ingestor_and_commits_nothing_past_it() -> None:
-    called = asyncio.Event()
+    """Regression: of two batches that failed, asyncio logged the error of one, with what it says."""
+    under_way = 0
+    both = asyncio.Event()
+    logged: list[dict[str, object]] = []
 
     class BrokenStore(MemoryRecordStore):
         async def store(self, records: Sequence[Record]) -> StoreOutcome:
-            called.set()
+            nonlocal under_way
+            under_way += 1
+            if under_way == 2:
+                both.set()
+                # It fails once the ingestor is about to end because of the first.
+                await asyncio.sleep(0.1)
+            await both.wait()
             raise ZeroDivisionError
 
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
     log, store = MemoryEventLog(), BrokenStore()
     filled(log, 50)
     with pytest.raises(ZeroDivisionError):
         async with ingesting(log, store):
-            await called.wait()
+            await both.wait()
+    gc.collect()
     assert committed(log) == 0
+    assert not logged
 
 
 async def test_it_stops_before_the_log_was_there() -> None:
