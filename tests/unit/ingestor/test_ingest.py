@@ -356,9 +356,10 @@ async def test_a_bug_ends_the_ingestor_and_commits_nothing_past_it() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
     log, store = MemoryEventLog(), BrokenStore()
     filled(log, 50)
+    ingestor = an_ingestor(log, store, CONFIG, connect=lambda listener: CheckedSource(log, listener, store))
     with pytest.raises(ZeroDivisionError):
-        async with ingesting(log, store):
-            await both.wait()
+        await ingestor.run(asyncio.Event())
+    del ingestor
     gc.collect()
     assert committed(log) == 0
     assert not logged
