@@ -31,6 +31,7 @@ log = structlog.get_logger("alerting.kafka")
 # positions are read again; one alone may only fall between two batches.
 _MONITOR_S = 1.0
 _IDLE_CHECKS = 3
+_LOG_START_WAIT_S = 5
 # How long a broker may take to name the topic after Faust has ended.
 _TOPIC_WAIT_S = 10
 
@@ -166,7 +167,10 @@ class _TopicReader:
         if admission.events:
             await self._processor.process(admission.events)
         for partition, offset in admission.rewind_to.items():
-            await _seek(app, partition, offset)
+            start = await _log_start(app, partition)
+            if start > offset:
+                self._gaps.rewind(partition, start)
+            await _seek(app, partition, max(offset, start))
 
     async def _on_rebalance(self, *_arguments: Any, **_more: Any) -> None:
         self._gaps.reset()
@@ -215,6 +219,15 @@ class _TopicReader:
     def _partition(self, at: Any) -> Partition:
         """Return the partition of a message or of Faust's partition."""
         return Partition(at.topic, at.partition, self._topic_id)
+
+
+async def _log_start(app: faust.App, partition: Partition) -> int:
+    """Return the first offset that the log holds, or 0 if its broker does not say so in time."""
+    at = TP(partition.log, partition.number)
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_LOG_START_WAIT_S):
+            return int((await app.consumer.earliest_offsets(at))[at])
+    return 0
 
 
 async def _seek(app: faust.App, partition: Partition, offset: int) -> None:

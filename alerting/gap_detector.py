@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 
 from eventlog.ports import LoggedEvent, Partition
 
+# Faust may hand an event over again although reading was rewound: on an assignment it seeks to what the group has committed. So a gap is
+# the log's own only if reading meets it after so many rewinds.
+_REWINDS_MIN = 5
+
 
 @dataclass(slots=True)
 class _PartitionState:
@@ -19,6 +23,8 @@ class _PartitionState:
     newest: int = -1
     """The highest offset seen since reading was last rewound."""
     is_rewinding: bool = False
+    rewinds: int = 0
+    """How often reading was rewound to `due`."""
 
 
 @dataclass(slots=True)
@@ -58,6 +64,7 @@ class GapDetector:
                 admission.events[partition] = due
             if state.newest >= state.due and not state.is_rewinding:
                 state.is_rewinding = True
+                state.rewinds += 1
                 admission.rewind_to[partition] = state.due
         return admission
 
@@ -65,10 +72,12 @@ class GapDetector:
     def _is_due(state: _PartitionState, offset: int) -> bool:
         if offset < state.due:
             return False
-        # If reading still begins later after a rewind, the log itself holds nothing in between.
-        is_rewound = state.is_rewinding and offset <= state.newest
-        if offset == state.due or is_rewound:
-            state.due, state.is_rewinding, state.newest = offset + 1, False, -1
+        # If reading still begins later after rewinds, the log itself holds nothing in between.
+        is_met_again = state.is_rewinding and offset <= state.newest
+        if offset == state.due or (is_met_again and state.rewinds >= _REWINDS_MIN):
+            state.due, state.is_rewinding, state.newest, state.rewinds = offset + 1, False, -1, 0
             return True
+        if is_met_again:
+            state.is_rewinding, state.newest = False, -1
         state.newest = max(state.newest, offset)
         return False
