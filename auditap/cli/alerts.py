@@ -15,7 +15,7 @@ from auditap.cli.administration import as_administrator, current_user
 from auditap.cli.deliveries import deliveries, since_option_ms
 from auditap.cli.log_client import is_interactive
 from auditap.database.alerts import acknowledge_alert, list_alerts
-from auditap.plain_text import plain, plain_line
+from auditap.plain_text import plain, plain_line, print_json
 from schemas.alert import alert_payload
 from schemas.errors import StartupError
 
@@ -50,7 +50,7 @@ def alerts_list(*, account: str | None, since: str, open_only: bool, limit: int,
     payloads = [alert_payload(row) for row in rows]
     if not is_interactive(as_json=as_json):
         for payload in payloads:
-            click.echo(msgspec.json.encode(payload).decode())
+            print_json(msgspec.json.encode(payload))
         return
     Console().print(alerts_table(payloads) if payloads else "No alerts.")
 

@@ -25,7 +25,7 @@ from auditap.database.completeness import (
     list_watermark_bounds,
     retire_tap,
 )
-from auditap.plain_text import plain_line
+from auditap.plain_text import plain_line, print_json
 from log_api.path_segments import ALL_ACCOUNTS
 from schemas.errors import StartupError
 from schemas.identity import rfc3339_ms
@@ -50,7 +50,7 @@ def completeness_command(
     body = source.fetch("/completeness", time_range(since, before))
     found = msgspec.json.decode(body)
     if not is_interactive(as_json=as_json):
-        click.echo(msgspec.json.encode({name: found[name] for name in ("result", "result_info")}))
+        print_json(msgspec.json.encode({name: found[name] for name in ("result", "result_info")}))
         return
     console = Console()
     for line in summary(found["result_info"]):
@@ -95,7 +95,7 @@ def taps_command(*, as_json: bool) -> None:
         Console().print(bounds_table(bounds) if bounds else "Nothing holds the watermark.")
     else:
         for bound in bounds:
-            click.echo(msgspec.json.encode(_bound_json(bound)))
+            print_json(msgspec.json.encode(_bound_json(bound)))
     if len(bounds) == BOUNDS_MAX:
         click.echo(f"The first {BOUNDS_MAX:,} are listed; there may be more.", err=True)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import sys
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,7 +19,7 @@ from rich.table import Table
 from auditap.cli.administration import operator, operator_dsn
 from auditap.cli.log_client import is_interactive, parse_time
 from auditap.cli.options import choice_option, number_option
-from auditap.plain_text import plain, plain_line
+from auditap.plain_text import plain, plain_json, plain_line, print_json
 from auditap.runtime.lifecycle import clock_ms
 from auditap.runtime.logs import configure_logs
 from auditap.settings import Settings, load_settings
@@ -41,7 +40,6 @@ _T = TypeVar("_T")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _UNRESOLVED = str(DeadLetterState.UNRESOLVED)
 _ANY = "all"
-_NOT_PLAIN = re.compile(r"[^\n\x20-\x7e]")
 _NUMBER = click.IntRange(1, 2**63 - 1)
 
 
@@ -148,7 +146,7 @@ def dead_letters_show(*, number: int, as_json: bool) -> None:
         console.print("[yellow]The event is not JSON:[/yellow]", plain(repr(dead_letter.value)))
         return
     # The terminal must not execute control sequences in the event.
-    click.echo(_NOT_PLAIN.sub(_escaped, event))
+    click.echo(plain_json(event))
 
 
 @dead_letters.command("retry")
@@ -256,7 +254,7 @@ def _print_outcome(retried: RetryOutcome, *, people: bool) -> None:
 
 
 def _print(dead_letter: StoredDeadLetter) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(_described(dead_letter)) + b"\n")
+    print_json(msgspec.json.encode(_described(dead_letter)))
 
 
 def _described(dead_letter: StoredDeadLetter) -> dict[str, Any]:
@@ -283,11 +281,6 @@ def _described(dead_letter: StoredDeadLetter) -> dict[str, Any]:
         name: value.isoformat() if isinstance(value, datetime) else value for name, value in described.items()
     }
     return described | _event(dead_letter.value)
-
-
-def _escaped(character: re.Match[str]) -> str:
-    """Return a character of a JSON string as JSON escapes it."""
-    return json.dumps(character[0])[1:-1].replace("\x7f", "\\u007f")
 
 
 def _event(value: bytes) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from auditap.cli.administration import as_administrator
 from auditap.cli.log_client import is_interactive, parse_time
 from auditap.cli.options import choice_option
 from auditap.database.alerts import DeliveryFilter, list_deliveries, retry_deliveries
-from auditap.plain_text import plain
+from auditap.plain_text import plain, print_json
 from schemas.identity import parse_rfc3339_ms
 
 _STATES = ("due", "delivered", "dead")
@@ -53,7 +53,7 @@ def deliveries_list(*, state: str, channels: Sequence[str], since: str, limit: i
                 "alert_id": row["alert_id"].hex,
                 "due_at": row["due_at"] if row["state"] == "due" else None,
             }
-            click.echo(msgspec.json.encode(shown).decode())
+            print_json(msgspec.json.encode(shown))
         return
     Console().print(_table(rows) if rows else "No deliveries.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from itertools import islice
 
@@ -20,6 +19,7 @@ from auditap.cli.log_client import (
     time_range,
 )
 from auditap.cli.options import number_option
+from auditap.plain_text import print_json
 
 # The maximum of `limit` in the OpenAPI document of the log API.
 _PAGE_RECORDS_MAX = 1000
@@ -53,7 +53,7 @@ def query_command(
     found = islice(_records(source, query), limit)
     if not is_interactive(as_json=as_json):
         for record in found:
-            sys.stdout.buffer.write(bytes(record) + b"\n")
+            print_json(bytes(record))
         return
     table = Table("time", "action", "actor", "resource", "description", box=None, padding=(0, 2, 0, 0))
     table.columns[0].no_wrap = True

@@ -10,6 +10,7 @@ from typing import BinaryIO
 import click
 
 from auditap.cli.preview import Preview, spec_options
+from auditap.plain_text import print_json
 from redactor.pipeline.redactor import redact_lines
 from schemas.errors import RefusedCapture
 
@@ -41,6 +42,6 @@ def redact_command(spec: Path | None, envelope: str | None, captures: BinaryIO) 
         preview.redactor, texts(), lambda _, reason: refuse(number, reason), preview.identity_key
     )
     for event in events:
-        sys.stdout.buffer.write(event + b"\n")
+        print_json(event)
     if refused:
         sys.exit(1)

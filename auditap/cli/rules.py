@@ -26,6 +26,7 @@ from auditap.cli.alerts import alerts_table
 from auditap.cli.deliveries import since_option_ms
 from auditap.cli.log_client import is_interactive
 from auditap.database.alerts import records_between
+from auditap.plain_text import print_json
 from schemas.errors import StartupError
 from schemas.record import Record
 
@@ -77,7 +78,7 @@ def rules_test(*, file: Path, since: str, before: str, account: str | None, as_j
     backtest = as_administrator(run)
     if not is_interactive(as_json=as_json):
         for payload in backtest.payloads:
-            click.echo(msgspec.json.encode(payload).decode())
+            print_json(msgspec.json.encode(payload))
         return
     _show(rule_set, backtest, (datetime.now(UTC) - began).total_seconds())
 

@@ -25,6 +25,7 @@ from auditap.cli.log_client import (
     table_cells,
     unreachable,
 )
+from auditap.plain_text import print_json
 from schemas.errors import RetryableError
 from schemas.retry_after import asked_to_wait_s
 
@@ -58,7 +59,7 @@ def tail_command(
         if interactive:
             console.print(Text("  ").join(table_cells(record)), soft_wrap=True)
         else:
-            sys.stdout.buffer.write(record + b"\n")
+            print_json(record)
             sys.stdout.buffer.flush()
         if number == count:
             return

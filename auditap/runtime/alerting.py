@@ -19,6 +19,7 @@ from alerting.postgres_store import PostgresAlertStore
 from alerting.processor import AlertingLimits, AlertProcessor
 from alerting.rules_file import RulesFile
 from alerting.rules_parser import LOOK_BACK_DAYS_MAX
+from auditap.plain_text import print_json
 from auditap.runtime.embedded_log import own_event_log
 from auditap.runtime.health import Health, health_server
 from auditap.runtime.kafka import connection_of
@@ -251,5 +252,5 @@ def event_builder(settings: Settings) -> EventBuilder:
 
 
 def _print_json(payload: Mapping[str, Any]) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(payload) + b"\n")
+    print_json(msgspec.json.encode(payload))
     sys.stdout.buffer.flush()
