@@ -184,7 +184,7 @@ async def test_no_clamped_id_is_noted_while_its_event_is_being_stored(
         async with holder.transaction():
             assert not await holder.fetchval("SELECT auditap.hold_clamped_ids($1, $1)", ahead().id)
             storing = asyncio.create_task(postgres_store.store([clamped(ahead(), now_ms())]))
-            waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
+            waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND NOT granted)"
             while not await holder.fetchval(waits):
                 await asyncio.sleep(0.01)
             assert not storing.done()
