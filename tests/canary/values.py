@@ -57,7 +57,7 @@ class Writer:
             return self._misfit(kind)
         if kind in SCALARS:
             return self.scalar(position, kind, ruled)
-        if position.excludes(kind):
+        if position.excludes("object" if kind == "untyped" else kind):
             ruled = ruled or ANOTHER_TYPE
         if position.strict and position.lists_values():
             ruled = ruled or NOT_LISTED
@@ -103,12 +103,21 @@ class Writer:
         granting = [each for each in schemas if each.grants]
         if self._rng.random() < 0.3:
             return granting
-        chosen: dict[int, int] = {}
+        # By what was chosen above it: a schema that refers to itself has the same composition at several levels.
+        chosen: dict[tuple[object, int], int] = {}
         for each in granting:
-            for composition, index in each.choice:
-                if composition not in chosen or self._rng.random() < 0.4:
-                    chosen[composition] = index
-        return [each for each in granting if all(chosen[of] == index for of, index in each.choice)]
+            for level, (composition, index) in enumerate(each.choice):
+                key = each.choice[:level], composition
+                if key not in chosen or self._rng.random() < 0.4:
+                    chosen[key] = index
+        return [
+            each
+            for each in granting
+            if all(
+                chosen[each.choice[:level], composition] == index
+                for level, (composition, index) in enumerate(each.choice)
+            )
+        ]
 
     def _kind(self, active: Iterable[ApplicableSchema]) -> str:
         for each in active:
