@@ -73,17 +73,17 @@ class FastUris(ReferenceUris):
         resource = None if template.resource is None else segments[template.resource]
         if uri is None or (resource is not None and len(resource) > _ID_CHARS_MAX):
             return super().record(routed, template)
-        account: Account | None = None
-        zone: Zone | None = _NO_ZONE
-        if template.account is not None:
-            name = segments[template.account]
-            account = self._accounts.get(name) or _remembered(self._accounts, Account, name)
-        if template.zone is not None:
-            name = segments[template.zone]
-            zone = self._zones.get(name) or _remembered(self._zones, Zone, name)
+        account = None if template.account is None else self._account(segments[template.account])
+        zone = _NO_ZONE if template.zone is None else self._zone(segments[template.zone])
         if zone is None or (account is None and template.account is not None):
             return super().record(routed, template)  # which says what is no id
         return RecordedUri(uri, account, zone, resource)
+
+    def _account(self, name: str) -> Account | None:
+        return self._accounts.get(name) or _remembered(self._accounts, Account, name)
+
+    def _zone(self, name: str) -> Zone | None:
+        return self._zones.get(name) or _remembered(self._zones, Zone, name)
 
     def _uri(self, routed: RoutedRequest, template: EventTemplate) -> str | None:
         """Return the recorded path and query; None where the path is too long to be recorded."""
