@@ -9,7 +9,7 @@ Postgres refuses to run as root. Started by root, it runs as the owner of `clust
 which no other process runs as. Where that user cannot pass the folders above (a checkout in root's home, say),
 Postgres gets the one capability that lets it. The permissions of those folders are never changed.
 
-auditap connects by the socket, which no other user can reach. While the server is down, any user of the machine could listen on its
+auditap connects by the socket, which other users cannot reach (under root, members of its group can). While the server is down, any user of the machine could listen on its
 TCP port and ask whoever connects for the password; while it runs, sessions that send no password could take all places.
 """
 

@@ -197,7 +197,7 @@ class HttpListener:
     def _displace_one(self) -> bool:
         """Close the connection that waits longest among those of the address that has most, and return whether one waits.
 
-        By the time alone, whoever connects fast enough from a few addresses would displace everybody else.
+        If only waiting time counted, a client that reconnects fast from a few addresses would displace everybody else.
         """
         return self._displace(max(self._waiting, key=self._of_same_address, default=None))
 

@@ -76,7 +76,7 @@ class FastUris(ReferenceUris):
         account = None if template.account is None else self._account(segments[template.account])
         zone = _NO_ZONE if template.zone is None else self._zone(segments[template.zone])
         if zone is None or (account is None and template.account is not None):
-            return super().record(routed, template)  # which says what is no id
+            return super().record(routed, template)  # which names what is refused
         return RecordedUri(uri, account, zone, resource)
 
     def _account(self, name: str) -> Account | None:
