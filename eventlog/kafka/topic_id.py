@@ -53,6 +53,7 @@ async def find_topic_id(client: AIOKafkaClient, topic: str) -> str | None:
     try:
         response = await client.send(node, _MetadataRequest(topic))
     except (IncompatibleBrokerVersion, NotImplementedError):
+        # aiokafka raises the first where the brokers name no versions, the second where they know no version of this request.
         return NO_ID
     [(error_code, _, found, *_)] = response.topics
     error = for_code(error_code)

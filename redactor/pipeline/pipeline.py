@@ -123,11 +123,15 @@ class Pipeline:
         uri = self._uris.record(routed, template)
         if uri.refused:
             headers = _refusing(headers, uri)
+        self._count(headers, uri)
+        return self._events.matched(capture, event_id, template, headers, uri, request, response)
+
+    def _count(self, headers: RecordedHeaders, uri: RecordedUri) -> None:
+        """Tell the observer what an event to which an operation applies lacks."""
         if headers.refused:
             self._observer.refused(headers.refused)
         if uri.account is None and headers.account.id is None and uri.zone.id is None:
             self._observer.without_account()
-        return self._events.matched(capture, event_id, template, headers, uri, request, response)
 
     def _read_bodies(
         self, capture: Capture, template: EventTemplate, headers: RecordedHeaders
