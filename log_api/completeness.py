@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from schemas.identity import rfc3339_ms
 
@@ -47,37 +46,6 @@ class TapCounts(NamedTuple):
     unnumbered: int
     surplus: int
     retired: int
-
-
-class _WatermarkSource(Protocol):
-    async def complete_before_ms(self) -> int | None: ...
-
-
-class WatermarkCache:
-    """Caches the completeness watermark for `ttl_ms`.
-
-    A cached watermark is still correct: it may only be lower than necessary.
-    """
-
-    def __init__(
-        self, database: _WatermarkSource, ttl_ms: int, timer: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._database = database
-        self._ttl_s = ttl_ms / 1000
-        self._timer = timer
-        self._expires_s = 0.0
-        self._watermark_ms: int | None = None
-
-    async def get_ms(self) -> int | None:
-        """Return the watermark (Unix ms), None if no tap sends sequence numbers, or all such taps are retired. Raises RetryableError.
-
-        Read it before the page it is returned with: a record stored between the two must not be below the watermark
-        and missing on the page.
-        """
-        if self._timer() >= self._expires_s:
-            self._watermark_ms = await self._database.complete_before_ms()
-            self._expires_s = self._timer() + self._ttl_s
-        return self._watermark_ms
 
 
 def gap_json(gap: Gap) -> dict[str, Any]:

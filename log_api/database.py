@@ -35,6 +35,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_MS = 86_400_000
 # `auditap.ensure_partitions` creates no partition further ahead than this.
 _PARTITIONS_AHEAD_MS = 370 * _DAY_MS
+# Every page asks for the watermark, every prober for readiness.
+_SHARED_MS_MAX = 1_000
 
 
 class PostgresLogDatabase:
@@ -57,8 +59,8 @@ class PostgresLogDatabase:
         self._shape = _LogShape(config)
         self._cpu = cpu_queue()
         self._tokens = BatchedReads(self._read_tokens, limits.lookups_waiting_max)
-        self._watermark_ms = SharedRead(self._read_watermark_ms)
-        self._readiness = SharedRead(self._read_readiness)
+        self._watermark_ms = SharedRead(self._read_watermark_ms, _SHARED_MS_MAX)
+        self._readiness = SharedRead(self._read_readiness, _SHARED_MS_MAX)
 
     async def start(self) -> None:
         """Open the pools. Raises StartupError if Postgres rejects the session for good or its database is not UTF-8.

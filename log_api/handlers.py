@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from log_api import export, v1
 from log_api.access_requests import access_request
 from log_api.authentication import Authenticator, authorize
-from log_api.completeness import WatermarkCache, completeness_info, gap_json
+from log_api.completeness import completeness_info, gap_json
 from log_api.config import LogApiConfig
 from log_api.contract import CheckedRequest, Contract, Operation
 from log_api.cursors import Cursors, Position
@@ -44,8 +44,6 @@ _GAPS_MAX = 1_000
 _ACCOUNTS_MAX = 1_000
 # Every page of authentication logs but the last counts anew, so the count must be cheap beside the page.
 _COUNTED_MAX = 10_000
-# Every page asks for the watermark: requests within this time share one.
-_WATERMARK_TTL_MS = 1_000
 # Of a long response. A connection buffers about as much.
 _PIECE_BYTES = 64 * 1024
 _encoder = msgspec.json.Encoder()
@@ -101,7 +99,7 @@ class Handlers:
             database, clock_ms, config.limits.token_cache_ms, config.limits.tokens_cached_max
         )
         self._rate_limits = RateLimits(config.requests_burst, config.limits.tokens_cached_max, time.monotonic)
-        self._watermark = WatermarkCache(database, _WATERMARK_TTL_MS)
+        self._database = database
         self._streams = SharedPlaces(config.streams_max)
         self._responses = SharedPlaces(config.limits.responses_bytes_max // _PIECE_BYTES)
         metrics.log_api_streams.set_function(lambda: self._streams.taken)
@@ -209,7 +207,7 @@ class Handlers:
 
     async def _list(self, request: AuthorizedRequest) -> Response:
         query = self._queries.list_query(request.accounts, request.query)
-        # Before the page: see `WatermarkCache.get_ms`.
+        # Before the page: a record stored between the two must not be below the watermark and missing on the page.
         watermark_ms = await self._watermark_ms(request, query)
         page = await request.reads.page(query)
         info = page_info(len(page.records), self._cursor(query, page, watermark_ms), watermark_ms)
@@ -219,7 +217,7 @@ class Handlers:
         """Return the watermark at the time when the first page of the list was read: every page is complete below it."""
         if "cursor" in request.query:
             return query.complete_before_ms
-        return await self._watermark.get_ms()
+        return await self._database.complete_before_ms()
 
     async def _get(self, request: AuthorizedRequest) -> Response:
         return _result(await self._source(request))
@@ -228,7 +226,7 @@ class Handlers:
         self._queries.check_history(request.query)
         source = await self._source(request)
         if source.resource.id is None:
-            empty = page_info(0, None, await self._watermark.get_ms())
+            empty = page_info(0, None, await self._database.complete_before_ms())
             return _page([], {**empty, "history_status": "unavailable"})
         query = self._queries.history_query(request.accounts, request.query, source)
         watermark_ms = await self._watermark_ms(request, query)
@@ -261,7 +259,7 @@ class Handlers:
 
     async def _completeness(self, request: AuthorizedRequest) -> Response:
         since_ms, before_ms = self._queries.time_range_ms(request.query)
-        watermark_ms = await self._watermark.get_ms()
+        watermark_ms = await self._database.complete_before_ms()
         found = await request.reads.gaps(since_ms, before_ms, _GAPS_MAX)
         info = completeness_info(found, await request.reads.taps(), watermark_ms)
         return _result([gap_json(gap) for gap in found.gaps], result_info=info)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -14,16 +15,27 @@ _BATCH_MAX = 500
 
 
 class SharedRead(Generic[_V]):
-    """Has at most one read under way: a caller that comes meanwhile gets its result."""
+    """Has at most one read under way, and gives each caller the result of one that began at most `age_ms_max` before it asked."""
 
-    def __init__(self, read: Callable[[], Awaitable[_V]]) -> None:
+    def __init__(
+        self, read: Callable[[], Awaitable[_V]], age_ms_max: int, timer: Callable[[], float] = time.monotonic
+    ) -> None:
         self._read = read
+        self._age_s_max = age_ms_max / 1000
+        self._timer = timer
+        self._began_s = 0.0
         self._reading: asyncio.Future[_V] | None = None
 
     async def get(self) -> _V:
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.ensure_future(self._read())
-            self._reading.add_done_callback(_mark_retrieved)
+        oldest_s = self._timer() - self._age_s_max
+        while self._reading is None or self._began_s < oldest_s or _failed(self._reading):
+            if self._reading is not None and not self._reading.done():
+                # It began too early, and whether it succeeds says nothing about the next.
+                await asyncio.wait([self._reading])
+            else:
+                self._began_s = self._timer()
+                self._reading = asyncio.ensure_future(self._read())
+                self._reading.add_done_callback(_mark_retrieved)
         # One caller that goes away takes the result from no other.
         return await asyncio.shield(self._reading)
 
@@ -74,6 +86,10 @@ class BatchedReads(Generic[_K, _V]):
             else:
                 for key in keys:
                     self._waiting.pop(key).set_result(values.get(key))
+
+
+def _failed(reading: asyncio.Future[Any]) -> bool:
+    return reading.done() and (reading.cancelled() or reading.exception() is not None)
 
 
 def _mark_retrieved(done: asyncio.Future[Any]) -> None:

@@ -137,7 +137,7 @@ async def chaos(run: Run, folder: Path) -> tuple[Sampler, Load]:
             run.polling = await _polled(watcher)
             run.verdict = judge(
                 watcher.claims,
-                await arrivals(system),
+                await arrivals(system, watcher.snapshots),
                 system.loads,
                 calm_from_ms,
                 behind_ms_max=BEHIND_MS_MAX,

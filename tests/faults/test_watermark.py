@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.faults.watermark import Arrival, Claim, GapRange, false_claims, how_far_behind, uncorrected
+from tests.faults.watermark import (
+    Arrival,
+    Claim,
+    GapRange,
+    Sightings,
+    Snapshot,
+    false_claims,
+    how_far_behind,
+    uncorrected,
+)
 
 
 def claim(at_ms: float, before_ms: int, *gaps: GapRange) -> Claim:
     return Claim(at_ms, at_ms + 10, before_ms, gaps)
 
 
-def record(at_ms: int, stored_ms: float, number: int = 1) -> Arrival:
-    return Arrival(at_ms, stored_ms, "tap", 1, number)
+def record(at_ms: int, stored_ms: float, number: int = 1, *, hidden_ms: float = 0) -> Arrival:
+    return Arrival(at_ms, stored_ms, stored_ms + hidden_ms, "tap", 1, number)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +66,31 @@ def test_a_claim_that_was_taken_back_in_time_is_told_apart() -> None:
     assert not uncorrected([claim(1_000, 600), claim(4_000, 500), claim(5_000, 600)], late)
     # One that was asked for within the second for which the log API keeps it says nothing yet.
     assert not uncorrected([claim(1_000, 600), claim(2_500, 600), claim(4_000, 500)], late)
+
+
+def test_a_claim_need_not_go_back_for_what_is_committed_and_not_seen_yet() -> None:
+    made = [claim(1_000, 600), claim(4_000, 600), claim(6_000, 500)]
+    assert uncorrected(made, [record(500, 2_000)])
+    assert not uncorrected(made, [record(500, 2_000, hidden_ms=2_500)])
+
+
+def test_a_transaction_is_seen_by_the_first_snapshot_in_which_it_no_longer_runs() -> None:
+    sightings = Sightings(
+        [
+            Snapshot(1_000, 5, frozenset()),
+            Snapshot(2_000, 9, frozenset({6, 7})),
+            Snapshot(3_000, 9, frozenset({7})),
+            Snapshot(4_000, 12, frozenset()),
+        ]
+    )
+    assert [sightings.seen_ms(each) for each in (4, 5, 6, 7, 9, 12)] == [
+        1_000,
+        2_000,
+        3_000,
+        4_000,
+        4_000,
+        math.inf,
+    ]
 
 
 _claims = st.lists(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import heapq
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import Any
 
+import asyncpg
 import httpx
 
 from auditap.database.connection import administrator
@@ -25,14 +27,19 @@ _INTERVAL_S = 1.0
 _AGAIN_S = 0.5
 _ANSWER_S_MAX = 60
 _PAGE_RECORDS = 1_000
-# The log API keeps the watermark for so long.
+# What the log API answers may have been read so long before it was asked.
 _CACHED_MS = 1_000
 _MISDATED_MS = 60_000
 _TOLD_MAX = 20
 _STORED = """
-SELECT id, account_id, tap_id, tap_epoch, tap_seq,
+SELECT id, account_id, tap_id, tap_epoch, tap_seq, xmin::text::bigint AS transaction,
     extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000 AS stored_ms
 FROM auditap.audit_records
+"""
+_SNAPSHOT = """
+SELECT pg_snapshot_xmax(now)::text::bigint AS next, array_agg(running::text::bigint) AS running
+FROM pg_current_snapshot() AS now LEFT JOIN LATERAL pg_snapshot_xip(now) AS running ON true
+GROUP BY now
 """
 
 
@@ -67,13 +74,41 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A record: the time that it has, and the right time at which it could be seen (Unix ms)."""
+    """A record: the time that it has, and the right times at which Postgres committed it and at which others saw it (Unix ms).
+
+    Postgres takes the time of a commit before it writes it to the disk, and what froze meanwhile is visible only much later.
+    """
 
     at_ms: int
     stored_ms: float
+    seen_ms: float
     tap: str
     epoch: int
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What everybody saw at a time (Unix ms): all transactions below `next` but those that were running."""
+
+    at_ms: float
+    next: int
+    running: frozenset[int]
+
+
+class Sightings:
+    """Tells from the snapshots, given in their order, when the records of a transaction were seen."""
+
+    def __init__(self, snapshots: Sequence[Snapshot]) -> None:
+        self._snapshots = snapshots
+        self._next = [snapshot.next for snapshot in snapshots]
+
+    def seen_ms(self, transaction: int) -> float:
+        """Return when they were first seen: never, if they were in none."""
+        for snapshot in self._snapshots[bisect.bisect_right(self._next, transaction) :]:
+            if transaction not in snapshot.running:
+                return snapshot.at_ms
+        return math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +119,7 @@ class Late:
     number: int
     at_s: float
     stored_s: float
+    seen_s: float
     claimed_s: float
     """When the first claim was made that it made false."""
     claims: int
@@ -162,7 +198,7 @@ def _is_misdated(arrival: Arrival, loads: Sequence[Load]) -> bool:
 
 def _told(arrival: Arrival, claims: Sequence[Claim], began_ms: float) -> Late:
     denied = [claim for claim in claims if claim.answered_ms < arrival.stored_ms and claim.denies(arrival)]
-    following = [claim for claim in claims if claim.asked_ms > arrival.stored_ms + _CACHED_MS]
+    following = [claim for claim in claims if claim.asked_ms > arrival.seen_ms + _CACHED_MS]
     after = min(following, key=lambda claim: claim.asked_ms, default=None)
 
     def seconds(at_ms: float) -> float:
@@ -173,6 +209,7 @@ def _told(arrival: Arrival, claims: Sequence[Claim], began_ms: float) -> Late:
         number=arrival.number,
         at_s=seconds(arrival.at_ms),
         stored_s=seconds(arrival.stored_ms),
+        seen_s=seconds(arrival.seen_ms),
         claimed_s=seconds(min(claim.asked_ms for claim in denied)),
         claims=len(denied),
         next_claim=None if after is None else (seconds(after.asked_ms), seconds(after.before_ms)),
@@ -205,12 +242,12 @@ def false_claims(claims: Sequence[Claim], arrived: Iterable[Arrival]) -> tuple[l
 
 
 def uncorrected(claims: Sequence[Claim], late: Iterable[Arrival]) -> list[Arrival]:
-    """Return the records for which the watermark was not back at their time when it was next asked for."""
+    """Return the records for which the watermark was not back at their time when it was next asked for after others saw them."""
     in_order = sorted(claims, key=lambda claim: claim.asked_ms)
     asked = [claim.asked_ms for claim in in_order]
     found = []
     for arrival in late:
-        following = bisect.bisect_right(asked, arrival.stored_ms + _CACHED_MS)
+        following = bisect.bisect_right(asked, arrival.seen_ms + _CACHED_MS)
         if following < len(in_order) and in_order[following].before_ms > arrival.at_ms:
             found.append(arrival)
     return found
@@ -286,6 +323,7 @@ class Watcher:
         self._api: httpx.AsyncClient
         self._tasks: list[asyncio.Task[None]] = []
         self.claims: list[Claim] = []
+        self.snapshots: list[Snapshot] = []
         self.clients: list[PollingClient] = []
 
     async def start(self) -> None:
@@ -301,7 +339,11 @@ class Watcher:
         )
         since_ms = self._began_ms - 3 * _HOUR_MS
         self.clients = [PollingClient(self._api, account, since_ms) for account in self._accounts]
-        polls: list[Callable[[], Awaitable[bool]]] = [self._ask, *(client.poll for client in self.clients)]
+        polls: list[Callable[[], Awaitable[bool]]] = [
+            self._ask,
+            self._look,
+            *(client.poll for client in self.clients),
+        ]
         self._tasks = [asyncio.create_task(_keep(poll), name="watcher") for poll in polls]
 
     async def stop(self) -> None:
@@ -349,13 +391,25 @@ class Watcher:
             self.claims.append(Claim(asked_ms, time.time() * 1000, before_ms, gaps))
         return True
 
+    async def _look(self) -> bool:
+        try:
+            async with asyncio.timeout(_ANSWER_S_MAX):
+                (row,) = await self._system.pipeline.fetch(_SNAPSHOT)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        running = frozenset(row["running"]) - {None}
+        self.snapshots.append(Snapshot(time.time() * 1000, row["next"], running))
+        return True
 
-async def arrivals(system: System) -> list[Arrival]:
-    """Return every record with the time at which it could be seen."""
+
+async def arrivals(system: System, snapshots: Sequence[Snapshot]) -> list[Arrival]:
+    """Return every record with the times at which it was committed and seen."""
+    sightings = Sightings(snapshots)
     return [
         Arrival(
             row["id"].int >> 80,
             float(row["stored_ms"]),
+            sightings.seen_ms(row["transaction"]),
             row["tap_id"],
             row["tap_epoch"],
             row["tap_seq"],

@@ -675,11 +675,14 @@ async def note_heartbeat(
     )
 
 
+async def test_without_taps_there_is_no_watermark(postgres_log: PostgresLogDatabase) -> None:
+    assert await postgres_log.complete_before_ms() is None
+
+
 async def test_gaps_of_a_range_are_listed_earliest_first_and_counted(
     postgres_log: PostgresLogDatabase, memory_log: MemoryLog, stored_log: StoredLog
 ) -> None:
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
-    assert await postgres_log.complete_before_ms() is None
     assert await reads(postgres_log).gaps(0, now_ms, 10) == ([], 0, 0)
     for epoch in range(3):
         at_ms = now_ms - 1_000 + 100 * epoch

@@ -50,18 +50,71 @@ def source() -> Source:
     return Source()
 
 
-async def test_callers_share_the_read_that_is_under_way(source: Source) -> None:
-    shared = SharedRead(source.read)
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+async def test_callers_share_a_read(source: Source, clock: Clock) -> None:
+    shared = SharedRead(source.read, 0, clock)
     callers = [asyncio.create_task(shared.get()) for _ in range(100)]
     await source.answer()
     assert {await caller for caller in callers} == {1}
+    clock.now_s += 0.001
     later = asyncio.create_task(shared.get())
     await source.answer()
     assert await later == 2
 
 
+async def test_a_result_is_as_old_as_the_beginning_of_its_read(source: Source, clock: Clock) -> None:
+    shared = SharedRead(source.read, 1_000, clock)
+    first = asyncio.create_task(shared.get())
+    await settle()
+    clock.now_s += 0.9
+    await source.answer()
+    assert await first == await shared.get() == 1
+    clock.now_s += 0.2
+    later = asyncio.create_task(shared.get())
+    await source.answer()
+    assert await later == 2
+
+
+async def test_a_read_that_began_too_early_is_not_shared(source: Source, clock: Clock) -> None:
+    shared = SharedRead(source.read, 1_000, clock)
+    callers = [asyncio.create_task(shared.get())]
+    await settle()
+    clock.now_s += 1.1
+    callers += [asyncio.create_task(shared.get()) for _ in range(10)]
+    await settle()
+    assert len(source.reads) == 1
+    await source.answer()
+    await source.answer()
+    assert [await caller for caller in callers] == [1] + [2] * 10
+
+
+async def test_the_error_of_a_read_that_began_too_early_is_not_shared(source: Source, clock: Clock) -> None:
+    shared = SharedRead(source.read, 1_000, clock)
+    slow = asyncio.create_task(shared.get())
+    await settle()
+    clock.now_s += 1.1
+    later = asyncio.create_task(shared.get())
+    await source.answer(RetryableError("away"))
+    await source.answer()
+    with pytest.raises(RetryableError):
+        await slow
+    assert await later == 2
+
+
 async def test_a_caller_that_goes_away_takes_the_result_from_no_other(source: Source) -> None:
-    shared = SharedRead(source.read)
+    shared = SharedRead(source.read, 1_000)
     gone, stays = (asyncio.create_task(shared.get()) for _ in range(2))
     await settle()
     gone.cancel()
@@ -70,7 +123,7 @@ async def test_a_caller_that_goes_away_takes_the_result_from_no_other(source: So
 
 
 async def test_an_error_is_for_all_who_wait_and_for_nobody_later(source: Source) -> None:
-    shared = SharedRead(source.read)
+    shared = SharedRead(source.read, 1_000)
     callers = [asyncio.create_task(shared.get()) for _ in range(2)]
     await source.answer(RetryableError("away"))
     for caller in callers:
@@ -128,7 +181,7 @@ async def test_a_batch_that_fails_stops_no_later_one(source: Source) -> None:
 
 
 async def test_stopping_leaves_nobody_waiting(source: Source) -> None:
-    batched, shared = BatchedReads(source.read_many, 10), SharedRead(source.read)
+    batched, shared = BatchedReads(source.read_many, 10), SharedRead(source.read, 1_000)
     callers = [asyncio.ensure_future(batched.get("a")), asyncio.ensure_future(shared.get())]
     await settle()
     await batched.stop()
