@@ -31,6 +31,7 @@ log = structlog.get_logger("alerting.kafka")
 # positions are read again; one alone may only fall between two batches.
 _MONITOR_S = 1.0
 _IDLE_CHECKS = 3
+# Without an answer by then, reading goes on at the stored position.
 _LOG_START_WAIT_S = 5
 # How long a broker may take to name the topic after Faust has ended.
 _TOPIC_WAIT_S = 10

@@ -13,7 +13,7 @@ from eventlog.ports import LoggedEvent, Partition
 
 # Faust may hand an event over again although reading was rewound: on an assignment it seeks to what the group has committed. So a gap is
 # the log's own only if reading meets it after so many rewinds.
-_REWINDS_MIN = 5
+_REWINDS_BEFORE_GAP = 5
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class GapDetector:
             return False
         # If reading still begins later after rewinds, the log itself holds nothing in between.
         is_met_again = state.is_rewinding and offset <= state.newest
-        if offset == state.due or (is_met_again and state.rewinds >= _REWINDS_MIN):
+        if offset == state.due or (is_met_again and state.rewinds >= _REWINDS_BEFORE_GAP):
             state.due, state.is_rewinding, state.newest, state.rewinds = offset + 1, False, -1, 0
             return True
         if is_met_again:
