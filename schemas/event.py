@@ -77,7 +77,7 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     altered: bool = False
     """The operation was found only by reading the request leniently; `unmatched` says why it did not match as written."""
     refused: tuple[str, ...] = ()
-    """Fields of the event that are empty because what the headers, the path or the tap gave for them is not recorded."""
+    """Fields for which a header, the path or the tap gave what is refused. Each is empty, unless something else fills it."""
 
 
 class Account(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

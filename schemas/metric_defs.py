@@ -108,7 +108,7 @@ class Metrics:
     identifiers_refused = MetricDef(
         Counter,
         _COLLECT,
-        "Fields of events that are empty because what a header, the path or the tap gave for them is not recorded.",
+        "Fields of events for which a header, the path or the tap gave what is refused, whether or not something else fills them.",
         ["field"],
     )
     openapi_documents_reloaded = MetricDef(

@@ -136,7 +136,7 @@ class HeaderReader:
         )
 
     def refused(self, response: HeaderFields, kept: KeptHeaders) -> tuple[str, ...]:
-        """Return the event's fields that are empty although a header of the response says something for them."""
+        """Return the event's fields for which a header of the response gives something that is refused."""
         return tuple(
             field
             for field, attribute in _FIELDS

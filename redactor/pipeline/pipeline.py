@@ -68,7 +68,7 @@ class Observer(Protocol):
         ...
 
     def refused(self, fields: Sequence[str]) -> None:
-        """These fields of an event are empty because what the pair says for them is not recorded."""
+        """The pair gives something for these fields of an event that is refused."""
         ...
 
     def without_account(self) -> None:
@@ -189,7 +189,7 @@ class Pipeline:
 
 
 def _refusing(headers: RecordedHeaders, uri: RecordedUri) -> RecordedHeaders:
-    """Return the headers with what is no id in the path among the refused fields, unless a header fills the field."""
-    filled = () if headers.account.id is None else ("account.id",)
-    more = [name for name in uri.refused if name not in headers.refused and name not in filled]
+    """Return the headers with what is no id in the path among the refused fields."""
+    # Also where a header fills the field: the path then claims another account than the record's.
+    more = [name for name in uri.refused if name not in headers.refused]
     return structs.replace(headers, refused=(*headers.refused, *more)) if more else headers

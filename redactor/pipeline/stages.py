@@ -62,7 +62,7 @@ class RecordedHeaders(msgspec.Struct, gc=False):
     response_type: str | None
     response_is_encoded: bool
     refused: tuple[str, ...] = ()
-    """The event's fields that are empty although the pair says something for them."""
+    """The event's fields for which the pair gives something that is refused."""
 
 
 class RecordedUri(msgspec.Struct, gc=False):

@@ -90,11 +90,23 @@ def test_what_is_no_id_in_a_path_leaves_its_fields_name(
     assert recorded(template, url).receipt.refused == refused
 
 
-def test_an_account_that_a_header_names_is_not_refused() -> None:
+@pytest.mark.parametrize("path", ["/accounts/{}/x", "/accounts//../accounts/{}/x"])
+@pytest.mark.parametrize(("in_path", "in_header"), [(LONG, "a1"), ("a1", LONG)])
+def test_a_refused_account_is_named_although_another_source_fills_the_field(
+    path: str, in_path: str, in_header: str
+) -> None:
     event = recorded(
-        "/accounts/{account_id}/x", f"/accounts/{LONG}/x", response_headers={"x-account-id": "a1"}
+        "/accounts/{account_id}/x", path.format(in_path), response_headers={"x-account-id": in_header}
     )
-    assert (event.account.id, event.receipt.refused) == ("a1", ())
+    assert (event.account.id, event.receipt.refused) == ("a1", ("account.id",))
+
+
+def test_a_refused_account_is_named_once_and_stays_in_the_recorded_path() -> None:
+    event = recorded(
+        "/accounts/{account_id}/x", f"/accounts/{LONG}/x", response_headers={"x-account-id": LONG}
+    )
+    assert (event.account.id, event.receipt.refused) == (None, ("account.id",))
+    assert event.raw.uri == f"/accounts/{LONG}/x"
 
 
 def test_the_account_header_counts_where_the_path_names_none() -> None:
