@@ -59,6 +59,8 @@ EVENT_BYTES_MAX = 8 * 1024 * 1024 - 1024
 _EVENT_BYTES_RESERVED = 256 * 1024
 _SHA256_OF_NOTHING: Final = hashlib.sha256(b"").hexdigest()
 _SECRETS = {"identity.key": "collector.identity_key", "cursor.key": "api.cursor_key"}
+# What stands in the id of a tap, and what `fnmatch` reads as more than itself.
+_TAP_PATTERN: Final = re.compile(r"[A-Za-z0-9*?\[][A-Za-z0-9_.:*?\[\]!-]*")
 # What pydantic calls a name that a model or a dataclass does not have.
 _UNKNOWN_NAME = {"extra_forbidden", "unexpected_keyword_argument"}
 
@@ -131,6 +133,17 @@ class TapToken(_Group):
         if digest == _SHA256_OF_NOTHING:
             raise PydanticCustomError("empty_token", "it is the digest of an empty token; make a token first")
         return digest
+
+    @field_validator("taps")
+    @classmethod
+    def _of_possible_ids(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        if not patterns or not all(map(_TAP_PATTERN.fullmatch, patterns)):
+            raise PydanticCustomError(
+                "tap_pattern",
+                "list the ids of taps, such as web-1, or patterns, such as web-*; an id is of letters, digits and _ . : -,"
+                " and begins with one of the first two",
+            )
+        return patterns
 
 
 class CollectorSettings(_Group):
@@ -485,6 +498,7 @@ def _check_together(settings: Settings) -> None:
             "kafka.bootstrap_servers is host:port,host:port and nothing else: give a login by kafka.sasl_username"
             " and kafka.sasl_password."
         )
+    _check_distinct(settings)
     limits = settings.redaction.limits
     # Kept bodies are never longer than they were, and everything else of an event is bounded far below the reserve.
     if 2 * limits.body_bytes_max + limits.uri_bytes_max + _EVENT_BYTES_RESERVED > EVENT_BYTES_MAX:
@@ -512,6 +526,18 @@ def _check_together(settings: Settings) -> None:
                 f"{setting}.host is not loopback: set {setting}.tls (certificate and key), or listen on 127.0.0.1;"
                 " where a mesh encrypts, set plain_http_allowed."
             )
+
+
+def _check_distinct(settings: Settings) -> None:
+    digests = [each.sha256 for each in settings.collector.tokens]
+    if len(set(digests)) < len(digests):
+        raise StartupError("collector.tokens holds one sha256 twice: list all taps of a token in one entry.")
+    if not settings.embedded_log and settings.kafka.topic == settings.kafka.dead_letter_topic:
+        raise StartupError("kafka.topic and kafka.dead_letter_topic are the same topic: name two.")
+    if settings.kafka.group == settings.alerting.group:
+        raise StartupError(
+            "kafka.group and alerting.group are the same consumer group, of which each would read only a part: name two."
+        )
 
 
 def ensure_data_dir(settings: Settings) -> Path:

@@ -34,6 +34,8 @@ from .exchange import (
 )
 from .run import TapRun
 
+_PATH = re.compile(r"/.*", re.DOTALL)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a header's name, or a method
 _TAP_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:\-]{0,63}")
 _LEASE_MS_MIN: Final = 100
 _LEASE_MS_MAX: Final = 86_400_000
@@ -98,6 +100,10 @@ class AuditTapMiddleware:
             )
         if not 0 < heartbeat_ms < lease_ms <= _LEASE_MS_MAX or lease_ms < _LEASE_MS_MIN:
             raise ValueError("lease_ms must be 100 to 86400000, and heartbeat_ms less than it")
+        excluded = _listed("exclude_paths", exclude_paths, _PATH)
+        more_of_request = _listed("request_headers", request_headers, _TOKEN)
+        more_of_response = _listed("response_headers", response_headers, _TOKEN)
+        without_bodies = _listed("methods_without_bodies", methods_without_bodies, _TOKEN)
         self._app = app
         self._config = TapConfig(
             address=CollectorAddress.parse(
@@ -116,11 +122,11 @@ class AuditTapMiddleware:
             lease_ms=lease_ms,
             state_dir=None if state_dir is None else Path(state_dir),
             compress=compress,
-            request_headers=HeaderSelection((*REQUEST_HEADERS, *request_headers)),
-            response_headers=HeaderSelection((*RESPONSE_HEADERS, *response_headers)),
-            methods_without_bodies=frozenset(methods_without_bodies),
+            request_headers=HeaderSelection((*REQUEST_HEADERS, *more_of_request)),
+            response_headers=HeaderSelection((*RESPONSE_HEADERS, *more_of_response)),
+            methods_without_bodies=frozenset(map(str.upper, without_bodies)),
         )
-        self._excluded = tuple(path.rstrip("/") for path in exclude_paths)
+        self._excluded = tuple(path.rstrip("/") for path in excluded)
         self._run: TapRun | None = None
         self._failed = 0
 
@@ -204,3 +210,12 @@ def _without_unseen_bodies(scope: Scope) -> Scope:
         return scope
     seen = {name: value for name, value in extensions.items() if name not in UNSEEN_BODIES}
     return {**scope, "extensions": seen}
+
+
+def _listed(setting: str, given: Iterable[str], syntax: re.Pattern[str]) -> tuple[str, ...]:
+    """Return what a list of texts holds. Raises ValueError for a single text, and for one that no request could match."""
+    listed = tuple(given)
+    if isinstance(given, str) or not all(map(syntax.fullmatch, listed)):
+        what = "paths that begin with a slash" if syntax is _PATH else "names"
+        raise ValueError(f"{setting} must be a list of {what}")
+    return listed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -9,6 +10,8 @@ from typing import NamedTuple
 from schemas.errors import StartupError
 
 _CURSOR_KEY_BYTES_MIN = 32
+# What no client or proxy writes in another way.
+_PREFIX_STEP = re.compile(r"[A-Za-z0-9._~-]+")
 COMMON_CONNECTIONS = 2
 """Of `connections_max`, for what no token's queries may delay: looking tokens up, the watermark, readiness. Each of these has at
 most one statement under way, so with two connections a slow one delays no other."""
@@ -115,6 +118,8 @@ class LogApiConfig:
             raise StartupError("The log API's requests_per_s must be more than 0.")
         if any(name != name.lower() for name in self.product_categories):
             raise StartupError("The log API's product categories must be named in lower case.")
+        if not all(each.products for each in self.product_categories.values()):
+            raise StartupError("The log API's product categories must have at least one product each.")
         if not all(self.organizations.values()):
             raise StartupError("The log API's organizations must have at least one account each.")
 
@@ -122,5 +127,8 @@ class LogApiConfig:
 def _require_prefix(prefix: str) -> None:
     if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
         raise StartupError("The log API's prefix must begin with a slash and not end with one.")
-    if "{" in prefix or "}" in prefix:
-        raise StartupError("The log API's prefix must not hold braces.")
+    steps = prefix.split("/")[1:]
+    if not all(_PREFIX_STEP.fullmatch(each) and each.strip(".") for each in steps):
+        raise StartupError(
+            "The log API's prefix must be literal, such as /client/v4: of letters, digits and - . _ ~ between its slashes."
+        )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
+from redactor.decode.url import parse_host
 from schemas.constants import Constant
 from schemas.errors import StartupError
 
 ContainerMarks = Literal["presence", "inherit"]
 
 _DEPTH_CEILING = 128  # bodies are walked by recursion, which must stay far below the interpreter's limit
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +75,12 @@ class HeaderNames:
     """Headers with a request id. The first that occurs exactly once counts, on the request before the response."""
 
     def __post_init__(self) -> None:
-        singles = [getattr(self, name) for name in self.__slots__ if name != "request_ids"]
-        for name in (*singles, *self.request_ids):
-            if name != name.lower():
-                raise StartupError("The redactor's header names must be written in lower case.")
+        for setting in self.__slots__:
+            names = self.request_ids if setting == "request_ids" else (getattr(self, setting),)
+            if not all(map(_HEADER_NAME.fullmatch, names)):
+                raise StartupError(
+                    f"redaction.headers.{setting}: write the name of a header alone and in lower case, such as `x-actor-id`."
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +94,27 @@ class DocumentConfig:
     container_marks: ContainerMarks = "presence"
     """Whether a mark on a container reaches its children (rule 3)."""
     hosts: tuple[str, ...] = ()
-    """The hosts that it applies to. Empty: those of its `servers`, or any host if it is the only document."""
+    """The hosts that it applies to, by name alone: `api.example.com`, or an address: `10.0.0.1`, `[::1]`. Case, and the port of a
+    request, do not matter. Empty: those of its `servers`, or any host if it is the only document."""
     base_paths: tuple[str, ...] = ()
     """Base paths as the tap sees them, where a proxy strips or adds some; `/` is none. Empty: those of its `servers`."""
 
     def __post_init__(self) -> None:
+        for each in self.hosts:
+            host = parse_host(each)
+            # A port, which parse_host takes off a request's host, has no meaning here.
+            if not host or host != each.lower().removesuffix("."):
+                raise StartupError(
+                    f"redaction.documents[].hosts of {self.path}: write a host name alone, such as `api.example.com`, without"
+                    " scheme, port, path or `*`; other letters in their `xn--` form, an IPv6 address in brackets."
+                )
+        object.__setattr__(self, "hosts", tuple(map(parse_host, self.hosts)))
         for each in self.base_paths:
             is_literal = each.startswith("/") and not set(each) & set("{}?#;%\\")
             if not is_literal or ".." in each.split("/"):
                 raise StartupError(
-                    "A document's base paths must begin with a slash and be literal: /api/v2, or / for none."
+                    f"redaction.documents[].base_paths of {self.path}: begin with a slash and be literal, such as `/api/v2`, or"
+                    " `/` for none."
                 )
 
 

@@ -276,14 +276,16 @@ def _servers(document: OpenApiDocument, levels: tuple[Place, ...]) -> tuple[Serv
     if not document.config.base_paths:
         return servers
     hosts = dict.fromkeys((each.host, each.host_pattern) for each in servers)
-    bases = list(map(_configured_base_path, document.config.base_paths))
+    bases = [_configured_base_path(document, each) for each in document.config.base_paths]
     return tuple(Server(host, pattern, base) for host, pattern in hosts for base in bases)
 
 
-def _configured_base_path(path: str) -> tuple[Segment, ...]:
+def _configured_base_path(document: OpenApiDocument, path: str) -> tuple[Segment, ...]:
     base = _base_path(path)
     if base is None:
-        raise StartupError("A document's base path holds characters that no request's path may hold.")
+        raise StartupError(
+            f"redaction.documents[].base_paths of {document.config.path}: remove the characters that no request's path may hold."
+        )
     return base
 
 

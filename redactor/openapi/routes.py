@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from redactor.decode.url import Segments, Url, parse_host
+from redactor.decode.url import Segments, Url
 from redactor.openapi.document import OpenApiDocument
 from redactor.openapi.operations import (
     LITERAL,
@@ -184,9 +184,8 @@ class Routes:
         # Configured hosts replace those of the servers.
         hosts = operation.document.config.hosts
         for server in operation.servers:
-            # One that cannot be read is no request's.
-            declared = hosts or (None if alone else server.host,)
-            if any(each is None or (each and parse_host(each) == each.lower()) for each in declared):
+            # A server's host that cannot be read is empty, and no request's.
+            if hosts or alone or server.host != "":
                 self._served.add(id(operation.document))
             for table in self._tables_of(server, hosts, alone=alone):
                 table.add(operation, server)
@@ -195,7 +194,7 @@ class Routes:
         """Yield the tables in which a server's operations stand."""
         if hosts:
             for host in hosts:
-                yield self._by_host.setdefault(host.lower(), RouteTable())
+                yield self._by_host.setdefault(host, RouteTable())
         elif alone or (server.host is None and server.host_pattern is None):
             self._serves_any_host = True
             yield self._any_host

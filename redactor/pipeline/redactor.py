@@ -59,7 +59,7 @@ class Redactor:
         Raises StartupError, one sentence, for one that cannot be read, or a setting that names no operation of theirs.
         """
         documents = [load_document(each) for each in config.documents]
-        _check_operations(documents, config)
+        _check_names(documents, config)
         return cls(documents, config, on_failure, observer)
 
     @property
@@ -130,14 +130,16 @@ class Redactor:
         return compiled
 
 
-def _check_operations(documents: Sequence[OpenApiDocument], config: RedactionConfig) -> None:
-    """Raise StartupError if a setting names an operation that no document declares: it would silently have no effect."""
-    if not (config.get_responses_kept or config.excluded_operations):
+def _check_names(documents: Sequence[OpenApiDocument], config: RedactionConfig) -> None:
+    """Raise StartupError if a setting names what no document declares: it would silently have no effect."""
+    if not (config.get_responses_kept or config.excluded_operations or config.path_parameters_kept):
         return
     declared = [operation for document in documents for operation in operations_of(document)]
     excludable = {each.id for each in declared}
     readable = {each.id for each in declared if each.has_own_id and each.method == "GET"}
+    path_parameters = {name for each in declared for segment in each.segments for name in segment.names}
     for setting, what, named, known in (
+        ("path_parameters_kept", "a path parameter", config.path_parameters_kept, path_parameters),
         ("excluded_operations", "an operation", config.excluded_operations, excludable),
         ("get_responses_kept", "the id of a GET operation", config.get_responses_kept, readable),
     ):

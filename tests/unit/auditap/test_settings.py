@@ -331,6 +331,58 @@ def test_the_digest_of_an_empty_token_is_refused() -> None:
     assert nothing not in sentence
 
 
+@pytest.mark.parametrize("taps", [[], [""], ["web 1"], ["-web"], ["web-1,web-2"], ["/web/*"]])
+def test_a_pattern_that_no_tap_can_match_is_refused(taps: list[str]) -> None:
+    sentence = mistake(
+        collector={"tokens": [{"sha256": "0" * 64, "taps": ["web-1"]}, {"sha256": "1" * 64, "taps": taps}]}
+    )
+    assert "collector.tokens.1.taps" in sentence
+    assert "list the ids of taps, such as web-1, or patterns, such as web-*" in sentence
+
+
+def test_the_taps_of_a_token_may_be_patterns() -> None:
+    taps = ("*", "web-*", "eu.web_1:8", "web-[ab]?")
+    [token] = load_settings(collector={"tokens": [{"sha256": "0" * 64, "taps": taps}]}).collector.tokens
+    assert token.taps == taps
+
+
+def test_a_token_is_listed_once() -> None:
+    token = {"sha256": "0" * 64, "taps": ["web-1"]}
+    assert "collector.tokens holds one sha256 twice" in mistake(collector={"tokens": [token, token]})
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"kafka": {"bootstrap_servers": "k:9092", "dead_letter_topic": "auditap.events"}},
+            "are the same topic",
+        ),
+        ({"alerting": {"group": "auditap-ingest"}}, "are the same consumer group"),
+    ],
+)
+def test_what_has_to_differ_is_refused_where_it_is_the_same(
+    settings: dict[str, object], sentence: str
+) -> None:
+    assert sentence in mistake(**settings)
+
+
+@pytest.mark.parametrize(
+    ("documents", "sentence"),
+    [
+        (
+            {"hosts": ["https://api.internal"]},
+            "redaction.documents[].hosts of b.yaml: write a host name alone, such as",
+        ),
+        ({"base_paths": ["api"]}, "redaction.documents[].base_paths of b.yaml: begin with a slash"),
+    ],
+)
+def test_a_document_whose_hosts_or_paths_no_request_can_have_is_named(
+    documents: dict[str, object], sentence: str
+) -> None:
+    assert sentence in mistake(redaction={"documents": [{"path": "a.yaml"}, {"path": "b.yaml", **documents}]})
+
+
 def test_a_postgres_password_that_was_written_halfway_is_refused(tmp_path: Path) -> None:
     passwords = tmp_path / "postgres" / "passwords"
     passwords.mkdir(parents=True)

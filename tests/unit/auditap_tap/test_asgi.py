@@ -187,6 +187,11 @@ def test_a_mesh_may_encrypt_in_place_of_the_tap() -> None:
         ({"token": "a\nb"}, "token must be"),
         ({"lease_ms": 5_000}, "heartbeat_ms less than"),
         ({"heartbeat_ms": 10, "lease_ms": 99}, "lease_ms must be"),
+        ({"exclude_paths": ["healthz"]}, "exclude_paths must be a list of paths that begin with a slash"),
+        ({"exclude_paths": "/healthz"}, "exclude_paths must be a list of paths"),
+        ({"request_headers": ["x-tenant:"]}, "request_headers must be a list of names"),
+        ({"response_headers": "x-tenant"}, "response_headers must be a list of names"),
+        ({"methods_without_bodies": ["GET "]}, "methods_without_bodies must be a list of names"),
     ],
 )
 def test_a_wrong_setting_raises_one_sentence(settings: dict[str, Any], sentence: str) -> None:

@@ -107,7 +107,7 @@ async def test_bodies_of_reading_methods_are_not_copied(wrap: Wrap, method: str)
 
 
 async def test_methods_without_bodies_are_a_setting(collector: Collector, wrap: Wrap) -> None:
-    async with client_of(wrap(one_route(echo), methods_without_bodies=["POST"])) as client:
+    async with client_of(wrap(one_route(echo), methods_without_bodies=["post"])) as client:
         await client.request("GET", "/", content=b"{}")
         await client.post("/", content=b"{}")
         await eventually(lambda: len(collector.captures) == 2)

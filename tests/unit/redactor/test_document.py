@@ -215,6 +215,9 @@ def test_findings_say_where_and_what() -> None:
         lambda: Limits(depth_max=10_000),
         lambda: HeaderNames(actor_id="X-Actor"),
         lambda: HeaderNames(request_ids=("CF-Ray",)),
+        lambda: HeaderNames(actor_id="x-actor-id:"),
+        lambda: HeaderNames(account_id="x account"),
+        lambda: HeaderNames(request_ids=("x-request-id", "x-r\xe9quest")),
     ],
 )
 def test_wrong_settings_are_refused_with_one_sentence(build: object) -> None:

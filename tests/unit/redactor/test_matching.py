@@ -294,6 +294,26 @@ class TestServers:
         a_redactor(document)
         assert [finding.code for finding in document.findings] == ["unusable_server"]
 
+    @pytest.mark.parametrize(
+        "host",
+        [
+            "https://api.internal",
+            "api.internal:8443",
+            "api.internal:",
+            "*.internal",
+            "",
+            ".",
+            "a:b:c",
+            "api.internal/v1",
+            "m\xfcnchen.example",
+            "::1",
+            " api.internal",
+        ],
+    )
+    def test_a_host_that_no_request_can_have_is_refused(self, host: str) -> None:
+        with pytest.raises(StartupError, match=r"hosts of document.json: write a host name alone"):
+            loaded(a_document(paths_of("/a")), hosts=("api.example.com", host))
+
 
 class TestSeveralDocuments:
     def redact(self, url: str, headers: Headers | None = None) -> tuple[str | None, UnmatchedReason | None]:
@@ -302,7 +322,7 @@ class TestSeveralDocuments:
 
         documents = [
             loaded(document("first", servers=[{"url": "https://one.example.com"}])),
-            loaded(document("second"), hosts=("two.example.com", "Three.example.com")),
+            loaded(document("second"), hosts=("two.example.com", "Three.example.com.", "[2001:DB8::1]")),
             loaded(document("third", servers=[{"url": "https://{r}.four.example.com"}])),
             loaded(document("fourth", servers=[{"url": "https://<your host>"}])),
         ]
@@ -316,6 +336,7 @@ class TestSeveralDocuments:
             ("ONE.example.com:443", "first"),
             ("user@two.example.com", "second"),
             ("three.example.com", "second"),
+            ("[2001:db8::1]:8443", "second"),
             ("eu.four.example.com", "third"),
         ],
     )
