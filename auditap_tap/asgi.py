@@ -37,12 +37,19 @@ from .run import TapRun
 _PATH = re.compile(r"/.*", re.DOTALL)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a header's name, or a method
 _TAP_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:\-]{0,63}")
+# A server whose application failed to start ends, too.
+_LAST_OF_LIFESPAN: Final = frozenset(
+    {"lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed"}
+)
 _LEASE_MS_MIN: Final = 100
 _LEASE_MS_MAX: Final = 86_400_000
 
 
 class AuditTapMiddleware:
     """ASGI middleware that taps HTTP requests. WebSockets and lifespan pass through.
+
+    The tap starts with the server, at the lifespan scope. Where the server sends none, it starts with the first request, or
+    with `start`.
 
     - `collector`: `unix:/path/collector.sock`, `http://127.0.0.1:8400` (loopback only) or `https://host:port`.
     - `tap_id`: the name of this service among the taps. `token`: the bearer token, required over TCP.
@@ -157,6 +164,16 @@ class AuditTapMiddleware:
         finally:
             exchange.end()
 
+    def start(self) -> None:
+        """Start the tap in this process, unless it runs, so that heartbeats come before the first request.
+
+        For servers that send no lifespan scope. Raises nothing.
+        """
+        try:
+            self._current_run()
+        except Exception:  # noqa: BLE001  # the user's service starts without the tap
+            self._failed += 1
+
     def close(self) -> None:
         """Send what is left, for `close_ms_max` at most, and stop. A later request starts the tap again."""
         run = self._run
@@ -166,10 +183,12 @@ class AuditTapMiddleware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def close_then_send(message: Message) -> None:
-            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+            if message["type"] in _LAST_OF_LIFESPAN:
                 await self._close_in_thread()
             await send(message)
 
+        # Before the application, which may not support lifespan and raise. Servers go on without it.
+        self.start()
         await self._app(scope, receive, close_then_send)
 
     async def _close_in_thread(self) -> None:
@@ -190,7 +209,7 @@ class AuditTapMiddleware:
             return None
 
     def _current_run(self) -> TapRun:
-        """Return this process's run; start one with the first request, after `close`, and in a forked process."""
+        """Return this process's run; start one if there is none, after `close`, and in a forked process."""
         run = self._run
         # Threads do not survive a fork, and two processes must not assign numbers in one epoch.
         if run is None or run.closed or run.pid != os.getpid():

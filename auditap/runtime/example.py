@@ -63,6 +63,7 @@ class Example:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve and send traffic until `stop` is set; then let the tap send what it holds."""
         async with _serving(self._directory), _serving(self._api):
+            self._tapped.start()
             base_url = f"http://127.0.0.1:{self._settings.up.example_port}"
             async with httpx.AsyncClient(base_url=base_url, timeout=5) as client:
                 await trickle(client, per_second=self._settings.up.traffic_per_s, stop=stop, seed=1)

@@ -28,9 +28,10 @@ _ACTOR_HEADERS = (
 
 
 class AuditedReads(NamedTuple):
-    """The application behind its tap, and the function that sends the remaining captures."""
+    """The application behind its tap, and the functions that start the tap and send the remaining captures."""
 
     app: ASGIApp
+    start: Callable[[], None]
     close: Callable[[], None]
 
 
@@ -41,7 +42,7 @@ def with_read_audit(app: ASGIApp, settings: Settings, state_dir: Path) -> Audite
     """
     read_audit = settings.api.read_audit
     if not read_audit.collector:
-        return AuditedReads(app, lambda: None)
+        return AuditedReads(app, lambda: None, lambda: None)
     try:
         tap = AuditTapMiddleware(
             _ChangedHeaders(app, _add_actor),
@@ -56,7 +57,7 @@ def with_read_audit(app: ASGIApp, settings: Settings, state_dir: Path) -> Audite
     except ValueError as error:
         raise StartupError(f"api.read_audit cannot be used: {error}.") from None
     # Before the response reaches the client.
-    return AuditedReads(_ChangedHeaders(tap, _remove_actor), tap.close)
+    return AuditedReads(_ChangedHeaders(tap, _remove_actor), tap.start, tap.close)
 
 
 class _ChangedHeaders:

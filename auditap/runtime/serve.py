@@ -77,6 +77,8 @@ class LogApiProcess:
         await self._database.start()
         for server in self._servers:
             await server.start()
+        # Our server sends no lifespan scope.
+        self._audited.start()
         # The OpenAPI document is a hundred thousand objects that stay. To look at them again, a full collection would stop every
         # request for 70 ms.
         gc.collect()

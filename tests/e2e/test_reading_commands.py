@@ -209,6 +209,7 @@ class Collector:
 
     def __init__(self) -> None:
         self._by_id: dict[str, dict[str, Any]] = {}
+        self.heartbeats = 0
 
     @property
     def captures(self) -> list[dict[str, Any]]:
@@ -219,8 +220,10 @@ class Collector:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
                 body = await reader.readexactly(length)
-                if head.startswith(b"POST /v1/captures "):  # and not a heartbeat
+                if head.startswith(b"POST /v1/captures "):
                     self._by_id |= {each["id"]: each for each in map(json.loads, body.splitlines())}
+                else:
+                    self.heartbeats += 1
                 answer = json.dumps({"accepted": len(body.splitlines()), "refused": []}).encode()
                 writer.write(
                     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -255,10 +258,15 @@ async def test_reading_is_recorded(database: str, tmp_path: Path) -> None:
         )
     path = f"/client/v4/accounts/{ACCOUNT}/logs/audit?since=2026-01-23&before=2026-01-24"
 
+    async def heard() -> bool:
+        return collector.heartbeats > 0
+
     async def captured() -> bool:
         return len(collector.captures) >= 2
 
     async with served(settings.model_copy(update={"api": api})) as client:
+        # A log API that nobody reads from is a tap as well.
+        await until(heard, 120, "a heartbeat before the first read")
         answer = await client.get(path, headers={"Authorization": f"Bearer {token}"})
         await client.get(path)
         assert answer.status_code == 200

@@ -22,7 +22,7 @@ from auditap_tap.buffer import PairBuffer
 from auditap_tap.capture import BodyCopy, HeaderSelection
 from auditap_tap.client import CollectorClient
 from auditap_tap.exchange import Exchange, Message, Receive, Scope, Send
-from tests.unit.auditap_tap.apps import END, START, echo, one_route, sends
+from tests.unit.auditap_tap.apps import END, START, call, echo, one_route, sends
 from tests.unit.auditap_tap.tapped import CANARY, Collector, Wrap, client_of, eventually, listening
 
 
@@ -61,6 +61,47 @@ async def test_shutdown_of_the_application_sends_what_is_left(collector: Collect
         assert collector.captures == []
     assert len(collector.captures) == 1
     assert tap.stats == TapStats(captured=1, accepted=1)
+
+
+async def test_lifespan_reaches_the_application_as_the_server_sends_it(
+    collector: Collector, wrap: Wrap
+) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append((scope, receive))
+        for _ in range(2):
+            message = await receive()
+            await send({"type": f"{message['type']}.complete", "for": message})
+
+    tap = wrap(app)
+    scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+    before = dict(scope)
+    messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return next(messages)
+
+    async def send(message: Message) -> None:
+        assert tap._run is not None
+        assert tap._run.closed == (message["type"] == "lifespan.shutdown.complete")
+        sent.append(message)
+
+    await tap(scope, receive, send)
+    assert seen == [(scope, receive)]
+    assert scope == before
+    assert [message["type"] for message in sent] == [
+        "lifespan.startup.complete",
+        "lifespan.shutdown.complete",
+    ]
+
+
+async def test_an_application_that_fails_to_start_ends_the_tap(collector: Collector, wrap: Wrap) -> None:
+    tap = wrap(sends({"type": "lifespan.startup.failed"}))
+    await call(tap, {"type": "lifespan"})
+    assert tap._run is not None
+    assert tap._run.closed
 
 
 async def test_shutdown_with_a_hung_collector_ends_within_the_bound(
@@ -161,7 +202,7 @@ def test_a_forked_process_begins_a_run_of_its_own() -> None:
     first.close()
 
 
-def test_nothing_runs_before_the_first_request() -> None:
+def test_nothing_runs_before_the_server_starts() -> None:
     before = set(threading.enumerate())
     AuditTapMiddleware(sends(), collector="unix:/nowhere", tap_id="t-1")
     # Others may end meanwhile.

@@ -14,8 +14,8 @@ from auditap_tap.buffer import PairBuffer
 from auditap_tap.client import CollectorClient, Reply
 from schemas.errors import NotDurable
 from schemas.heartbeat import Heartbeat, TapState
-from tests.unit.auditap_tap.apps import answers, call, request
-from tests.unit.auditap_tap.tapped import Collector, Wrap, eventually, files_in
+from tests.unit.auditap_tap.apps import answers, call, echo, one_route, request
+from tests.unit.auditap_tap.tapped import Collector, Wrap, client_of, eventually, files_in
 from tests.unit.gateway_tap.servers import FakeSink
 
 
@@ -47,7 +47,38 @@ def accounted(sink: FakeSink) -> set[int]:
     return set(numbers)
 
 
-async def test_the_first_heartbeat_comes_with_the_first_request(sink: FakeSink, wrap: Wrap) -> None:
+@pytest.mark.parametrize("supported", [True, False])
+async def test_heartbeats_come_from_a_server_without_requests(
+    sink: FakeSink, wrap: Wrap, supported: bool
+) -> None:
+    """Until its first request, an idle service was silent, and its crashed run held the watermark."""
+
+    async def without_lifespan(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        await answers(scope, receive, send)
+
+    async with client_of(wrap(one_route(echo) if supported else without_lifespan)):
+        await eventually(lambda: len(sink.heartbeats) > 2)
+        first, second = sink.heartbeats[:2]
+        assert (first.beat, first.highest, first.pending_from, first.state) == (1, 0, 1, TapState.ALIVE)
+        assert (second.tap, second.beat) == (first.tap, 2)
+    # An application that does not support lifespan is not told of the end either: the process's end is the tap's.
+    assert (last_heartbeat(sink).state is TapState.ENDED) == supported
+
+
+async def test_without_lifespan_the_tap_can_be_started_by_hand(sink: FakeSink, wrap: Wrap) -> None:
+    tap = wrap()
+    async with client_of(tap, lifespan="off") as client:
+        tap.start()
+        await eventually(lambda: bool(sink.heartbeats))
+        await client.get("/")
+        await eventually(lambda: last_heartbeat(sink).highest == 1)
+    assert len({beat.tap.epoch for beat in sink.heartbeats}) == 1
+
+
+async def test_without_lifespan_the_first_heartbeat_comes_with_the_first_request(
+    sink: FakeSink, wrap: Wrap
+) -> None:
     tap = wrap(heartbeat_ms=900)
     before_ms = time.time_ns() // 1_000_000
     await request(tap)

@@ -16,7 +16,7 @@ from auditap_tap import run, state_file
 from schemas.errors import NotDurable
 from schemas.heartbeat import TapState
 from tests.unit.auditap_tap.apps import request
-from tests.unit.auditap_tap.tapped import Wrap, eventually, files_in
+from tests.unit.auditap_tap.tapped import Wrap, client_of, eventually, files_in
 from tests.unit.gateway_tap.servers import FakeSink
 
 
@@ -75,6 +75,15 @@ async def test_the_next_run_reports_a_crashed_one(
     state = TapState.LOST if rebooted else TapState.KILLED
     assert (crashed.highest, crashed.pending_from, crashed.beat, crashed.state) == (7, 8, 0, state)
     await eventually(lambda: len(files_in(tmp_path)) == 1)
+
+
+async def test_a_crashed_run_is_reported_by_a_server_without_requests(
+    sink: FakeSink, wrap: Wrap, tmp_path: Path
+) -> None:
+    epoch = await asyncio.to_thread(crashed_process, tmp_path)
+    async with client_of(wrap(state_dir=tmp_path)):
+        await eventually(lambda: any(beat.tap.epoch == epoch for beat in sink.heartbeats))
+        assert {beat.state for beat in sink.heartbeats} == {TapState.ALIVE, TapState.KILLED}
 
 
 async def test_a_live_run_is_reported_by_itself_alone(sink: FakeSink, wrap: Wrap, tmp_path: Path) -> None:
