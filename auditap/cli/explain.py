@@ -16,15 +16,15 @@ from rich.tree import Tree
 from auditap.cli.options import number_option
 from auditap.cli.preview import Preview, spec_options
 from auditap.plain_text import plain
-from redactor.report.decisions import Decision
+from redactor.report.decisions import Decision, ExplainedPart
 from redactor.report.explain import (
     ExplainedBody,
-    ExplainedPart,
     Explanation,
     explain_capture,
     explain_operation,
     find_operation,
 )
+from redactor.report.explain_headers import ExplainedField
 from redactor.report.explain_tree import Node
 from redactor.report.operation_fields import DocumentFields
 from schemas.capture import Capture, decode_capture
@@ -140,7 +140,34 @@ def _show(console: Console, explanation: Explanation, *, kept_only: bool) -> Non
     receipt = explanation.receipt
     if receipt is not None:
         counts = f"request {_receipt_text(receipt.request)}, response {_receipt_text(receipt.response)}"
-        console.print(f"\nreceipt: {counts}", highlight=False)
+        console.print(f"\n{_account_line(explanation.fields)}", highlight=False)
+        console.print(_actor_line(explanation.fields), highlight=False)
+        console.print(f"receipt: {counts}", highlight=False)
+
+
+def _account_line(fields: Sequence[ExplainedField]) -> str:
+    account = next(each for each in fields if each.name == "account.id")
+    source = "none" if account.source is None else f"from {plain(account.source)}"
+    return f"account: {source}{_refused_text([each for each in fields if not _is_of_actor(each)])}"
+
+
+def _actor_line(fields: Sequence[ExplainedField]) -> str:
+    of_actor = [each for each in fields if _is_of_actor(each)]
+    filled = [
+        f"{each.name.removeprefix('actor.')} from {plain(each.source)}"
+        for each in of_actor
+        if each.source is not None
+    ]
+    return f"actor: {', '.join(filled) or 'none'}{_refused_text(of_actor)}"
+
+
+def _is_of_actor(field: ExplainedField) -> bool:
+    return field.name.startswith("actor.")
+
+
+def _refused_text(fields: Sequence[ExplainedField]) -> str:
+    refused = [each.name for each in fields if each.refused]
+    return f"; [red]refused: {', '.join(refused)}[/red]" if refused else ""
 
 
 def _add_parts(root: Tree, title: str, parts: Sequence[ExplainedPart], *, kept_only: bool) -> None:

@@ -206,7 +206,7 @@ def _only_account(base: str, headers: Mapping[str, str]) -> str:
     if not listed:
         raise StartupError(
             "The log holds no records of an account: --all-accounts shows records without one; `auditap explain` shows"
-            " what is read of a capture, the account among it."
+            " where the account of a capture comes from."
         )
     raise StartupError(f"Give --account or --all-accounts: there are {_names(listed)}.")
 

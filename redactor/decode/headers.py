@@ -23,7 +23,7 @@ _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _UTF_8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 ACTOR_CONTEXTS = frozenset({"api", "api_key", "api_token", "dash", "oauth", "origin_ca_key"})
 ACTOR_TYPES = frozenset({"account", "cloudflare_admin", "delegated_service", "system", "user"})
-_FIELDS = (
+HEADER_FIELDS = (
     ("account.id", "account_id"),
     ("actor.id", "actor_id"),
     ("actor.email", "actor_email"),
@@ -139,7 +139,7 @@ class HeaderReader:
         """Return the event's fields for which a header of the response gives something that is refused."""
         return tuple(
             field
-            for field, attribute in _FIELDS
+            for field, attribute in HEADER_FIELDS
             if getattr(kept, attribute) is None and response.says(getattr(self._names, attribute))
         )
 

@@ -57,6 +57,7 @@ class ResolvedOperation:
         self.pointer = ids.pointer
         self.id_is_overridden = ids.is_overridden
         self._account, self._zone, self._resource = ids.account, ids.zone, ids.resource
+        self._id_fields = {"account.id": ids.account, "zone.id": ids.zone, "resource.id": ids.resource}
 
     def prepare(self) -> Iterator[BodyPlan]:
         """Compile all that pairs may need; yield the plans of JSON bodies."""
@@ -154,9 +155,13 @@ class ResolvedOperation:
         """Return the resource id in the recorded path; None where it is not recorded there, or is no valid id."""
         return valid_resource_id(path.value(self._resource))
 
+    def id_field(self, index: int) -> str | None:
+        """Return the event's field whose id a segment behind the base path holds."""
+        return next((name for name, position in self._id_fields.items() if position == index), None)
+
     def refused_ids(self, path: RecordedPath) -> tuple[str, ...]:
         """Return the event's fields for which the recorded path holds a value that is no id."""
-        given = {"account.id": self._account, "zone.id": self._zone, "resource.id": self._resource}
+        given = self._id_fields
         valid = {
             "account.id": self.account_id(path),
             "zone.id": self.zone_id(path),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -39,6 +40,15 @@ class Decision(NamedTuple):
 def dropped(rule: int, reason: str, pointer: str) -> Decision:
     """Return the decision to record nothing."""
     return Decision(Outcome.DROPPED, rule, reason, pointer)
+
+
+@dataclass(frozen=True)
+class ExplainedPart:
+    """A path variable, query parameter or header. `present` is None where an operation is explained and no pair."""
+
+    label: str
+    decision: Decision
+    present: bool | None = None
 
 
 class StepKind(StrEnum):

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from redactor.compile.compiled_operation import BodyPlan, select_body_plan
-from redactor.compile.denied_headers import NO_HEADERS
+from redactor.compile.denied_headers import NO_HEADERS, DeniedHeaders
 from redactor.compile.plan import DROP
-from redactor.config import HeaderNames
 from redactor.decode.content_encodings import decode_content
 from redactor.decode.headers import HeaderFields, HeaderReader, content_codings, media_type
 from redactor.decode.json import Json, read_json, read_json_lines
@@ -23,18 +22,14 @@ from redactor.decode.url import QueryPair, parse_host, split_path, split_query, 
 from redactor.openapi.operations import Operation
 from redactor.pipeline.events import METHODS
 from redactor.pipeline.redactor import Redactor
-from redactor.pipeline.resolved_operation import ResolvedOperation
-from redactor.report.decisions import Decision, Outcome, dropped
+from redactor.report.decisions import Decision, ExplainedPart, Outcome, dropped
+from redactor.report.explain_headers import ExplainedField, PairHeaders, headers_of_operation
 from redactor.report.explain_tree import Node, node_of_form, node_of_schema, node_of_values
 from redactor.report.operation_fields import Body, DocumentFields, OperationFields, Side
 from redactor.report.parameter_fields import ParameterField, parameter_fields
 from redactor.report.schema_tree import Position
 from schemas.capture import Capture, CapturedRequest, CapturedResponse, body_bytes
 from schemas.event import AuditEvent, BodyReceipt, Receipt, UnmatchedReason, decode_event
-
-_HEADER_KEPT = "a configured header that occurs once and is well-formed"
-_HEADER_DENIED = "the document denies it"
-_HEADER_REFUSED = "it does not occur exactly once, or is not well-formed"
 
 
 @dataclass(frozen=True)
@@ -49,15 +44,6 @@ class ExplainedMatch:
     known_path: str | None = None
     attributed_to: str | None = None
     """The operation whose names and path are recorded because the request matches it when it is read leniently."""
-
-
-@dataclass(frozen=True)
-class ExplainedPart:
-    """A path variable, query parameter or header. `present` is None where an operation is explained and no pair."""
-
-    label: str
-    decision: Decision
-    present: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +70,8 @@ class Explanation:
     headers: tuple[ExplainedPart, ...] = ()
     bodies: tuple[ExplainedBody, ...] = ()
     receipt: Receipt | None = None
+    fields: tuple[ExplainedField, ...] = ()
+    """Where the event's account and actor come from; empty where an operation is explained and no pair."""
 
 
 def find_operation(document_fields: DocumentFields, name: str) -> Operation | None:
@@ -106,7 +94,7 @@ def explain_operation(document_fields: DocumentFields, operation: Operation) -> 
         query=tuple(
             ExplainedPart(each.path, each.decision) for each in parameters if each.side is Side.QUERY
         ),
-        headers=tuple(_configured_headers(document_fields.config.headers, operation_fields.resolved)),
+        headers=tuple(headers_of_operation(document_fields.config.headers, operation_fields.resolved)),
         bodies=tuple(map(_declared_body, operation_fields.bodies())),
     )
 
@@ -123,36 +111,6 @@ def _match(operation_fields: OperationFields) -> ExplainedMatch:
 def _declared_body(body: Body) -> ExplainedBody:
     tree = None if body.root is None else node_of_schema(body.root)
     return ExplainedBody(body.side, body.status, body.media_type, body.pointer, body.closed, tree)
-
-
-def _configured_headers(names: HeaderNames, resolved: ResolvedOperation) -> Iterator[ExplainedPart]:
-    denials = {resolved.denied_headers(status) or NO_HEADERS for status in range(100, 600)}
-    for label, attribute in _header_labels(names):
-        read = set(names.request_ids) if attribute == "request_id" else {getattr(names, attribute, "")}
-        denying = [each for each in denials if read & (each.of_request | each.of_response)]
-        decision = Decision(Outcome.KEPT, 14, "configured", "")
-        if len(denying) == len(denials):
-            decision = dropped(5, _HEADER_DENIED, "")
-        elif denying:
-            decision = decision._replace(reason="configured, and denied for some statuses")
-        yield ExplainedPart(label, decision)
-    yield _any_other_header()
-
-
-def _any_other_header() -> ExplainedPart:
-    return ExplainedPart("any other header", dropped(14, "never recorded", ""))
-
-
-def _header_labels(names: HeaderNames) -> Iterator[tuple[str, str]]:
-    """Yield the label of each configured header, and the attribute of `KeptHeaders` that holds its value."""
-    if names.user_agent:
-        yield f"request: {names.user_agent}", "user_agent"
-    if any(names.request_ids):
-        yield f"request, response: {', '.join(filter(None, names.request_ids))}", "request_id"
-    for attribute in names.__slots__:
-        name = getattr(names, attribute)
-        if name and attribute not in ("user_agent", "request_ids"):
-            yield f"response: {name}", attribute
 
 
 def explain_capture(
@@ -190,19 +148,25 @@ class _CaptureExplainer:
         if operation_fields is None:
             return self._unmatched()
         parameters = list(parameter_fields(operation_fields))
+        headers = self._headers(
+            operation_fields.resolved.denied_headers(self._status),
+            path_names_account=self._path_names_account(operation_fields),
+        )
         return Explanation(
             match=_match(operation_fields),
             path=tuple(self._path(operation_fields, parameters)),
             query=tuple(self._query(parameters)),
-            headers=tuple(self._headers(operation_fields)),
+            headers=tuple(headers.parts()),
             bodies=(self._request_body(operation_fields), self._response_body(operation_fields)),
             receipt=self._event.receipt,
+            fields=tuple(headers.fields()),
         )
 
     def _unmatched(self) -> Explanation:
         # A method that is not known is text from the traffic.
         method = self._capture.request.method if self._capture.request.method in METHODS else "OTHER"
         receipt = self._event.receipt
+        headers = self._headers(self._denied_by_attribution(), path_names_account=False)
         return Explanation(
             match=ExplainedMatch(
                 method,
@@ -210,13 +174,29 @@ class _CaptureExplainer:
                 known_path=self._event.raw.uri,
                 attributed_to=receipt.operation,
             ),
-            headers=tuple(self._headers(None)),
+            headers=tuple(headers.parts()),
             bodies=(
                 ExplainedBody(Side.REQUEST, None, None, receipt=receipt.request),
                 ExplainedBody(self._response_side(), str(self._status), None, receipt=receipt.response),
             ),
             receipt=receipt,
+            fields=tuple(headers.fields()),
         )
+
+    def _headers(self, denied: DeniedHeaders | None, *, path_names_account: bool) -> PairHeaders:
+        return PairHeaders(
+            self._document_fields.config.headers,
+            self._capture,
+            self._event,
+            denied or NO_HEADERS,
+            path_names_account=path_names_account,
+        )
+
+    def _denied_by_attribution(self) -> DeniedHeaders:
+        """Return the headers that the operations to which an unmatched request is attributed deny."""
+        ids = f"|{self._event.receipt.operation}|"
+        attributed = [each for each in self._document_fields.operations if f"|{each.id}|" in ids]
+        return self._document_fields.denied_headers(attributed, self._status)
 
     def _applicable(self) -> OperationFields | None:
         """Return the fields of the operations that apply to the pair; None where none does."""
@@ -232,13 +212,22 @@ class _CaptureExplainer:
     def _path(
         self, operation_fields: OperationFields, parameters: Sequence[ParameterField]
     ) -> Iterator[ExplainedPart]:
-        path = operation_fields.resolved.path(self._segments.decoded, strict=self._strict)
+        resolved = operation_fields.resolved
+        path = resolved.path(self._segments.decoded, strict=self._strict)
+        refused = resolved.refused_ids(path)
         by_label = {each.path: each for each in parameters if each.side is Side.PATH}
-        for segment, text in zip(operation_fields.operation.segments, path.text.split("/")[1:], strict=False):
+        texts = path.text.split("/")[1:]
+        for index, (segment, text) in enumerate(
+            zip(operation_fields.operation.segments, texts, strict=False)
+        ):
+            field = resolved.id_field(index)
             for name in segment.names:
                 variable = by_label[f"{{{name}}}"]
                 # A recorded value never looks like the template: it would have been percent-encoded.
                 decision = _decision_for_pair(variable.decision, is_kept=text != segment.text)
+                if field in refused:
+                    reason = f"{decision.reason}; in the path alone, because it is no valid {field}"
+                    decision = decision._replace(reason=reason)
                 yield ExplainedPart(variable.path, decision, present=True)
 
     def _query(self, parameters: Sequence[ParameterField]) -> Iterator[ExplainedPart]:
@@ -255,42 +244,7 @@ class _CaptureExplainer:
         if sent.keys() - {each.pair for each in declared}:
             yield ExplainedPart("(not declared)", dropped(13, "not declared", ""), present=True)
 
-    def _headers(self, operation_fields: OperationFields | None) -> Iterator[ExplainedPart]:
-        kept = self._reader.kept(self._request, self._response)
-        for label, attribute in _header_labels(self._document_fields.config.headers):
-            present = self._is_present(attribute)
-            is_kept = getattr(kept, attribute) is not None
-            decision = Decision(Outcome.KEPT, 14, _HEADER_KEPT, "")
-            if present and not is_kept:
-                decision = dropped(14, _HEADER_REFUSED, "")
-            elif present and not self._is_recorded(attribute):
-                decision = dropped(5, _HEADER_DENIED, "")
-            elif is_kept and attribute == "account_id" and self._path_names_account(operation_fields):
-                decision = dropped(15, "the path names the account", "")
-            yield ExplainedPart(label, decision, present=present)
-        yield _any_other_header()
-
-    def _is_recorded(self, attribute: str) -> bool:
-        """Whether the event has a value in the field that a header is for."""
-        event = self._event
-        if attribute == "account_id":
-            return event.account.id is not None
-        if attribute in ("user_agent", "request_id"):
-            return (event.raw.user_agent if attribute == "user_agent" else event.raw.cf_ray_id) is not None
-        return getattr(event.actor, attribute.removeprefix("actor_")) is not None
-
-    def _is_present(self, attribute: str) -> bool:
-        names = self._document_fields.config.headers
-        if attribute == "user_agent":
-            return self._request.present(names.user_agent)
-        if attribute == "request_id":
-            configured = [name for name in names.request_ids if name]
-            return any(map(self._request.present, configured)) or any(map(self._response.present, configured))
-        return self._response.present(getattr(names, attribute))
-
-    def _path_names_account(self, operation_fields: OperationFields | None) -> bool:
-        if operation_fields is None:
-            return False
+    def _path_names_account(self, operation_fields: OperationFields) -> bool:
         path = operation_fields.resolved.path(self._segments.decoded, strict=self._strict)
         return operation_fields.resolved.account_id(path) is not None
 

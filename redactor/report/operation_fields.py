@@ -6,12 +6,14 @@ What is recorded of them is asked of the same parts that redact pairs. Lint and 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from functools import reduce
 from typing import Any, NamedTuple
 
 from redactor.compile.compiled_operation import BodyPlan, CompiledOperation
 from redactor.compile.compiler import Compiler
+from redactor.compile.denied_headers import NO_HEADERS, DeniedHeaders
 from redactor.compile.plan import DROP, is_too_complex
 from redactor.config import RedactionConfig
 from redactor.decode.media_types import is_form
@@ -131,6 +133,11 @@ class DocumentFields:
             resolved = ResolvedOperation(compiled, ordered, self.config)
             known = self._known[ordered] = OperationFields(self, ordered, resolved)
         return known
+
+    def denied_headers(self, operations: Iterable[Operation], status: int) -> DeniedHeaders:
+        """Return the headers that some of these operations denies in a pair with this status."""
+        denied = [self._compile(each).denied_headers(status) for each in operations]
+        return reduce(DeniedHeaders.combined_with, denied, NO_HEADERS)
 
     def body_root(self, schema: Place, body_plan: BodyPlan | None, context: InheritedContext) -> Position:
         """Return the root of a body's tree."""

@@ -67,6 +67,19 @@ def test_json_output_has_the_same_content(tmp_path: Path) -> None:
     assert "CANARY" not in json.dumps(explanation)
 
 
+def test_a_capture_says_where_account_and_actor_come_from_without_them() -> None:
+    shown = explain(stdin=capture()).stdout
+    assert "account: from the path\n" in shown
+    assert (
+        "actor: id from the response header x-actor-id, email from the response header x-actor-email" in shown
+    )
+    path = f"/client/v4/accounts/{'x' * 257}/alerting/v3/policies/1"
+    refused = explain(stdin=capture(url=path)).stdout
+    assert "account: none; refused: account.id\n" in refused
+    assert "in the path alone, because it is no valid account.id" in refused
+    assert "account:" not in explain("--operation", OPERATION).stdout
+
+
 def test_line_selects_a_capture() -> None:
     lines = f"{capture()}\n{capture(method='DELETE')}\n"
     assert OPERATION in explain(stdin=lines).stdout
