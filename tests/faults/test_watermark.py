@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from auditap.database.connection import administrator
 from tests.faults.watermark import (
     Arrival,
     Claim,
@@ -17,8 +18,11 @@ from tests.faults.watermark import (
     Snapshot,
     false_claims,
     how_far_behind,
+    snapshot,
     uncorrected,
 )
+
+_TRANSACTION = "SELECT pg_current_xact_id()::text::bigint"
 
 
 def claim(at_ms: float, before_ms: int, *gaps: GapRange) -> Claim:
@@ -91,6 +95,19 @@ def test_a_transaction_is_seen_by_the_first_snapshot_in_which_it_no_longer_runs(
         4_000,
         math.inf,
     ]
+
+
+async def test_a_snapshot_tells_what_is_committed_from_what_still_runs(database: str) -> None:
+    async with administrator(database) as first, administrator(database) as second:
+        async with first.transaction():
+            hidden = await first.fetchval(_TRANSACTION)
+            committed = await second.fetchval(_TRANSACTION)
+            before = await snapshot(second)
+            assert Sightings([before]).seen_ms(committed) == before.at_ms
+            assert Sightings([before]).seen_ms(hidden) == math.inf
+        after = await snapshot(second)
+        assert Sightings([before, after]).seen_ms(hidden) == after.at_ms
+        assert Sightings([after]).seen_ms(await first.fetchval(_TRANSACTION)) == math.inf
 
 
 _claims = st.lists(

@@ -16,8 +16,9 @@ from typing import Any
 import asyncpg
 import httpx
 
-from auditap.database.connection import administrator
+from auditap.database.connection import Connection, administrator
 from auditap.database.tokens import create_token
+from schemas.errors import RetryableError
 from schemas.identity import rfc3339_ms
 from tests.faults.load import Load
 from tests.faults.system import System
@@ -37,9 +38,9 @@ SELECT id, account_id, tap_id, tap_epoch, tap_seq, xmin::text::bigint AS transac
 FROM auditap.audit_records
 """
 _SNAPSHOT = """
-SELECT pg_snapshot_xmax(now)::text::bigint AS next, array_agg(running::text::bigint) AS running
-FROM pg_current_snapshot() AS now LEFT JOIN LATERAL pg_snapshot_xip(now) AS running ON true
-GROUP BY now
+SELECT pg_snapshot_xmax(now)::text::bigint AS next,
+    ARRAY(SELECT running::text::bigint FROM pg_snapshot_xip(now) AS running) AS running
+FROM pg_current_snapshot() AS now
 """
 
 
@@ -393,13 +394,18 @@ class Watcher:
 
     async def _look(self) -> bool:
         try:
-            async with asyncio.timeout(_ANSWER_S_MAX):
-                (row,) = await self._system.pipeline.fetch(_SNAPSHOT)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            async with asyncio.timeout(_ANSWER_S_MAX), administrator(self._system.postgres.dsn()) as admin:
+                self.snapshots.append(await snapshot(admin))
+        except (RetryableError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
-        running = frozenset(row["running"]) - {None}
-        self.snapshots.append(Snapshot(time.time() * 1000, row["next"], running))
         return True
+
+
+async def snapshot(connection: Connection) -> Snapshot:
+    """Return what everybody sees now."""
+    row = await connection.fetchrow(_SNAPSHOT)
+    assert row is not None
+    return Snapshot(time.time() * 1000, row["next"], frozenset(row["running"]))
 
 
 async def arrivals(system: System, snapshots: Sequence[Snapshot]) -> list[Arrival]:
