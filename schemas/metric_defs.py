@@ -1,4 +1,4 @@
-"""Every metric as one table: name, type, process, meaning, labels. docs/metrics.md is made from it.
+"""Every metric as one table: name, type, commands, meaning, labels. docs/metrics.md is made from it.
 
 Names follow the Prometheus conventions: the unit is the suffix, and the client appends `_total` to counters. No label ever
 holds a value taken from traffic.
@@ -7,33 +7,37 @@ holds a value taken from traffic.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, Final, Generic, Literal, Self, TypeVar, overload
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 MetricType = TypeVar("MetricType", bound=MetricWrapperBase)
-_COLLECT, _INGEST, _SERVE, _ALERTING = "collect", "ingest", "serve", "alerting"
-_EVERY = f"{_COLLECT}, {_INGEST}, {_SERVE}, {_ALERTING}"
+Command = Literal["collect", "ingest", "serve", "alerting"]
+_COLLECT: Final[tuple[Command, ...]] = ("collect",)
+_INGEST: Final[tuple[Command, ...]] = ("ingest",)
+_SERVE: Final[tuple[Command, ...]] = ("serve",)
+_ALERTING: Final[tuple[Command, ...]] = ("alerting",)
+_EVERY = (*_COLLECT, *_INGEST, *_SERVE, *_ALERTING)
 
 
 class MetricDef(Generic[MetricType]):
     """One row of the table: a descriptor, so that `metrics.<attribute>` has the metric's own type.
 
-    The attribute's name, after `auditap_`, is the metric's. `process`: the `auditap` command that exposes it. `labels`:
+    The attribute's name, after `auditap_`, is the metric's. `commands`: the `auditap` commands that expose it. `labels`:
     names of labels. `options`: what else the constructor of the type takes.
     """
 
     def __init__(
         self,
         kind: type[MetricType],
-        process: str,
+        commands: Sequence[Command],
         meaning: str,
         labels: Sequence[str] = (),
         **options: Any,
     ) -> None:
         self.kind = kind
-        self.process = process
+        self.commands = tuple(commands)
         self.meaning = meaning
         self.labels = tuple(labels)
         self._options: Mapping[str, Any] = options
@@ -55,18 +59,22 @@ class MetricDef(Generic[MetricType]):
             return self
         raise AttributeError(self.attribute)
 
-    def create(self, registry: CollectorRegistry) -> MetricType:
-        """Return the metric, registered."""
+    def create(self, registry: CollectorRegistry | None) -> MetricType:
+        """Return the metric, registered if a registry is given."""
         return self.kind(self.name, self.meaning, self.labels, registry=registry, **self._options)
 
 
 class Metrics:
-    """The process's metrics in a registry of their own, built once by the wiring and handed to the parts."""
+    """The metrics of one `auditap` command in a registry of their own, built once by the wiring and handed to the parts.
 
-    def __init__(self) -> None:
+    The registry has only what the command exposes: a 0 of another part would be taken for its state. None: every metric.
+    """
+
+    def __init__(self, command: Command | None = None) -> None:
         self.registry = CollectorRegistry()
         for definition in definitions():
-            self.__dict__[definition.attribute] = definition.create(self.registry)
+            exposed = command is None or command in definition.commands
+            self.__dict__[definition.attribute] = definition.create(self.registry if exposed else None)
 
     # Captures and their events.
     captures_accepted = MetricDef(Counter, _COLLECT, "Captures whose events are durable.")
@@ -169,7 +177,7 @@ class Metrics:
     store_duration_seconds = MetricDef(Histogram, _INGEST, "Time to store one batch, retries included.")
     batches_in_flight = MetricDef(Gauge, _INGEST, "Batches fetched and not yet stored.")
     partitions_assigned = MetricDef(
-        Gauge, f"{_INGEST}, {_ALERTING}", "Partitions of the log that this process reads."
+        Gauge, (*_INGEST, *_ALERTING), "Partitions of the log that this process reads."
     )
 
     # Enrichment, completeness and retention.

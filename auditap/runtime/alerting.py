@@ -68,7 +68,7 @@ class AlertingProcess:
         self._settings = settings
         self._dsn = required_dsn(settings, "alerting_dsn")
         ensure_data_dir(settings)
-        self._metrics = Metrics()
+        self._metrics = Metrics("alerting")
         self._rules = RulesFile(settings.alerting.rules, self._metrics)
         self._limits = AlertingLimits()
         health = Health(self._metrics, self._readiness, token=health_token(settings))

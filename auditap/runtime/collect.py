@@ -46,7 +46,7 @@ class Collector:
                 "Set redaction.documents (AUDITAP_REDACTION__DOCUMENTS): without an OpenAPI document, records would show only"
                 " that a request happened."
             )
-        self._metrics = Metrics()
+        self._metrics = Metrics("collect")
         self._documents = DocumentReloader(settings.redaction, self._metrics)
         self._reload_interval_ms = settings.collector.reload_interval_ms
         ensure_data_dir(settings)

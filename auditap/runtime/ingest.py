@@ -50,7 +50,7 @@ class IngestorProcess:
         Raises StartupError.
         """
         self._settings = settings
-        self._metrics = Metrics()
+        self._metrics = Metrics("ingest")
         self._dsn = required_dsn(settings, "writer_dsn")
         health = Health(self._metrics, self._readiness, token=health_token(settings))
         self._server = health_server(settings.ingest.address, health, settings.http)

@@ -53,7 +53,7 @@ class LogApiProcess:
         api = settings.api
         data_dir = ensure_data_dir(settings)
         config = log_api_config(api, load_or_create_key(settings, "cursor.key", api.cursor_key))
-        metrics = Metrics()
+        metrics = Metrics("serve")
         self._stopping = False
         self._database = PostgresLogDatabase(required_dsn(settings, "reader_dsn"), config, metrics)
         app = log_api_app(self._database, config, metrics, clock_ms, lambda: self._stopping)

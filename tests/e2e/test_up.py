@@ -10,10 +10,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from auditap_example.traffic import capture_example
+from schemas.metric_defs import Command, definitions
 from tests.e2e.pipeline import until
 from tests.ports import free_port
 
@@ -28,6 +31,7 @@ PORTS = (
     "AUDITAP_UP__EXAMPLE_PORT",
     "AUDITAP_UP__DIRECTORY_PORT",
 )
+PARTS = dict(zip(get_args(Command), (PORTS[0], PORTS[2], PORTS[1], PORTS[3]), strict=True))
 
 
 class Up:
@@ -88,6 +92,15 @@ def shell(line: str, folder: Path) -> str:
     ).stdout
 
 
+async def exposed(port: str) -> set[str]:
+    """Return the names of the metrics on this port's page."""
+    async with httpx.AsyncClient(timeout=120) as client:
+        page = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+    families = {(family.name, family.type) for family in text_string_to_metric_families(page)}
+    # The client's format has the time at which a counter began as a gauge of its own.
+    return {name for name, kind in families if not (kind == "gauge" and name.endswith("_created"))}
+
+
 def processes_of(folder: Path) -> list[str]:
     """Return the command lines of processes that work below `folder`."""
     found = []
@@ -110,6 +123,10 @@ async def test_the_shop_of_the_readme_is_recorded_without_its_card_number(tmp_pa
     try:
         await up.start()
         await up.shows("auditap is up")
+        for command, variable in PARTS.items():
+            assert await exposed(up.ports[variable]) == {
+                each.name for each in definitions() if command in each.commands
+            }
         service = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "uvicorn", "service:app", "--port", str(port)),
             cwd=tmp_path,
