@@ -34,6 +34,7 @@ from schemas.heartbeat import Heartbeat
 from schemas.metric_defs import Metrics
 
 DROPPED_HEADER: Final = "auditap-dropped"
+"""How many captures a tap has dropped since its last successful batch. For the metric alone: gaps come from heartbeats."""
 _RETRY_AFTER_S: Final = 1
 # gzip shrinks to a thousandth at best. A longer body is inflated in a thread: 32 MiB take longer than others should wait.
 _INFLATED_AT_ONCE_BYTES_MAX: Final = 8 * 1024

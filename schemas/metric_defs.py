@@ -97,7 +97,12 @@ class Metrics:
         " token, or of one user on the Unix socket.",
         ["bound"],
     )
-    captures_dropped_by_taps = MetricDef(Counter, _COLLECT, "Pairs that taps report as dropped.")
+    captures_dropped_by_taps = MetricDef(
+        Counter,
+        _COLLECT,
+        "Captures that taps dropped, as the header `Auditap-Dropped` of their batches reports; the ASGI middleware sends it. What"
+        " heartbeats report as dropped is in `auditap_captures_missing`.",
+    )
     heartbeats_accepted = MetricDef(Counter, _COLLECT, "Heartbeats of taps that are durable.")
     redaction_failures = MetricDef(
         Counter, _COLLECT, "Pairs recorded without bodies and query because redacting them failed."
@@ -195,7 +200,9 @@ class Metrics:
     )
     gaps_open = MetricDef(Gauge, _INGEST, "Ranges of captures that are missing.")
     captures_missing = MetricDef(
-        Gauge, _INGEST, "Captures with a sequence number that are neither stored nor dead-lettered."
+        Gauge,
+        _INGEST,
+        "Captures with a sequence number that are neither stored nor dead-lettered, dropped ones included.",
     )
     taps = MetricDef(
         Gauge, _INGEST, "Taps by state: alive, expired, unnumbered; of these surplus, retired.", ["state"]

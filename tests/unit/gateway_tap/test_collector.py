@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway_tap import collector, turns
 from gateway_tap.body import inflate
-from gateway_tap.collector import collector_app
+from gateway_tap.collector import DROPPED_HEADER, collector_app
 from gateway_tap.limits import IntakeLimits
 from gateway_tap.tokens import TapToken, TapTokens
 from gateway_tap.unix_socket import PEER_UID, bind_unix_socket
@@ -248,6 +248,8 @@ async def test_drops_are_counted(
     headers = httpx.Headers({"content-type": "text/plain", "auditap-dropped": reported}, encoding="utf-8")
     assert (await client.post("/v1/captures", content=b"", headers=headers)).status_code == 200
     assert count(metrics, "captures_dropped_by_taps") == counted
+    # Nothing else counts, and the page has to say so.
+    assert DROPPED_HEADER in Metrics.captures_dropped_by_taps.meaning.lower()
 
 
 @pytest.mark.parametrize(
