@@ -25,8 +25,8 @@ from alerting.ports import (
 from eventlog.ports import Partition
 from schemas.alert import alert_payload
 from schemas.errors import RetryableError, StartupError
-from schemas.postgres_refusals import session_refusal
-from schemas.postgres_session import SESSION_SETTINGS
+from schemas.postgres_refusals import ALERTING, cause_of, login_refusal
+from schemas.postgres_session import SESSION_SETTINGS, require_privilege
 from schemas.sql import query
 from schemas.text_encoding import require_utf8
 
@@ -38,7 +38,6 @@ _AWAY = (
     # A connection that ends in the middle of a statement may leave this behind.
     asyncpg.InternalClientError,
 )
-_REFUSALS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 # Few locks, because the server's lock table is bounded; keys that share one only wait for each other.
 _LOCKS = 256
 # An outcome is a status or a short reason, for a list that people read.
@@ -64,7 +63,7 @@ class PostgresAlertStore:
     async def connect(cls, dsn: str, group: str, *, connections_max: int, command_timeout_ms: int) -> Self:
         """Return a store whose connections are opened on demand; a server that is away shows on use.
 
-        Raises StartupError where the DSN cannot be read, the login is refused, or the database is not UTF-8.
+        Raises StartupError where the DSN cannot be read, the login is refused or another one, or the database is not UTF-8.
         """
         try:
             pool = await asyncpg.create_pool(
@@ -89,13 +88,10 @@ class PostgresAlertStore:
             raise StartupError("The DSN in postgres.alerting_dsn cannot be read: correct it.") from None
         store = cls(pool, group)
         try:
-            async with pool.acquire(timeout=5):
-                pass
-        except (*_REFUSALS, *_AWAY) as error:
-            refusal = session_refusal(error)
-            if refusal is None and isinstance(error, _REFUSALS):
-                refusal = "Postgres refuses the login of alerting: check user, password and database in postgres.alerting_dsn."
-            if refusal is not None:
+            async with pool.acquire(timeout=5) as connection:
+                await require_privilege(connection, ALERTING, "auditap.alert_positions", "INSERT")
+        except _AWAY as error:
+            if refusal := login_refusal(error, ALERTING):
                 await store.close()
                 raise StartupError(refusal) from None
         except StartupError:
@@ -225,7 +221,7 @@ class PostgresAlertStore:
             async with self._pool.acquire(timeout=_CONNECT_S) as connection:
                 return await step(connection)
         except _AWAY as away:
-            raise RetryableError(f"Postgres: {type(away).__name__}") from None
+            raise RetryableError(f"Postgres: {cause_of(away, ALERTING)}") from None
 
 
 async def _lock(connection: _Connection, required: RequiredState) -> None:

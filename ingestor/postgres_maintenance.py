@@ -9,7 +9,7 @@ import asyncpg
 
 from ingestor.retention import PartitionInfo, RetentionEvidence
 from schemas.errors import RetryableError
-from schemas.postgres_refusals import session_refusal
+from schemas.postgres_refusals import MAINTAINER, cause_of
 from schemas.postgres_session import pin_settings
 from schemas.text_encoding import require_utf8
 
@@ -92,7 +92,7 @@ class PostgresMaintenance:
             # Waiting longer would make ingest and readers wait behind this lock.
             raise RetryableError("a partition to be dropped is in use") from None
         except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as away:
-            raise RetryableError(f"Postgres: {session_refusal(away) or type(away).__name__}") from None
+            raise RetryableError(f"Postgres: {cause_of(away, MAINTAINER)}") from None
 
 
 async def _count(connection: asyncpg.Connection, partition: PartitionInfo) -> int:

@@ -30,8 +30,8 @@ from ingestor.ports import LostOffsets, ReceivedReport, StoreOutcome
 from ingestor.sequence_numbers import numbers_of_dead_letters, numbers_of_records
 from schemas.errors import DeadLetterReason, RetryableError, StartupError, UnprocessableEvent
 from schemas.identity import id_ms_of
-from schemas.postgres_refusals import session_refusal
-from schemas.postgres_session import SESSION_SETTINGS
+from schemas.postgres_refusals import WRITER, cause_of, login_refusal
+from schemas.postgres_session import SESSION_SETTINGS, require_privilege
 from schemas.record import (
     COLUMNS,
     STORED_RESULT_FIELDS,
@@ -65,7 +65,6 @@ _CONNECTION_ERRORS = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-_LOGIN_ERRORS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 # The time that one backfill step may span: it locks the partitions between its first and its last record.
 _SPAN_MS_MAX = 30 * DAY_MS
 _STAGED_BATCHES = 16
@@ -126,25 +125,23 @@ class PostgresStore:
             raise StartupError("The writer's Postgres DSN cannot be read: correct it.") from None
         return cls(pool)
 
-    async def check_login(self) -> None:
-        """Raise StartupError if Postgres refuses the session for good or its database is not UTF-8.
+    async def check_login(self) -> bool:
+        """Return whether the server answers and its database is migrated; otherwise it is retried on use.
 
-        A server that does not answer is retried on use.
+        Raises StartupError if Postgres refuses the login for good, its database is not UTF-8, or the login may not store records.
         """
         try:
-            async with self._pool.acquire(timeout=5):
-                return
+            async with self._pool.acquire(timeout=5) as connection:
+                await require_privilege(connection, WRITER, "auditap.audit_records", "INSERT")
         except _CONNECTION_ERRORS as error:
-            refusal = session_refusal(error)
-            # These two do not pass by themselves. `too many connections` and a server that starts do.
-            if refusal is None and isinstance(error, _LOGIN_ERRORS):
-                refusal = "Postgres refuses the writer's login: check user, password and database of its DSN."
+            if refusal := login_refusal(error, WRITER):
+                await self.close()
+                raise StartupError(refusal) from None
+            return False
         except StartupError:
             await self.close()
             raise
-        if refusal is not None:
-            await self.close()
-            raise StartupError(refusal)
+        return True
 
     async def close(self) -> None:
         """Close the pool; statements under way are cancelled after 5 s."""
@@ -177,7 +174,7 @@ class PostgresStore:
             await self._ensure_days(_days(rows))
             return await self._store_or_halve(rows)
         except _CONNECTION_ERRORS as away:
-            raise RetryableError(f"Postgres: {type(away).__name__}") from None
+            raise RetryableError(f"Postgres: {cause_of(away, WRITER)}") from None
 
     async def clock_ms(self) -> int:
         """See `RecordStore.clock_ms`."""
@@ -185,7 +182,7 @@ class PostgresStore:
             async with self._pool.acquire() as connection:
                 now_ms: int = await connection.fetchval("SELECT auditap.now_ms()")
         except _CONNECTION_ERRORS as away:
-            raise RetryableError(f"Postgres: {type(away).__name__}") from None
+            raise RetryableError(f"Postgres: {cause_of(away, WRITER)}") from None
         return now_ms
 
     async def _note_clamped(self, records: Sequence[Record]) -> None:
@@ -214,7 +211,7 @@ class PostgresStore:
                     # Each day is known once its own transaction has committed.
                     self._days.add(day)
         except _CONNECTION_ERRORS as away:
-            raise RetryableError(f"Postgres: {type(away).__name__}") from None
+            raise RetryableError(f"Postgres: {cause_of(away, WRITER)}") from None
 
     async def _store_or_halve(self, rows: Sequence[_Row]) -> StoreOutcome:
         """Store rows. If one breaks the batch, find it by halving the batch, and refuse it alone."""
@@ -298,7 +295,7 @@ class PostgresStore:
                 await insert_dead_letters(connection, dead_letters)
                 await note_sequence_numbers(connection, numbers_of_dead_letters(dead_letters))
         except _CONNECTION_ERRORS as away:
-            raise RetryableError(f"Postgres: {type(away).__name__}") from None
+            raise RetryableError(f"Postgres: {cause_of(away, WRITER)}") from None
 
     async def note(self, reports: Sequence[ReceivedReport], lost: Sequence[LostOffsets]) -> Sequence[int]:
         """See `GapLedger.note`."""
@@ -306,7 +303,7 @@ class PostgresStore:
             async with self._pool.acquire() as connection:
                 return await _note(connection, sorted(enumerate(reports), key=lock_order), lost)
         except _CONNECTION_ERRORS as away:
-            raise RetryableError(f"Postgres: {type(away).__name__}") from None
+            raise RetryableError(f"Postgres: {cause_of(away, WRITER)}") from None
 
     async def refresh_gap_ledger(self, waits: GapLedgerWaits) -> GapCounts:
         """See `GapLedgerUpkeep.refresh_gap_ledger`."""
@@ -317,7 +314,7 @@ class PostgresStore:
                 )
                 [row] = await connection.fetch("SELECT * FROM auditap.completeness_counts")
         except _CONNECTION_ERRORS as away:
-            raise RetryableError(f"Postgres: {type(away).__name__}") from None
+            raise RetryableError(f"Postgres: {cause_of(away, WRITER)}") from None
         return GapCounts(**dict(row))
 
     async def count_unresolved_dead_letters(self, count_max: int) -> Mapping[str, int]:
@@ -330,7 +327,7 @@ class PostgresStore:
                     count_max,
                 )
         except _CONNECTION_ERRORS as away:
-            raise RetryableError(f"Postgres: {type(away).__name__}") from None
+            raise RetryableError(f"Postgres: {cause_of(away, WRITER)}") from None
         return {row["reason"]: row["dead_letters"] for row in rows}
 
     async def backfill_next(self, records_max: int, resolve: Resolve) -> BackfillStep | None:
@@ -339,7 +336,7 @@ class PostgresStore:
             async with self._pool.acquire() as connection, connection.transaction():
                 return await _backfill_next(connection, records_max, resolve)
         except _CONNECTION_ERRORS as away:
-            raise RetryableError(f"Postgres: {type(away).__name__}") from None
+            raise RetryableError(f"Postgres: {cause_of(away, WRITER)}") from None
 
 
 async def _prepare_session(connection: asyncpg.Connection) -> None:

@@ -13,15 +13,14 @@ from log_api.records import Row
 from log_api.sql_builder import Statement
 from schemas.errors import RetryableError, StartupError
 from schemas.metric_defs import Metrics
-from schemas.postgres_refusals import session_refusal
-from schemas.postgres_session import SESSION_SETTINGS
+from schemas.postgres_refusals import READER, cause_of, login_refusal
+from schemas.postgres_session import SESSION_SETTINGS, require_privilege
 from schemas.text_encoding import require_utf8
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _T = TypeVar("_T")
-_LOGIN_ERRORS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 # A connection that was cut while idle fails at its next use.
 _CONNECTION_LOST = (
     ConnectionError,
@@ -40,7 +39,11 @@ _TRANSIENT_ERRORS = (
     asyncpg.UndefinedColumnError,
     asyncpg.UndefinedFunctionError,
     asyncpg.InvalidSchemaNameError,
-    *_LOGIN_ERRORS,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.DuplicatePreparedStatementError,  # of a pooler that mixes sessions, as the next one
+    asyncpg.InvalidSQLStatementNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
 )
 
 
@@ -96,19 +99,19 @@ class ConnectionPool:
         )
 
     async def check(self) -> None:
-        """Open a connection. Raises StartupError if Postgres rejects it for good or the database is not UTF-8.
+        """Use a connection. Raises StartupError if Postgres refuses that for good, the database is not UTF-8, or the login may not read
+        the log.
 
-        Succeeds while Postgres is unavailable.
+        Succeeds while Postgres is unavailable or not migrated.
         """
         try:
-            await self.release(await self._acquired(self._config.limits.connect_timeout_ms))
-        except (*_LOGIN_ERRORS, *_TRANSIENT_ERRORS, asyncpg.ProtocolViolationError) as error:
-            refusal = session_refusal(error)
-            if refusal is None and isinstance(error, _LOGIN_ERRORS):
-                refusal = (
-                    "Postgres refuses the log API's login: check user, password and database of its DSN."
-                )
-            if refusal is not None:
+            connection = await self._acquired(self._config.limits.connect_timeout_ms)
+            try:
+                await require_privilege(connection, READER, "auditap.audit_log", "SELECT")
+            finally:
+                await self.release(connection)
+        except (*_TRANSIENT_ERRORS, asyncpg.PostgresError) as error:
+            if refusal := login_refusal(error, READER):
                 raise StartupError(refusal) from None
 
     def stop(self) -> None:
@@ -126,15 +129,23 @@ class ConnectionPool:
             return await self._run_once(work, requester)
         except _CONNECTION_LOST:
             pass
-        except _TRANSIENT_ERRORS:
-            raise RetryableError("Postgres does not answer the log API") from None
+        except _TRANSIENT_ERRORS as away:
+            raise RetryableError(f"Postgres: {cause_of(away, READER)}") from None
         try:
             if self._pool is not None:
                 # The other idle connections were most likely cut as well.
                 await self._pool.expire_connections()
             return await self._run_once(work, requester)
-        except _TRANSIENT_ERRORS:
-            raise RetryableError("Postgres does not answer the log API") from None
+        except _TRANSIENT_ERRORS as away:
+            raise RetryableError(f"Postgres: {cause_of(away, READER)}") from None
+
+    async def succeeds(self, work: Callable[[Session], Awaitable[None]]) -> bool:
+        """Whether `work` can be done. Never raises what Postgres does."""
+        try:
+            await self.run(work)
+        except (RetryableError, asyncpg.PostgresError):
+            return False
+        return True
 
     async def acquire(self) -> PoolConnectionProxy:
         return await self._acquired(self._config.limits.acquire_timeout_ms)

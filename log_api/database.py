@@ -22,7 +22,6 @@ from log_api.records import AuditRecord, Page, Row, audit_record, body_bytes
 from log_api.shared_reads import BatchedReads, SharedRead
 from log_api.sql_builder import ListQuery, Statement, SummaryQuery, summary_statement
 from schemas.alert import alert_payload
-from schemas.errors import RetryableError
 from schemas.identity import first_id_at, id_ms
 from schemas.metric_defs import Metrics
 from schemas.sql import query as sql_file
@@ -63,9 +62,9 @@ class PostgresLogDatabase:
         self._readiness = SharedRead(self._read_readiness, _SHARED_MS_MAX)
 
     async def start(self) -> None:
-        """Open the pools. Raises StartupError if Postgres rejects the session for good or its database is not UTF-8.
+        """Open the pools. Raises StartupError if Postgres refuses the login for good, or its database is not UTF-8.
 
-        Succeeds while Postgres is unavailable.
+        Succeeds while Postgres is unavailable or not migrated.
         """
         await self._common.start()
         await self._common.check()
@@ -118,11 +117,7 @@ class PostgresLogDatabase:
             await session.value("SELECT requests_per_s FROM auditap.find_token(NULL)")
             await session.value("SELECT FROM auditap.completeness_gaps LIMIT 0")
 
-        try:
-            await self._common.run(read)
-        except RetryableError:
-            return False
-        return True
+        return await self._common.succeeds(read)
 
 
 class _LogShape:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
+
+from schemas.errors import StartupError
+from schemas.postgres_refusals import Login
 
 SESSION_SETTINGS: Final[dict[str, str]] = {
     # Offsets are committed after records: where a commit were not on disk, a crash of the server would lose them.
@@ -28,6 +31,16 @@ class Session(Protocol):
 
     async def execute(self, query: str, *args: object) -> str:
         """Execute a statement."""
+
+    async def fetchval(self, query: str, *args: object) -> Any:
+        """Return the first value of the first row."""
+
+
+async def require_privilege(session: Session, login: Login, table: str, privilege: str) -> None:
+    """Raise StartupError unless the login has a privilege that its task takes. Raises Postgres' error where there is no such table."""
+    statement = "SELECT pg_catalog.has_table_privilege($1::pg_catalog.text, $2::pg_catalog.text)"
+    if not await session.fetchval(statement, table, privilege):
+        raise StartupError(login.lacks_privilege)
 
 
 async def pin_settings(session: Session) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from auditap.cli.startup import configured_settings
 from auditap.database.connection import Connection, administrator
 from auditap.settings import Settings, admin_dsn
+from schemas.postgres_refusals import ADMINISTRATOR, OPERATOR
 
 _T = TypeVar("_T")
 
@@ -28,7 +29,7 @@ def as_operator(act: Callable[[Any], Awaitable[_T]]) -> _T:
 
 def operator(settings: Settings) -> AbstractAsyncContextManager[Connection]:
     """Return a connection with the login that `operator_dsn` has. Raises as `administrator`."""
-    login = "administrator" if settings.postgres.operator_dsn is None else "operator"
+    login = ADMINISTRATOR if settings.postgres.operator_dsn is None else OPERATOR
     return administrator(operator_dsn(settings), login=login)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -10,69 +11,75 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from schemas.errors import RetryableError, StartupError
-from schemas.postgres_refusals import session_refusal
+from schemas.postgres_refusals import (
+    ADMINISTRATOR,
+    NOT_MIGRATED,
+    Login,
+    is_not_migrated,
+    login_refusal,
+)
 from schemas.postgres_session import pin_settings
 from schemas.text_encoding import require_utf8
 from schemas.urls import dsn_rule
 
 Connection = asyncpg.Connection
+_BROKEN_OFF: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # a server that shuts down
+    asyncpg.InternalClientError,
+)
 LOCK_CONFLICTS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 """Errors of a transaction that may succeed once other sessions have released their locks."""
-# An older schema has no such table, column or function; an empty database has no such schema.
-_NOT_MIGRATED: Final = (
-    asyncpg.UndefinedTableError,
-    asyncpg.UndefinedColumnError,
-    asyncpg.UndefinedFunctionError,
-    asyncpg.InvalidSchemaNameError,
-)
 
 
 @asynccontextmanager
 async def administrator(
-    dsn: str, connect_timeout_s: float = 10, *, login: str = "administrator"
+    dsn: str, connect_timeout_s: float = 10, *, login: Login = ADMINISTRATOR
 ) -> AsyncIterator[Connection]:
-    """Connect as the administrator for the length of a block. `login` is what errors call the login of the DSN.
+    """Connect as the administrator, or with another `login`, for the length of a block.
 
     Raises RetryableError while the server is away, StartupError where it refuses us, its database is not UTF-8 or not migrated, or the
     login may not do what the block does.
     """
-    if rule := dsn_rule(dsn):
-        raise StartupError(f"The {login}'s Postgres DSN cannot be read: {rule}.")
-    try:
-        connection = await asyncpg.connect(dsn, timeout=connect_timeout_s)
-    except ValueError as error:
-        # A certificate that cannot be verified is a ValueError, too.
-        raise StartupError(
-            session_refusal(error) or f"The {login}'s Postgres DSN cannot be read: correct it."
-        ) from None
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        if refusal := session_refusal(error):
-            raise StartupError(refusal) from None
-        if isinstance(
-            error, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError
-        ):
-            raise StartupError(
-                f"Postgres refuses the {login}'s login: check the user, password and database of the DSN."
-            ) from None
-        raise RetryableError(f"Postgres does not answer at {_address(dsn)}: is it running there?") from None
+    connection = await _connected(dsn, connect_timeout_s, login)
     try:
         require_utf8(connection.get_settings())
         await pin_settings(connection)
         yield connection
-    except _NOT_MIGRATED:
-        raise StartupError(
-            "The database lacks a table or function of this version: run `auditap migrate`."
-        ) from None
     except asyncpg.ReadOnlySQLTransactionError:
         raise StartupError(
-            f"The database is read-only to the {login}'s login: is it a standby, or is default_transaction_read_only set?"
+            f"The database is read-only to the {login.name}'s login: is it a standby, or is default_transaction_read_only set?"
         ) from None
-    except asyncpg.InsufficientPrivilegeError:
-        raise StartupError(
-            f"Postgres lets the {login}'s login in, but not do this: check the user of the DSN."
+    except _BROKEN_OFF as error:
+        raise RetryableError(
+            f"Postgres at {_address(dsn)} ended the session ({type(error).__name__}): try again."
         ) from None
+    except asyncpg.PostgresError as error:
+        refusal = NOT_MIGRATED if is_not_migrated(error) else login_refusal(error, login)
+        if refusal is None:
+            raise
+        raise StartupError(refusal) from None
     finally:
         await connection.close()
+
+
+async def _connected(dsn: str, timeout_s: float, login: Login) -> Connection:
+    if rule := dsn_rule(dsn):
+        raise StartupError(f"The {login.name}'s Postgres DSN cannot be read: {rule}.")
+    try:
+        return await asyncpg.connect(dsn, timeout=timeout_s)
+    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        refusal = login_refusal(error, login)
+        # A certificate that cannot be verified is a ValueError, too.
+        if refusal is None and isinstance(error, ValueError):
+            refusal = f"The {login.name}'s Postgres DSN cannot be read: correct it."
+        if refusal is not None:
+            raise StartupError(refusal) from None
+        if isinstance(error, socket.gaierror):
+            raise RetryableError(
+                f"The name of Postgres' host, {_address(dsn)}, does not resolve: correct it in {login.setting}."
+            ) from None
+        raise RetryableError(f"Postgres does not answer at {_address(dsn)}: is it running there?") from None
 
 
 def _address(dsn: str) -> str:

@@ -103,6 +103,11 @@ class AlertingProcess:
             deliverer = Deliverer(store, channels.find, settings.delivery, self._metrics)
             await self._server.start()
             log.info("consuming")
+            if not await store.ready():
+                log.warning(
+                    "database_unavailable",
+                    hint="events wait until Postgres responds, and `auditap migrate` has brought its schema up to date",
+                )
             try:
                 await run_until(
                     stop,

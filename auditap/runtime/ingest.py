@@ -103,9 +103,14 @@ class IngestorProcess:
         gap_gauges = GapGauges(store, settings.ingest.gap_ledger, self._metrics)
         dead_letter_gauge = UnresolvedDeadLettersGauge(store, self._metrics)
         interval_ms = settings.ingest.gauge_interval_ms
-        await store.check_login()
+        is_usable = await store.check_login()
         await self._server.start()
         log.info("ingesting")
+        if not is_usable:
+            log.warning(
+                "database_unavailable",
+                hint="events wait until Postgres responds, and `auditap migrate` has brought its schema up to date",
+            )
         drained = asyncio.Event()
         try:
             # Until the ingestor has drained, and not until `stop`: what is in flight still needs partitions and the

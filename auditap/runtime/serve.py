@@ -87,7 +87,7 @@ class LogApiProcess:
         if not await self._database.ready():
             log.warning(
                 "database_unavailable",
-                hint="requests are answered 503 until Postgres responds and its schema is up to date",
+                hint="requests are answered 503 until Postgres responds, and `auditap migrate` has brought its schema up to date",
             )
         try:
             await stop.wait()

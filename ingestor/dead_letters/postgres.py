@@ -19,6 +19,7 @@ from ingestor.dead_letters.ports import (
 )
 from schemas.errors import RetryableError, StartupError
 from schemas.event import event_id
+from schemas.postgres_refusals import NOT_MIGRATED, OPERATOR, cause_of, is_not_migrated
 from schemas.sql import query
 
 _T = TypeVar("_T")
@@ -90,12 +91,10 @@ class PostgresDeadLetterStore:
             raise StartupError(
                 "This login may not handle dead letters: set postgres.operator_dsn, or an administrator's."
             ) from None
-        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
-            raise StartupError(
-                "The database has no auditap tables, or those of an older version: run `auditap migrate`."
-            ) from None
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise RetryableError(f"Postgres: {type(error).__name__}") from None
+            if is_not_migrated(error):
+                raise StartupError(NOT_MIGRATED) from None
+            raise RetryableError(f"Postgres: {cause_of(error, OPERATOR)}") from None
 
 
 def _chosen(name: str) -> str:

@@ -164,6 +164,6 @@ async def test_a_certificate_that_cannot_be_verified_is_an_outage_and_no_fault_o
 
     with monkeypatch.context() as patch:
         patch.setattr("ingestor.postgres_store._hold_ids", fail)
-        with pytest.raises(RetryableError, match="SSLCertVerificationError"):
+        with pytest.raises(RetryableError, match="certificate cannot be verified"):
             await postgres_store.store([second])
     assert (await postgres_store.store([second])).stored == 1

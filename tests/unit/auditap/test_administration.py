@@ -49,7 +49,9 @@ def test_a_login_that_may_not_retire_gets_a_sentence(
 ) -> None:
     monkeypatch.setenv("AUDITAP_POSTGRES__OPERATOR_DSN", audit_database.reader_dsn)
     sentence = _sentence(CliRunner().invoke(completeness_command, RETIRE))
-    assert sentence == "Postgres lets the operator's login in, but not do this: check the user of the DSN."
+    assert sentence == (
+        "Postgres lets the operator's login in, but not do this: postgres.operator_dsn has to name auditap_operator."
+    )
 
 
 @pytest.mark.usefixtures("settings_folder")
