@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,7 @@ _JSON_BYTES_MAX: Final = 64 * 1024 * 1024
 """A file that is one JSON text is held in memory as a whole."""
 _ELEMENTS_MAX: Final = 100_000
 
+_POSITION: Final = re.compile(r"\(byte ([0-9]+)\)")
 # In JSON, a raw line end is only white space; a line of captures ends with one.
 _LINE_ENDS_TO_BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
 
@@ -45,22 +47,33 @@ def read_lines(source: Path | BinaryIO, line_bytes_max: int) -> Iterator[Line]:
     """Yield the captures' texts: the lines that are not blank, the elements of an array, or an object on several lines.
 
     A line longer than `line_bytes_max` is cut, but still longer than that. Raises StartupError, one sentence, if the file
-    cannot be read, is damaged, or is an array that is too long.
+    cannot be read, is damaged, holds no captures, or begins with an array that is too long or not JSON.
     """
     number = 0
+    is_empty = True
     try:
         with _open(source) as opened:
-            head = opened.read(_JSON_BYTES_MAX + 1) if _may_be_one_text(opened) else b""
-            if _is_one_text(head, _name(source)):
-                yield from _texts(head, _name(source))
-                return
-            for number, text in _numbered_lines(head, opened, line_bytes_max):
+            for number, text in _numbered_texts(opened, _name(source), line_bytes_max):
                 if stripped := text.strip(_LINE_SPACE):
+                    is_empty = False
                     yield Line(number, stripped)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise StartupError(f"{_name(source)} is damaged after line {number}") from None
     except OSError as failure:
         raise StartupError(f"cannot read {_name(source)}: {failure.strerror}") from None
+    if is_empty:
+        raise StartupError(f"{_name(source)} holds no captures")
+
+
+def _numbered_texts(
+    opened: BufferedReader[Any], name: str, line_bytes_max: int
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a file, or the elements of its array, with their numbers."""
+    head = opened.read(_JSON_BYTES_MAX + 1) if _may_be_one_text(opened) else b""
+    if _is_one_text(head, name):
+        yield from _texts(head, name)
+    else:
+        yield from _numbered_lines(head, opened, line_bytes_max)
 
 
 @contextmanager
@@ -84,22 +97,47 @@ def _may_be_one_text(opened: BufferedReader[Any]) -> bool:
 
 
 def _is_one_text(head: bytes, name: str) -> bool:
-    """Whether a file of which `head` was read is one JSON text. Raises StartupError if it is an array that is too long."""
-    if len(head) <= _JSON_BYTES_MAX:
-        return _is_json(head)
-    if head.lstrip(_LINE_SPACE).startswith(b"["):
-        raise StartupError(f"{name} is longer than {_JSON_BYTES_MAX} bytes: write one capture on each line")
-    # No capture is so long: these are lines, and the first is malformed.
-    return False
+    """Whether a file of which `head` was read is one JSON text. Raises StartupError for an array that is too long or not JSON."""
+    is_short = len(head) <= _JSON_BYTES_MAX
+    if is_short and _is_json(head):
+        return True
+    line = head.lstrip(_LINE_SPACE).partition(b"\n")[0]
+    # An array on the first line alone is a line like others, which the collector refuses. An object is one, too, or
+    # malformed: no capture is so long.
+    if line[:1] != b"[" or _is_json(line):
+        return False
+    if is_short:
+        raise StartupError(_array_error(head, name))
+    raise StartupError(f"{name} is longer than {_JSON_BYTES_MAX} bytes: write one capture on each line")
 
 
-def _texts(body: bytes, name: str) -> Iterator[Line]:
+def _array_error(text: bytes, name: str) -> str:
+    """Return why an array is not JSON, and on which line, without anything of it."""
+    message = ""
+    try:
+        _raw_decoder.decode(text)
+    except msgspec.DecodeError as error:
+        message = str(error)
+    except (UnicodeDecodeError, RecursionError):
+        pass
+    if "truncated" in message:
+        return f"{name} is not JSON: it ends inside its array"
+    found = _POSITION.search(message)
+    if found is None:
+        return f"{name} is not JSON: its array is malformed"
+    line = text.count(b"\n", 0, int(found[1])) + 1
+    return f"{name} is not JSON: its array is malformed on line {line}"
+
+
+def _texts(body: bytes, name: str) -> Iterator[tuple[int, bytes]]:
     try:
         texts = split_texts(body, "application/json", _ELEMENTS_MAX)
     except RejectedBody:
-        raise StartupError(f"{name} is too long an array: write one capture on each line") from None
+        raise StartupError(
+            f"{name} is too long an array, which may hold {_ELEMENTS_MAX} captures: write one capture on each line"
+        ) from None
     for number, text in enumerate(texts, 1):
-        yield Line(number, text.translate(_LINE_ENDS_TO_BLANKS).strip())
+        yield number, text.translate(_LINE_ENDS_TO_BLANKS)
 
 
 def _numbered_lines(

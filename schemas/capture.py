@@ -130,17 +130,24 @@ def decode_capture(line: bytes, *, explained: bool = True) -> Capture:
     """Return the capture in one JSON text. Unknown fields are ignored.
 
     Raises RefusedCapture: `malformed` if the text is not JSON in UTF-8, else `invalid`, if `explained` with the schema path
-    of the first error. Finding that path takes a hundred times as long as decoding.
+    of the first error. Finding that path takes a hundred times as long as decoding. Without it, a text that breaks off
+    after what no capture holds is `invalid`, too.
     """
     try:
         return _decoder.decode(line)
     except msgspec.ValidationError:
-        reason = RefusalReason.INVALID
+        path = schema_path_of_first_error("capture", line) if explained else ""
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        reason = RefusalReason.MALFORMED
+        path = None
     # Raised out here so that the decoder's error, which may hold the line, is not even its context.
-    is_searched = explained and reason is RefusalReason.INVALID
-    raise RefusedCapture(reason, schema_path_of_first_error("capture", line) if is_searched else "")
+    raise refusal_of(path)
+
+
+def refusal_of(path: str | None) -> RefusedCapture:
+    """Return the refusal of a text that breaks its contract at this schema path; None: that is not JSON."""
+    if path is None:
+        return RefusedCapture(RefusalReason.MALFORMED)
+    return RefusedCapture(RefusalReason.INVALID, path)
 
 
 def decode_strict(line: bytes) -> Capture | None:

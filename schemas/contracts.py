@@ -31,14 +31,17 @@ def validator(name: str) -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(schema)
 
 
-def schema_path_of_first_error(name: str, text: bytes) -> str:
-    """Return where a JSON text first breaks the contract, as `request.url: maxLength`.
+def schema_path_of_first_error(name: str, text: bytes) -> str | None:
+    """Return where a JSON text first breaks the contract, as `request.url: maxLength`; None if it is not JSON.
 
-    The path is made of the contract's own property names and keywords. It is empty if the text fits or is not JSON.
+    The path is made of the contract's own property names and keywords. It is empty if the text fits, or is too
+    deep to be read.
     """
     try:
         value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    except RecursionError:
         return ""
     error = next(iter(validator(name).iter_errors(value)), None)
     if error is None:

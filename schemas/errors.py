@@ -14,6 +14,7 @@ No message, attribute or cause of these holds a value taken from traffic: raise 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -67,11 +68,25 @@ class EventsTooLarge(PermanentError):
         self.ids = ids
 
 
+_REFUSALS: Mapping[str, str] = {
+    RefusalReason.MALFORMED: "not JSON",
+    RefusalReason.INVALID: "not a capture",
+    RefusalReason.TOO_LARGE: "longer than a capture may be",
+    RefusalReason.TAP_NOT_ALLOWED: "the token may not send for this tap",
+}
+
+
+def refusal_text(reason: str, path: str = "") -> str:
+    """Return in words why a line is refused; a reason that is not in the closed list stands as it is."""
+    words = _REFUSALS.get(reason, reason)
+    return f"{words} ({path})" if path else words
+
+
 class RefusedCapture(PermanentError):
     """One line is refused. `path` is a schema path, so it names declared fields only."""
 
     def __init__(self, reason: RefusalReason, path: str = "") -> None:
-        super().__init__(f"{reason}: {path}" if path else str(reason))
+        super().__init__(refusal_text(reason, path))
         self.reason = reason
         self.path = path
 

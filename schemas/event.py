@@ -199,7 +199,9 @@ def decode_event(value: bytes) -> AuditEvent:
         return _decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    raise UnprocessableEvent(DeadLetterReason.MALFORMED, schema_path_of_first_error("audit_event", value))
+    raise UnprocessableEvent(
+        DeadLetterReason.MALFORMED, schema_path_of_first_error("audit_event", value) or ""
+    )
 
 
 def truncate_event(value: bytes) -> bytes | None:

@@ -14,8 +14,9 @@ from typing import Annotated, Final
 
 import msgspec
 
+from schemas.capture import refusal_of
 from schemas.contracts import schema_path_of_first_error
-from schemas.errors import DeadLetterReason, RefusalReason, RefusedCapture, UnprocessableEvent
+from schemas.errors import DeadLetterReason, UnprocessableEvent
 
 # Beyond it, a JSON reader whose numbers are floats would confuse neighbours.
 SEQ_MAX: Final = (1 << 53) - 1
@@ -123,15 +124,14 @@ def decode_heartbeat(line: bytes) -> Heartbeat:
     try:
         heartbeat = _heartbeat_decoder.decode(line)
     except msgspec.ValidationError:
-        reason = RefusalReason.INVALID
+        path = schema_path_of_first_error("heartbeat", line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        reason = RefusalReason.MALFORMED
+        path = None
     else:
         if _is_consistent(heartbeat):
             return heartbeat
-        raise RefusedCapture(RefusalReason.INVALID, "$: order")
-    path = schema_path_of_first_error("heartbeat", line) if reason is RefusalReason.INVALID else ""
-    raise RefusedCapture(reason, path)
+        path = "$: order"
+    raise refusal_of(path)
 
 
 def encode_report(report: TapReport) -> bytes:

@@ -62,7 +62,7 @@ def explain_command(
 ) -> None:
     """Explain what a collector with the same settings records of CAPTURE, part by part, and which rule decides.
 
-    CAPTURE is a file of JSON or NDJSON, plain or compressed with gzip; without it, standard input is read. The output contains no values, and only
+    CAPTURE is NDJSON or a JSON array, plain or compressed with gzip; without it, standard input is read. The output contains no values, and only
     names that the document declares, so anyone who may read the document may read it.
     """
     preview = Preview.load(spec, envelope)

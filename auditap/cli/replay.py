@@ -16,7 +16,7 @@ from auditap.cli.startup import configured_settings
 from auditap.plain_text import plain_line
 from auditap.settings import DATA_DIR_HINT, Settings
 from gateway_tap.replay import ReplayLimits, ReplayReport, replay
-from schemas.errors import StartupError
+from schemas.errors import StartupError, refusal_text
 from schemas.private_files import read_secret
 
 # For people; `--json` prints every refusal that the report holds.
@@ -36,7 +36,7 @@ def replay_command(
 ) -> None:
     """Send a file of captures to a collector.
 
-    FILE is NDJSON or a JSON array, plain or compressed with gzip (.gz).
+    FILE is NDJSON, which has one capture on each line, or a JSON array of captures, plain or compressed with gzip (.gz).
     """
     settings = configured_settings()
     to = collector or f"unix:{_own_socket(settings)}"
@@ -61,27 +61,31 @@ def replay_command(
     if as_json:
         click.echo(json.dumps(asdict(report)))
     else:
-        click.echo(
-            f"{report.accepted} accepted, {report.refused} refused, {report.retried} batches sent again"
-        )
+        batches = "1 batch" if report.retried == 1 else f"{report.retried} batches"
+        click.echo(f"{report.accepted} accepted, {report.refused} refused, {batches} sent again")
         for refusal in report.refusals[:_REFUSALS_SHOWN_MAX]:
             # Reason and path are what whoever answers at this address says.
-            why = plain_line(f"{refusal.reason} {refusal.path}")
+            why = plain_line(refusal_text(refusal.reason, refusal.path))
             click.echo(f"  line {refusal.line}: {why}", err=True)
     if report.unknown_fields:
         click.echo(
-            f"{report.unknown_fields} captures have unknown fields, which were ignored. The first is line"
+            f"{_captures(report.unknown_fields, 'has', 'have')} unknown fields, which were ignored. The first is on line"
             f" {report.unknown_fields_line}: compare its names with schemas/capture.schema.json.",
             err=True,
         )
     if report.unrepeatable:
         click.echo(
-            f"{report.unrepeatable} captures become second records if they are sent again. The first is line"
-            f" {report.unrepeatable_line}: give each an id, or captured_at with tap.seq or one x-request-id header.",
+            f"Sent again, {_captures(report.unrepeatable, 'becomes a second record', 'become second records')}. The first is"
+            f" on line {report.unrepeatable_line}: give each an id, or captured_at with tap.seq or one x-request-id header.",
             err=True,
         )
     if report.refused:
         sys.exit(1)
+
+
+def _captures(count: int, of_one: str, of_many: str) -> str:
+    """Return how many captures do what the predicates say, in the right number."""
+    return f"1 capture {of_one}" if count == 1 else f"{count} captures {of_many}"
 
 
 def _own_socket(settings: Settings) -> Path:

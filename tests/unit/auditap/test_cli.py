@@ -121,7 +121,7 @@ def test_redact_names_refused_lines_without_their_content(tmp_path: Path) -> Non
     lines = b'{"request": {"method": "GET", "url": ["CANARY"]}, "response": {"status": 200}}\n'
     ended = auditap(tmp_path, "redact", "--spec", str(DOCUMENT), stdin=lines)
     assert ended.returncode == 1
-    assert ended.stderr == b"line 1: invalid: request.url: type\n"
+    assert ended.stderr == b"line 1: not a capture (request.url: type)\n"
 
 
 @pytest.mark.processes

@@ -91,7 +91,7 @@ def test_line_selects_a_capture() -> None:
 def test_an_invalid_capture_is_refused_without_its_content() -> None:
     result = explain(stdin='{"request": {"method": "GET", "url": ["CANARY"]}, "response": {"status": 200}}')
     assert isinstance(result.exception, RefusedCapture)
-    assert str(result.exception) == "invalid: request.url: type"
+    assert str(result.exception) == "not a capture (request.url: type)"
     assert "CANARY" not in result.output
 
 

@@ -113,7 +113,10 @@ def test_one_object_on_several_lines_is_one_capture() -> None:
 def test_a_wrong_time_or_id_is_refused_as_the_collector_does(changed: dict[str, str]) -> None:
     text = json.dumps(captures()[0] | changed).encode()
     result = run(redact_command, stdin=text)
-    assert (result.exit_code, result.stderr) == (1, f"line 1: invalid: {next(iter(changed))}: format\n")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"line 1: not a capture ({next(iter(changed))}: format)\n",
+    )
     assert isinstance(run(explain_command, stdin=text).exception, RefusedCapture)
 
 

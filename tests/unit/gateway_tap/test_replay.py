@@ -131,9 +131,54 @@ async def test_sends_every_line_in_order(
     assert report == ReplayReport(accepted=250, batches=3, unrepeatable=250, unrepeatable_line=1)
 
 
-async def test_an_empty_file_is_no_batch(sink: FakeSink, address: str, tmp_path: Path) -> None:
-    (tmp_path / "empty").write_bytes(b"\n \n")
-    assert await replay(tmp_path / "empty", address) == ReplayReport()
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"[]", b" [ ]\n"])
+async def test_a_file_without_captures_is_an_error(
+    sink: FakeSink, address: str, content: bytes, zipped: bool
+) -> None:
+    source = io.BytesIO(gzip.compress(content) if zipped else content)
+    with pytest.raises(StartupError, match=r"^the input holds no captures$"):
+        await replay(source, address)
+    assert sink.batches == []
+
+
+ARRAY = b"[\n" + b",\n".join(line(number) for number in range(3))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (ARRAY, "it ends inside its array"),
+        (ARRAY[:-40], "it ends inside its array"),
+        (b"[", "it ends inside its array"),
+        (b"[" + line(0) + b"\n]]", "its array is malformed on line 2"),
+        (ARRAY + b",\n]", "its array is malformed on line 5"),
+        (b"[" + CANARY.encode() + b"\n]", "its array is malformed on line 1"),
+        (b"[" * 100_000, "its array is malformed"),
+    ],
+)
+async def test_an_array_that_is_not_json_ends_with_one_sentence_without_its_content(
+    sink: FakeSink, address: str, content: bytes, sentence: str
+) -> None:
+    """Each of its lines was refused, the first as `invalid` with nothing behind it."""
+    with pytest.raises(StartupError) as ended:
+        await replay(io.BytesIO(content), address)
+    assert str(ended.value) == f"the input is not JSON: {sentence}"
+    assert (ended.value.__cause__, ended.value.__context__, sink.accepted) == (None, None, [])
+
+
+async def test_an_array_on_a_line_is_refused_alone(sink: FakeSink, address: str) -> None:
+    report = await replay(io.BytesIO(b"[1]\n" + line(1)), address)
+    assert (numbers(sink), report.refusals) == ([1], [RefusedLine(1, "invalid", "$: type")])
+
+
+async def test_an_array_of_too_many_captures_is_refused_with_the_bound(
+    sink: FakeSink, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway_tap.capture_file._ELEMENTS_MAX", 2)
+    with pytest.raises(StartupError, match="too long an array, which may hold 2 captures: write one"):
+        await replay(io.BytesIO(ARRAY + b"]"), address)
+    assert sink.accepted == []
 
 
 async def test_refusals_name_the_lines_of_the_file(sink: FakeSink, address: str, tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_no_text_crashes_it(captured_at: str, request_id: str) -> None:
     try:
         assert parse_id(capture_id(sent, KEY, RECEIVED_MS))
     except RefusedCapture as refused:
-        assert str(refused) == "invalid: captured_at: format"  # noqa: PT017  # both ways are fine
+        assert str(refused) == "not a capture (captured_at: format)"  # noqa: PT017  # both ways are fine
 
 
 async def test_collector_and_preview_agree() -> None:

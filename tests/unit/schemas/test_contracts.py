@@ -166,6 +166,8 @@ def has_nan(value: Any) -> bool:
         (b"", RefusalReason.MALFORMED, ""),
         (b"\xff", RefusalReason.MALFORMED, ""),
         (b'{"request": ' + b"[" * 100_000, RefusalReason.INVALID, ""),
+        (b"[", RefusalReason.MALFORMED, ""),
+        (b'{"request": 1', RefusalReason.MALFORMED, ""),
         (b"[]", RefusalReason.INVALID, "$: type"),
         (b"{}", RefusalReason.INVALID, "request: required"),
         (
