@@ -12,7 +12,8 @@ import ipaddress
 import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -33,7 +34,7 @@ from auditap.runtime.http_server import TlsFiles
 from auditap.runtime.logs import LogFormat
 from auditap.settings_fields import with_paths_below
 from auditap.settings_file import SettingsFile, read_settings_file
-from auditap.settings_mistakes import mistaken_names, wrong_value
+from auditap.settings_mistakes import mistaken_names, unparsed_variables, wrong_value
 from enricher.config import EnricherConfig
 from eventlog.spool.config import SpoolBounds
 from gateway_tap.limits import IntakeLimits
@@ -57,6 +58,7 @@ DATA_DIR_HINT: Final = "name its folder in data_dir (AUDITAP_DATA_DIR)"
 """What to do where `auditap up` runs, with its data elsewhere."""
 EVENT_BYTES_MAX = 8 * 1024 * 1024 - 1024
 _EVENT_BYTES_RESERVED = 256 * 1024
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _SHA256_OF_NOTHING: Final = hashlib.sha256(b"").hexdigest()
 _SECRETS = {"identity.key": "collector.identity_key", "cursor.key": "api.cursor_key"}
 # What stands in the id of a tap, and what `fnmatch` reads as more than itself.
@@ -122,14 +124,21 @@ class _HealthAddress(Address):
 class TapToken(_Group):
     """A token for taps that send over TCP."""
 
-    sha256: str = Field(pattern="^[0-9a-f]{64}$", repr=False)
-    """SHA-256 of the token, in lower-case hex. A token has at least 16 characters."""
+    sha256: str = Field(repr=False)
+    """SHA-256 of the token, in lower-case hex, without a line end: `printf %s "$TOKEN" | sha256sum`. A token has at least 16
+    characters."""
     taps: tuple[str, ...]
-    """Tap ids that the token may send for; `*` stands for any characters."""
+    """Tap ids that the token may send for; `*` stands for any characters. Unless one of them is `*` alone, captures must name their
+    tap (`tap.id`)."""
 
     @field_validator("sha256")
     @classmethod
-    def _not_of_nothing(cls, digest: str) -> str:
+    def _of_a_token(cls, digest: str) -> str:
+        if not _SHA256.fullmatch(digest):
+            raise PydanticCustomError(
+                "digest",
+                'give the 64 hex digits, in lower case, that `printf %s "$TOKEN" | sha256sum` prints',
+            )
         if digest == _SHA256_OF_NOTHING:
             raise PydanticCustomError("empty_token", "it is the digest of an empty token; make a token first")
         return digest
@@ -280,7 +289,7 @@ class ReadAuditSettings(_Group):
     """Collector to send them to: `unix:/path`, `http://127.0.0.1:port` (another host requires `plain_http_allowed`) or
     `https://host:port`. Empty: none."""
     token_file: Path | None = None
-    """File that holds the tap's token; required over TCP."""
+    """File that holds the tap's token, one line of at least 16 characters; required over TCP."""
 
     tap_id: Constant[str] = "log-api"
     # As much as the middleware's own default. Beyond it captures are dropped and counted, and no query waits.
@@ -372,7 +381,8 @@ class Settings(BaseSettings):
     """Whether an address that is not loopback may do without `tls`, and the read audit and `auditap replay` may send to one
     by http: only where a mesh or a proxy of this host encrypts."""
     health_token_file: Path | None = None
-    """File that holds the bearer token which `/healthz`, `/readyz` and `/metrics` of every process ask for. Default: none."""
+    """File that holds the bearer token which `/healthz`, `/readyz` and `/metrics` of every process ask for: one line of at least
+    16 characters. Default: none."""
     http: HttpLimits = HttpLimits()
     redaction: RedactionConfig = RedactionConfig()
     collector: CollectorSettings = CollectorSettings()
@@ -446,12 +456,8 @@ def load_settings(**overrides: Any) -> Settings:
             if not (mistakes and found["type"] in _UNKNOWN_NAME)
         ]
     except SettingsError:
-        # A variable that is not JSON. Where it stands for a list, there is a sentence already.
-        if not mistakes:
-            mistakes.append(
-                "A variable that stands for a group of settings, such as AUDITAP_KAFKA, is not a JSON object:"
-                " set each setting by a variable of its own, such as AUDITAP_KAFKA__TOPIC."
-            )
+        # What begins as JSON and is none has a sentence already.
+        mistakes = mistakes or list(unparsed_variables(Settings))
     else:
         mistakes += _unusable(settings, file)
         if not mistakes:
@@ -513,6 +519,12 @@ def _check_together(settings: Settings) -> None:
             "collector.durability is spool and there is no Kafka: set kafka.bootstrap_servers, or leave it out"
             " (the embedded log is on disk by itself)."
         )
+    for part in ("collector", "api"):
+        group = getattr(settings, part)
+        if group.health_address is not None:
+            require_distinct(
+                {f"{part}.address": group.address, f"{part}.health_address": group.health_address}
+            )
     for setting, address in (
         ("collector.address", settings.collector.address),
         ("ingest.address", settings.ingest.address),
@@ -538,6 +550,22 @@ def _check_distinct(settings: Settings) -> None:
         raise StartupError(
             "kafka.group and alerting.group are the same consumer group, of which each would read only a part: name two."
         )
+
+
+def require_distinct(addresses: Mapping[str, Address]) -> None:
+    """Raise StartupError, naming both settings, where two listeners of one process would have the same address."""
+    for (one, first), (other, second) in combinations(addresses.items(), 2):
+        if first.port == second.port != 0 and _overlap(first.host, second.host):
+            raise StartupError(
+                f"{one} and {other} both have the port {first.port}: give each listener a port of its own."
+            )
+
+
+def _overlap(one: str, other: str) -> bool:
+    hosts = {host.replace("localhost", "127.0.0.1") for host in (one, other)}
+    if len(hosts) == 1 or "::" in hosts:
+        return True
+    return "0.0.0.0" in hosts and not any(":" in host for host in hosts)  # noqa: S104  compared alone
 
 
 def ensure_data_dir(settings: Settings) -> Path:
@@ -598,10 +626,15 @@ def secret_in(file: Path | None, setting: str, what: str) -> str | None:
     """Return the secret in a file; None if none is set. `what`: what belongs there. Raises StartupError."""
     if file is None:
         return None
+    remedy = f"write {what} into it, or correct {setting}"
     try:
-        return read_secret(file, f"write {what} into it, or correct {setting}")
+        secret = read_secret(file, remedy)
     except FileNotFoundError:
-        raise StartupError(f"{setting} cannot be read: correct the path or the file.") from None
+        raise StartupError(f"{setting} names {file}, which does not exist: {remedy}.") from None
+    if len(secret.split()) > 1:
+        # A header's value has no line ends.
+        raise StartupError(f"{file} holds more than one line or word: {remedy}.")
+    return secret
 
 
 def load_or_create_key(settings: Settings, name: str, given: SecretStr | None) -> bytes:

@@ -18,11 +18,29 @@ _NOT_SETTINGS = {CONFIG_FILE_VARIABLE, TOKEN_VARIABLE, "AUDITAP_REAL_SPECS", "AU
 _NOT_SETTINGS_PREFIX = "AUDITAP_TEST_"
 _PLAIN_RULES = {
     "missing": "it is required",
-    "tuple_type": "give a list",
+    "bool_parsing": "give true or false",
+    "bool_type": "give true or false",
+    "int_parsing": "give a whole number",
+    "int_from_float": "give a whole number",
+    "int_type": "give a whole number",
+    "float_parsing": "give a number",
+    "float_type": "give a number",
+    "string_type": "give a text",
+    "path_type": "give a path",
+    "tuple_type": 'give a list, such as ["a", "b"]',
+    "frozen_set_type": 'give a list, such as ["a", "b"]',
     "dataclass_type": "give a table with its settings",
     "model_type": "give a table with its settings",
     "dict_type": "give a table",
 }
+_JSON_RULES = {
+    "tuple_type": 'give a list in JSON, such as ["a", "b"]',
+    "frozen_set_type": 'give a list in JSON, such as ["a", "b"]',
+    "dataclass_type": 'give an object in JSON, such as {"name": "value"}',
+    "model_type": 'give an object in JSON, such as {"name": "value"}',
+    "dict_type": 'give an object in JSON, such as {"name": "value"}',
+}
+"""How lists and tables are written in a variable."""
 
 
 class Variable(NamedTuple):
@@ -89,22 +107,47 @@ def _mistaken_variable(owner: type, variable: Variable, value: Any) -> Iterator[
             yield _no_setting(owner, variable.place, steps)
 
 
+def unparsed_variables(owner: type) -> Iterator[str]:
+    """Yield a sentence for each variable that stands for a list or a table, and is no JSON."""
+    for variable in variables():
+        field = _field(_group_around(owner, variable.steps), variable.steps[-1])
+        if field is None or variable.is_json():
+            continue
+        name = ".".join(variable.steps)
+        if field.group is not None and not field.repeated:
+            member = next(each.name for each in setting_fields(field.group) if each.group is None)
+            example = variable_name((*variable.steps, member))
+            yield f"{variable.place}: {name} is a group of settings. Set each by a variable of its own, such as {example}."
+        elif field.group is not None or field.has_free_names:
+            kind = "tuple_type" if field.repeated == "[]" else "dict_type"
+            yield f"{variable.place}: the setting {name} is wrong: {_JSON_RULES[kind]}."
+
+
 def wrong_value(file: SettingsFile | None, steps: Steps, kind: str, message: str) -> str:
     """Return the sentence for one error of pydantic: its location, type and message (which must hold no input)."""
-    rule = _PLAIN_RULES.get(kind) or message[0].lower() + message[1:]
     name = ".".join(map(str, steps))
-    if place := _place(file, steps):
+    if variable := _variable(steps):
+        rule = _JSON_RULES.get(kind) or _rule(kind, message)
+        return f"{variable.place}: the setting {name} is wrong: {rule}."
+    rule = _rule(kind, message)
+    if file is not None and (place := file.place(steps)):
         return f"{place}: the setting {name} is wrong: {rule}."
     return f"The setting {name} ({variable_name(steps)}) is wrong: {rule}."
 
 
-def _place(file: SettingsFile | None, steps: Steps) -> str | None:
-    """Return where a value was set; the environment goes before the file."""
+def _rule(kind: str, message: str) -> str:
+    if kind == "literal_error":
+        return message.replace("Input should be", "give")
+    return _PLAIN_RULES.get(kind) or message[0].lower() + message[1:]
+
+
+def _variable(steps: Steps) -> Variable | None:
+    """Return the variable that a value was set by, or one around it; the environment goes before the file."""
     wanted = variable_name(steps)
     for variable in variables():
         if wanted == variable.name.upper() or wanted.startswith(variable.name.upper() + "__"):
-            return variable.place
-    return file.place(steps) if file else None
+            return variable
+    return None
 
 
 def _unknown(owner: type, values: Mapping[str, Any], steps: Steps = ()) -> Iterator[Steps]:

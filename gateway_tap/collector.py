@@ -205,7 +205,8 @@ class _Collector:
             batch.refused_positions[:] = allowed
         async for index, capture in in_turns(batch.captures):
             if token is not None and not token.allows(capture.tap.id if capture.tap else None):
-                refusals.append(Refusal(index, RefusalReason.TAP_NOT_ALLOWED, "tap.id"))
+                path = "tap.id" if capture.tap else "tap.id: required"
+                refusals.append(Refusal(index, RefusalReason.TAP_NOT_ALLOWED, path))
                 continue
             try:
                 event_id = capture_id(capture, self.identity_key, received_ms)

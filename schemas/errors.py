@@ -36,7 +36,7 @@ class RefusalReason(StrEnum):
     TOO_LARGE = "too_large"
     """Longer than the limit for one capture."""
     TAP_NOT_ALLOWED = "tap_not_allowed"
-    """The token may not send for this tap."""
+    """The token may not send for this tap, or only for named ones, and the capture names none (`tap.id: required`)."""
 
 
 class DeadLetterReason(StrEnum):

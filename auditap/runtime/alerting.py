@@ -72,7 +72,7 @@ class AlertingProcess:
         self._rules = RulesFile(settings.alerting.rules, self._metrics)
         self._limits = AlertingLimits()
         health = Health(self._metrics, self._readiness, token=health_token(settings))
-        self._server = health_server(settings.alerting.address, health, settings.http)
+        self._server = health_server(settings.alerting.address, health, settings.http, "alerting.address")
         self._own_log = own_event_log(settings, shared_log)
         self._log = shared_log or self._own_log
         self._print_payload = print_payload or _print_json

@@ -85,14 +85,18 @@ class Collector:
         )
         tcp = HttpServer(
             application(_tokens(settings)),
-            [bind_tcp_socket(collector.address.host, collector.address.port)],
+            [bind_tcp_socket(collector.address.host, collector.address.port, "collector.address")],
             limits=limits,
             metrics=self._metrics,
             tls=collector.address.tls,
         )
         if collector.health_address is None:
             return [unix, tcp]
-        return [unix, tcp, health_server(collector.health_address, health, limits)]
+        return [
+            unix,
+            tcp,
+            health_server(collector.health_address, health, limits, "collector.health_address"),
+        ]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Accept captures until `stop` is set; all that were accepted by then are durable."""

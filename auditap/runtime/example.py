@@ -55,9 +55,11 @@ class Example:
             tap_id="example-api",
             state_dir=settings.data_dir.absolute() / "taps",
         )
-        self._api = HttpServer(self._tapped, [bind_tcp_socket("127.0.0.1", settings.up.example_port)])
+        self._api = HttpServer(
+            self._tapped, [bind_tcp_socket("127.0.0.1", settings.up.example_port, "up.example_port")]
+        )
         self._directory = HttpServer(
-            directory_app(), [bind_tcp_socket("127.0.0.1", settings.up.directory_port)]
+            directory_app(), [bind_tcp_socket("127.0.0.1", settings.up.directory_port, "up.directory_port")]
         )
 
     async def run(self, stop: asyncio.Event) -> None:

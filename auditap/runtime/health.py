@@ -95,11 +95,11 @@ def with_health_routes(app: ASGIApp, health: Health) -> Starlette:
     return Starlette(routes=[*health.routes(), Mount("/", app)])
 
 
-def health_server(address: Address, health: Health, limits: HttpLimits) -> HttpServer:
-    """Bind `address` and return a server of the health routes alone. Raises StartupError."""
+def health_server(address: Address, health: Health, limits: HttpLimits, setting: str) -> HttpServer:
+    """Bind `address`, which `setting` gives, and return a server of the health routes alone. Raises StartupError."""
     return HttpServer(
         Starlette(routes=health.routes()),
-        [bind_tcp_socket(address.host, address.port)],
+        [bind_tcp_socket(address.host, address.port, setting)],
         name="health",
         limits=limits,
         metrics=health.metrics,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
@@ -87,6 +88,7 @@ class HttpServer:
         self._name = name
         self._limits = limits or HttpLimits()
         self._metrics = metrics or Metrics()
+        self._tls = tls
         authority = tls.client_authority if tls else None
         config = uvicorn.Config(
             app,
@@ -114,9 +116,7 @@ class HttpServer:
         try:
             self._server.config.load()
         except OSError:
-            raise StartupError(
-                "The TLS certificate or key cannot be read: correct the paths or the files."
-            ) from None
+            raise StartupError(f"{_mistake_of(self._tls)}: correct the path or the file.") from None
         # Here too, so that its error is raised to the caller.
         descriptor_shares()
         self._serving = asyncio.create_task(self._server.serve(self._sockets), name="http-server")
@@ -160,8 +160,17 @@ class HttpServer:
         ]
 
 
-def bind_tcp_socket(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises StartupError where the address is in use or not of this machine."""
+def _mistake_of(tls: TlsFiles | None) -> str:
+    """Return what is wrong with files that TLS does not begin with, as the beginning of a sentence."""
+    files = (tls.certificate, tls.key, tls.client_authority) if tls else ()
+    for path in files:
+        if path is not None and not os.access(path, os.R_OK):
+            return f"The TLS file {path} cannot be read"
+    return f"Of the TLS files {', '.join(str(path) for path in files if path)} one is no PEM file, or the key is of another certificate"
+
+
+def bind_tcp_socket(host: str, port: int, setting: str = "") -> socket.socket:
+    """Return a listening socket. Raises StartupError where the address is in use or not of this machine; it names the `setting`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol given, asyncio turns Nagle's algorithm off. Without it, responses wait for acknowledgements.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -172,7 +181,8 @@ def bind_tcp_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         bound.close()
         raise StartupError(
-            f"The address {host}:{port} cannot be used ({error.strerror}): stop what listens there or choose another."
+            f"The address {host}:{port} cannot be used ({error.strerror}): stop what listens there, or choose another"
+            f"{f' in {setting}' if setting else ''}."
         ) from None
     bound.setblocking(False)
     return bound

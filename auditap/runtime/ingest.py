@@ -53,7 +53,7 @@ class IngestorProcess:
         self._metrics = Metrics("ingest")
         self._dsn = required_dsn(settings, "writer_dsn")
         health = Health(self._metrics, self._readiness, token=health_token(settings))
-        self._server = health_server(settings.ingest.address, health, settings.http)
+        self._server = health_server(settings.ingest.address, health, settings.http, "ingest.address")
         self._own_log = own_event_log(settings, shared_log)
         self._log = shared_log or self._own_log
         self._store: PostgresStore | None = None

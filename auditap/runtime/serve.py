@@ -63,14 +63,16 @@ class LogApiProcess:
         self._servers = [
             HttpServer(
                 self._audited.app,
-                [bind_tcp_socket(api.address.host, api.address.port)],
+                [bind_tcp_socket(api.address.host, api.address.port, "api.address")],
                 limits=settings.http,
                 metrics=metrics,
                 tls=api.address.tls,
             )
         ]
         if api.health_address is not None:
-            self._servers.append(health_server(api.health_address, health, settings.http))
+            self._servers.append(
+                health_server(api.health_address, health, settings.http, "api.health_address")
+            )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set."""

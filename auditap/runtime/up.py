@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import hashlib
 import secrets
-import socket
 import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -34,7 +33,7 @@ from auditap.runtime.ingest import IngestorProcess
 from auditap.runtime.lifecycle import Run, running, until_stopped
 from auditap.runtime.serve import LogApiProcess
 from auditap.runtime.up_greeting import Greeting, first_record
-from auditap.settings import EMBEDDED_DATABASE, Address, Settings, TapToken, ensure_data_dir
+from auditap.settings import EMBEDDED_DATABASE, Address, Settings, TapToken, ensure_data_dir, require_distinct
 from eventlog.embedded.log import EmbeddedLog
 from log_api.ports import Permission
 from schemas.errors import StartupError
@@ -122,26 +121,23 @@ def _refuse_addresses(settings: Settings) -> None:
 
 
 def _check_ports(settings: Settings, *, has_example: bool) -> None:
-    """Raise StartupError, naming the setting, where an address is in use: before anything is created."""
-    addresses = {
-        "collector.address.port": settings.collector.address,
-        "api.address.port": settings.api.address,
-        "ingest.address.port": settings.ingest.address,
+    """Raise StartupError, naming the setting, where an address is in use or stands twice: before anything is created."""
+    addresses: dict[str, Address] = {
+        "collector.address": settings.collector.address,
+        "api.address": settings.api.address,
+        "ingest.address": settings.ingest.address,
     }
     for name, part in (("collector", settings.collector), ("api", settings.api)):
         if part.health_address is not None:
-            addresses[f"{name}.health_address.port"] = part.health_address
+            addresses[f"{name}.health_address"] = part.health_address
     if settings.up.alerting:
-        addresses["alerting.address.port"] = settings.alerting.address
+        addresses["alerting.address"] = settings.alerting.address
     if has_example:
         addresses["up.example_port"] = Address(port=settings.up.example_port)
         addresses["up.directory_port"] = Address(port=settings.up.directory_port)
+    require_distinct(addresses)
     for name, address in addresses.items():
-        try:
-            probe: socket.socket = bind_tcp_socket(address.host, address.port)
-        except StartupError as taken:
-            raise StartupError(f"{taken} The setting is {name}.") from None
-        probe.close()
+        bind_tcp_socket(address.host, address.port, name).close()
 
 
 async def _prepare_database(settings: Settings, postgres: EmbeddedPostgres) -> tuple[Settings, str]:

@@ -47,7 +47,9 @@ class Greeting:
         )
         table.add_row("collector", f"{_url(settings.collector.address)}/v1/captures")
         table.add_row("", str(settings.collector_socket))
+        self._add_health(table, settings.collector.health_address)
         table.add_row("log API", f"{_url(settings.api.address)}{settings.api.prefix}")
+        self._add_health(table, settings.api.health_address)
         if settings.up.alerting:
             table.add_row("alerting", f"{_url(settings.alerting.address)}/metrics")
         table.add_row("ingestor", f"{_url(settings.ingest.address)}/metrics")
@@ -60,6 +62,11 @@ class Greeting:
             self._show("Send a capture by hand", self._send_line())
         account = accounts()[0].id if self._has_example else "ACCOUNT_ID"
         self._show("Read records over HTTP", self._read_line(account))
+
+    def _add_health(self, table: Table, address: Address | None) -> None:
+        """Add the health routes' own address, if they have one."""
+        if address is not None:
+            table.add_row("", f"{_url(address)}/metrics")
 
     def _send_line(self) -> str:
         capture = json.dumps(capture_example(), separators=(",", ":")).replace("'", "'\\''")

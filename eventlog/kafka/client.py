@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,8 +80,16 @@ def _ssl_context(
         if certificate_file is not None:
             context.load_cert_chain(certificate_file, key_file)
     except OSError:
+        given = {"ca_file": ca_file, "certificate_file": certificate_file, "key_file": key_file}
+        for setting, path in given.items():
+            if path is not None and not os.access(path, os.R_OK):
+                raise StartupError(
+                    f"kafka.{setting} names {path}, which cannot be read: correct it."
+                ) from None
         raise StartupError(
-            "Kafka's TLS files cannot be read: correct kafka.ca_file, certificate_file, key_file."
+            "Kafka's TLS files are no PEM files, or the key is of another certificate: correct "
+            + " and ".join(f"kafka.{setting} ({path})" for setting, path in given.items() if path)
+            + "."
         ) from None
     return context
 

@@ -76,10 +76,15 @@ async def test_metrics_are_written_once_for_all_who_ask_at_the_same_time(
 def test_the_token_is_read_from_its_file(tmp_path: Path) -> None:
     assert health_token(Settings()) is None
     file = tmp_path / "health.token"
-    with pytest.raises(StartupError, match="health_token_file cannot be read"):
+    with pytest.raises(
+        StartupError, match=r"health_token_file names .*/health\.token, which does not exist: write"
+    ):
         health_token(Settings(health_token_file=file))
     file.write_text("")
     with pytest.raises(StartupError, match=r"health\.token is empty: write the token of the health routes"):
         health_token(Settings(health_token_file=file))
     file.write_text(f"{TOKEN}\n")
     assert health_token(Settings(health_token_file=file)) == TOKEN
+    file.write_text(f"{TOKEN}\n{TOKEN}\n")
+    with pytest.raises(StartupError, match=r"health\.token holds more than one line or word"):
+        health_token(Settings(health_token_file=file))

@@ -60,11 +60,22 @@ def test_an_address_in_use_is_reported_in_a_sentence() -> None:
         port = other.getsockname()[1]
         with pytest.raises(StartupError, match=f"127.0.0.1:{port} cannot be used"):
             bind_tcp_socket("127.0.0.1", port)
+        with pytest.raises(StartupError, match=r"or choose another in api\.health_address\.$"):
+            bind_tcp_socket("127.0.0.1", port, "api.health_address")
 
 
 async def test_a_certificate_that_cannot_be_read_is_reported_in_a_sentence(tmp_path: Path) -> None:
     listening = bind_tcp_socket("127.0.0.1", 0)
     server = HttpServer(Starlette(), [listening], tls=TlsFiles(tmp_path / "none.pem", tmp_path / "none.key"))
-    with pytest.raises(StartupError, match="certificate"):
+    with pytest.raises(StartupError, match=r"^The TLS file .*/none\.pem cannot be read: correct"):
+        await server.start()
+    await server.stop()
+    files = TlsFiles(tmp_path / "some.pem", tmp_path / "some.key")
+    for file in (files.certificate, files.key):
+        file.write_text("no PEM")
+    server = HttpServer(Starlette(), [bind_tcp_socket("127.0.0.1", 0)], tls=files)
+    with pytest.raises(
+        StartupError, match=r"^Of the TLS files .*/some\.pem, .*/some\.key one is no PEM file"
+    ):
         await server.start()
     await server.stop()

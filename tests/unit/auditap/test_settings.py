@@ -89,8 +89,36 @@ def test_the_parts_own_bounds_are_settings(tmp_path: Path, monkeypatch: pytest.M
             "AUDITAP_DATA_DIR: there is no setting data_dir.x. Did you mean data_dir?",
         ),
         ("AUDITAP_KAFKA", "{" + SECRET, "Environment variable AUDITAP_KAFKA: this is not JSON"),
-        ("AUDITAP_KAFKA", SECRET, "such as AUDITAP_KAFKA, is not a JSON object"),
-        ("AUDITAP_COLLECTOR", "", "such as AUDITAP_KAFKA, is not a JSON object"),
+        (
+            "AUDITAP_KAFKA",
+            SECRET,
+            "AUDITAP_KAFKA: kafka is a group of settings. Set each by a variable of its own, such as AUDITAP_KAFKA__BOOTSTRAP_SERVERS.",
+        ),
+        ("AUDITAP_COLLECTOR", "", "such as AUDITAP_COLLECTOR__SOCKET."),
+        ("AUDITAP_COLLECTOR__ADDRESS", SECRET, "such as AUDITAP_COLLECTOR__ADDRESS__HOST."),
+        (
+            "AUDITAP_REDACTION__EXCLUDED_OPERATIONS",
+            SECRET,
+            'AUDITAP_REDACTION__EXCLUDED_OPERATIONS: the setting redaction.excluded_operations is wrong: give a list in JSON, such as ["a", "b"].',
+        ),
+        (
+            "AUDITAP_REDACTION__DOCUMENTS",
+            SECRET,
+            "the setting redaction.documents is wrong: give a list in JSON",
+        ),
+        ("AUDITAP_COLLECTOR__TOKENS", SECRET, "the setting collector.tokens is wrong: give a list in JSON"),
+        ("AUDITAP_API__ORGANIZATIONS", SECRET, "api.organizations is wrong: give an object in JSON"),
+        ("AUDITAP_API__ORGANIZATIONS__ACME", SECRET, "api.organizations.acme is wrong: give a list in JSON"),
+        (
+            "AUDITAP_API__PRODUCT_CATEGORIES",
+            SECRET,
+            "api.product_categories is wrong: give an object in JSON",
+        ),
+        (
+            "AUDITAP_COLLECTOR__TOKENS",
+            f'[{{"sha256": "{SECRET}", "taps": ["*"]}}]',
+            "collector.tokens.0.sha256 is wrong: give the 64 hex digits, in lower case, that `printf %s",
+        ),
         ("AUDITAP_INGEST__BOUNDS__MALFORMED_SHARE_MAX", "1.5", "set it to a number from 0 to 1"),
         ("AUDITAP_INGEST__BOUNDS__MALFORMED_SHARE_MAX", "nan", "set it to a number from 0 to 1"),
         ("AUDITAP_LOG_LEVEL", SECRET, "log_level"),
@@ -124,6 +152,51 @@ def test_a_mistake_is_reported_in_a_sentence_without_its_value(
     assert sentence in message
     assert SECRET not in message
     assert message.endswith((".", "?"))
+
+
+@pytest.mark.parametrize("wrong", ["nope", 5, 1.5, ["a"], [1], {"a": "b"}, {"a": 1}, True, None])
+def test_no_mistake_speaks_of_python(wrong: object) -> None:
+    """`input should be a valid frozenset`, a newcomer read."""
+    sentences = []
+    for entry in settings_reference():
+        try:
+            load_settings(**_only(entry.name, wrong))
+        except StartupError as refused:
+            sentences.append(str(refused).lower())
+    pythons = ("frozenset", "tuple", "dict", "mapping", "class", "parse", "input should be a valid")
+    assert [each for each in sentences if any(word in each for word in pythons)] == []
+
+
+def _only(name: str, value: object) -> dict[str, object]:
+    """Return the raw settings in which one setting stands alone."""
+    for step in reversed(name.split(".")):
+        value = {step.removesuffix("[]"): [value] if step.endswith("[]") else value}
+    assert isinstance(value, dict)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"collector": {"health_address": {"port": 8400}}},
+            "collector.address and collector.health_address both have the port 8400",
+        ),
+        (
+            {"api": {"address": {"host": "localhost"}, "health_address": {"port": 8401}}},
+            "api.address and api.health_address both have the port 8401",
+        ),
+    ],
+)
+def test_two_listeners_of_a_process_have_two_ports(settings: dict[str, object], sentence: str) -> None:
+    assert sentence in mistake(**settings)
+
+
+def test_listeners_may_share_a_port_on_other_interfaces() -> None:
+    load_settings(collector={"health_address": {"host": "::1", "port": 8400}})
+    load_settings(collector={"address": {"port": 0}, "health_address": {"port": 0}})
+    everywhere = {"address": {"host": "0.0.0.0", "port": 1}, "health_address": {"port": 1}}  # noqa: S104
+    assert "both have the port 1" in mistake(collector=everywhere, plain_http_allowed=True)
 
 
 def test_the_names_in_a_table_of_names_are_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:

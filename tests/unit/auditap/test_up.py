@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import socket
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +18,8 @@ from auditap.database.tokens import create_token
 from auditap.runtime import up
 from auditap.runtime.embedded_log import event_log
 from auditap.runtime.example import with_example
-from auditap.settings import Settings
+from auditap.runtime.up_greeting import Greeting
+from auditap.settings import Settings, load_settings
 from eventlog.embedded.log import EmbeddedLog
 from log_api.ports import Permission
 from schemas.errors import StartupError
@@ -105,3 +108,45 @@ def test_the_example_has_rules_for_its_resources_unless_others_are_set() -> None
         for each in (settings, settings.model_copy(update={"alerting": chosen}))
     ]
     assert [each and each.name for each in rules] == ["cloudflare_rules.yaml", "own.yaml"]
+
+
+def test_the_greeting_shows_where_the_health_routes_are(tmp_path: Path) -> None:
+    settings = load_settings(
+        data_dir=tmp_path,
+        collector={"health_address": {"port": 8406}},
+        api={"health_address": {"port": 8407}},
+    )
+    shown = io.StringIO()
+    Greeting(Console(file=shown, width=200), settings, has_example=False).show()
+    assert "http://127.0.0.1:8406/metrics" in shown.getvalue()
+    assert "http://127.0.0.1:8407/metrics" in shown.getvalue()
+
+
+async def test_two_parts_on_one_port_are_a_mistake_in_the_settings(tmp_path: Path) -> None:
+    settings = load_settings(
+        data_dir=tmp_path / "data",
+        collector={"address": {"port": 8499}},
+        ingest={"address": {"port": 8499}},
+    )
+    with pytest.raises(
+        StartupError, match=r"^collector\.address and ingest\.address both have the port 8499: "
+    ):
+        await up.up(settings, asyncio.Event(), Console())
+    assert not (tmp_path / "data").exists()
+
+
+async def test_a_port_that_another_program_has_is_named_with_its_setting(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        settings = load_settings(
+            data_dir=tmp_path / "data",
+            redaction={"documents": [{"path": "none.yaml"}]},
+            collector={"address": {"port": 0}},
+            ingest={"address": {"port": 0}},
+            api={"address": {"port": 0}, "health_address": {"port": port}},
+            up={"alerting": False},
+        )
+        with pytest.raises(StartupError, match=r"in api\.health_address\.$"):
+            await up.up(settings, asyncio.Event(), Console())

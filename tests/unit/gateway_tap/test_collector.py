@@ -300,6 +300,9 @@ async def test_a_token_sends_for_its_own_taps_only(
     assert answer["accepted"] == accepted == len(sink.accepted)
     assert [each["index"] for each in answer["refused"]] == refused
     assert {each["reason"] for each in answer["refused"]} <= {"tap_not_allowed"}
+    # The last capture names no tap, which only `*` alone allows.
+    paths = {each["index"]: each["path"] for each in answer["refused"]}
+    assert paths == {index: "tap.id: required" if index == 3 else "tap.id" for index in refused}
 
 
 async def test_requests_in_flight_are_bounded(sink: FakeSink, metrics: Metrics) -> None:
