@@ -76,7 +76,8 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
             Level.WARNING, "A mark under not, a conditional, contains or unevaluated… has no effect."
         ),
         "inert_place": Check(
-            Level.WARNING, "A mark has an effect only on schemas and on path and query parameters."
+            Level.WARNING,
+            "A mark has an effect only on path and query parameters, and on schemas of these and of bodies.",
         ),
         "inert_denied": Check(Level.WARNING, "A denial on this node or above it overrides the mark."),
         "inert_type": Check(

@@ -115,6 +115,8 @@ class DocumentNode(NamedTuple):
     kind: NodeKind
     in_query: bool
     """Whether it is a query parameter or part of one."""
+    in_header: bool = False
+    """Whether it is a header or cookie, or part of one: no mark there has an effect."""
 
     @property
     def is_mark(self) -> bool:
@@ -145,16 +147,20 @@ def _walk(document: OpenApiDocument, visited: set[int]) -> Iterator[DocumentNode
     """Yield the nodes of a document; the ids of all mappings passed, nodes or not, are added to `visited`."""
     waiting = [DocumentNode(Place(document.root, ""), NodeKind.DOCUMENT, in_query=False)]
     while waiting:
-        place, kind, in_query = waiting.pop()
+        place, kind, in_query, in_header = waiting.pop()
         if not isinstance(place.node, dict) or id(place.node) in visited:
             continue
         visited.add(id(place.node))
         if kind is NodeKind.PARAMETER:
             in_query = place.node.get("in") == "query"
-        yield DocumentNode(place, kind, in_query)
+            in_header = place.node.get("in") in ("header", "cookie")
+        elif kind is NodeKind.HEADER:
+            in_header = True
+        yield DocumentNode(place, kind, in_query, in_header)
         # A stack returns the last first, so the parts are added in reverse to come out in document order.
         parts = [
-            DocumentNode(part, part_kind, in_query) for part, part_kind in _parts_of(place, kind, visited)
+            DocumentNode(part, part_kind, in_query, in_header)
+            for part, part_kind in _parts_of(place, kind, visited)
         ]
         waiting.extend(reversed(parts))
 

@@ -123,7 +123,7 @@ def _code_by_place(document: OpenApiDocument, marked: DocumentNode) -> str | Non
 
 def _code_by_effect(document: OpenApiDocument, marked: DocumentNode, effect: Decision | None) -> str | None:
     if effect is None:
-        return "inert_unread"
+        return "inert_place" if marked.in_header else "inert_unread"
     if effect.outcome is Outcome.DROPPED:
         return _CODE_OF_RULE.get(effect.rule, "inert_unread")
     if effect.outcome is Outcome.PRESENCE:
@@ -133,6 +133,8 @@ def _code_by_effect(document: OpenApiDocument, marked: DocumentNode, effect: Dec
 
 
 def _message(code: str, marked: DocumentNode, effect: Decision | None) -> str:
+    if code == "inert_place" and marked.in_header:
+        return "a mark on a header or cookie, or on its schema, has no effect"
     if code == "inert_place":
         return f"a mark on this kind of node ({marked.kind}) has no effect"
     if code in _MESSAGES:

@@ -79,6 +79,38 @@ def test_property_names_and_examples_are_not_misspelt_keywords() -> None:
             things(CLEAN, parameters=[{"name": "a", "in": "header", "schema": TEXT, "x-auditable": True}]),
             "/paths/~1things/post/parameters/0",
         ),
+        *(
+            (
+                "inert_place",
+                things(CLEAN, parameters=[{"name": "a", "in": place, "schema": schema}]),
+                f"/paths/~1things/post/parameters/0/schema{below}",
+            )
+            for place in ("header", "cookie")
+            for schema, below in ((MARKED, ""), ({"type": "array", "items": MARKED}, "/items"))
+        ),
+        (
+            "inert_place",
+            things(
+                CLEAN,
+                parameters=[{"name": "a", "in": "header", "content": {"text/plain": {"schema": MARKED}}}],
+            ),
+            "/paths/~1things/post/parameters/0/content/text~1plain/schema",
+        ),
+        (
+            "inert_place",
+            things(CLEAN, responses={"200": body_of(CLEAN) | {"headers": {"X-A": {"schema": MARKED}}}}),
+            "/paths/~1things/post/responses/200/headers/X-A/schema",
+        ),
+        (
+            "inert_place",
+            things(
+                CLEAN,
+                responses={
+                    "200": body_of(CLEAN) | {"headers": {"X-A": {"schema": TEXT} | {"x-auditable": True}}}
+                },
+            ),
+            "/paths/~1things/post/responses/200/headers/X-A",
+        ),
         ("inert_place", things(CLEAN, tags=[{"x-auditable": True}]), "/paths/~1things/post/tags/0"),
         (
             "inert_unread",
