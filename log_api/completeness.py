@@ -36,7 +36,9 @@ class Gaps(NamedTuple):
 
 
 class TapCounts(NamedTuple):
-    """How many tap epochs have a valid lease, how many have an expired one, and how many taps send no sequence numbers.
+    """How many tap epochs have a valid lease, how many are gone, and how many taps send no sequence numbers.
+
+    Gone, here `expired`, are those whose lease expired, and those that a later run reported as killed or lost.
 
     Of the epochs, how many the watermark leaves out because their tap has too many (surplus) or was retired.
     """

@@ -205,7 +205,10 @@ class Metrics:
         "Captures with a sequence number that are neither stored nor dead-lettered, dropped ones included.",
     )
     taps = MetricDef(
-        Gauge, _INGEST, "Taps by state: alive, expired, unnumbered; of these surplus, retired.", ["state"]
+        Gauge,
+        _INGEST,
+        "Epochs of taps by state: alive; expired, also killed and lost; of these surplus, retired. And unnumbered: taps without sequence numbers.",
+        ["state"],
     )
     partitions_dropped = MetricDef(
         Counter, _INGEST, "Database partitions dropped because they are older than the retention."

@@ -86,9 +86,18 @@ def retire_command(tap: str, reason: str, who: str) -> None:
 @completeness_command.command("taps")
 @click.option("--json", "as_json", is_flag=True, help="Print NDJSON, the default for pipes.")
 def taps_command(*, as_json: bool) -> None:
-    """List what holds the watermark, earliest first, then the epochs that are left out: surplus or retired ones.
+    r"""List what holds the watermark, earliest first, then the epochs that are left out: surplus or retired ones.
 
-    Reads the database with an operator's login. 1,000 lines at most.
+    An epoch that holds nothing is not listed. Reads the database with an operator's login. 1,000 lines at most.
+
+    \b
+    States:
+      alive         it sends heartbeats
+      silent        it sends sequence numbers, and no heartbeat so far
+      expired       it stopped sending heartbeats, and its lease is over
+      ended         it ended properly, and not all of its captures are stored
+      killed, lost  it crashed, and not all of its captures are stored
+      late          what came late, of any tap
     """
     bounds = as_operator(list_watermark_bounds)
     if is_interactive(as_json=as_json):
@@ -118,7 +127,7 @@ def _bound_json(bound: WatermarkBound) -> dict[str, Any]:
     return {
         "tap": None if bound.tap_id is None else {"id": bound.tap_id, "epoch": bound.epoch},
         "state": bound.state,
-        "bound": None if bound.bound_ms is None else rfc3339_ms(bound.bound_ms),
+        "holds_at": None if bound.bound_ms is None else rfc3339_ms(bound.bound_ms),
         "surplus": bound.surplus,
         "retired": bound.retired,
     }
@@ -128,11 +137,12 @@ def summary(info: dict[str, Any]) -> list[str]:
     """Return the totals of a response as lines for a terminal."""
     taps = info["taps"]
     complete = info["complete_before"]
+    gone = f"{taps['expired']} gone (expired, killed or lost)"
     lines = [
         f"Complete before {complete}, except for the gaps."
         if complete
         else "No tap sends sequence numbers, or all such taps are retired, so completeness is unknown.",
-        f"Taps: {taps['alive']} alive, {taps['expired']} expired, {taps['unnumbered']} without sequence numbers.",
+        f"Taps: {taps['alive']} alive, {gone}, {taps['unnumbered']} without sequence numbers.",
         f"Gaps: {info['gaps']}, with {info['missing']} captures." if info["gaps"] else "No gaps.",
     ]
     # An older log API does not count them.

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from auditap.cli.completeness import summary
+from auditap.cli.completeness import summary, taps_command
 from auditap.database.completeness import list_watermark_bounds, retire_tap
 from auditap.database.connection import administrator
 from ingestor.postgres_store import PostgresStore
+from schemas.heartbeat import TapState
 from schemas.identity import rfc3339_ms
 from tests.audit_database import AuditDatabase
 from tests.ledger import Ledger, Tap, now_ms
@@ -37,6 +38,16 @@ def test_epochs_that_are_left_out_are_counted(surplus: int, retired: int, line: 
     assert summary(info)[2:-1] == line
     older = {name: count for name, count in taps.items() if name not in {"surplus", "retired"}}
     assert summary(info | {"taps": older})[2:-1] == []
+
+
+def test_the_counts_and_the_list_call_taps_by_the_same_states() -> None:
+    """The count of expired taps held killed ones, which the list calls killed."""
+    taps = {"alive": 0, "expired": 5, "unnumbered": 2, "surplus": 0, "retired": 0}
+    info = {"complete_before": None, "gaps": 0, "missing": 0, "complete": True, "taps": taps}
+    assert summary(info)[1] == "Taps: 0 alive, 5 gone (expired, killed or lost), 2 without sequence numbers."
+    described = taps_command.help or ""
+    assert all(f"  {state}" in described for state in ("silent", "expired", "late"))
+    assert all(state in described for state in TapState)
 
 
 @pytest.mark.processes
@@ -74,7 +85,7 @@ async def test_what_holds_the_watermark_is_listed_and_by_a_retirement_that_fails
     code, lines, errors = await run(tmp_path, audit_database.operator_dsn, "completeness", "taps")
     assert (code, errors) == (0, "")
     found = [json.loads(line) for line in lines.splitlines()]
-    assert [(each["tap"] and each["tap"]["id"], each["state"], each["bound"]) for each in found] == [
+    assert [(each["tap"] and each["tap"]["id"], each["state"], each["holds_at"]) for each in found] == [
         (None, "late", "1970-01-01T00:00:09.000Z"),
         ("gone", "expired", rfc3339_ms(gone.started_ms)),
         ("slow", "alive", rfc3339_ms(slow.started_ms)),
