@@ -93,8 +93,9 @@ async def test_a_topic_that_is_made_again_is_read_from_its_beginning(
     assert kafka.topic in said[0]["message"]
 
 
+@pytest.mark.parametrize("times", [1, 2])
 async def test_a_new_topic_that_has_outgrown_the_old_position_is_read_from_its_beginning(
-    kafka: KafkaLog, monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaLog, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     """Offsets cannot show it: the next one in the old topic exists in the new one."""
     reader = Reader(kafka)
@@ -103,11 +104,12 @@ async def test_a_new_topic_that_has_outgrown_the_old_position_is_read_from_its_b
     await until(lambda: numbered(0, 200) <= set(reader.values))
 
     released = await hold_fetches(reader.source, monkeypatch)
-    await recreate_topic(kafka, _PARTITIONS)
-    await publish(kafka, 1_000, 800)
+    for number in range(1, times + 1):
+        await recreate_topic(kafka, _PARTITIONS)
+        await publish(kafka, number * 1_000, 800)
     released.set()
 
-    await until(lambda: numbered(1_000, 800) <= set(reader.values))
+    await until(lambda: numbered(times * 1_000, 800) <= set(reader.values))
     await reader.stop()
 
 
@@ -132,25 +134,6 @@ async def test_a_topic_that_was_made_again_while_no_reader_ran_is_read_from_its_
     assert len(reader.values) == 800
     assert [line["event"] for line in lines].count("topic_recreated") == 1
     assert not [batch.lost for batch in reader.batches if batch.lost]
-
-
-async def test_a_topic_that_is_made_again_twice_is_read_from_its_beginning(
-    kafka: KafkaLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reader = Reader(kafka)
-    await reader.start()
-    await publish(kafka, 0, 200)
-    await until(lambda: numbered(0, 200) <= set(reader.values))
-
-    released = await hold_fetches(reader.source, monkeypatch)
-    await recreate_topic(kafka, _PARTITIONS)
-    await publish(kafka, 1_000, 400)
-    await recreate_topic(kafka, _PARTITIONS)
-    await publish(kafka, 2_000, 800)
-    released.set()
-
-    await until(lambda: numbered(2_000, 800) <= set(reader.values))
-    await reader.stop()
 
 
 async def test_a_new_topic_is_read_from_its_beginning_by_a_group_that_was_deleted(kafka: KafkaLog) -> None:
