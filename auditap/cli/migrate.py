@@ -8,7 +8,7 @@ import click
 
 from auditap.cli.startup import configured_settings
 from auditap.database.connection import administrator
-from auditap.database.roles import set_role_password
+from auditap.database.roles import roles_that_log_in, set_role_password
 from auditap.database.schema import migrate, set_log_layout
 from auditap.settings import admin_dsn
 
@@ -30,16 +30,20 @@ def migrate_command() -> None:
         async with administrator(admin_dsn(settings)) as connection:
             applied = await migrate(connection)
             await set_log_layout(connection, interval, days)
+            known = await roles_that_log_in(connection)
             for role, password in passwords.items():
                 if password is not None:
                     await set_role_password(connection, role, password.get_secret_value())
         click.echo(f"applied: {', '.join(applied)}" if applied else "up to date")
         click.echo(f"records are partitioned by {interval} and kept for {days} days")
         for role, password in passwords.items():
-            setting = f"postgres.{role.removeprefix('auditap_')}_password"
-            state = (
-                "may log in" if password else f"got no password: set {setting}, or give it one in Postgres"
-            )
+            if password is not None:
+                state = "may log in"
+            elif role in known:
+                state = "may log in; its password is unchanged"
+            else:
+                setting = f"postgres.{role.removeprefix('auditap_')}_password"
+                state = f"got no password: set {setting}, or give it one in Postgres"
             click.echo(f"{role} {state}")
 
     asyncio.run(run())

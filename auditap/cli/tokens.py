@@ -45,7 +45,7 @@ def tokens() -> None:
 @click.option(
     "--requests-per-s",
     type=click.FloatRange(0, min_open=True),
-    help="Its rate limit; by default api.requests_per_s.",
+    help="Its rate limit, after a burst of api.requests_burst; by default api.requests_per_s.",
 )
 @click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True)
 def tokens_create(

@@ -14,6 +14,15 @@ ROLES = ("auditap_writer", "auditap_reader", "auditap_maintainer", "auditap_aler
 _SCRAM_ITERATIONS = 4096
 
 
+async def roles_that_log_in(connection: Connection) -> frozenset[str]:
+    """Return our roles that may log in: migrations make them without that, and `set_role_password` or an administrator adds it."""
+    rows = await connection.fetch(
+        "SELECT rolname FROM pg_catalog.pg_roles WHERE rolcanlogin AND rolname = ANY($1::pg_catalog.text[])",
+        list(ROLES),
+    )
+    return frozenset(row["rolname"] for row in rows)
+
+
 async def set_role_password(connection: Connection, role: str, password: str) -> None:
     """Let one of our roles log in with a password. The server receives a SCRAM verifier, so its log never holds the password."""
     if role not in ROLES:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -13,6 +16,7 @@ import pytest
 from alerting.postgres_store import PostgresAlertStore
 from auditap.database.connection import administrator
 from auditap.database.schema import migrate
+from auditap.settings import PostgresSettings
 from ingestor.config import DAY_MS
 from ingestor.postgres_maintenance import PostgresMaintenance
 from ingestor.postgres_store import PostgresStore
@@ -23,6 +27,9 @@ from schemas.metric_defs import Metrics
 from tests.audit_database import AuditDatabase
 from tests.records import record
 
+DEPLOYMENT = Path(__file__).parents[2] / "docs" / "deployment.md"
+# PgBouncer passes these on.
+TRACKED_BY_POOLERS = {"application_name", "client_encoding", "standard_conforming_strings"}
 # What users set, and what somebody may set by mistake.
 HOSTILE = (
     "synchronous_commit = off",
@@ -157,3 +164,50 @@ async def test_a_database_that_is_read_only_is_reported(database: str) -> None:
     with pytest.raises(StartupError, match="read-only to the administrator's login"):
         async with administrator(database) as session:
             await migrate(session)
+
+
+async def test_a_pooler_may_drop_settings_that_the_documentation_gives_to_the_roles(
+    audit_database: AuditDatabase,
+) -> None:
+    page = DEPLOYMENT.read_text()
+    async with administrator(audit_database.admin_dsn) as connection:
+        for statement in re.findall(r"^ALTER ROLE auditap_.*;$", page, re.MULTILINE):
+            # In this database alone, because roles belong to those of other tests, too.
+            own = statement.replace(
+                " SET ", f" IN DATABASE {urlsplit(audit_database.admin_dsn).path[1:]} SET "
+            )
+            await connection.execute(own)
+    names: set[str] = set()
+    async for dsn, session in _sessions(audit_database):
+        rows = await session.fetch("SELECT name, setting FROM pg_settings WHERE source = 'client'")
+        sent = {name: setting for name, setting in rows if name not in TRACKED_BY_POOLERS}
+        plain = await asyncpg.connect(dsn)
+        rows = await plain.fetch("SELECT name, setting FROM pg_settings WHERE source = 'database user'")
+        await plain.close()
+        assert {row["name"]: row["setting"] for row in rows} == sent
+        names |= set(sent)
+    [listed] = re.findall(r"`ignore_startup_parameters`:\n`([^`]+)`", page)
+    assert set(re.split(r",\s+", listed)) == names
+
+
+async def _sessions(database: AuditDatabase) -> AsyncIterator[tuple[str, Any]]:
+    """Yield a session of each role that sends settings when it connects, with the role's DSN."""
+    writer = await PostgresStore.connect(database.writer_dsn, connections_max=1, command_timeout_ms=60_000)
+    async with writer._pool.acquire() as session:
+        yield database.writer_dsn, session
+    await writer.close()
+    # With the settings' own defaults.
+    alerting = await PostgresAlertStore.connect(
+        database.alerting_dsn,
+        "test",
+        connections_max=1,
+        command_timeout_ms=PostgresSettings().command_timeout_ms,
+    )
+    async with alerting._pool.acquire() as session:
+        yield database.alerting_dsn, session
+    await alerting.close()
+    log_api = PostgresLogDatabase(database.reader_dsn, LogApiConfig(cursor_key=b"k" * 32), Metrics())
+    await log_api.start()
+    session = await log_api._common.acquire()
+    yield database.reader_dsn, session
+    await log_api.stop()

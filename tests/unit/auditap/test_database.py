@@ -2,18 +2,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import asyncpg
 import pytest
 
+from auditap.database import roles
 from auditap.database.connection import administrator
-from auditap.database.roles import scram_verifier, set_role_password
+from auditap.database.roles import ROLES, scram_verifier, set_role_password
 from auditap.database.schema import migrate
 from auditap.database.tokens import create_token, list_tokens, revoke_token
 from schemas.errors import RetryableError, StartupError
 from schemas.sql import migrations
 from tests.audit_database import migrated
+from tests.unit.auditap.commands import run
 
 SOON = datetime.now(UTC) + timedelta(days=1)
 
@@ -76,3 +80,27 @@ async def test_a_token_is_stored_hashed_listed_without_it_and_revoked(database: 
         assert stored == hashlib.sha256(token.encode()).digest()
         assert await revoke_token(connection, token_id)
         assert not await revoke_token(connection, token_id)
+
+
+async def test_a_second_migration_says_which_passwords_stay(database: str, tmp_path: Path) -> None:
+    await migrated(database)
+    status, shown, stderr = await run(tmp_path, database, "migrate")
+    assert status == 0, stderr
+    for role in ROLES:
+        assert f"{role} may log in; its password is unchanged" in shown
+
+
+async def test_a_role_has_a_password_once_it_may_log_in(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Roles are shared by all databases of the server: those of other tests stay as they are.
+    role = f"test_{uuid.uuid4().hex}"
+    monkeypatch.setattr(roles, "ROLES", (role,))
+    async with administrator(database) as connection:
+        await connection.execute(f"CREATE ROLE {role} NOLOGIN")
+        try:
+            assert await roles.roles_that_log_in(connection) == set()
+            await set_role_password(connection, role, "for-tests-only")
+            assert await roles.roles_that_log_in(connection) == {role}
+        finally:
+            await connection.execute(f"DROP ROLE {role}")
