@@ -156,11 +156,33 @@ async def test_the_shop_of_the_readme_is_recorded_without_its_card_number(tmp_pa
         await until(recorded, _WITHIN_S, "the record of the update", up.text)
         assert "bo@acme.example" in found
         assert order["card_number"] not in found
+        await assert_the_tutorial_makes_one_record(tmp_path, up, query)
     finally:
         if service is not None:
             service.terminate()
             await service.wait()
         await up.end()
+
+
+async def assert_the_tutorial_makes_one_record(folder: Path, up: Up, query: str) -> None:
+    """Run what the tutorial says about a capture and the ways to send it, in a folder with the shop's document."""
+    tutorial = (ROOT / "docs" / "tutorial.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", tutorial, re.MULTILINE | re.DOTALL)
+    [made] = [each for each in blocks if "cat > captures.ndjson" in each]
+    [sent] = [each for each in blocks if "curl -sS --unix-socket" in each]
+    command = f'auditap() {{ "{sys.executable}" -m auditap "$@"; }}\n'
+    shown = await asyncio.to_thread(shell, command + made, folder)
+    assert "account: from the response header x-account-id" in shown
+    sent = sent.replace("8400", up.ports["AUDITAP_COLLECTOR__ADDRESS__PORT"])
+    accepted = await asyncio.to_thread(shell, command + sent, folder)
+    assert accepted.count('"accepted":1,"refused":[]') == 2, accepted
+    assert "1 accepted, 0 refused" in accepted
+
+    async def recorded() -> bool:
+        return "ana@acme.example" in await asyncio.to_thread(shell, query, folder)
+
+    await until(recorded, _WITHIN_S, "the tutorial's record", up.text)
+    assert shell(query, folder).count("ana@acme.example") == 1
 
 
 def postgres_of(folder: Path) -> int | None:
