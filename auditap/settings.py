@@ -41,6 +41,7 @@ from gateway_tap.limits import IntakeLimits
 from ingestor.config import GapLedgerWaits, IngestorConfig, RetentionConfig
 from log_api.config import COMMON_CONNECTIONS, ProductCategory
 from redactor.config import RedactionConfig
+from redactor.decode.identifiers import valid_owner_id
 from schemas.constants import Constant
 from schemas.errors import StartupError
 from schemas.private_files import (
@@ -63,6 +64,7 @@ _SHA256_OF_NOTHING: Final = hashlib.sha256(b"").hexdigest()
 _SECRETS = {"identity.key": "collector.identity_key", "cursor.key": "api.cursor_key"}
 # What stands in the id of a tap, and what `fnmatch` reads as more than itself.
 _TAP_PATTERN: Final = re.compile(r"[A-Za-z0-9*?\[][A-Za-z0-9_.:*?\[\]!-]*")
+_TOPIC: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 # What pydantic calls a name that a model or a dataclass does not have.
 _UNKNOWN_NAME = {"extra_forbidden", "unexpected_keyword_argument"}
 
@@ -504,6 +506,7 @@ def _check_together(settings: Settings) -> None:
             "kafka.bootstrap_servers is host:port,host:port and nothing else: give a login by kafka.sasl_username"
             " and kafka.sasl_password."
         )
+    _check_names(settings)
     _check_distinct(settings)
     limits = settings.redaction.limits
     # Kept bodies are never longer than they were, and everything else of an event is bounded far below the reserve.
@@ -537,6 +540,25 @@ def _check_together(settings: Settings) -> None:
             raise StartupError(
                 f"{setting}.host is not loopback: set {setting}.tls (certificate and key), or listen on 127.0.0.1;"
                 " where a mesh encrypts, set plain_http_allowed."
+            )
+
+
+def _check_names(settings: Settings) -> None:
+    """Refuse names that nothing can have: of topics, consumer groups and accounts."""
+    kafka = settings.kafka
+    for setting, topic in (("topic", kafka.topic), ("dead_letter_topic", kafka.dead_letter_topic or "none")):
+        if not _TOPIC.fullmatch(topic):
+            raise StartupError(
+                f"kafka.{setting} cannot be a topic's name: write up to 249 letters, digits and . _ -, such as auditap.events."
+            )
+    for setting, group in (("kafka.group", kafka.group), ("alerting.group", settings.alerting.group)):
+        if not group.strip():
+            raise StartupError(f"{setting} is empty: name a consumer group, or leave it out.")
+    for organization, accounts in settings.api.organizations.items():
+        if not accounts or any(valid_owner_id(each) != each for each in accounts):
+            raise StartupError(
+                f"api.organizations.{organization} holds no account, or what no record has as its account, such as an empty text,"
+                " blanks around an id, or `-`: list the ids of accounts."
             )
 
 

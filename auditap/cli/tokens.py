@@ -13,6 +13,7 @@ from rich.table import Table
 from auditap.cli.administration import as_administrator
 from auditap.database.tokens import create_token, list_tokens, revoke_token
 from log_api.ports import Permission
+from redactor.decode.identifiers import valid_owner_id
 from schemas.errors import StartupError
 
 _PERMISSIONS = [str(one) for one in Permission]
@@ -61,6 +62,10 @@ def tokens_create(
     """Create a token and print it once; only its hash is stored."""
     if bool(accounts) == all_accounts:
         raise click.UsageError("Give either --account or --all-accounts.")
+    if any(valid_owner_id(each) != each for each in accounts):
+        raise click.UsageError(
+            "No record has this --account: give an id without blanks around it, or --all-accounts for every account."
+        )
     expires_at = datetime.now(UTC) + timedelta(days=days)
     token_id, token = as_administrator(
         lambda connection: create_token(

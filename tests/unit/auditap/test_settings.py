@@ -427,6 +427,31 @@ def test_a_token_is_listed_once() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
+        ({"kafka": {"topic": ""}}, "kafka.topic cannot be a topic's name"),
+        ({"kafka": {"topic": "audit events"}}, "kafka.topic cannot be a topic's name"),
+        ({"kafka": {"dead_letter_topic": ".."}}, "kafka.dead_letter_topic cannot be a topic's name"),
+        ({"kafka": {"group": ""}}, "kafka.group is empty"),
+        ({"alerting": {"group": " "}}, "alerting.group is empty"),
+        (
+            {"api": {"organizations": {"acme": [""]}}},
+            "api.organizations.acme holds no account, or what no record has",
+        ),
+        ({"api": {"organizations": {"acme": ["a", " b"]}}}, "api.organizations.acme holds no account"),
+        ({"api": {"organizations": {"acme": ["-"]}}}, "api.organizations.acme holds no account"),
+        ({"api": {"organizations": {"acme": []}}}, "api.organizations.acme holds no account"),
+    ],
+)
+def test_a_name_that_nothing_can_have_is_refused(settings: dict[str, object], sentence: str) -> None:
+    assert sentence in mistake(**settings)
+
+
+def test_no_dead_letter_topic_is_a_setting() -> None:
+    assert load_settings(kafka={"dead_letter_topic": ""}).kafka.dead_letter_topic == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
         (
             {"kafka": {"bootstrap_servers": "k:9092", "dead_letter_topic": "auditap.events"}},
             "are the same topic",

@@ -43,3 +43,14 @@ async def test_a_revoked_token_says_so_and_cannot_be_revoked_again(
     ended, _, sentence = await run(tmp_path, audit_database.admin_dsn, "tokens", "revoke", token_id)
     assert ended == 1
     assert "auditap tokens list" in sentence
+
+
+@pytest.mark.parametrize("account", ["", " ", f" {ACCOUNT}", "-", ".."])
+async def test_an_account_that_no_record_has_is_refused(
+    audit_database: AuditDatabase, tmp_path: Path, account: str
+) -> None:
+    status, token, stderr = await run(
+        tmp_path, audit_database.admin_dsn, "tokens", "create", "siem", "--account", account
+    )
+    assert (status, token) == (2, "")
+    assert "No record has this --account" in stderr
