@@ -221,7 +221,7 @@ class PostgresAlertStore:
             async with self._pool.acquire(timeout=_CONNECT_S) as connection:
                 return await step(connection)
         except _AWAY as away:
-            raise RetryableError(f"Postgres: {cause_of(away, ALERTING)}") from None
+            raise RetryableError(cause_of(away, ALERTING)) from None
 
 
 async def _lock(connection: _Connection, required: RequiredState) -> None:

@@ -92,7 +92,7 @@ class PostgresMaintenance:
             # Waiting longer would make ingest and readers wait behind this lock.
             raise RetryableError("a partition to be dropped is in use") from None
         except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as away:
-            raise RetryableError(f"Postgres: {cause_of(away, MAINTAINER)}") from None
+            raise RetryableError(cause_of(away, MAINTAINER)) from None
 
 
 async def _count(connection: asyncpg.Connection, partition: PartitionInfo) -> int:

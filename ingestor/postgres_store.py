@@ -174,7 +174,7 @@ class PostgresStore:
             await self._ensure_days(_days(rows))
             return await self._store_or_halve(rows)
         except _CONNECTION_ERRORS as away:
-            raise RetryableError(f"Postgres: {cause_of(away, WRITER)}") from None
+            raise RetryableError(cause_of(away, WRITER)) from None
 
     async def clock_ms(self) -> int:
         """See `RecordStore.clock_ms`."""
@@ -182,7 +182,7 @@ class PostgresStore:
             async with self._pool.acquire() as connection:
                 now_ms: int = await connection.fetchval("SELECT auditap.now_ms()")
         except _CONNECTION_ERRORS as away:
-            raise RetryableError(f"Postgres: {cause_of(away, WRITER)}") from None
+            raise RetryableError(cause_of(away, WRITER)) from None
         return now_ms
 
     async def _note_clamped(self, records: Sequence[Record]) -> None:
@@ -211,7 +211,7 @@ class PostgresStore:
                     # Each day is known once its own transaction has committed.
                     self._days.add(day)
         except _CONNECTION_ERRORS as away:
-            raise RetryableError(f"Postgres: {cause_of(away, WRITER)}") from None
+            raise RetryableError(cause_of(away, WRITER)) from None
 
     async def _store_or_halve(self, rows: Sequence[_Row]) -> StoreOutcome:
         """Store rows. If one breaks the batch, find it by halving the batch, and refuse it alone."""
@@ -295,7 +295,7 @@ class PostgresStore:
                 await insert_dead_letters(connection, dead_letters)
                 await note_sequence_numbers(connection, numbers_of_dead_letters(dead_letters))
         except _CONNECTION_ERRORS as away:
-            raise RetryableError(f"Postgres: {cause_of(away, WRITER)}") from None
+            raise RetryableError(cause_of(away, WRITER)) from None
 
     async def note(self, reports: Sequence[ReceivedReport], lost: Sequence[LostOffsets]) -> Sequence[int]:
         """See `GapLedger.note`."""
@@ -303,7 +303,7 @@ class PostgresStore:
             async with self._pool.acquire() as connection:
                 return await _note(connection, sorted(enumerate(reports), key=lock_order), lost)
         except _CONNECTION_ERRORS as away:
-            raise RetryableError(f"Postgres: {cause_of(away, WRITER)}") from None
+            raise RetryableError(cause_of(away, WRITER)) from None
 
     async def refresh_gap_ledger(self, waits: GapLedgerWaits) -> GapCounts:
         """See `GapLedgerUpkeep.refresh_gap_ledger`."""
@@ -314,7 +314,7 @@ class PostgresStore:
                 )
                 [row] = await connection.fetch("SELECT * FROM auditap.completeness_counts")
         except _CONNECTION_ERRORS as away:
-            raise RetryableError(f"Postgres: {cause_of(away, WRITER)}") from None
+            raise RetryableError(cause_of(away, WRITER)) from None
         return GapCounts(**dict(row))
 
     async def count_unresolved_dead_letters(self, count_max: int) -> Mapping[str, int]:
@@ -327,7 +327,7 @@ class PostgresStore:
                     count_max,
                 )
         except _CONNECTION_ERRORS as away:
-            raise RetryableError(f"Postgres: {cause_of(away, WRITER)}") from None
+            raise RetryableError(cause_of(away, WRITER)) from None
         return {row["reason"]: row["dead_letters"] for row in rows}
 
     async def backfill_next(self, records_max: int, resolve: Resolve) -> BackfillStep | None:
@@ -336,7 +336,7 @@ class PostgresStore:
             async with self._pool.acquire() as connection, connection.transaction():
                 return await _backfill_next(connection, records_max, resolve)
         except _CONNECTION_ERRORS as away:
-            raise RetryableError(f"Postgres: {cause_of(away, WRITER)}") from None
+            raise RetryableError(cause_of(away, WRITER)) from None
 
 
 async def _prepare_session(connection: asyncpg.Connection) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
+import structlog
 
 from log_api.config import LogApiConfig
 from log_api.fair_shares import FairQueue, Requester, Slot
@@ -20,6 +21,7 @@ from schemas.text_encoding import require_utf8
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
+log = structlog.get_logger("log_api")
 _T = TypeVar("_T")
 # A connection that was cut while idle fails at its next use.
 _CONNECTION_LOST = (
@@ -130,22 +132,27 @@ class ConnectionPool:
         except _CONNECTION_LOST:
             pass
         except _TRANSIENT_ERRORS as away:
-            raise RetryableError(f"Postgres: {cause_of(away, READER)}") from None
+            raise RetryableError(cause_of(away, READER)) from None
         try:
             if self._pool is not None:
                 # The other idle connections were most likely cut as well.
                 await self._pool.expire_connections()
             return await self._run_once(work, requester)
         except _TRANSIENT_ERRORS as away:
-            raise RetryableError(f"Postgres: {cause_of(away, READER)}") from None
+            raise RetryableError(cause_of(away, READER)) from None
 
     async def succeeds(self, work: Callable[[Session], Awaitable[None]]) -> bool:
-        """Whether `work` can be done. Never raises what Postgres does."""
+        """Whether `work` can be done; why not, is logged. Never raises what Postgres does."""
         try:
             await self.run(work)
-        except (RetryableError, asyncpg.PostgresError):
-            return False
-        return True
+        except RetryableError as away:
+            cause = str(away)
+        except asyncpg.PostgresError as error:
+            cause = cause_of(error, READER)
+        else:
+            return True
+        log.warning("database_unavailable", cause=cause)
+        return False
 
     async def acquire(self) -> PoolConnectionProxy:
         return await self._acquired(self._config.limits.acquire_timeout_ms)

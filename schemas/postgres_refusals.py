@@ -99,11 +99,11 @@ def is_not_migrated(error: BaseException) -> bool:
 
 
 def cause_of(error: BaseException, login: Login) -> str:
-    """Return why a login's statement failed: what to do, as a sentence, else the error's type."""
+    """Return why a login's statement failed, for an error or a log line: what to do, as a sentence, else the error's type."""
     if refusal := login_refusal(error, login):
         return refusal
     if is_not_migrated(error):
         return NOT_MIGRATED
     if isinstance(error, socket.gaierror):
         return f"The name of the host in {login.setting} does not resolve."
-    return type(error).__name__
+    return f"Postgres: {type(error).__name__}"

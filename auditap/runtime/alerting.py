@@ -105,7 +105,7 @@ class AlertingProcess:
             log.info("consuming")
             if not await store.ready():
                 log.warning(
-                    "database_unavailable",
+                    "waiting_for_database",
                     hint="events wait until Postgres responds, and `auditap migrate` has brought its schema up to date",
                 )
             try:

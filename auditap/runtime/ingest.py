@@ -108,7 +108,7 @@ class IngestorProcess:
         log.info("ingesting")
         if not is_usable:
             log.warning(
-                "database_unavailable",
+                "waiting_for_database",
                 hint="events wait until Postgres responds, and `auditap migrate` has brought its schema up to date",
             )
         drained = asyncio.Event()

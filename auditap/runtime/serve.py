@@ -88,7 +88,7 @@ class LogApiProcess:
         log.info("serving")
         if not await self._database.ready():
             log.warning(
-                "database_unavailable",
+                "waiting_for_database",
                 hint="requests are answered 503 until Postgres responds, and `auditap migrate` has brought its schema up to date",
             )
         try:

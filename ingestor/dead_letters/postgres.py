@@ -94,7 +94,7 @@ class PostgresDeadLetterStore:
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             if is_not_migrated(error):
                 raise StartupError(NOT_MIGRATED) from None
-            raise RetryableError(f"Postgres: {cause_of(error, OPERATOR)}") from None
+            raise RetryableError(cause_of(error, OPERATOR)) from None
 
 
 def _chosen(name: str) -> str:

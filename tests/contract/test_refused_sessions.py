@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 
 import pytest
+from structlog.testing import capture_logs
 
 from auditap.database.connection import administrator
 from ingestor.postgres_store import PostgresStore
@@ -43,20 +44,20 @@ TLS_ONLY = (
     [
         (
             POOLER,
-            r"^(Postgres: )?A pooler before Postgres refuses the parameter plan_cache_mode: connect to ",
+            r"^A pooler before Postgres refuses the parameter plan_cache_mode: connect to ",
         ),
-        (TLS_ONLY, r"^(Postgres: )?Postgres refuses sessions without TLS: set sslmode=require"),
+        (TLS_ONLY, r"^Postgres refuses sessions without TLS: set sslmode=require"),
         (
             ("28P01", "password authentication failed for user s3cret"),
-            r"^(Postgres: )?Postgres refuses the [\w ]+'s login: check user and password in postgres\.\w+_dsn\.$",
+            r"^Postgres refuses the [\w ]+'s login: check user and password in postgres\.\w+_dsn\.$",
         ),
         (
             ("3D000", 'database "s3cret" does not exist'),
-            r"^(Postgres: )?Postgres has no database of the name in postgres\.\w+_dsn: correct it, or create",
+            r"^Postgres has no database of the name in postgres\.\w+_dsn: correct it, or create",
         ),
         (
             ("42P05", 'prepared statement "__asyncpg_stmt_1__" already exists'),
-            r"^(Postgres: )?A pooler before Postgres mixes sessions: let it pool sessions \(PgBouncer: pool_mode = session",
+            r"^A pooler before Postgres mixes sessions: let it pool sessions \(PgBouncer: pool_mode = session",
         ),
     ],
 )
@@ -139,7 +140,11 @@ async def test_what_is_refused_after_the_start_ends_no_log_api(
     database = PostgresLogDatabase(audit_database.reader_dsn, LogApiConfig(cursor_key=b"k" * 32), Metrics())
     await database.start()
     try:
-        assert not await database.ready()
+        with capture_logs() as lines:
+            assert not await database.ready()
+        [cause] = [line["cause"] for line in lines if line["event"] == "database_unavailable"]
+        assert sentence in cause
+        assert "s3cret" not in cause
         if sentence:
             with pytest.raises(RetryableError) as caught:
                 await database.token(b"t" * 32)
