@@ -12,14 +12,14 @@ import click
 
 from auditap.cli.options import envelope_option
 from auditap.cli.startup import configured_settings
-from auditap.runtime.redaction_metrics import RedactionMetrics
+from auditap.runtime.redaction_metrics import NO_ACCOUNT
 from auditap.settings import Settings, load_or_create_key
 from gateway_tap.capture_file import Line, read_lines
 from redactor.config import DocumentConfig, RedactionConfig
 from redactor.openapi.document import OpenApiDocument, load_document
+from redactor.pipeline.pipeline import NoObserver
 from redactor.pipeline.redactor import Redactor
 from schemas.errors import RefusalReason, RefusedCapture, StartupError
-from schemas.metric_defs import Metrics
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 # Where no collector has run: ids are then those of no record.
@@ -50,8 +50,7 @@ class Preview(NamedTuple):
         """Read the settings and the documents; `spec` and `envelope` go before the documents there. Raises StartupError."""
         settings = configured_settings()
         config = settings.redaction
-        # Logs what a collector would.
-        observer = RedactionMetrics(Metrics())
+        observer = _Hints()
         if spec is None:
             if envelope is not None:
                 raise click.UsageError("--envelope is for the document that --spec names.")
@@ -76,6 +75,19 @@ class Preview(NamedTuple):
                 on_refused(line.number, RefusedCapture(RefusalReason.TOO_LARGE))
             else:
                 yield line
+
+
+class _Hints(NoObserver):
+    """Says what a collector would log."""
+
+    def __init__(self) -> None:
+        self._is_account_missed = False
+
+    def without_account(self) -> None:
+        """See `Observer.without_account`."""
+        if not self._is_account_missed:
+            self._is_account_missed = True
+            click.echo(f"There are captures without an account: {NO_ACCOUNT}.", err=True)
 
 
 def _document(config: RedactionConfig, spec: Path, envelope: str | None) -> DocumentConfig:

@@ -10,7 +10,7 @@ from schemas.event import UnmatchedReason
 from schemas.metric_defs import Metrics
 
 log = structlog.get_logger("redaction")
-_NO_ACCOUNT = (
+NO_ACCOUNT = (
     "their records are in no account's list: name the account in the path, or in the response header that"
     " redaction.headers.account_id names; `auditap query --all-accounts` shows them"
 )
@@ -40,4 +40,4 @@ class RedactionMetrics:
         # Once for each version of the documents: a service that names no account names none in any response.
         if not self._is_account_missed:
             self._is_account_missed = True
-            log.warning("captures_without_account", remedy=_NO_ACCOUNT)
+            log.warning("captures_without_account", remedy=NO_ACCOUNT)

@@ -22,6 +22,7 @@ from schemas.errors import RefusedCapture, StartupError
 from schemas.metric_defs import Metrics
 from tests.e2e.golden import DOCUMENT, golden_capture
 from tests.unit.auditap.test_redacting_sink import Publisher
+from tests.unit.redactor.documents import a_document, an_operation
 
 NOW_MS = 1_769_192_714_749
 SETTINGS = f"""
@@ -125,6 +126,22 @@ def test_lines_that_are_refused_have_their_numbers_in_the_file() -> None:
     result = run(redact_command, stdin=text)
     assert [line.partition(": ")[0] for line in result.stderr.splitlines()] == ["line 3", "line 5"]
     assert len(result.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [redact_command, explain_command])
+def test_captures_without_an_account_are_one_sentence(command: Any, folder: Path) -> None:
+    (folder / "openapi.json").write_text(
+        json.dumps(a_document({"/things": {"post": an_operation()}}, "3.1.0"))
+    )
+    capture = {"request": {"method": "POST", "url": "/things"}, "response": {"status": 200}}
+    named = capture | {"response": {"status": 200, "headers": {"x-account-id": "acme"}}}
+    result = run(command, "--spec", "openapi.json", stdin=ndjson([capture, capture, named]))
+    assert result.exit_code == 0
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith(
+        "There are captures without an account: their records are in no account's list"
+    )
+    assert run(command, "--spec", "openapi.json", stdin=ndjson([named])).stderr == ""
 
 
 def test_an_excluded_operation_has_no_record_to_explain(monkeypatch: pytest.MonkeyPatch) -> None:
