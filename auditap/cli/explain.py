@@ -85,20 +85,23 @@ def _console() -> Console:
 def _capture(preview: Preview, file: BinaryIO, number: int) -> Capture:
     """Return the capture on a line of a file, or its only one.
 
-    Raises StartupError if the file has no such line, and RefusedCapture if a collector would refuse what stands there.
+    Raises StartupError if the file has no such line, or a collector would refuse what stands there.
     """
 
     def refuse(refused_number: int, reason: RefusedCapture) -> None:
         if refused_number == number:
-            raise reason
+            raise StartupError(f"line {number}: {reason}")
 
     last = 0
     for line in preview.captures(file, refuse):
         last = line.number
         if last == number:
-            capture = decode_capture(line.text)
-            # Refuses what has no valid id or time; the id itself is not shown.
-            capture_id(capture, preview.identity_key, 0)
+            try:
+                capture = decode_capture(line.text)
+                # Refuses what has no valid id or time; the id itself is not shown.
+                capture_id(capture, preview.identity_key, 0)
+            except RefusedCapture as reason:
+                raise StartupError(f"line {number}: {reason}") from None
             return capture
     raise StartupError(
         f"There is no capture on line {number} of the file of captures; the last one is on line {last}."

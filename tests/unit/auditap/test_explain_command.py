@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from auditap.cli.explain import explain_command
-from schemas.errors import RefusedCapture, StartupError
+from schemas.errors import StartupError
 from tests.e2e.golden import DOCUMENT, golden_capture
 
 SPEC = ("--spec", str(DOCUMENT), "--envelope", "result")
@@ -90,9 +90,25 @@ def test_line_selects_a_capture() -> None:
 
 def test_an_invalid_capture_is_refused_without_its_content() -> None:
     result = explain(stdin='{"request": {"method": "GET", "url": ["CANARY"]}, "response": {"status": 200}}')
-    assert isinstance(result.exception, RefusedCapture)
-    assert str(result.exception) == "not a capture (request.url: type)"
+    assert isinstance(result.exception, StartupError)
+    assert str(result.exception) == "line 1: not a capture (request.url: type)"
     assert "CANARY" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("# CANARY\n", "line 1: not JSON"),
+        ('{"request": {"method": "CANARY', "line 1: not JSON"),
+        ("[\n" + '{"a": "CANARY"},\n', "the input is not JSON: it ends inside its array"),
+        ("[]", "the input holds no captures"),
+        ("", "the input holds no captures"),
+    ],
+)
+def test_what_is_no_file_of_captures_is_explained_without_its_content(text: str, sentence: str) -> None:
+    result = explain(stdin=text)
+    assert isinstance(result.exception, StartupError)
+    assert str(result.exception) == sentence
 
 
 def test_an_unknown_operation_is_an_error() -> None:

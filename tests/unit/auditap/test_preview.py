@@ -18,7 +18,7 @@ from auditap.runtime.redacting_sink import RedactingSink
 from auditap.settings import ensure_data_dir, load_or_create_key, load_settings
 from gateway_tap.collector import collector_app
 from redactor.pipeline.redactor import Redactor
-from schemas.errors import RefusedCapture, StartupError
+from schemas.errors import StartupError
 from schemas.metric_defs import Metrics
 from tests.e2e.golden import DOCUMENT, golden_capture
 from tests.unit.auditap.test_redacting_sink import Publisher
@@ -118,7 +118,9 @@ def test_a_wrong_time_or_id_is_refused_as_the_collector_does(changed: dict[str, 
         1,
         f"line 1: not a capture ({next(iter(changed))}: format)\n",
     )
-    assert isinstance(run(explain_command, stdin=text).exception, RefusedCapture)
+    explained = run(explain_command, stdin=text).exception
+    assert isinstance(explained, StartupError)
+    assert f"{explained}\n" == result.stderr
 
 
 def test_lines_that_are_refused_have_their_numbers_in_the_file() -> None:
