@@ -9,9 +9,11 @@ import pytest
 
 from auditap.database.roles import ROLES
 from auditap.settings_reference import settings_reference
+from schemas.heartbeat import TapState, decode_heartbeat
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+COMPLETENESS = ROOT / "docs" / "completeness.md"
 PACKAGES = {"auditap_tap", "auditap_example"}
 METRICS = set(re.findall(r"`(auditap_[a-z_]+)`", (ROOT / "docs" / "metrics.md").read_text()))
 # The changelog and decision records keep names as they were.
@@ -57,3 +59,22 @@ def test_variables_exist(page: Path) -> None:
     known = {f"AUDITAP_{name}" for name in names} | no_settings
     unknown = {name for name in written - known if not name.startswith("AUDITAP_TEST_")}
     assert {name for name in unknown if not any(each.startswith(f"{name}__") for each in known)} == set()
+
+
+def test_the_heartbeats_that_a_reader_may_send_are_accepted() -> None:
+    """Posted as they stand, after the shell has put in the times."""
+    texts = re.findall(r"(?ms)^curl [^\n]+<<JSON$(.*?)^JSON$", COMPLETENESS.read_text())
+    now_ms = 1_800_000_000_000
+    timed = [
+        re.sub(r"\$\(\(NOW - (\d+)\)\)|\$NOW", lambda found: str(now_ms - int(found[1] or 0)), text)
+        for text in texts
+    ]
+    assert [decode_heartbeat(text.encode()).state for text in timed] == [TapState.ALIVE, TapState.KILLED]
+
+
+def test_every_state_of_a_tap_is_explained() -> None:
+    page = COMPLETENESS.read_text()
+    explained = set(
+        re.findall(r"(?m)^\| `([a-z]+)` \|", page.partition("| state | meaning |")[2].partition("\n\n")[0])
+    )
+    assert explained == {*TapState, "silent", "expired", "late"}
