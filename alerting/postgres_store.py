@@ -25,7 +25,7 @@ from alerting.ports import (
 from eventlog.ports import Partition
 from schemas.alert import alert_payload
 from schemas.errors import RetryableError, StartupError
-from schemas.postgres_refusals import ALERTING, cause_of, login_refusal
+from schemas.postgres_refusals import ALERTING, cause_of, start_refusal
 from schemas.postgres_session import SESSION_SETTINGS, require_privilege
 from schemas.sql import query
 from schemas.text_encoding import require_utf8
@@ -84,14 +84,14 @@ class PostgresAlertStore:
                     "idle_in_transaction_session_timeout": str(command_timeout_ms),
                 },
             )
-        except ValueError:
-            raise StartupError("The DSN in postgres.alerting_dsn cannot be read: correct it.") from None
+        except ValueError as error:
+            raise StartupError(start_refusal(error, ALERTING)) from None
         store = cls(pool, group)
         try:
             async with pool.acquire(timeout=5) as connection:
                 await require_privilege(connection, ALERTING, "auditap.alert_positions", "INSERT")
-        except _AWAY as error:
-            if refusal := login_refusal(error, ALERTING):
+        except (*_AWAY, ValueError) as error:
+            if refusal := start_refusal(error, ALERTING):
                 await store.close()
                 raise StartupError(refusal) from None
         except StartupError:

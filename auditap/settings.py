@@ -52,7 +52,7 @@ from schemas.private_files import (
     read_secret_bytes,
     why_unusable,
 )
-from schemas.urls import dsn_rule, embedded_dsn
+from schemas.urls import dsn_rule, embedded_dsn, is_host_and_port
 
 EMBEDDED_DATABASE = "auditap"
 DATA_DIR_HINT: Final = "name its folder in data_dir (AUDITAP_DATA_DIR)"
@@ -501,10 +501,11 @@ def _members(group: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _check_together(settings: Settings) -> None:
-    if re.search(r"[@/?#\\]", settings.kafka.bootstrap_servers):
+    servers = [each.strip() for each in settings.kafka.bootstrap_servers.split(",")]
+    if servers != [""] and not all(each[:1] not in {"", ":"} and is_host_and_port(each) for each in servers):
         raise StartupError(
-            "kafka.bootstrap_servers is host:port,host:port and nothing else: give a login by kafka.sasl_username"
-            " and kafka.sasl_password."
+            "kafka.bootstrap_servers is host:port,host:port and nothing else, an IPv6 address in brackets: give a login by"
+            " kafka.sasl_username and kafka.sasl_password."
         )
     _check_names(settings)
     _check_distinct(settings)

@@ -30,7 +30,7 @@ from ingestor.ports import LostOffsets, ReceivedReport, StoreOutcome
 from ingestor.sequence_numbers import numbers_of_dead_letters, numbers_of_records
 from schemas.errors import DeadLetterReason, RetryableError, StartupError, UnprocessableEvent
 from schemas.identity import id_ms_of
-from schemas.postgres_refusals import WRITER, cause_of, login_refusal
+from schemas.postgres_refusals import WRITER, cause_of, start_refusal
 from schemas.postgres_session import SESSION_SETTINGS, require_privilege
 from schemas.record import (
     COLUMNS,
@@ -121,8 +121,8 @@ class PostgresStore:
                 },
             )
             await pool
-        except ValueError:
-            raise StartupError("The writer's Postgres DSN cannot be read: correct it.") from None
+        except ValueError as error:
+            raise StartupError(start_refusal(error, WRITER)) from None
         return cls(pool)
 
     async def check_login(self) -> bool:
@@ -133,8 +133,8 @@ class PostgresStore:
         try:
             async with self._pool.acquire(timeout=5) as connection:
                 await require_privilege(connection, WRITER, "auditap.audit_records", "INSERT")
-        except _CONNECTION_ERRORS as error:
-            if refusal := login_refusal(error, WRITER):
+        except (*_CONNECTION_ERRORS, ValueError) as error:
+            if refusal := start_refusal(error, WRITER):
                 await self.close()
                 raise StartupError(refusal) from None
             return False

@@ -14,7 +14,7 @@ from log_api.records import Row
 from log_api.sql_builder import Statement
 from schemas.errors import RetryableError, StartupError
 from schemas.metric_defs import Metrics
-from schemas.postgres_refusals import READER, cause_of, login_refusal
+from schemas.postgres_refusals import READER, cause_of, start_refusal
 from schemas.postgres_session import SESSION_SETTINGS, require_privilege
 from schemas.text_encoding import require_utf8
 
@@ -112,8 +112,8 @@ class ConnectionPool:
                 await require_privilege(connection, READER, "auditap.audit_log", "SELECT")
             finally:
                 await self.release(connection)
-        except (*_TRANSIENT_ERRORS, asyncpg.PostgresError) as error:
-            if refusal := login_refusal(error, READER):
+        except (*_TRANSIENT_ERRORS, asyncpg.PostgresError, ValueError) as error:
+            if refusal := start_refusal(error, READER):
                 raise StartupError(refusal) from None
 
     def stop(self) -> None:

@@ -63,6 +63,14 @@ def login_refusal(error: BaseException, login: Login) -> str | None:
     return login.lacks_privilege if state == _NO_PRIVILEGE else None
 
 
+def start_refusal(error: BaseException, login: Login) -> str | None:
+    """Return the same for an error at start, where a ValueError is about the DSN."""
+    refusal = login_refusal(error, login)
+    if refusal is None and isinstance(error, ValueError):
+        return f"The DSN in {login.setting} cannot be read: correct it."
+    return refusal
+
+
 def session_refusal(error: BaseException) -> str | None:
     """Return what to do about a fault of a DSN, a server or a pooler that does not pass by itself, whoever logs in.
 
@@ -106,4 +114,6 @@ def cause_of(error: BaseException, login: Login) -> str:
         return NOT_MIGRATED
     if isinstance(error, socket.gaierror):
         return f"The name of the host in {login.setting} does not resolve."
+    if isinstance(error, FileNotFoundError):
+        return f"A socket or a certificate that {login.setting} names does not exist."
     return f"Postgres: {type(error).__name__}"

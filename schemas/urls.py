@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 PERCENT_ENCODE: Final = (
     "percent-encode / @ # ? and [ ] in its user and password (/ is %2F, @ is %40, # is %23, ? is %3F)"
@@ -16,6 +16,9 @@ PERCENT_ENCODE: Final = (
 _SOCKET_PATH_BYTES_MAX: Final = 103
 """The least that an operating system allows (macOS; Linux: 107)."""
 _CHANNEL_BINDING: Final = re.compile(r"[?&]channel_binding=")
+_SSL_MODES: Final = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
+_HOST_AND_PORT: Final = re.compile(r"(\[[\w:.%]+\]|[\w.%~-]*)(?::([0-9]{0,5}))?")
+_LABEL_CHARS_MAX: Final = 63
 _END_OF_AUTHORITY: Final = re.compile(r"[/?#]")
 
 
@@ -34,12 +37,28 @@ def has_unencoded_login(url: str) -> bool:
     return rest.rfind("@") > len(authority) and ":" in authority
 
 
+def is_host_and_port(text: str) -> bool:
+    """Return whether a text is `host:port`, `host`, or nothing, and the host one that can be looked up."""
+    found = _HOST_AND_PORT.fullmatch(text)
+    if found is None or not 1 <= int(found[2] or 1) <= 65_535:
+        return False
+    host = found[1].removesuffix(".")
+    # An address in brackets, and the percent-encoded path of a socket, have no labels.
+    is_name = host and not host.startswith("[") and "%" not in host
+    return not is_name or all(1 <= len(label) <= _LABEL_CHARS_MAX for label in host.split("."))
+
+
 def dsn_rule(dsn: str) -> str | None:
     """Return what a Postgres DSN has to be, and is not, as the end of a sentence; None if nothing is wrong with it."""
     if not dsn.startswith(("postgresql://", "postgres://")):
         return "begin it with postgresql://"
     if has_unencoded_login(dsn):
         return PERCENT_ENCODE
+    parts = urlsplit(dsn)
+    if not all(map(is_host_and_port, parts.netloc.rpartition("@")[2].split(","))):
+        return "write its server as host, or host:port with a port from 1 to 65535"
+    if not _SSL_MODES.issuperset(parse_qs(parts.query).get("sslmode", ())):
+        return f"sslmode is one of {', '.join(sorted(_SSL_MODES))}"
     # The client library would send it to the server as a setting, which no server knows.
     if _CHANNEL_BINDING.search(dsn):
         return "leave out channel_binding, which auditap cannot do; with sslmode=verify-full TLS authenticates the server"

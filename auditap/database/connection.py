@@ -15,8 +15,10 @@ from schemas.postgres_refusals import (
     ADMINISTRATOR,
     NOT_MIGRATED,
     Login,
+    cause_of,
     is_not_migrated,
     login_refusal,
+    start_refusal,
 )
 from schemas.postgres_session import pin_settings
 from schemas.text_encoding import require_utf8
@@ -69,12 +71,10 @@ async def _connected(dsn: str, timeout_s: float, login: Login) -> Connection:
     try:
         return await asyncpg.connect(dsn, timeout=timeout_s)
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        refusal = login_refusal(error, login)
-        # A certificate that cannot be verified is a ValueError, too.
-        if refusal is None and isinstance(error, ValueError):
-            refusal = f"The {login.name}'s Postgres DSN cannot be read: correct it."
-        if refusal is not None:
+        if refusal := start_refusal(error, login):
             raise StartupError(refusal) from None
+        if isinstance(error, FileNotFoundError):
+            raise RetryableError(cause_of(error, login)) from None
         if isinstance(error, socket.gaierror):
             raise RetryableError(
                 f"The name of Postgres' host, {_address(dsn)}, does not resolve: correct it in {login.setting}."

@@ -220,3 +220,20 @@ def test_other_errors_are_none() -> None:
         ValueError(),
     ):
         assert session_refusal(error) is None
+
+
+@starts
+@pytest.mark.parametrize("rest", ["127.0.0.1:nope/audit", "a..b/audit", "127.0.0.1:1/audit?sslmode=nope"])
+async def test_a_dsn_that_names_no_server_is_reported(start: Start, rest: str) -> None:
+    """A port that is none ended in a traceback."""
+    expected = RetryableError if start is as_maintainer else StartupError
+    with pytest.raises(expected, match=r"DSN (in postgres\.\w+_dsn )?cannot be read: |^Postgres: ") as caught:
+        await start(f"postgresql://somebody:s3cret@{rest}")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_socket_that_is_not_there_is_called_so() -> None:
+    assert (
+        cause_of(FileNotFoundError(), READER)
+        == "A socket or a certificate that postgres.reader_dsn names does not exist."
+    )

@@ -445,6 +445,33 @@ def test_a_name_that_nothing_can_have_is_refused(settings: dict[str, object], se
     assert sentence in mistake(**settings)
 
 
+@pytest.mark.parametrize(
+    "servers",
+    [
+        "kafka:nope",
+        "a b:9092",
+        ":9092",
+        ",",
+        "kafka:0",
+        "kafka:65536",
+        "a,,b",
+        "me@kafka:1",
+        "kafka/x",
+        "::1",
+    ],
+)
+def test_brokers_that_no_client_can_reach_are_refused(servers: str) -> None:
+    """`kafka:nope` ended in a traceback, `kafka:65536` in waiting."""
+    assert "kafka.bootstrap_servers is host:port,host:port and nothing else" in mistake(
+        kafka={"bootstrap_servers": servers}
+    )
+
+
+@pytest.mark.parametrize("servers", ["kafka", "kafka-1:9092, kafka-2:9093", "[::1]:9092", "10.0.0.1:9092"])
+def test_brokers_are_hosts_and_ports(servers: str) -> None:
+    assert load_settings(kafka={"bootstrap_servers": servers}).kafka.bootstrap_servers == servers
+
+
 def test_no_dead_letter_topic_is_a_setting() -> None:
     assert load_settings(kafka={"dead_letter_topic": ""}).kafka.dead_letter_topic == ""
 

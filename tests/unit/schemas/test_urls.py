@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+from schemas.urls import dsn_rule, is_host_and_port
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "db.internal/audit",
+        "db.internal.:5432/audit",
+        "db-1:1,db-2:2,[2001:db8::1]:3/audit?sslmode=verify-full",
+        "[::1]/audit",
+        "/audit?host=/run/postgresql",
+        "%2Frun%2Fpostgresql/audit",
+        "m\xfcnchen.example:/audit",
+    ],
+)
+def test_a_dsn_that_names_servers_is_fine(rest: str) -> None:
+    assert dsn_rule(f"postgresql://me:secret@{rest}") is None
+
+
+@pytest.mark.parametrize(
+    "rest", ["db:nope", "db:65536", "db:0", "a..b", f"{'x' * 64}.internal", "::1", "a b", "db:1,:x"]
+)
+def test_a_dsn_that_can_name_no_server_is_not(rest: str) -> None:
+    rule = dsn_rule(f"postgresql://me:secret@{rest}/audit")
+    assert rule is not None
+    assert "host:port" in rule
+    assert not all(map(is_host_and_port, rest.split(",")))
+
+
+def test_an_unknown_sslmode_is_called_so() -> None:
+    rule = dsn_rule("postgresql://me:secret@db/audit?sslmode=on")
+    assert rule == "sslmode is one of allow, disable, prefer, require, verify-ca, verify-full"
