@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
@@ -32,7 +32,7 @@ from alerting.delivery import DeliveryLimits
 from auditap.runtime.http_limits import HttpLimits
 from auditap.runtime.http_server import TlsFiles
 from auditap.runtime.logs import LogFormat
-from auditap.settings_fields import with_paths_below
+from auditap.settings_fields import setting_fields, with_paths_below
 from auditap.settings_file import SettingsFile, read_settings_file
 from auditap.settings_mistakes import mistaken_names, unparsed_variables, wrong_value
 from enricher.config import EnricherConfig
@@ -335,12 +335,19 @@ class _Environment(EnvSettingsSource):
     """The environment, with lists and tables in JSON wherever they stand."""
 
     def __call__(self) -> dict[str, Any]:
-        return {name: _with_json(value) for name, value in super().__call__().items()}
+        return cast("dict[str, Any]", _with_json(super().__call__(), Settings))
 
 
-def _with_json(value: Any) -> Any:
+def _with_json(value: Any, group: type | None) -> Any:
+    """Return raw values with the JSON in them parsed. `group`: the settings that they are; None for names of the operator's own."""
     if isinstance(value, dict):
-        return {name: _with_json(each) for name, each in value.items()}
+        fields = {} if group is None else {field.name: field for field in setting_fields(group)}
+        return {
+            name: each
+            if (field := fields.get(name)) and field.is_text
+            else _with_json(each, field.group if field and not field.repeated else None)
+            for name, each in value.items()
+        }
     if isinstance(value, str) and value[:1] in {"[", "{"}:
         try:
             return json.loads(value)

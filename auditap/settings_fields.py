@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticUndefined
 
 from schemas.constants import CONSTANT
@@ -35,6 +35,8 @@ class SettingField(NamedTuple):
     """Whether it is a table whose names are the operator's own."""
     is_path: bool
     """Whether it is the path of a file or folder."""
+    is_text: bool
+    """Whether it is a text or a secret, which may begin as JSON does."""
 
     def groups_in(self, value: Any) -> Iterator[tuple[tuple[int | str, ...], Any]]:
         """Yield every group that a raw value of this field holds, with the steps to it."""
@@ -60,6 +62,8 @@ def setting_fields(owner: type) -> tuple[SettingField, ...]:
             *_group_of(annotation),
             get_origin(annotation) in _TABLES,
             Path in (annotation, *get_args(annotation)),
+            get_origin(annotation) not in {tuple, frozenset, *_TABLES}
+            and not {str, SecretStr}.isdisjoint((annotation, *get_args(annotation))),
         )
         for name, annotation, default, is_constant in _fields(owner)
         if not is_constant

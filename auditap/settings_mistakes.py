@@ -88,7 +88,7 @@ def mistaken_names(owner: type, file: SettingsFile | None) -> Iterator[str]:
             yield _no_setting(owner, file.place(steps) or str(file.path), steps)
     for variable in variables():
         try:
-            value = variable.value()
+            value = variable.text if _is_text(owner, variable.steps) else variable.value()
         except ValueError:
             yield f"{variable.place}: this is not JSON. Correct it, or set the members of a group one by one."
         else:
@@ -207,6 +207,11 @@ def _group_around(owner: type, steps: Steps) -> type:
 
 def _field(group: type, name: int | str) -> SettingField | None:
     return next((field for field in setting_fields(group) if field.name == name), None)
+
+
+def _is_text(owner: type, steps: tuple[str, ...]) -> bool:
+    found = _field(_group_around(owner, steps), steps[-1])
+    return found is not None and found.is_text
 
 
 def _names(owner: type, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Steps]]:

@@ -338,6 +338,18 @@ def test_a_constant_is_no_setting(variable: str, name: str, monkeypatch: pytest.
     assert limits.commit_interval_ms == 1
 
 
+@pytest.mark.parametrize("text", ["[ab", "{ab", '{"a": 1}', "[1]"])
+def test_a_text_or_secret_may_begin_as_json_does(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("AUDITAP_KAFKA__SASL_PASSWORD", text)
+    monkeypatch.setenv("AUDITAP_POSTGRES__WRITER_PASSWORD", text)
+    monkeypatch.setenv("AUDITAP_KAFKA__BOOTSTRAP_SERVERS", "[::1]:9092")
+    settings = load_settings()
+    for secret in (settings.kafka.sasl_password, settings.postgres.writer_password):
+        assert secret is not None
+        assert secret.get_secret_value() == text
+    assert settings.kafka.bootstrap_servers == "[::1]:9092"
+
+
 def test_secrets_are_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "POSTGRES__WRITER_DSN",
