@@ -27,8 +27,7 @@ async def note_sequence_numbers(connection: Connection, seen: SequenceNumbers) -
         columns = [list(column) for column in zip(*seen.numbered, strict=True)]
         await connection.execute("SELECT auditap.note_numbers($1, $2, $3, $4, $5, $6)", *columns)
     if seen.unnumbered:
-        at_ms = time.time_ns() // 1_000_000
-        await connection.execute("SELECT auditap.note_unnumbered($1, $2)", seen.unnumbered, at_ms)
+        await connection.execute("SELECT auditap.note_unnumbered($1, $2)", seen.unnumbered, _now_ms())
 
 
 async def note_reports(
@@ -54,7 +53,11 @@ async def note_reports(
         latest_ms = max(received.received_ms for _, received in reports)
         collectors = _latest_by_collector(received for _, received in reports)
         await connection.execute(
-            "SELECT auditap.note_time($1, $2, $3)", latest_ms, list(collectors), list(collectors.values())
+            "SELECT auditap.note_time($1, $2, $3, $4)",
+            latest_ms,
+            list(collectors),
+            list(collectors.values()),
+            _now_ms(),
         )
 
 
@@ -97,6 +100,10 @@ async def _note_count(connection: Connection, count: UnrecordedNumbers, received
         received_ms,
         *_columns(count.dropped),
     )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _columns(dropped: Sequence[DroppedRange]) -> list[list[object]]:

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import asyncpg
+import pytest
 
 from ingestor.ports import ReceivedReport
 from ingestor.postgres_store import PostgresStore
@@ -119,3 +120,17 @@ class Ledger:
         """Return the log's own time."""
         found: int = await self.connection.fetchval("SELECT received_ms FROM auditap.completeness_clock")
         return found
+
+
+async def set_database_clock(ledger: Ledger, ahead_ms: int) -> None:
+    """Let the database's clock be so many milliseconds ahead."""
+    await ledger.connection.execute(
+        "CREATE OR REPLACE FUNCTION auditap.now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS"
+        f" $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint + {ahead_ms} $$"
+    )
+
+
+async def set_clocks(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, ahead_ms: int) -> None:
+    """Let the clocks of the database and of the ingestor be so many milliseconds ahead."""
+    await set_database_clock(ledger, ahead_ms)
+    monkeypatch.setattr("ingestor.gap_statements._now_ms", lambda: now_ms() + ahead_ms)

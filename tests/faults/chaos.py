@@ -140,6 +140,7 @@ async def chaos(run: Run, folder: Path) -> tuple[Sampler, Load]:
                 await arrivals(system, watcher.snapshots),
                 system.loads,
                 calm_from_ms,
+                hold_ms=_HOLD_MS,
                 behind_ms_max=BEHIND_MS_MAX,
             )
         finally:

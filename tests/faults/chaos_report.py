@@ -94,7 +94,7 @@ def _watermark(run: Run) -> Iterator[str]:
     yield f"| false: a record with an earlier time was stored afterwards, and was in no gap | {verdict.false_claims} |"
     yield f"| records that made them false | {verdict.late} |"
     yield f"| of these, recorded at a wrong time, because a clock was wrong | {verdict.misdated} |"
-    yield f"| of these, the next claim had not gone back for | {verdict.uncorrected} |"
+    yield f"| of these, a client that polls as often as documented could miss | {verdict.uncorrected} |"
     yield f"| claims while nothing had been wrong for {run.calm_after_s:g} s | {verdict.calm_claims} |"
     yield f"| late: of these, further behind than {run.behind_ms_max / 1000:g} s | {verdict.late_claims} |"
     yield f"| the furthest of them, behind by, s | {verdict.calm_behind_ms / 1000:.1f} |"

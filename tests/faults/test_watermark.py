@@ -64,18 +64,41 @@ def test_what_a_gap_admitted_makes_no_claim_false(gap: GapRange, admitted: bool)
     assert (not false, not late) == (admitted, admitted)
 
 
-def test_a_claim_that_was_taken_back_in_time_is_told_apart() -> None:
-    late = [record(500, 2_000)]
-    assert uncorrected([claim(1_000, 600), claim(4_000, 600)], late) == late
-    assert not uncorrected([claim(1_000, 600), claim(4_000, 500), claim(5_000, 600)], late)
-    # One that was asked for within the second for which the log API keeps it says nothing yet.
-    assert not uncorrected([claim(1_000, 600), claim(2_500, 600), claim(4_000, 500)], late)
+HOLD_MS = 10_000
+
+
+def missed(*claims: Claim, arrival: Arrival) -> list[tuple[Arrival, Claim]]:
+    return uncorrected(claims, [arrival], HOLD_MS)
+
+
+def test_a_claim_that_is_not_taken_back_lets_clients_miss_a_record() -> None:
+    late = record(500, 2_000)
+    kept = claim(4_000, 600)
+    assert missed(claim(1_000, 600), kept, arrival=late) == [(late, kept)]
+    assert not missed(claim(1_000, 600), claim(4_000, 500), claim(10_999, 500), arrival=late)
+
+
+def test_a_claim_has_to_stay_back_for_the_hold_of_those_that_knew_it() -> None:
+    late = record(500, 2_000)
+    early = claim(10_999, 600)
+    assert missed(claim(1_000, 600), claim(4_000, 500), early, arrival=late) == [(late, early)]
+    assert not missed(claim(1_000, 600), claim(4_000, 500), claim(11_001, 600), arrival=late)
+
+
+def test_what_was_claimed_before_the_hold_binds_nobody() -> None:
+    """Whoever polls as documented has polled since, and heard that it was taken back."""
+    assert not missed(claim(1_000, 600), claim(4_000, 400), claim(14_000, 600), arrival=record(500, 12_000))
+
+
+def test_a_claim_that_was_asked_for_within_the_age_of_an_answer_says_nothing_yet() -> None:
+    late = record(500, 2_000)
+    assert not missed(claim(1_000, 600), claim(2_500, 600), claim(4_000, 500), arrival=late)
 
 
 def test_a_claim_need_not_go_back_for_what_is_committed_and_not_seen_yet() -> None:
-    made = [claim(1_000, 600), claim(4_000, 600), claim(6_000, 500)]
-    assert uncorrected(made, [record(500, 2_000)])
-    assert not uncorrected(made, [record(500, 2_000, hidden_ms=2_500)])
+    claims = [claim(1_000, 600), claim(4_000, 600), claim(6_000, 500)]
+    assert missed(*claims, arrival=record(500, 2_000))
+    assert not missed(*claims, arrival=record(500, 2_000, hidden_ms=2_500))
 
 
 def test_a_transaction_is_seen_by_the_first_snapshot_in_which_it_no_longer_runs() -> None:

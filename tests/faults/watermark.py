@@ -121,11 +121,11 @@ class Late:
     at_s: float
     stored_s: float
     seen_s: float
-    claimed_s: float
-    """When the first claim was made that it made false."""
+    claimed_s: tuple[float, float]
+    """When the first and the last claim was made that it made false."""
     claims: int
-    next_claim: tuple[float, float] | None
-    """When it was asked for, and all before which time it claimed."""
+    missed_by: tuple[float, float] | None
+    """When the claim was asked for by which a client could miss it, and all before which time that claimed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +140,9 @@ class Verdict:
     misdated: int
     """Those of them whose time is not the one at which they were offered, because some clock was wrong."""
     uncorrected: int
-    """Those of them all after which the next claim had not gone back to their time."""
+    """Those of them all that a client could miss which polls as often as documented."""
     wrong: tuple[Late, ...]
-    """Those of them that are not misdated, and those after which it had not gone back: a few, in the order of their arrival."""
+    """Those of them that are not misdated, and those that it could miss: a few, in the order of their arrival."""
     behind_ms: tuple[float, ...]
     """How far each claim was behind the best that could be claimed, in rising order."""
     calm_claims: int
@@ -155,7 +155,7 @@ class Verdict:
     def __str__(self) -> str:
         return (
             f"claims {self.claims}, false {self.false_claims} by {self.late} records, {self.misdated} of them misdated,"
-            f" {self.uncorrected} of them not taken back; {self.calm_claims} while nothing was wrong, late {self.late_claims},"
+            f" {self.uncorrected} of them not taken back for the hold; {self.calm_claims} while nothing was wrong, late {self.late_claims},"
             f" behind {self.calm_behind_ms / 1000:.1f} s at most"
         )
 
@@ -165,11 +165,13 @@ def judge(
     arrived: Sequence[Arrival],
     loads: Sequence[Load],
     calm_from_ms: float,
+    *,
+    hold_ms: float,
     behind_ms_max: float,
 ) -> Verdict:
     """Hold the claims against what arrived. The first load has the right clock and sent all the time."""
     false, late = false_claims(claims, arrived)
-    not_corrected = uncorrected(claims, late)
+    not_corrected = dict(uncorrected(claims, late, hold_ms))
     misdated = {arrival for arrival in late if _is_misdated(arrival, loads)}
     wrong = {*(arrival for arrival in late if arrival not in misdated), *not_corrected}
     behind = how_far_behind(claims, begun(loads[0], arrived))
@@ -181,7 +183,7 @@ def judge(
         misdated=len(misdated),
         uncorrected=len(not_corrected),
         wrong=tuple(
-            _told(arrival, claims, loads[0].began_ms)
+            _told(arrival, claims, not_corrected.get(arrival), loads[0].began_ms)
             for arrival in sorted(wrong, key=lambda arrival: arrival.stored_ms)[:_TOLD_MAX]
         ),
         behind_ms=tuple(sorted(each_ms for _, each_ms in behind)),
@@ -197,10 +199,10 @@ def _is_misdated(arrival: Arrival, loads: Sequence[Load]) -> bool:
     return abs(arrival.at_ms - batch.at_ms) > _MISDATED_MS
 
 
-def _told(arrival: Arrival, claims: Sequence[Claim], began_ms: float) -> Late:
-    denied = [claim for claim in claims if claim.answered_ms < arrival.stored_ms and claim.denies(arrival)]
-    following = [claim for claim in claims if claim.asked_ms > arrival.seen_ms + _CACHED_MS]
-    after = min(following, key=lambda claim: claim.asked_ms, default=None)
+def _told(arrival: Arrival, claims: Sequence[Claim], missing: Claim | None, began_ms: float) -> Late:
+    denied = [
+        claim.asked_ms for claim in claims if claim.answered_ms < arrival.stored_ms and claim.denies(arrival)
+    ]
 
     def seconds(at_ms: float) -> float:
         return round((at_ms - began_ms) / 1000, 2)
@@ -211,9 +213,9 @@ def _told(arrival: Arrival, claims: Sequence[Claim], began_ms: float) -> Late:
         at_s=seconds(arrival.at_ms),
         stored_s=seconds(arrival.stored_ms),
         seen_s=seconds(arrival.seen_ms),
-        claimed_s=seconds(min(claim.asked_ms for claim in denied)),
+        claimed_s=(seconds(min(denied)), seconds(max(denied))),
         claims=len(denied),
-        next_claim=None if after is None else (seconds(after.asked_ms), seconds(after.before_ms)),
+        missed_by=None if missing is None else (seconds(missing.asked_ms), seconds(missing.before_ms)),
     )
 
 
@@ -242,15 +244,27 @@ def false_claims(claims: Sequence[Claim], arrived: Iterable[Arrival]) -> tuple[l
     return [claim for claim in in_order if claim in false], late
 
 
-def uncorrected(claims: Sequence[Claim], late: Iterable[Arrival]) -> list[Arrival]:
-    """Return the records for which the watermark was not back at their time when it was next asked for after others saw them."""
+def uncorrected(
+    claims: Sequence[Claim], late: Iterable[Arrival], hold_ms: float
+) -> list[tuple[Arrival, Claim]]:
+    """Return the records that a client could miss which polls every `hold_ms`, and the claim by which it does.
+
+    Such a client knows a claim that a record made false, and once the record is seen it polls again within the hold. Unless that
+    claim, whichever it is, goes back to the record's time, the client never asks for that time again.
+    """
     in_order = sorted(claims, key=lambda claim: claim.asked_ms)
     asked = [claim.asked_ms for claim in in_order]
     found = []
     for arrival in late:
-        following = bisect.bisect_right(asked, arrival.seen_ms + _CACHED_MS)
-        if following < len(in_order) and in_order[following].before_ms > arrival.at_ms:
-            found.append(arrival)
+        first = bisect.bisect_right(asked, arrival.seen_ms + _CACHED_MS)
+        denied_ms = max(
+            claim.asked_ms
+            for claim in in_order
+            if claim.answered_ms < arrival.stored_ms and claim.denies(arrival)
+        )
+        within_hold = in_order[first : bisect.bisect_right(asked, denied_ms + hold_ms)]
+        if missing := next((claim for claim in within_hold if claim.denies(arrival)), None):
+            found.append((arrival, missing))
     return found
 
 

@@ -22,7 +22,7 @@ from schemas.event import encode_event
 from schemas.heartbeat import SEQ_MAX, TapReport, TapState
 from schemas.sql import query
 from tests.audit_database import AuditDatabase
-from tests.ledger import LEASE_MS, Ledger, Tap, clock, now_ms
+from tests.ledger import LEASE_MS, Ledger, Tap, clock, now_ms, set_clocks
 from tests.records import event, record
 
 WAITS = GapLedgerWaits(watermark_lag_ms=20_000, gap_wait_ms=300_000, watermark_hold_ms=600_000)
@@ -730,15 +730,15 @@ async def test_retiring_takes_a_name_and_a_reason_of_bounded_length(
     assert await retire_tap(ledger.connection, "t-1", "a" * 200, "w" * 2_000) == 0
 
 
-async def test_a_clock_that_was_ahead_and_is_right_again_leaves_no_time_in_the_future(ledger: Ledger) -> None:
+async def test_a_clock_that_was_ahead_and_is_right_again_leaves_no_time_in_the_future(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Regression: for as long as its host had been ahead, every tap was taken for cut off, and the watermark was in the future."""
     tap, hour_ms = Tap(), 3_600_000
-    clock_is = "CREATE OR REPLACE FUNCTION auditap.now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS"
-    right = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-    await ledger.connection.execute(f"{clock_is} $$ {right} + {hour_ms} $$")
+    await set_clocks(ledger, monkeypatch, hour_ms)
     await ledger.note(tap.heartbeat(1, now_ms() + hour_ms), clock(now_ms() + hour_ms))
     assert await ledger.log_ms() > now_ms() + hour_ms - 60_000
-    await ledger.connection.execute(f"{clock_is} $$ {right} $$")
+    await set_clocks(ledger, monkeypatch, 0)
     await ledger.note(tap.heartbeat(1, now_ms()), clock(now_ms()))
     assert await ledger.log_ms() <= now_ms()
     assert (await ledger.complete_before() or 0) <= now_ms()
