@@ -32,7 +32,7 @@ from alerting.delivery import DeliveryLimits
 from auditap.runtime.http_limits import HttpLimits
 from auditap.runtime.http_server import TlsFiles
 from auditap.runtime.logs import LogFormat
-from auditap.settings_fields import setting_fields, with_paths_below
+from auditap.settings_fields import SettingField, setting_fields, with_paths_below
 from auditap.settings_file import SettingsFile, read_settings_file
 from auditap.settings_mistakes import mistaken_names, unparsed_variables, wrong_value
 from enricher.config import EnricherConfig
@@ -127,11 +127,11 @@ class TapToken(_Group):
     """A token for taps that send over TCP."""
 
     sha256: str = Field(repr=False)
-    """SHA-256 of the token, in lower-case hex, without a line end: `printf %s "$TOKEN" | sha256sum`. A token has at least 16
+    """SHA-256 of the token without a line end, in lower-case hex: `printf %s "$TOKEN" | sha256sum`. A token has at least 16
     characters."""
     taps: tuple[str, ...]
-    """Tap ids that the token may send for; `*` stands for any characters. Unless one of them is `*` alone, captures must name their
-    tap (`tap.id`)."""
+    """Tap ids that the token may send for; `*` stands for any characters, `?` for one, `[ab]` for a or b. Unless one of them is
+    `*` alone, captures must name their tap (`tap.id`)."""
 
     @field_validator("sha256")
     @classmethod
@@ -342,12 +342,7 @@ def _with_json(value: Any, group: type | None) -> Any:
     """Return raw values with the JSON in them parsed. `group`: the settings that they are; None for names of the operator's own."""
     if isinstance(value, dict):
         fields = {} if group is None else {field.name: field for field in setting_fields(group)}
-        return {
-            name: each
-            if (field := fields.get(name)) and field.is_text
-            else _with_json(each, field.group if field and not field.repeated else None)
-            for name, each in value.items()
-        }
+        return {name: _member_with_json(each, fields.get(name)) for name, each in value.items()}
     if isinstance(value, str) and value[:1] in {"[", "{"}:
         try:
             return json.loads(value)
@@ -355,6 +350,13 @@ def _with_json(value: Any, group: type | None) -> Any:
             pass
         raise SettingsError("not JSON")
     return value
+
+
+def _member_with_json(value: Any, field: SettingField | None) -> Any:
+    """Return the same for one setting; `field` is None for a name of the operator's own."""
+    if field is None or field.repeated:
+        return _with_json(value, None)
+    return value if field.is_text else _with_json(value, field.group)
 
 
 class UpSettings(_Group):
@@ -508,8 +510,8 @@ def _members(group: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _check_together(settings: Settings) -> None:
-    servers = [each.strip() for each in settings.kafka.bootstrap_servers.split(",")]
-    if servers != [""] and not all(each[:1] not in {"", ":"} and is_host_and_port(each) for each in servers):
+    brokers = [each.strip() for each in settings.kafka.bootstrap_servers.split(",")]
+    if brokers != [""] and not all(map(_is_broker, brokers)):
         raise StartupError(
             "kafka.bootstrap_servers is host:port,host:port and nothing else, an IPv6 address in brackets: give a login by"
             " kafka.sasl_username and kafka.sasl_password."
@@ -551,10 +553,18 @@ def _check_together(settings: Settings) -> None:
             )
 
 
+def _is_broker(text: str) -> bool:
+    # A DSN may leave the host out.
+    return text[:1] not in {"", ":"} and is_host_and_port(text)
+
+
 def _check_names(settings: Settings) -> None:
     """Refuse names that nothing can have: of topics, consumer groups and accounts."""
     kafka = settings.kafka
-    for setting, topic in (("topic", kafka.topic), ("dead_letter_topic", kafka.dead_letter_topic or "none")):
+    topics = {"topic": kafka.topic}
+    if kafka.dead_letter_topic:
+        topics["dead_letter_topic"] = kafka.dead_letter_topic
+    for setting, topic in topics.items():
         if not _TOPIC.fullmatch(topic):
             raise StartupError(
                 f"kafka.{setting} cannot be a topic's name: write up to 249 letters, digits and . _ -, such as auditap.events."
@@ -565,8 +575,8 @@ def _check_names(settings: Settings) -> None:
     for organization, accounts in settings.api.organizations.items():
         if not accounts or any(valid_owner_id(each) != each for each in accounts):
             raise StartupError(
-                f"api.organizations.{organization} holds no account, or what no record has as its account, such as an empty text,"
-                " blanks around an id, or `-`: list the ids of accounts."
+                f"api.organizations.{organization} holds no account, or an id that no account has (empty, `-`, with blanks"
+                " around it): list the ids of accounts."
             )
 
 

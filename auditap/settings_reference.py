@@ -99,7 +99,9 @@ def _row(entries: tuple[SettingEntry, ...]) -> str:
     entry = entries[0]
     names = [entry.key, *(each.variable for each in entries if each.variable)]
     default = f"`{entry.default}`" if entry.default not in {"", "required"} else entry.default
-    return f"| {'<br>'.join(f'`{name}`' for name in names)} | {default} | {entry.description} |"
+    # In a table, a bar ends a cell even in code.
+    description = entry.description.replace("|", r"\|")
+    return f"| {'<br>'.join(f'`{name}`' for name in names)} | {default} | {description} |"
 
 
 def _tables(owner: type, path: tuple[str, ...]) -> Iterator[SettingsTable]:

@@ -61,6 +61,18 @@ def test_variables_exist(page: Path) -> None:
     assert {name for name in unknown if not any(each.startswith(f"{name}__") for each in known)} == set()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_rows_of_a_table_have_as_many_cells_as_its_head(page: Path) -> None:
+    """A bar ends a cell even in code, unless a backslash stands before it."""
+    for table in re.findall(r"(?m)(?:^\|.*\n)+", page.read_text()):
+        head, *rows = table.splitlines()
+        assert [row for row in rows if _cells(row) != _cells(head)] == []
+
+
+def _cells(row: str) -> int:
+    return len(re.findall(r"(?<!\\)\|", row)) - 1
+
+
 def test_the_heartbeats_that_a_reader_may_send_are_accepted() -> None:
     """Posted as they stand, after the shell has put in the times."""
     texts = re.findall(r"(?ms)^curl [^\n]+<<JSON$(.*?)^JSON$", COMPLETENESS.read_text())

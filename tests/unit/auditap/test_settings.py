@@ -446,7 +446,7 @@ def test_a_token_is_listed_once() -> None:
         ({"alerting": {"group": " "}}, "alerting.group is empty"),
         (
             {"api": {"organizations": {"acme": [""]}}},
-            "api.organizations.acme holds no account, or what no record has",
+            "api.organizations.acme holds no account, or an id that no account has",
         ),
         ({"api": {"organizations": {"acme": ["a", " b"]}}}, "api.organizations.acme holds no account"),
         ({"api": {"organizations": {"acme": ["-"]}}}, "api.organizations.acme holds no account"),
