@@ -63,7 +63,7 @@ class PostgresAlertStore:
     async def connect(cls, dsn: str, group: str, *, connections_max: int, command_timeout_ms: int) -> Self:
         """Return a store whose connections are opened on demand; a server that is away shows on use.
 
-        Raises StartupError where the DSN cannot be read, the login is refused or another one, or the database is not UTF-8.
+        Raises StartupError where the DSN cannot be read, the login is refused or is another role's, or the database is not UTF-8.
         """
         try:
             pool = await asyncpg.create_pool(

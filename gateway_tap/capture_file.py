@@ -102,8 +102,7 @@ def _is_one_text(head: bytes, name: str) -> bool:
     if is_short and _is_json(head):
         return True
     line = head.lstrip(_LINE_SPACE).partition(b"\n")[0]
-    # An array on the first line alone is a line like others, which the collector refuses. An object is one, too, or
-    # malformed: no capture is so long.
+    # These are lines. The first may be an array, which the collector refuses, or a malformed object: no capture is so long.
     if line[:1] != b"[" or _is_json(line):
         return False
     if is_short:
@@ -134,7 +133,7 @@ def _texts(body: bytes, name: str) -> Iterator[tuple[int, bytes]]:
         texts = split_texts(body, "application/json", _ELEMENTS_MAX)
     except RejectedBody:
         raise StartupError(
-            f"{name} is too long an array, which may hold {_ELEMENTS_MAX} captures: write one capture on each line"
+            f"{name} is an array of more than {_ELEMENTS_MAX} captures: write one capture on each line"
         ) from None
     for number, text in enumerate(texts, 1):
         yield number, text.translate(_LINE_ENDS_TO_BLANKS)

@@ -126,7 +126,7 @@ class PostgresStore:
         return cls(pool)
 
     async def check_login(self) -> bool:
-        """Return whether the server answers and its database is migrated; otherwise it is retried on use.
+        """Return whether the server answers and its database is migrated. If not, statements are retried until they succeed.
 
         Raises StartupError if Postgres refuses the login for good, its database is not UTF-8, or the login may not store records.
         """

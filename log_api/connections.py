@@ -142,7 +142,7 @@ class ConnectionPool:
             raise RetryableError(cause_of(away, READER)) from None
 
     async def succeeds(self, work: Callable[[Session], Awaitable[None]]) -> bool:
-        """Whether `work` can be done; why not, is logged. Never raises what Postgres does."""
+        """Return whether `work` succeeds. If it does not, the cause is logged; no error of Postgres is raised."""
         try:
             await self.run(work)
         except RetryableError as away:

@@ -35,7 +35,7 @@ _DAY_MS = 86_400_000
 # `auditap.ensure_partitions` creates no partition further ahead than this.
 _PARTITIONS_AHEAD_MS = 370 * _DAY_MS
 # Every page asks for the watermark, every prober for readiness.
-_SHARED_MS_MAX = 1_000
+_READ_AGE_MS_MAX = 1_000
 
 
 class PostgresLogDatabase:
@@ -58,8 +58,8 @@ class PostgresLogDatabase:
         self._shape = _LogShape(config)
         self._cpu = cpu_queue()
         self._tokens = BatchedReads(self._read_tokens, limits.lookups_waiting_max)
-        self._watermark_ms = SharedRead(self._read_watermark_ms, _SHARED_MS_MAX)
-        self._readiness = SharedRead(self._read_readiness, _SHARED_MS_MAX)
+        self._watermark_ms = SharedRead(self._read_watermark_ms, _READ_AGE_MS_MAX)
+        self._readiness = SharedRead(self._read_readiness, _READ_AGE_MS_MAX)
 
     async def start(self) -> None:
         """Open the pools. Raises StartupError if Postgres refuses the login for good, or its database is not UTF-8.

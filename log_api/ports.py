@@ -126,8 +126,8 @@ class LogDatabase(Protocol):
     async def complete_before_ms(self) -> int | None:
         """Return the completeness watermark (Unix ms); None if no tap sends sequence numbers, or all such taps are retired.
 
-        Every capture before it is a record or a gap. A page that is read afterwards holds all these records. What it goes by
-        was read at most a second before the call.
+        Every capture before it is a record or a gap. A page that is read afterwards holds all these records. It was
+        read at most a second before the call.
         """
 
     async def token(self, sha256: bytes) -> Token | None:

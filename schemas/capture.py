@@ -130,8 +130,8 @@ def decode_capture(line: bytes, *, explained: bool = True) -> Capture:
     """Return the capture in one JSON text. Unknown fields are ignored.
 
     Raises RefusedCapture: `malformed` if the text is not JSON in UTF-8, else `invalid`, if `explained` with the schema path
-    of the first error. Finding that path takes a hundred times as long as decoding. Without it, a text that breaks off
-    after what no capture holds is `invalid`, too.
+    of the first error. Finding that path takes a hundred times as long as decoding. Without it, a text that is
+    not JSON is `invalid`, too, if it breaks the contract before it breaks off.
     """
     try:
         return _decoder.decode(line)
@@ -144,7 +144,7 @@ def decode_capture(line: bytes, *, explained: bool = True) -> Capture:
 
 
 def refusal_of(path: str | None) -> RefusedCapture:
-    """Return the refusal of a text that breaks its contract at this schema path; None: that is not JSON."""
+    """Return the refusal of a text that breaks its contract at this schema path; None: the text is not JSON."""
     if path is None:
         return RefusedCapture(RefusalReason.MALFORMED)
     return RefusedCapture(RefusalReason.INVALID, path)

@@ -33,7 +33,7 @@ class Login(NamedTuple):
     """What only this user may do."""
 
     @property
-    def lacks_privilege(self) -> str:
+    def privilege_refusal(self) -> str:
         """The sentence for a login that may not do its task."""
         return f"Postgres lets the {self.name}'s login in, but not {self.task}: {self.setting} has to name {self.user}."
 
@@ -51,7 +51,7 @@ WRITER: Final = Login("writer", "postgres.writer_dsn", "auditap_writer", "store 
 
 
 def login_refusal(error: BaseException, login: Login) -> str | None:
-    """Return what to do about an error of the first use of a login, as one sentence; None if the error may pass, or is another one."""
+    """Return what to do about an error of connecting or of a statement, as one sentence; None if it may pass, or is another one."""
     state = getattr(error, "sqlstate", None)
     refusal = session_refusal(error)
     if refusal is not None:
@@ -60,11 +60,11 @@ def login_refusal(error: BaseException, login: Login) -> str | None:
         return f"Postgres refuses the {login.name}'s login: check user and password in {login.setting}."
     if state == _NO_DATABASE:
         return f"Postgres has no database of the name in {login.setting}: correct it, or create the database."
-    return login.lacks_privilege if state == _NO_PRIVILEGE else None
+    return login.privilege_refusal if state == _NO_PRIVILEGE else None
 
 
 def start_refusal(error: BaseException, login: Login) -> str | None:
-    """Return the same for an error at start, where a ValueError is about the DSN."""
+    """Return what `login_refusal` does; here, at start, a ValueError is about the DSN."""
     refusal = login_refusal(error, login)
     if refusal is None and isinstance(error, ValueError):
         return f"The DSN in {login.setting} cannot be read: correct it."

@@ -37,10 +37,10 @@ class Session(Protocol):
 
 
 async def require_privilege(session: Session, login: Login, table: str, privilege: str) -> None:
-    """Raise StartupError unless the login has a privilege that its task takes. Raises Postgres' error where there is no such table."""
+    """Raise StartupError unless the login has a privilege that its task needs. Raises Postgres' error where there is no such table."""
     statement = "SELECT pg_catalog.has_table_privilege($1::pg_catalog.text, $2::pg_catalog.text)"
     if not await session.fetchval(statement, table, privilege):
-        raise StartupError(login.lacks_privilege)
+        raise StartupError(login.privilege_refusal)
 
 
 async def pin_settings(session: Session) -> None:

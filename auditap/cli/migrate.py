@@ -30,7 +30,7 @@ def migrate_command() -> None:
         async with administrator(admin_dsn(settings)) as connection:
             applied = await migrate(connection)
             await set_log_layout(connection, interval, days)
-            known = await roles_that_log_in(connection)
+            had_login = await roles_that_log_in(connection)
             for role, password in passwords.items():
                 if password is not None:
                     await set_role_password(connection, role, password.get_secret_value())
@@ -39,7 +39,7 @@ def migrate_command() -> None:
         for role, password in passwords.items():
             if password is not None:
                 state = "may log in"
-            elif role in known:
+            elif role in had_login:
                 state = "may log in; its password is unchanged"
             else:
                 setting = f"postgres.{role.removeprefix('auditap_')}_password"

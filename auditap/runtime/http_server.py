@@ -180,9 +180,9 @@ def bind_tcp_socket(host: str, port: int, setting: str = "") -> socket.socket:
         bound.listen(2048)
     except OSError as error:
         bound.close()
+        place = f" in {setting}" if setting else ""
         raise StartupError(
-            f"The address {host}:{port} cannot be used ({error.strerror}): stop what listens there, or choose another"
-            f"{f' in {setting}' if setting else ''}."
+            f"The address {host}:{port} cannot be used ({error.strerror}): stop what listens there, or choose another{place}."
         ) from None
     bound.setblocking(False)
     return bound

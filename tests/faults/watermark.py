@@ -105,7 +105,7 @@ class Sightings:
         self._next = [snapshot.next for snapshot in snapshots]
 
     def seen_ms(self, transaction: int) -> float:
-        """Return when they were first seen: never, if they were in none."""
+        """Return when they were first seen (Unix ms); infinity, if no snapshot saw them."""
         for snapshot in self._snapshots[bisect.bisect_right(self._next, transaction) :]:
             if transaction not in snapshot.running:
                 return snapshot.at_ms
@@ -125,7 +125,7 @@ class Late:
     """When the first and the last claim was made that it made false."""
     claims: int
     missed_by: tuple[float, float] | None
-    """When the claim was asked for by which a client could miss it, and all before which time that claimed."""
+    """The claim by which a client could miss it: when it was asked for, and the time before which it claimed everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +140,9 @@ class Verdict:
     misdated: int
     """Those of them whose time is not the one at which they were offered, because some clock was wrong."""
     uncorrected: int
-    """Those of them all that a client could miss which polls as often as documented."""
+    """Those of them all that a client could miss although it polls as often as documented."""
     wrong: tuple[Late, ...]
-    """Those of them that are not misdated, and those that it could miss: a few, in the order of their arrival."""
+    """Those of them that are not misdated, and those that such a client could miss: a few, in the order of their arrival."""
     behind_ms: tuple[float, ...]
     """How far each claim was behind the best that could be claimed, in rising order."""
     calm_claims: int
@@ -247,7 +247,7 @@ def false_claims(claims: Sequence[Claim], arrived: Iterable[Arrival]) -> tuple[l
 def uncorrected(
     claims: Sequence[Claim], late: Iterable[Arrival], hold_ms: float
 ) -> list[tuple[Arrival, Claim]]:
-    """Return the records that a client could miss which polls every `hold_ms`, and the claim by which it does.
+    """Return the records that a client could miss although it polls every `hold_ms`, each with the claim by which it does.
 
     Such a client knows a claim that a record made false, and once the record is seen it polls again within the hold. Unless that
     claim, whichever it is, goes back to the record's time, the client never asks for that time again.
