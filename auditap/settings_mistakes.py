@@ -108,7 +108,7 @@ def _mistaken_variable(owner: type, variable: Variable, value: Any) -> Iterator[
 
 
 def unparsed_variables(owner: type) -> Iterator[str]:
-    """Yield a sentence for each variable that stands for a list or a table, and is no JSON."""
+    """Yield a sentence for each variable that stands for a list or a table and is not JSON."""
     for variable in variables():
         field = _field(_group_around(owner, variable.steps), variable.steps[-1])
         if field is None or variable.is_json():

@@ -163,6 +163,7 @@ def test_no_mistake_speaks_of_python(wrong: object) -> None:
             load_settings(**_only(entry.name, wrong))
         except StartupError as refused:
             sentences.append(str(refused).lower())
+    assert sentences
     pythons = ("frozenset", "tuple", "dict", "mapping", "class", "parse", "input should be a valid")
     assert [each for each in sentences if any(word in each for word in pythons)] == []
 
