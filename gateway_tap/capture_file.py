@@ -133,7 +133,7 @@ def _texts(body: bytes, name: str) -> Iterator[tuple[int, bytes]]:
         texts = split_texts(body, "application/json", _ELEMENTS_MAX)
     except RejectedBody:
         raise StartupError(
-            f"{name} is an array of more than {_ELEMENTS_MAX} captures: write one capture on each line"
+            f"{name} is an array that is too long (at most {_ELEMENTS_MAX} captures): write one capture on each line"
         ) from None
     for number, text in enumerate(texts, 1):
         yield number, text.translate(_LINE_ENDS_TO_BLANKS)
