@@ -554,8 +554,8 @@ def _check_together(settings: Settings) -> None:
 
 
 def _is_broker(text: str) -> bool:
-    # A DSN may leave the host out.
-    return text[:1] not in {"", ":"} and is_host_and_port(text)
+    # A DSN may leave out the host, and the port after its colon.
+    return text[:1] not in {"", ":"} and text[-1] != ":" and is_host_and_port(text)
 
 
 def _check_names(settings: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, quote, urlsplit
@@ -15,10 +16,31 @@ PERCENT_ENCODE: Final = (
 
 _SOCKET_PATH_BYTES_MAX: Final = 103
 """The least that an operating system allows (macOS; Linux: 107)."""
-_CHANNEL_BINDING: Final = re.compile(r"[?&]channel_binding=")
+_UNKNOWN_PARAMETERS: Final = frozenset(
+    {
+        "connect_timeout",
+        "gssencmode",
+        "hostaddr",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "load_balance_hosts",
+        "require_auth",
+        "requirepeer",
+        "sslcertmode",
+        "sslcompression",
+        "sslsni",
+        "tcp_user_timeout",
+    }
+)
+"""Parameters of other clients' DSNs."""
 _SSL_MODES: Final = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
 _HOST_AND_PORT: Final = re.compile(r"(\[[\w:.%]+\]|[\w.%~-]*)(?::([0-9]{0,5}))?")
 _LABEL_CHARS_MAX: Final = 63
+_SERVERS: Final = (
+    "write its server as host, or host:port with a port from 1 to 65535, an IPv6 address in brackets"
+)
 _END_OF_AUTHORITY: Final = re.compile(r"[/?#]")
 
 
@@ -43,9 +65,19 @@ def is_host_and_port(text: str) -> bool:
     if found is None or not 1 <= int(found[2] or 1) <= 65_535:
         return False
     host = found[1].removesuffix(".")
-    # An address in brackets, and the percent-encoded path of a socket, have no labels.
-    is_name = host and not host.startswith("[") and "%" not in host
+    if host.startswith("["):
+        return _is_ipv6(host[1:-1])
+    # The percent-encoded path of a socket has no labels.
+    is_name = host and "%" not in host
     return not is_name or all(1 <= len(label) <= _LABEL_CHARS_MAX for label in host.split("."))
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def dsn_rule(dsn: str) -> str | None:
@@ -54,14 +86,28 @@ def dsn_rule(dsn: str) -> str | None:
         return "begin it with postgresql://"
     if has_unencoded_login(dsn):
         return PERCENT_ENCODE
-    parts = urlsplit(dsn)
+    try:
+        parts = urlsplit(dsn)
+    except ValueError:
+        return _SERVERS
     if not all(map(is_host_and_port, parts.netloc.rpartition("@")[2].split(","))):
-        return "write its server as host, or host:port with a port from 1 to 65535"
-    if not _SSL_MODES.issuperset(parse_qs(parts.query).get("sslmode", ())):
+        return _SERVERS
+    return _parameters_rule(parts.query)
+
+
+def _parameters_rule(query: str) -> str | None:
+    parameters = parse_qs(query, keep_blank_values=True)
+    if not _SSL_MODES.issuperset(parameters.get("sslmode", ())):
         return f"sslmode is one of {', '.join(sorted(_SSL_MODES))}"
-    # The client library would send it to the server as a setting, which no server knows.
-    if _CHANNEL_BINDING.search(dsn):
+    if not all(
+        is_host_and_port(f":{port}") for ports in parameters.get("port", ()) for port in ports.split(",")
+    ):
+        return "port is a number from 1 to 65535"
+    # The client library would send these to the server as settings, which no server knows.
+    if "channel_binding" in parameters:
         return "leave out channel_binding, which auditap cannot do; with sslmode=verify-full TLS authenticates the server"
+    if unknown := sorted(_UNKNOWN_PARAMETERS.intersection(parameters)):
+        return f"leave out {unknown[0]}, which auditap does not know"
     return None
 
 
