@@ -51,7 +51,8 @@ def read_settings_file() -> SettingsFile | None:
             )
         return None
     try:
-        text = path.read_text(encoding="utf-8")
+        # Some editors write a byte order mark.
+        text = path.read_text(encoding="utf-8-sig")
         return SettingsFile(path, text, tomllib.loads(text))
     except OSError as error:
         reason = f"{path} cannot be read ({error.strerror}): let this user read it."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import BufferedReader, BytesIO, RawIOBase
@@ -47,12 +48,13 @@ def read_lines(source: Path | BinaryIO, line_bytes_max: int) -> Iterator[Line]:
     """Yield the captures' texts: the lines that are not blank, the elements of an array, or an object on several lines.
 
     A line longer than `line_bytes_max` is cut, but still longer than that. Raises StartupError, one sentence, if the file
-    cannot be read, is damaged, holds no captures, or begins with an array that is too long or not JSON.
+    cannot be read, is damaged or not UTF-8, holds no captures, or begins with an array that is too long or not JSON.
     """
     number = 0
     is_empty = True
     try:
         with _open(source) as opened:
+            _skip_byte_order_mark(opened, _name(source))
             for number, text in _numbered_texts(opened, _name(source), line_bytes_max):
                 if stripped := text.strip(_LINE_SPACE):
                     is_empty = False
@@ -88,6 +90,15 @@ def _open(source: Path | BinaryIO) -> Iterator[BufferedReader[Any]]:
             yield BufferedReader(cast("RawIOBase", inflated))
         else:
             yield buffered
+
+
+def _skip_byte_order_mark(opened: BufferedReader[Any], name: str) -> None:
+    """Skip what some editors and shells write before UTF-8. Raises StartupError for a file that is marked as UTF-16."""
+    head = opened.peek(len(BOM_UTF8))
+    if head.startswith(BOM_UTF8):
+        opened.read(len(BOM_UTF8))
+    elif head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise StartupError(f"{name} is UTF-16: write it as UTF-8")
 
 
 def _may_be_one_text(opened: BufferedReader[Any]) -> bool:

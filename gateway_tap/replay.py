@@ -107,18 +107,24 @@ async def replay(
     retried, with pauses (`pause`, in seconds) of `retry_ms_max` in all. Captures with ids, or with times and tap
     positions, are recorded once all the same.
 
-    Raises StartupError if the file cannot be read or the collector rejects what is sent. Raises NotDurable, naming the
+    Raises StartupError if the file cannot be read or the collector rejects what is sent; it says how many were accepted
+    before. Raises NotDurable, naming the
     line to begin with again, if the collector stays unavailable.
     """
     limits = limits or ReplayLimits()
     report = ReplayReport()
     async with _client(collector, token, limits, plain_http_allowed=plain_http_allowed) as client:
         sender = _Sender(client, limits, report, pause)
-        with closing(_batches(source, limits, sender)) as batches:
-            for batch in batches:
-                await sender.send(batch)
-                if on_progress is not None:
-                    on_progress(report)
+        try:
+            with closing(_batches(source, limits, sender)) as batches:
+                for batch in batches:
+                    await sender.send(batch)
+                    if on_progress is not None:
+                        on_progress(report)
+        except StartupError as reason:
+            if report.accepted == 0:
+                raise
+            raise StartupError(f"{reason}, after {report.accepted} accepted captures") from None
     return report
 
 

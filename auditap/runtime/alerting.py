@@ -71,7 +71,7 @@ class AlertingProcess:
         self._metrics = Metrics("alerting")
         self._rules = RulesFile(settings.alerting.rules, self._metrics)
         self._limits = AlertingLimits()
-        health = Health(self._metrics, self._readiness, token=health_token(settings))
+        health = Health(self._metrics, {"store": self._store_ready}, token=health_token(settings))
         self._server = health_server(settings.alerting.address, health, settings.http, "alerting.address")
         self._own_log = own_event_log(settings, shared_log)
         self._log = shared_log or self._own_log
@@ -174,8 +174,8 @@ class AlertingProcess:
             _DELETED_ROWS_MAX,
         )
 
-    async def _readiness(self) -> Mapping[str, bool]:
-        return {"store": self._store is not None and await self._store.ready()}
+    async def _store_ready(self) -> bool:
+        return self._store is not None and await self._store.ready()
 
 
 class EmbeddedConsumer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import structlog
 from starlette.types import ASGIApp
@@ -60,7 +60,7 @@ class Collector:
     def _bind(self, settings: Settings) -> list[HttpServer]:
         """Bind the addresses and return a server for each. Raises StartupError."""
         collector, limits = settings.collector, settings.http
-        health = Health(self._metrics, self._readiness, self._degraded, health_token(settings))
+        health = Health(self._metrics, {"log": self._log_ready}, self._degraded, health_token(settings))
         identity_key = load_or_create_key(settings, "identity.key", collector.identity_key)
         in_flight = InFlight(settings.intake_limits)
 
@@ -120,8 +120,8 @@ class Collector:
         await start_with_retries(self._publisher.start, "log")
         await self._sink.keep_reporting(self._report_interval_ms)
 
-    async def _readiness(self) -> Mapping[str, bool]:
-        return {"log": await self._publisher.ready()}
+    async def _log_ready(self) -> bool:
+        return await self._publisher.ready()
 
     def _degraded(self) -> Sequence[str]:
         spooling = isinstance(self._publisher, SpoolingPublisher) and self._publisher.spooling

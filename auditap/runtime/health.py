@@ -20,8 +20,13 @@ from auditap.runtime.http_server import HttpServer, bind_tcp_socket
 from auditap.settings import Address
 from schemas.metric_defs import Metrics
 
-Readiness = Callable[[], Awaitable[Mapping[str, bool]]]
+Readiness = Mapping[str, Callable[[], Awaitable[bool]]]
+"""Of each dependency, by name, a check of whether it can be used."""
 Degraded = Callable[[], Sequence[str]]
+
+
+# Longer than a dependency that works takes on a busy host, and short enough for who asks.
+_CHECK_MS_MAX = 2_000
 
 
 class _Exposition:
@@ -43,12 +48,30 @@ class _Exposition:
         return generate_latest(self._metrics.registry)
 
 
+class _Check:
+    """A check of one dependency, made once for all who ask at the same time: each takes a connection."""
+
+    def __init__(self, check: Callable[[], Awaitable[bool]]) -> None:
+        self._check = check
+        self._checking: asyncio.Future[bool] | None = None
+
+    async def passes(self) -> bool:
+        """Return whether the dependency can be used; False where that is not known within `_CHECK_MS_MAX`."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.ensure_future(self._check())
+        checking = self._checking
+        # Left running: what is stuck is found stuck by the next who asks, at no further cost.
+        done, _ = await asyncio.wait([checking], timeout=_CHECK_MS_MAX / 1000)
+        return bool(done) and checking.result()
+
+
 @dataclass(frozen=True)
 class Health:
     """What a process tells of itself.
 
-    `/healthz` is 200 as long as the event loop runs. `/readyz` is 200 where `readiness` finds every dependency, by name,
-    and 503 otherwise; it also lists what `degraded` returns, which the process can do without for some time.
+    `/healthz` is 200 as long as the event loop runs. `/readyz` is 200 where every check of `readiness` passes, and 503 where
+    one does not, or takes more than two seconds; it also lists what `degraded` returns, which the process can do without for
+    some time.
     `/metrics` is Prometheus' text format. With a `token`, all three are 401 without it.
     """
 
@@ -60,11 +83,22 @@ class Health:
     def routes(self) -> list[BaseRoute]:
         """Return the three routes."""
         exposition = _Exposition(self.metrics)
+        checks = {name: _Check(check) for name, check in self.readiness.items()}
 
         async def exposed(_request: Request) -> Response:
             return Response(await exposition.text(), media_type=CONTENT_TYPE_LATEST)
 
-        handlers = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": exposed}
+        async def ready(_request: Request) -> Response:
+            passed = await asyncio.gather(*(check.passes() for check in checks.values()))
+            content: dict[str, object] = {
+                "ready": all(passed),
+                "parts": dict(zip(checks, passed, strict=True)),
+            }
+            if without := self.degraded():
+                content["degraded"] = list(without)
+            return JSONResponse(content, status_code=200 if all(passed) else 503)
+
+        handlers = {"/healthz": self._healthz, "/readyz": ready, "/metrics": exposed}
         return [Route(path, self._guarded(handler)) for path, handler in handlers.items()]
 
     def _guarded(
@@ -80,14 +114,6 @@ class Health:
 
     async def _healthz(self, _request: Request) -> Response:
         return JSONResponse({"status": "ok"})
-
-    async def _readyz(self, _request: Request) -> Response:
-        parts = dict(await self.readiness())
-        ready = all(parts.values())
-        content: dict[str, object] = {"ready": ready, "parts": parts}
-        if without := self.degraded():
-            content["degraded"] = list(without)
-        return JSONResponse(content, status_code=200 if ready else 503)
 
 
 def with_health_routes(app: ASGIApp, health: Health) -> Starlette:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 
 import structlog
 
@@ -52,7 +52,12 @@ class IngestorProcess:
         self._settings = settings
         self._metrics = Metrics("ingest")
         self._dsn = required_dsn(settings, "writer_dsn")
-        health = Health(self._metrics, self._readiness, token=health_token(settings))
+        checks = {
+            "store": self._store_ready,
+            "clock": self._clock_agrees,
+            "events": self._events_go_on,
+        }
+        health = Health(self._metrics, checks, token=health_token(settings))
         self._server = health_server(settings.ingest.address, health, settings.http, "ingest.address")
         self._own_log = own_event_log(settings, shared_log)
         self._log = shared_log or self._own_log
@@ -176,12 +181,14 @@ class IngestorProcess:
             clock_ms=clock_ms,
         ).run(stop)
 
-    async def _readiness(self) -> Mapping[str, bool]:
-        return {
-            "store": self._store is not None and await self._store.ready(),
-            "clock": self._clock is not None and self._clock.agrees,
-            "events": self._ingestor is not None and not self._ingestor.halted,
-        }
+    async def _store_ready(self) -> bool:
+        return self._store is not None and await self._store.ready()
+
+    async def _clock_agrees(self) -> bool:
+        return self._clock is not None and self._clock.agrees
+
+    async def _events_go_on(self) -> bool:
+        return self._ingestor is not None and not self._ingestor.halted
 
 
 async def _then_set(work: Awaitable[None], done: asyncio.Event) -> None:

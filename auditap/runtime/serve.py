@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Mapping
 
 import structlog
 
@@ -57,7 +56,7 @@ class LogApiProcess:
         self._stopping = False
         self._database = PostgresLogDatabase(required_dsn(settings, "reader_dsn"), config, metrics)
         app = log_api_app(self._database, config, metrics, clock_ms, lambda: self._stopping)
-        health = Health(metrics, self._readiness, token=health_token(settings))
+        health = Health(metrics, {"store": self._database.ready}, token=health_token(settings))
         served = with_health_routes(app, health) if api.health_address is None else app
         self._audited = with_read_audit(served, settings, data_dir.absolute() / "taps")
         self._servers = [
@@ -102,6 +101,3 @@ class LogApiProcess:
             await asyncio.to_thread(self._audited.close)
             await self._database.stop()
             log.info("stopped")
-
-    async def _readiness(self) -> Mapping[str, bool]:
-        return {"store": await self._database.ready()}

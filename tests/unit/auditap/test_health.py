@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -19,8 +18,11 @@ TOKEN = "a-token-of-health-routes"
 ROUTES = ("/healthz", "/readyz", "/metrics")
 
 
-async def readiness() -> Mapping[str, bool]:
-    return {"log": True}
+async def passes() -> bool:
+    return True
+
+
+READINESS = {"log": passes}
 
 
 @pytest.mark.parametrize(
@@ -37,7 +39,7 @@ async def readiness() -> Mapping[str, bool]:
     ],
 )
 async def test_with_a_token_every_health_route_asks_for_it(presented: dict[str, str], status: int) -> None:
-    app = with_health_routes(Starlette(), Health(Metrics(), readiness, token=TOKEN))
+    app = with_health_routes(Starlette(), Health(Metrics(), READINESS, token=TOKEN))
     headers = [(name.encode(), value.encode("latin-1")) for name, value in presented.items()]
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://a") as client:
         for route in ROUTES:
@@ -48,7 +50,7 @@ async def test_with_a_token_every_health_route_asks_for_it(presented: dict[str, 
 
 
 async def test_without_a_token_they_ask_for_none() -> None:
-    app = with_health_routes(Starlette(), Health(Metrics(), readiness))
+    app = with_health_routes(Starlette(), Health(Metrics(), READINESS))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://a") as client:
         assert [(await client.get(route)).status_code for route in ROUTES] == [200] * 3
 
@@ -63,7 +65,7 @@ async def test_metrics_are_written_once_for_all_who_ask_at_the_same_time(
         return generate_latest(registry)
 
     monkeypatch.setattr(health, "generate_latest", noted)
-    app = with_health_routes(Starlette(), Health(metrics, readiness))
+    app = with_health_routes(Starlette(), Health(metrics, READINESS))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://a") as client:
         answers = await asyncio.gather(*(client.get("/metrics") for _ in range(20)))
         assert len({answer.content for answer in answers}) == 1
@@ -71,6 +73,28 @@ async def test_metrics_are_written_once_for_all_who_ask_at_the_same_time(
         # Never older than the request.
         metrics.captures_accepted.inc(7)
         assert "auditap_captures_accepted_total 7.0" in (await client.get("/metrics")).text
+
+
+async def test_what_does_not_answer_is_not_ready_and_is_asked_once_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Regression: a frozen database kept every prober waiting for up to 14 s, and each took a connection."""
+    monkeypatch.setattr(health, "_CHECK_MS_MAX", 50)
+    thawed, asked = asyncio.Event(), []
+
+    async def store_ready() -> bool:
+        asked.append(1)
+        return await thawed.wait()
+
+    app = with_health_routes(Starlette(), Health(Metrics(), READINESS | {"store": store_ready}))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://a") as client:
+        for _ in range(2):
+            answers = await asyncio.gather(*(client.get("/readyz") for _ in range(20)))
+            assert {answer.status_code for answer in answers} == {503}
+            assert answers[0].json() == {"ready": False, "parts": {"log": True, "store": False}}
+        assert len(asked) == 1
+        thawed.set()
+        assert (await client.get("/readyz")).status_code == 200
 
 
 def test_the_token_is_read_from_its_file(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -25,9 +24,13 @@ async def hello(_request: Request) -> PlainTextResponse:
 async def test_operators_routes_stand_before_the_application() -> None:
     parts = {"log": True, "store": False}
 
-    async def readiness() -> Mapping[str, bool]:
-        return parts
+    async def log_ready() -> bool:
+        return parts["log"]
 
+    async def store_ready() -> bool:
+        return parts["store"]
+
+    readiness = {"log": log_ready, "store": store_ready}
     metrics = Metrics()
     metrics.records_stored.inc(3)
     app = with_health_routes(Starlette(routes=[Route("/hello", hello)]), Health(metrics, readiness))

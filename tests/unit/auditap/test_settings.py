@@ -262,6 +262,11 @@ def test_every_mistake_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(mistake().splitlines()) == 3
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "auditap.toml").write_text("data_dir = 'elsewhere'", encoding="utf-8-sig")
+    assert load_settings().data_dir == Path("elsewhere")
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -330,6 +331,35 @@ async def test_a_damaged_file_ends_with_one_sentence(
     (tmp_path / "f.gz").write_bytes(gzip.compress(b"\n".join(line(number) for number in range(300)))[:cut])
     with pytest.raises(StartupError, match="is damaged after line"):
         await replay(tmp_path / "f.gz", address)
+
+
+async def test_a_file_that_is_damaged_later_on_ends_with_what_was_accepted(
+    sink: FakeSink, address: str, tmp_path: Path
+) -> None:
+    # Bytes that no compression shortens, so that the cut falls far behind the first batches.
+    lines = [
+        line(number).replace(b'"url"', b'"body": "%b", "url"' % os.urandom(2_000).hex().encode())
+        for number in range(300)
+    ]
+    (tmp_path / "f.gz").write_bytes(gzip.compress(b"\n".join(lines))[:-9_000])
+    with pytest.raises(StartupError, match=r"is damaged after line \d+, after 200 accepted captures$"):
+        await replay(tmp_path / "f.gz", address)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+async def test_a_byte_order_mark_is_skipped(
+    sink: FakeSink, address: str, tmp_path: Path, compressed: bool
+) -> None:
+    text = b"\xef\xbb\xbf" + line(1) + b"\r\n" + line(2)
+    (tmp_path / "file").write_bytes(gzip.compress(text) if compressed else text)
+    assert (await replay(tmp_path / "file", address)).accepted == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+async def test_utf_16_is_named(address: str, tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "file").write_bytes(("\ufeff" + line(1).decode()).encode(encoding))
+    with pytest.raises(StartupError, match="is UTF-16: write it as UTF-8"):
+        await replay(tmp_path / "file", address)
 
 
 async def test_a_large_file_is_never_read_as_a_whole(address: str, tmp_path: Path) -> None:
