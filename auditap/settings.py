@@ -33,12 +33,12 @@ from auditap.runtime.http_limits import HttpLimits
 from auditap.runtime.http_server import TlsFiles
 from auditap.runtime.logs import LogFormat
 from auditap.settings_fields import SettingField, setting_fields, with_paths_below
-from auditap.settings_file import SettingsFile, read_settings_file
+from auditap.settings_file import SettingsFile, Steps, read_settings_file
 from auditap.settings_mistakes import mistaken_names, unparsed_variables, wrong_value
 from enricher.config import EnricherConfig
 from eventlog.spool.config import SpoolBounds
 from gateway_tap.limits import IntakeLimits
-from ingestor.config import GapLedgerWaits, IngestorConfig, RetentionConfig
+from ingestor.config import DAY_MS, RETENTION_DAYS_MAX, GapLedgerWaits, IngestorConfig, RetentionConfig
 from log_api.config import COMMON_CONNECTIONS, ProductCategory
 from redactor.config import RedactionConfig
 from redactor.decode.identifiers import valid_owner_id
@@ -65,6 +65,19 @@ _SECRETS = {"identity.key": "collector.identity_key", "cursor.key": "api.cursor_
 # What stands in the id of a tap, and what `fnmatch` reads as more than itself.
 _TAP_PATTERN: Final = re.compile(r"[A-Za-z0-9*?\[][A-Za-z0-9_.:*?\[\]!-]*")
 _TOPIC: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
+_INT4_MAX: Final = 2**31 - 1
+_INT8_MAX: Final = 2**63 - 1
+_NUMBERS_MAX: Final = {
+    "retention_days": RETENTION_DAYS_MAX,
+    # Kafka has two bytes for it.
+    "replication_factor": 2**15 - 1,
+    "min_insync_replicas": 2**15 - 1,
+    # Postgres takes no more of each.
+    "connections_max": 262_143,
+    "statement_timeout_ms": _INT4_MAX,
+    "timeout_ms": _INT4_MAX,
+}
+"""The largest value of each number whose unit does not say it."""
 # What pydantic calls a name that a model or a dataclass does not have.
 _UNKNOWN_NAME = {"extra_forbidden", "unexpected_keyword_argument"}
 
@@ -477,20 +490,36 @@ def load_settings(**overrides: Any) -> Settings:
     raise StartupError("\n".join(mistakes))
 
 
-def _unusable(group: Any, file: SettingsFile | None, path: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield a sentence for each value that no setting means anything by: numbers below 0, days of retention below 1,
-    and empty secrets.
-    """
+def _unusable(group: Any, file: SettingsFile | None, path: Steps = ()) -> Iterator[str]:
+    """Yield a sentence for each value that no setting means anything by: numbers out of their bounds, and empty secrets."""
     for name, value in _members(group):
         steps = (*path, name)
         if isinstance(value, SecretStr):
-            if rule := _secret_rule(name, value.get_secret_value()):
+            if rule := _secret_rule(str(name), value.get_secret_value()):
                 yield wrong_value(file, steps, "", rule)
-        elif isinstance(value, int | float) and (value < 0 or (name == "retention_days" and value < 1)):
-            least = "1 or more" if name == "retention_days" else "0 or more"
-            yield wrong_value(file, steps, "", f"Give {least}")
+        elif isinstance(value, int | float):
+            if rule := _number_rule(str(name), value):
+                yield wrong_value(file, steps, "", rule)
         else:
             yield from _unusable(value, file, steps)
+
+
+def _number_rule(name: str, number: float) -> str | None:
+    """Return what a number has to be, and is not; None if nothing is wrong with it."""
+    if name.endswith("_share_max"):
+        return None if 0 <= number <= 1 else "It is a share; set it to a number from 0 to 1"
+    least = 1 if name == "retention_days" else 0
+    most = _NUMBERS_MAX.get(name) or _most_of_unit(name)
+    # This way round, what is not a number (`nan`) is refused.
+    if not number >= least:
+        return f"Give {least} or more"
+    return f"Give {most} or less" if number > most else None
+
+
+def _most_of_unit(name: str) -> int:
+    if "bytes" in name:
+        return _INT8_MAX
+    return RETENTION_DAYS_MAX * DAY_MS if name.endswith("_ms") else _INT4_MAX
 
 
 def _secret_rule(name: str, secret: str) -> str | None:
@@ -501,7 +530,9 @@ def _secret_rule(name: str, secret: str) -> str | None:
     return rule and f"It cannot be read; {rule}"
 
 
-def _members(group: Any) -> Iterable[tuple[str, Any]]:
+def _members(group: Any) -> Iterable[tuple[int | str, Any]]:
+    if isinstance(group, tuple):
+        return enumerate(group)
     if isinstance(group, BaseModel):
         return iter(group)
     if dataclasses.is_dataclass(group) and not isinstance(group, type):
@@ -524,9 +555,6 @@ def _check_together(settings: Settings) -> None:
         raise StartupError(
             "redaction.limits.body_bytes_max is too large for events to fit the log: set it to 4000000 or less."
         )
-    for name in ("malformed_share_max", "retention_share_max"):
-        if not 0 <= getattr(settings.ingest.bounds, name) <= 1:
-            raise StartupError(f"ingest.bounds.{name} is a share: set it to a number from 0 to 1.")
     if settings.collector.durability == "spool" and settings.embedded_log:
         raise StartupError(
             "collector.durability is spool and there is no Kafka: set kafka.bootstrap_servers, or leave it out"

@@ -9,6 +9,8 @@ from schemas.errors import StartupError
 
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
+RETENTION_DAYS_MAX = 36_500
+"""A hundred years: longer than any duty to keep records, and far within the database's integers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,7 @@ class IngestorConfig:
     batch_events_max: int = 5_000
     """Events stored in one transaction, at most. Four such batches may be in memory."""
     retention_days: int = 30
-    """Days that records are kept. Older events are dead-lettered as `expired`; older partitions are dropped.
+    """Days that records are kept, from 1 to 36,500. Older events are dead-lettered as `expired`; older partitions are dropped.
     `auditap migrate` stores it in the database, which never drops earlier than stored."""
     retention_share_max: float = 0.5
     """Share of the records, from 0 to 1, that a pass of retention may drop. Where more have expired it drops nothing
