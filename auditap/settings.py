@@ -34,7 +34,7 @@ from auditap.runtime.http_server import TlsFiles
 from auditap.runtime.logs import LogFormat
 from auditap.settings_fields import SettingField, setting_fields, with_paths_below
 from auditap.settings_file import SettingsFile, Steps, read_settings_file
-from auditap.settings_mistakes import mistaken_names, unparsed_variables, wrong_value
+from auditap.settings_mistakes import mistaken_names, unparsed_variables, unreadable_values, wrong_value
 from enricher.config import EnricherConfig
 from eventlog.spool.config import SpoolBounds
 from gateway_tap.limits import IntakeLimits
@@ -469,6 +469,8 @@ class Settings(BaseSettings):
 def load_settings(**overrides: Any) -> Settings:
     """Return the settings. Raises StartupError with one sentence for each mistake, none of which holds a value."""
     file = read_settings_file()
+    if unreadable := list(unreadable_values(Settings, file)):
+        raise StartupError("\n".join(unreadable))
     mistakes = list(mistaken_names(Settings, file))
     try:
         settings = Settings(**overrides)

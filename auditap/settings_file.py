@@ -62,6 +62,10 @@ def read_settings_file() -> SettingsFile | None:
         found = _PLACE.search(str(error))
         place = f"line {found[1]}, column {found[2]}" if found else "at its end"
         reason = f"{path}, {place}: this is not TOML. Correct its syntax."
+    except ValueError:
+        reason = f"{path}: a number in it has too many digits. Correct it."
+    except RecursionError:
+        reason = f"{path}: a list or table in it is nested too deeply. Correct it."
     # Outside the handlers: what was caught holds the file's text, secrets included.
     raise StartupError(reason)
 

@@ -33,6 +33,10 @@ _PLAIN_RULES = {
     "model_type": "give a table with its settings",
     "dict_type": "give a table",
 }
+# No setting stands deeper than seven steps; a message that names the first of them is enough.
+_STEPS_MAX = 32
+_STEPS_SHOWN = 4
+_TOO_DEEP = object()
 _JSON_RULES = {
     "tuple_type": 'give a list in JSON, such as ["a", "b"]',
     "frozen_set_type": 'give a list in JSON, such as ["a", "b"]',
@@ -79,6 +83,59 @@ def variable_name(steps: Steps) -> str:
     """Return the variable of a setting, or of the list that it stands in."""
     depth = next((depth for depth, step in enumerate(steps) if isinstance(step, int)), len(steps))
     return PREFIX + "__".join(str(step).upper() for step in steps[:depth])
+
+
+def unreadable_values(owner: type, file: SettingsFile | None) -> Iterator[str]:
+    """Yield a sentence for each value in the file and the environment that is no text, or is nested too deeply.
+
+    Later readers raise other errors for such values, with the value in them.
+    """
+    if file is not None:
+        for steps, rule in _unreadable(file.values, ()):
+            yield wrong_value(file, steps, "", rule) if steps else f"{file.path}: {rule}."
+    for variable in variables():
+        for steps, rule in _unreadable(_parsed(owner, variable), variable.steps):
+            yield f"{variable.place}: the setting {'.'.join(map(str, steps))} is wrong: {rule}."
+
+
+def _parsed(owner: type, variable: Variable) -> Any:
+    """Return a variable's value, parsed where it is JSON for a setting that may be; `_TOO_DEEP` where JSON's reader gives up."""
+    try:
+        return variable.text if _is_text(owner, variable.steps) else variable.value()
+    except RecursionError:
+        return _TOO_DEEP
+    except ValueError:
+        return variable.text
+
+
+def _unreadable(values: Any, steps: Steps) -> Iterator[tuple[Steps, str]]:
+    """Yield the steps to what is no text, or nested too deeply, and the rule against it."""
+    # Not by recursion, which would end before the depth that is looked for.
+    waiting = [(steps, values)]
+    while waiting:
+        steps, value = waiting.pop()
+        if value is _TOO_DEEP or len(steps) > _STEPS_MAX:
+            yield steps[:_STEPS_SHOWN], "it is nested too deeply"
+        elif isinstance(value, str) and (rule := _text_rule(value)):
+            yield steps, f"it {rule}"
+        elif isinstance(value, Mapping):
+            rules = map(_text_rule, value)
+            if rule := next(filter(None, rules), None):
+                yield steps, f"a name in it {rule}"
+            else:
+                waiting += (((*steps, name), each) for name, each in value.items())
+        elif isinstance(value, list):
+            waiting += (((*steps, number), each) for number, each in enumerate(value))
+
+
+def _text_rule(text: str) -> str | None:
+    if "\0" in text:
+        return "holds a NUL character"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    return None
 
 
 def mistaken_names(owner: type, file: SettingsFile | None) -> Iterator[str]:

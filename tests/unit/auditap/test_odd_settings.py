@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,77 @@ def test_a_number_in_a_list_of_tables_has_bounds_too() -> None:
 
 def test_records_may_be_kept_for_a_hundred_years() -> None:
     load_settings(ingest={"bounds": {"retention_days": 36_500}}, kafka={"retention_ms": 36_500 * 86_400_000})
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('data_dir = "S3CRET\\u0000"', ", line 1: the setting data_dir is wrong: it holds a NUL character."),
+        (
+            '[[redaction.documents]]\npath = "S3CRET\\u0000"',
+            ", line 2: the setting redaction.documents.0.path is wrong: it holds a NUL character.",
+        ),
+        ('"a\\u0000" = 1', ": a name in it holds a NUL character."),
+        (
+            "data_dir = " + "[" * 5_000 + "]" * 5_000,
+            ": a list or table in it is nested too deeply. Correct it.",
+        ),
+        (
+            "data_dir = " + "[" * 100 + "]" * 100,
+            ", line 1: the setting data_dir.0.0.0 is wrong: it is nested too deeply.",
+        ),
+        ("kafka.partitions = 1" + "0" * 5_000, ": a number in it has too many digits. Correct it."),
+    ],
+)
+def test_a_file_with_a_value_that_no_reader_takes_is_refused(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    """They ended the process with a traceback, in which the value stood."""
+    (tmp_path / "auditap.toml").write_text(text)
+    assert mistake() == f"auditap.toml{sentence}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("COLLECTOR__IDENTITY_KEY", b"\xff" * 40, "collector.identity_key is wrong: it is not UTF-8"),
+        ("DATA_DIR", b"\xff", "data_dir is wrong: it is not UTF-8"),
+        (
+            "REDACTION__DOCUMENTS",
+            b'[{"path": "\\ud800"}]',
+            "redaction.documents.0.path is wrong: it is not UTF-8",
+        ),
+        (
+            "REDACTION__DOCUMENTS",
+            b'[{"\\ud800": 1}]',
+            "redaction.documents.0 is wrong: a name in it is not UTF-8",
+        ),
+        (
+            "API__ORGANIZATIONS",
+            b'{"a": ["\\u0000"]}',
+            "api.organizations.a.0 is wrong: it holds a NUL character",
+        ),
+        ("REDACTION__DOCUMENTS", b"[" * 100_000, "redaction.documents is wrong: it is nested too deeply"),
+        ("KAFKA", b'{"topic":' * 100_000, "kafka is wrong: it is nested too deeply"),
+    ],
+)
+def test_a_variable_with_a_value_that_no_reader_takes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: bytes, rule: str
+) -> None:
+    variable = f"AUDITAP_{name}"
+    monkeypatch.setenv(variable, os.fsdecode(value))
+    assert mistake() == f"Environment variable {variable}: the setting {rule}."
+
+
+@pytest.mark.parametrize(
+    "name", ["KAFKA__PARTITIONS", "API__REQUESTS_PER_S", "INGEST__BOUNDS__RETENTION_DAYS"]
+)
+@pytest.mark.parametrize("digits", [400, 4_000, 5_000])
+def test_a_number_of_many_digits_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, digits: int
+) -> None:
+    (tmp_path / "auditap.toml").write_text(f"{name.lower().replace('__', '.')} = {'9' * digits}")
+    assert "99" not in mistake()
+    (tmp_path / "auditap.toml").unlink()
+    monkeypatch.setenv(f"AUDITAP_{name}", "9" * digits)
+    assert "99" not in mistake()
