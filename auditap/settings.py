@@ -704,6 +704,9 @@ def secret_in(file: Path | None, setting: str, what: str) -> str | None:
     if len(secret.split()) > 1:
         # A header's value has no line ends.
         raise StartupError(f"{file} holds more than one line or word: {remedy}.")
+    if not secret.isascii():
+        # Clients and servers do not agree on the bytes of such a header, so nobody would get in.
+        raise StartupError(f"{file} holds a character that is not printable ASCII: {remedy}.")
     return secret
 
 

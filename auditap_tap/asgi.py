@@ -133,6 +133,8 @@ class AuditTapMiddleware:
             response_headers=HeaderSelection((*RESPONSE_HEADERS, *more_of_response)),
             methods_without_bodies=frozenset(map(str.upper, without_bodies)),
         )
+        if token is None and self._config.address.path is None:
+            raise ValueError("token is required over TCP, where collectors refuse captures without one")
         self._excluded = tuple(path.rstrip("/") for path in excluded)
         self._run: TapRun | None = None
         self._failed = 0

@@ -43,6 +43,11 @@ def with_read_audit(app: ASGIApp, settings: Settings, state_dir: Path) -> Audite
     read_audit = settings.api.read_audit
     if not read_audit.collector:
         return AuditedReads(app, lambda: None, lambda: None)
+    if read_audit.token_file is None and read_audit.collector.startswith(("http://", "https://")):
+        raise StartupError(
+            "api.read_audit.token_file is required where api.read_audit.collector is no Unix socket: name the file of the tap's"
+            " token."
+        )
     try:
         tap = AuditTapMiddleware(
             _ChangedHeaders(app, _add_actor),

@@ -112,3 +112,6 @@ def test_the_token_is_read_from_its_file(tmp_path: Path) -> None:
     file.write_text(f"{TOKEN}\n{TOKEN}\n")
     with pytest.raises(StartupError, match=r"health\.token holds more than one line or word"):
         health_token(Settings(health_token_file=file))
+    file.write_text("m\xfcnchen-" * 4)
+    with pytest.raises(StartupError, match=r"health\.token holds a character that is not printable ASCII"):
+        health_token(Settings(health_token_file=file))

@@ -10,14 +10,16 @@ from auditap.settings import ApiSettings, ReadAuditSettings, Settings
 from schemas.errors import StartupError
 
 
-def settings_for(collector: str, *, plain_http_allowed: bool = False) -> Settings:
-    api = ApiSettings(read_audit=ReadAuditSettings(collector=collector))
+def settings_for(collector: str, folder: Path, *, plain_http_allowed: bool = False) -> Settings:
+    token_file = folder / "tap.token"
+    token_file.write_text("s3cret-of-the-tap")
+    api = ApiSettings(read_audit=ReadAuditSettings(collector=collector, token_file=token_file))
     return Settings(api=api, plain_http_allowed=plain_http_allowed)
 
 
 def test_a_wrong_collector_is_reported_without_the_password_in_it(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match=r"api\.read_audit cannot be used: collector must be") as caught:
-        with_read_audit(Starlette(), settings_for("https://log-api:hunter2"), tmp_path)
+        with_read_audit(Starlette(), settings_for("https://log-api:hunter2", tmp_path), tmp_path)
     assert "hunter2" not in str(caught.value)
 
 
@@ -25,5 +27,12 @@ def test_where_a_mesh_encrypts_reads_are_sent_to_a_collector_on_another_host(tmp
     """The setting lets the collector listen there, and the tap refused to send to it."""
     collector = "http://collector:8400"
     with pytest.raises(StartupError, match="must be https unless it is on loopback"):
-        with_read_audit(Starlette(), settings_for(collector), tmp_path)
-    with_read_audit(Starlette(), settings_for(collector, plain_http_allowed=True), tmp_path).close()
+        with_read_audit(Starlette(), settings_for(collector, tmp_path), tmp_path)
+    with_read_audit(Starlette(), settings_for(collector, tmp_path, plain_http_allowed=True), tmp_path).close()
+
+
+def test_over_tcp_reads_are_sent_with_a_token(tmp_path: Path) -> None:
+    """Without one the log API served, and the collector refused all of its captures."""
+    api = ApiSettings(read_audit=ReadAuditSettings(collector="http://127.0.0.1:1"))
+    with pytest.raises(StartupError, match=r"api\.read_audit\.token_file is required"):
+        with_read_audit(Starlette(), Settings(api=api), tmp_path)

@@ -210,7 +210,13 @@ def test_nothing_runs_before_the_server_starts() -> None:
 
 
 def test_a_mesh_may_encrypt_in_place_of_the_tap() -> None:
-    AuditTapMiddleware(sends(), collector="http://collector:8400", tap_id="t-1", plain_http_allowed=True)
+    AuditTapMiddleware(
+        sends(),
+        collector="http://collector:8400",
+        tap_id="t-1",
+        token="s3cret-of-the-tap",
+        plain_http_allowed=True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -226,6 +232,8 @@ def test_a_mesh_may_encrypt_in_place_of_the_tap() -> None:
         ({"collector": "https://[hunter2"}, "collector must be unix:"),
         ({"collector": "http://collector:8400"}, "https unless it is on loopback"),
         ({"token": "a\nb"}, "token must be"),
+        ({"collector": "http://127.0.0.1:8400"}, "token is required over TCP"),
+        ({"collector": "https://collector"}, "token is required over TCP"),
         ({"lease_ms": 5_000}, "heartbeat_ms less than"),
         ({"heartbeat_ms": 10, "lease_ms": 99}, "lease_ms must be"),
         ({"exclude_paths": ["healthz"]}, "exclude_paths must be a list of paths that begin with a slash"),

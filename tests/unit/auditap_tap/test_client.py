@@ -72,4 +72,4 @@ async def test_the_connection_is_kept_open(collector: Collector, wrap: Wrap) -> 
 )
 def test_valid_addresses(url: str) -> None:
     context = ssl.create_default_context()
-    AuditTapMiddleware(sends(), collector=url, tap_id="t-1", ssl_context=context)
+    AuditTapMiddleware(sends(), collector=url, tap_id="t-1", token="s3cret-of-the-tap", ssl_context=context)
