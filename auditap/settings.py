@@ -50,6 +50,7 @@ from schemas.private_files import (
     make_folder,
     read_secret,
     read_secret_bytes,
+    read_token,
     why_unusable,
 )
 from schemas.urls import dsn_rule, embedded_dsn, is_host_and_port
@@ -689,25 +690,18 @@ def admin_dsn(settings: Settings) -> str:
 
 def health_token(settings: Settings) -> str | None:
     """Return the token that the health routes ask for; None if they ask for none. Raises StartupError."""
-    return secret_in(settings.health_token_file, "health_token_file", "the token of the health routes")
+    return token_in(settings.health_token_file, "health_token_file", "the token of the health routes")
 
 
-def secret_in(file: Path | None, setting: str, what: str) -> str | None:
-    """Return the secret in a file; None if none is set. `what`: what belongs there. Raises StartupError."""
+def token_in(file: Path | None, setting: str, what: str) -> str | None:
+    """Return the bearer token in a file; None if none is set. `what`: what belongs there. Raises StartupError."""
     if file is None:
         return None
     remedy = f"write {what} into it, or correct {setting}"
     try:
-        secret = read_secret(file, remedy)
+        return read_token(file, remedy)
     except FileNotFoundError:
         raise StartupError(f"{setting} names {file}, which does not exist: {remedy}.") from None
-    if len(secret.split()) > 1:
-        # A header's value has no line ends.
-        raise StartupError(f"{file} holds more than one line or word: {remedy}.")
-    if not secret.isascii():
-        # Clients and servers do not agree on the bytes of such a header, so nobody would get in.
-        raise StartupError(f"{file} holds a character that is not printable ASCII: {remedy}.")
-    return secret
 
 
 def load_or_create_key(settings: Settings, name: str, given: SecretStr | None) -> bytes:

@@ -16,6 +16,25 @@ ContainerMarks = Literal["presence", "inherit"]
 _DEPTH_CEILING = 128  # bodies are walked by recursion, which must stay far below the interpreter's limit
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]*")
 
+_CREDENTIAL_HEADERS: Final = frozenset(
+    {
+        "authentication-info",
+        "authorization",
+        "cookie",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "set-cookie",
+        "set-cookie2",
+        "www-authenticate",
+        "x-api-key",
+        "x-auth-key",
+        "x-auth-token",
+        "x-auth-user-service-key",
+    }
+)
+"""Headers whose value lets its reader in, or says how. None is ever recorded."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -50,7 +69,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class HeaderNames:
-    """The names of the headers that are read, in lower case; an empty name or tuple reads none (rule 14).
+    """The names of the headers that are read, in lower case; an empty name or tuple reads none (rule 14). Headers that carry
+    credentials, such as `authorization`, are refused.
 
     Actor and account are read from the response alone, because a client could forge them on its request.
     """
@@ -80,6 +100,10 @@ class HeaderNames:
             if not all(map(_HEADER_NAME.fullmatch, names)):
                 raise StartupError(
                     f"redaction.headers.{setting}: write the name of a header alone and in lower case, such as `x-actor-id`."
+                )
+            if not _CREDENTIAL_HEADERS.isdisjoint(names):
+                raise StartupError(
+                    f"redaction.headers.{setting} names a header that carries credentials, which would be recorded: name another."
                 )
 
 

@@ -70,6 +70,17 @@ def read_secret(path: Path, remedy: str, *, chars_min: int = SECRET_CHARS_MIN) -
     return read_secret_bytes(path, remedy, chars_min=chars_min).decode().strip()
 
 
+def read_token(path: Path, remedy: str) -> str:
+    """Return the bearer token in a file. Raises what `read_secret` raises, also for what no header can hold."""
+    token = read_secret(path, remedy)
+    if len(token.split()) > 1:
+        raise StartupError(f"{path} holds more than one line or word: {remedy}.")
+    if not token.isascii():
+        # Clients and servers do not agree on the bytes of such a header.
+        raise StartupError(f"{path} holds a character that is not printable ASCII: {remedy}.")
+    return token
+
+
 def read_secret_bytes(path: Path, remedy: str, *, chars_min: int = SECRET_CHARS_MIN) -> bytes:
     """Return the secret in a file as it stands there, white space included. Raises what `read_secret` raises."""
     try:

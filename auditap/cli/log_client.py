@@ -27,7 +27,7 @@ from log_api.sql_builder import FILTERS
 from log_api.timestamps import parse_timestamp_ms
 from schemas.errors import RetryableError, StartupError
 from schemas.identity import rfc3339_ms
-from schemas.private_files import SECRET_CHARS_MIN, read_secret
+from schemas.private_files import SECRET_CHARS_MIN, read_token
 from schemas.urls import has_unencoded_login
 
 # Besides the columns: a deprecated name of `id`, and a category that stands for several products.
@@ -192,7 +192,7 @@ def _token(settings: Settings, given: Path | None) -> str:
         return token
     file = given or settings.data_dir / "api.token"
     try:
-        return read_secret(file, "give the file of a token of `auditap tokens create` with --token-file")
+        return read_token(file, "give the file of a token of `auditap tokens create` with --token-file")
     except FileNotFoundError:
         raise StartupError(_no_token(file, is_given=given is not None)) from None
 

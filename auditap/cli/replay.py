@@ -17,7 +17,7 @@ from auditap.plain_text import plain_line
 from auditap.settings import DATA_DIR_HINT, Settings
 from gateway_tap.replay import ReplayLimits, ReplayReport, replay
 from schemas.errors import StartupError, refusal_text
-from schemas.private_files import read_secret
+from schemas.private_files import read_token
 
 # For people; `--json` prints every refusal that the report holds.
 _REFUSALS_SHOWN_MAX = 20
@@ -40,7 +40,7 @@ def replay_command(
     """
     settings = configured_settings()
     to = collector or f"unix:{_own_socket(settings)}"
-    token = read_secret(token_file, "write the tap's token into it") if token_file else None
+    token = read_token(token_file, "write the tap's token into it") if token_file else None
     with _progress(enabled=not as_json) as progress:
         task = progress.add_task("sending", total=None)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from auditap.settings import Settings, secret_in
+from auditap.settings import Settings, token_in
 from auditap_tap import AuditTapMiddleware
 from log_api.path_segments import ALL_ACCOUNTS
 from log_api.ports import Token
@@ -53,7 +53,7 @@ def with_read_audit(app: ASGIApp, settings: Settings, state_dir: Path) -> Audite
             _ChangedHeaders(app, _add_actor),
             collector=read_audit.collector,
             tap_id=read_audit.tap_id,
-            token=secret_in(read_audit.token_file, "api.read_audit.token_file", "the tap's token"),
+            token=token_in(read_audit.token_file, "api.read_audit.token_file", "the tap's token"),
             plain_http_allowed=settings.plain_http_allowed,
             queue_bytes_max=read_audit.queue_bytes_max,
             state_dir=state_dir,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from auditap.cli.log_client import log_reader
 from auditap.settings import load_settings
 from schemas.errors import StartupError
 
@@ -136,3 +137,21 @@ def test_a_number_of_many_digits_is_refused(
     (tmp_path / "auditap.toml").unlink()
     monkeypatch.setenv(f"AUDITAP_{name}", "9" * digits)
     assert "99" not in mistake()
+
+
+@pytest.mark.parametrize(
+    "name", ["authorization", "proxy-authorization", "cookie", "set-cookie", "www-authenticate"]
+)
+def test_a_header_with_credentials_is_never_recorded(name: str) -> None:
+    for setting, value in (("actor_id", name), ("user_agent", name), ("request_ids", ["cf-ray", name])):
+        sentence = mistake(redaction={"headers": {setting: value}})
+        assert f"redaction.headers.{setting} names a header that carries credentials" in sentence
+
+
+@pytest.mark.parametrize("text", ["m\xfcnchen-" * 4, "token-of-a-tap token-of-a-tap"])
+def test_a_token_file_holds_what_a_header_can(tmp_path: Path, text: str) -> None:
+    """Regression: `auditap replay` and `auditap query` ended with a traceback."""
+    file = tmp_path / "token"
+    file.write_text(text)
+    with pytest.raises(StartupError, match=r"token holds (a character that is not|more than one)"):
+        log_reader(load_settings(), "a", "http://127.0.0.1:1", file)
