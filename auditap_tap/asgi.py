@@ -26,27 +26,24 @@ from .exchange import (
     UNSEEN_BODIES,
     ASGIApp,
     Exchange,
-    Message,
     Receive,
     Scope,
     Send,
     keep_iterators_of,
 )
+from .lifespan import Lifespan
 from .run import TapRun
 
 _PATH = re.compile(r"/.*", re.DOTALL)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a header's name, or a method
 _TAP_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:\-]{0,63}")
-# A server whose application failed to start ends, too.
-_LAST_OF_LIFESPAN: Final = frozenset(
-    {"lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed"}
-)
 _LEASE_MS_MIN: Final = 100
 _LEASE_MS_MAX: Final = 86_400_000
 
 
 class AuditTapMiddleware:
-    """ASGI middleware that taps HTTP requests. WebSockets and lifespan pass through.
+    """ASGI middleware that taps HTTP requests. WebSockets and lifespan pass through; where the application leaves lifespan
+    unanswered, the middleware answers.
 
     The tap starts with the server, at the lifespan scope. Where the server sends none, it starts with the first request, or
     with `start`.
@@ -184,14 +181,9 @@ class AuditTapMiddleware:
             atexit.unregister(self.close)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def close_then_send(message: Message) -> None:
-            if message["type"] in _LAST_OF_LIFESPAN:
-                await self._close_in_thread()
-            await send(message)
-
         # Before the application, which may not support lifespan and raise. Servers go on without it.
         self.start()
-        await self._app(scope, receive, close_then_send)
+        await Lifespan(receive, send, self._close_in_thread).run(self._app, scope)
 
     async def _close_in_thread(self) -> None:
         try:

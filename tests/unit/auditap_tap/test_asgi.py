@@ -69,15 +69,17 @@ async def test_lifespan_reaches_the_application_as_the_server_sends_it(
     seen: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.append((scope, receive))
+        seen.append(scope)
         for _ in range(2):
             message = await receive()
+            seen.append(message)
             await send({"type": f"{message['type']}.complete", "for": message})
 
     tap = wrap(app)
     scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
     before = dict(scope)
-    messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+    incoming = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    messages = iter(incoming)
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -89,7 +91,7 @@ async def test_lifespan_reaches_the_application_as_the_server_sends_it(
         sent.append(message)
 
     await tap(scope, receive, send)
-    assert seen == [(scope, receive)]
+    assert seen == [scope, *incoming]
     assert scope == before
     assert [message["type"] for message in sent] == [
         "lifespan.startup.complete",

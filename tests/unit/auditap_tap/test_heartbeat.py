@@ -62,8 +62,7 @@ async def test_heartbeats_come_from_a_server_without_requests(
         first, second = sink.heartbeats[:2]
         assert (first.beat, first.highest, first.pending_from, first.state) == (1, 0, 1, TapState.ALIVE)
         assert (second.tap, second.beat) == (first.tap, 2)
-    # An application that does not support lifespan is not told of the end either: the process's end is the tap's.
-    assert (last_heartbeat(sink).state is TapState.ENDED) == supported
+    assert last_heartbeat(sink).state is TapState.ENDED
 
 
 async def test_without_lifespan_the_tap_can_be_started_by_hand(sink: FakeSink, wrap: Wrap) -> None:
