@@ -28,8 +28,8 @@ _DAY_MS = 86_400_000
 _COMMANDS = (
     "auditap query          # the newest records",
     "auditap tail           # new records as they arrive",
-    "auditap alerts list    # what the rules raised",
 )
+_ALERTS_COMMAND = "auditap alerts list    # what the rules raised"
 
 
 class Greeting:
@@ -57,7 +57,8 @@ class Greeting:
             table.add_row("example API", f"http://127.0.0.1:{settings.up.example_port}{base_path()}")
         table.add_row("data", str(settings.data_dir))
         self._console.print(table)
-        self._show("Try in another terminal", *_COMMANDS)
+        alerts = (_ALERTS_COMMAND,) if settings.up.alerting else ()
+        self._show("Try in another terminal", *_COMMANDS, *alerts)
         if self._has_example:
             self._show("Send a capture by hand", self._send_line())
         account = accounts()[0].id if self._has_example else "ACCOUNT_ID"

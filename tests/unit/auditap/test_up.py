@@ -122,6 +122,15 @@ def test_the_greeting_shows_where_the_health_routes_are(tmp_path: Path) -> None:
     assert "http://127.0.0.1:8407/metrics" in shown.getvalue()
 
 
+@pytest.mark.parametrize("alerting", [True, False])
+def test_the_greeting_names_the_alerts_only_if_there_are_any(tmp_path: Path, alerting: bool) -> None:
+    settings = load_settings(data_dir=tmp_path, up={"alerting": alerting})
+    shown = io.StringIO()
+    Greeting(Console(file=shown, width=200), settings, has_example=False).show()
+    assert ("auditap alerts list" in shown.getvalue()) == alerting
+    assert "auditap tail" in shown.getvalue()
+
+
 async def test_two_parts_on_one_port_are_a_mistake_in_the_settings(tmp_path: Path) -> None:
     settings = load_settings(
         data_dir=tmp_path / "data",
