@@ -65,6 +65,9 @@ _SHA256_OF_NOTHING: Final = hashlib.sha256(b"").hexdigest()
 _SECRETS = {"identity.key": "collector.identity_key", "cursor.key": "api.cursor_key"}
 # What stands in the id of a tap, and what `fnmatch` reads as more than itself.
 _TAP_PATTERN: Final = re.compile(r"[A-Za-z0-9*?\[][A-Za-z0-9_.:*?\[\]!-]*")
+_BRACKETS_OF_PATTERN: Final = re.compile(r"\[!?\]?[^\]]*\]")
+_TAP_ID_CHARS_MAX: Final = 64
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _TOPIC: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 _INT4_MAX: Final = 2**31 - 1
 _INT8_MAX: Final = 2**63 - 1
@@ -83,6 +86,14 @@ _NUMBERS_MAX: Final = {
 _UNKNOWN_NAME = {"extra_forbidden", "unexpected_keyword_argument"}
 
 
+def _is_ip_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -96,15 +107,24 @@ class Address(_Group):
     """The TCP port; 0 takes a free one."""
     tls: TlsFiles | None = None
 
+    @field_validator("host")
+    @classmethod
+    def _that_can_be_listened_on(cls, host: str) -> str:
+        if host.startswith("["):
+            raise PydanticCustomError("host", "write an IPv6 address without brackets")
+        if not (_is_ip_address(host) or (_HOST_NAME.fullmatch(host) and is_host_and_port(host))):
+            raise PydanticCustomError(
+                "host",
+                "it is no IP address and no host name; write one alone, such as 127.0.0.1 or localhost",
+            )
+        return host
+
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return self.host == "localhost" or (
+            _is_ip_address(self.host) and ipaddress.ip_address(self.host).is_loopback
+        )
 
 
 class _CollectorAddress(Address):
@@ -168,7 +188,16 @@ class TapToken(_Group):
                 "list the ids of taps, such as web-1, or patterns, such as web-*; an id is of letters, digits and _ . : -,"
                 " and begins with one of the first two",
             )
+        if any(_id_chars_min(each) > _TAP_ID_CHARS_MAX for each in patterns):
+            raise PydanticCustomError(
+                "tap_pattern", "list ids of taps that have at most 64 characters; no tap has a longer one"
+            )
         return patterns
+
+
+def _id_chars_min(pattern: str) -> int:
+    """Return the length of the shortest id that a pattern matches."""
+    return len(_BRACKETS_OF_PATTERN.sub("?", pattern).replace("*", ""))
 
 
 class CollectorSettings(_Group):
@@ -615,8 +644,12 @@ def _check_distinct(settings: Settings) -> None:
     digests = [each.sha256 for each in settings.collector.tokens]
     if len(set(digests)) < len(digests):
         raise StartupError("collector.tokens holds one sha256 twice: list all taps of a token in one entry.")
-    if not settings.embedded_log and settings.kafka.topic == settings.kafka.dead_letter_topic:
-        raise StartupError("kafka.topic and kafka.dead_letter_topic are the same topic: name two.")
+    topics = {each.replace(".", "_") for each in (settings.kafka.topic, settings.kafka.dead_letter_topic)}
+    if not settings.embedded_log and len(topics) == 1:
+        raise StartupError(
+            "kafka.topic and kafka.dead_letter_topic are the same topic, for which Kafka also takes two names that differ in"
+            " `.` and `_` alone: name two."
+        )
     if settings.kafka.group == settings.alerting.group:
         raise StartupError(
             "kafka.group and alerting.group are the same consumer group, of which each would read only a part: name two."

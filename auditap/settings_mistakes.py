@@ -33,6 +33,7 @@ _PLAIN_RULES = {
     "model_type": "give a table with its settings",
     "dict_type": "give a table",
 }
+_EMPTY_PATH = "it is empty; name a file or folder, or leave it out"
 # No setting stands deeper than seven steps; a message that names the first of them is enough.
 _STEPS_MAX = 32
 _STEPS_SHOWN = 4
@@ -92,10 +93,16 @@ def unreadable_values(owner: type, file: SettingsFile | None) -> Iterator[str]:
     """
     if file is not None:
         for steps, rule in _unreadable(file.values, ()):
-            yield wrong_value(file, steps, "", rule) if steps else f"{file.path}: {rule}."
+            yield _wrong(file.place(steps) or str(file.path), steps, rule)
     for variable in variables():
         for steps, rule in _unreadable(_parsed(owner, variable), variable.steps):
-            yield f"{variable.place}: the setting {'.'.join(map(str, steps))} is wrong: {rule}."
+            yield _wrong(variable.place, steps, rule)
+
+
+def _wrong(place: str, steps: Steps, rule: str) -> str:
+    if not steps:
+        return f"{place}: {rule}."
+    return f"{place}: the setting {'.'.join(map(str, steps))} is wrong: {rule}."
 
 
 def _parsed(owner: type, variable: Variable) -> Any:
@@ -139,10 +146,14 @@ def _text_rule(text: str) -> str | None:
 
 
 def mistaken_names(owner: type, file: SettingsFile | None) -> Iterator[str]:
-    """Yield a sentence for each name in the file and the environment that is no setting of `owner`, or no JSON."""
+    """Yield a sentence for each name in the file and the environment that is no setting of `owner`, or no JSON, and for each
+    path that is empty.
+    """
     if file is not None:
         for steps in _unknown(owner, file.values):
             yield _no_setting(owner, file.place(steps) or str(file.path), steps)
+        for steps in _empty_paths(owner, file.values):
+            yield _wrong(file.place(steps) or str(file.path), steps, _EMPTY_PATH)
     for variable in variables():
         try:
             value = variable.text if _is_text(owner, variable.steps) else variable.value()
@@ -156,6 +167,8 @@ def _mistaken_variable(owner: type, variable: Variable, value: Any) -> Iterator[
     """Yield a sentence for each name that is no setting: the variable's own, or one within its JSON `value`."""
     for step in reversed(variable.steps):
         value = {step: value}
+    for steps in _empty_paths(owner, value):
+        yield _wrong(variable.place, steps, _EMPTY_PATH)
     for steps in _unknown(owner, value):
         nearest = None if _is_constant(owner, steps) else _nearest(owner, steps)
         if nearest is not None and len(steps) <= len(variable.steps):
@@ -221,6 +234,18 @@ def _unknown(owner: type, values: Mapping[str, Any], steps: Steps = ()) -> Itera
         elif isinstance(value, Mapping) and not field.has_free_names:
             # pydantic-settings passes over such a variable where the setting is not one that may be JSON.
             yield from ((*steps, name, below) for below in value)
+
+
+def _empty_paths(owner: type, values: Mapping[str, Any], steps: Steps = ()) -> Iterator[Steps]:
+    """Yield the steps to each path that is empty, which would mean the working directory or the file's folder."""
+    for field in setting_fields(owner):
+        value = values.get(field.name)
+        if field.is_path and isinstance(value, str) and not value.strip():
+            yield (*steps, field.name)
+        elif field.group is not None and value is not None:
+            for further, group in field.groups_in(value):
+                if isinstance(group, Mapping):
+                    yield from _empty_paths(field.group, group, (*steps, field.name, *further))
 
 
 def _no_setting(owner: type, place: str, steps: Steps) -> str:

@@ -67,7 +67,7 @@ def markdown(tables: list[SettingsTable]) -> str:
         "",
         "Settings are read from environment variables, then from `auditap.toml` in the working directory (or the file that",
         "`AUDITAP_CONFIG` names), then from the defaults below. A relative path in a file is taken from that file's folder, one in a",
-        "variable from the working directory.",
+        "variable from the working directory. An empty path is refused: leave the setting out, or the variable unset.",
         "",
         "In a variable, a list or a table of names of your own is JSON, and so is a list of tables, such as",
         "`[[redaction.documents]]`:",

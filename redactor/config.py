@@ -135,9 +135,9 @@ class DocumentConfig:
         object.__setattr__(self, "hosts", tuple(map(parse_host, self.hosts)))
         for each in self.base_paths:
             is_literal = each.startswith("/") and not set(each) & set("{}?#;%\\")
-            if not is_literal or ".." in each.split("/"):
+            if not is_literal or "//" in each or ".." in each.split("/"):
                 raise StartupError(
-                    f"redaction.documents[].base_paths of {self.path}: begin with a slash and be literal, such as `/api/v2`, or"
+                    f"redaction.documents[].base_paths of {self.path}: begin with a slash, one at a time, and be literal, such as `/api/v2`, or"
                     " `/` for none."
                 )
 

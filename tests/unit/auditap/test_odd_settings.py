@@ -155,3 +155,69 @@ def test_a_token_file_holds_what_a_header_can(tmp_path: Path, text: str) -> None
     file.write_text(text)
     with pytest.raises(StartupError, match=r"token holds (a character that is not|more than one)"):
         log_reader(load_settings(), "a", "http://127.0.0.1:1", file)
+
+
+@pytest.mark.parametrize("path", ["", " "])
+@pytest.mark.parametrize(
+    "name", ["DATA_DIR", "HEALTH_TOKEN_FILE", "COLLECTOR__SOCKET", "API__ADDRESS__TLS__KEY"]
+)
+def test_an_empty_path_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, path: str
+) -> None:
+    """`AUDITAP_DATA_DIR=` wrote keys into the working directory."""
+    setting = name.lower().replace("__", ".")
+    rule = f"the setting {setting} is wrong: it is empty; name a file or folder, or leave it out."
+    (tmp_path / "auditap.toml").write_text(f'{setting} = "{path}"')
+    assert f"auditap.toml, line 1: {rule}" in mistake()
+    (tmp_path / "auditap.toml").unlink()
+    monkeypatch.setenv(f"AUDITAP_{name}", path)
+    assert f"Environment variable AUDITAP_{name}: {rule}" in mistake()
+
+
+def test_an_empty_path_in_a_list_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDITAP_REDACTION__DOCUMENTS", '[{"path": "a"}, {"path": ""}]')
+    assert "redaction.documents.1.path is wrong: it is empty" in mistake()
+
+
+@pytest.mark.parametrize(
+    ("host", "rule"),
+    [
+        ("[::1]", "write an IPv6 address without brackets"),
+        ("", "it is no IP address and no host name"),
+        ("a b", "it is no IP address and no host name"),
+        ("http://x", "it is no IP address and no host name"),
+        ("127.0.0.1:8400", "it is no IP address and no host name"),
+        ("a..b", "it is no IP address and no host name"),
+        ("*", "it is no IP address and no host name"),
+    ],
+)
+@pytest.mark.parametrize("part", ["collector", "ingest", "api", "alerting"])
+def test_a_host_that_nothing_can_listen_on_is_refused(part: str, host: str, rule: str) -> None:
+    """With `plain_http_allowed`, an empty one listened on all interfaces."""
+    sentence = mistake(plain_http_allowed=True, **{part: {"address": {"host": host, "port": 1}}})
+    assert f"{part}.address.host" in sentence
+    assert rule in sentence
+
+
+@pytest.mark.parametrize("host", ["::1", "fe80::1%eth0", "10.0.0.1", "localhost", "db-1.internal."])
+def test_addresses_and_names_can_be_listened_on(host: str) -> None:
+    load_settings(plain_http_allowed=True, api={"address": {"host": host}})
+
+
+@pytest.mark.parametrize("tap", ["a" * 65, "a" * 65 + "*", "a" * 64 + "[!ab]"])
+def test_a_token_for_a_tap_with_an_id_that_is_too_long_is_refused(tap: str) -> None:
+    longest = "a" * 63 + "[abc]*"
+    tokens = [{"sha256": "0" * 64, "taps": ["a" * 64, longest]}, {"sha256": "1" * 64, "taps": [tap]}]
+    assert "collector.tokens.1.taps is wrong: list ids of taps that have at most 64" in mistake(
+        collector={"tokens": tokens}
+    ).replace(" (AUDITAP_COLLECTOR__TOKENS)", "")
+
+
+def test_a_base_path_has_one_slash_at_a_time() -> None:
+    documents = [{"path": "a.yaml", "base_paths": ["//v1"]}]
+    assert "base_paths of a.yaml: begin with a slash" in mistake(redaction={"documents": documents})
+
+
+def test_topics_that_kafka_takes_for_the_same_are_refused() -> None:
+    kafka = {"bootstrap_servers": "k", "topic": "auditap.events", "dead_letter_topic": "auditap_events"}
+    assert "are the same topic" in mistake(kafka=kafka)
