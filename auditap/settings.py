@@ -506,7 +506,7 @@ def load_settings(**overrides: Any) -> Settings:
         settings = Settings(**overrides)
     except ValidationError as error:
         mistakes += [
-            wrong_value(file, found["loc"], found["type"], found["msg"])
+            wrong_value(Settings, file, found["loc"], found["type"], found["msg"])
             # Without the input, which may be a secret.
             for found in error.errors(include_input=False)
             if not (mistakes and found["type"] in _UNKNOWN_NAME)
@@ -528,10 +528,10 @@ def _unusable(group: Any, file: SettingsFile | None, path: Steps = ()) -> Iterat
         steps = (*path, name)
         if isinstance(value, SecretStr):
             if rule := _secret_rule(str(name), value.get_secret_value()):
-                yield wrong_value(file, steps, "", rule)
+                yield wrong_value(Settings, file, steps, "", rule)
         elif isinstance(value, int | float):
             if rule := _number_rule(str(name), value):
-                yield wrong_value(file, steps, "", rule)
+                yield wrong_value(Settings, file, steps, "", rule)
         else:
             yield from _unusable(value, file, steps)
 
@@ -633,6 +633,8 @@ def _check_names(settings: Settings) -> None:
         if not group.strip():
             raise StartupError(f"{setting} is empty: name a consumer group, or leave it out.")
     for organization, accounts in settings.api.organizations.items():
+        if not organization.strip():
+            raise StartupError("api.organizations holds an organization without a name: name it.")
         if not accounts or any(valid_owner_id(each) != each for each in accounts):
             raise StartupError(
                 f"api.organizations.{organization} holds no account, or an id that no account has (empty, `-`, with blanks"

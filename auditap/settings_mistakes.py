@@ -23,6 +23,7 @@ _PLAIN_RULES = {
     "int_parsing": "give a whole number",
     "int_from_float": "give a whole number",
     "int_type": "give a whole number",
+    "int_parsing_size": "give a whole number of fewer digits",
     "float_parsing": "give a number",
     "float_type": "give a number",
     "string_type": "give a text",
@@ -38,6 +39,7 @@ _EMPTY_PATH = "it is empty; name a file or folder, or leave it out"
 _STEPS_MAX = 32
 _STEPS_SHOWN = 4
 _TOO_DEEP = object()
+_BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 _JSON_RULES = {
     "tuple_type": 'give a list in JSON, such as ["a", "b"]',
     "frozen_set_type": 'give a list in JSON, such as ["a", "b"]',
@@ -165,6 +167,10 @@ def mistaken_names(owner: type, file: SettingsFile | None) -> Iterator[str]:
 
 def _mistaken_variable(owner: type, variable: Variable, value: Any) -> Iterator[str]:
     """Yield a sentence for each name that is no setting: the variable's own, or one within its JSON `value`."""
+    if setting := _setting_around(owner, variable.steps):
+        # pydantic-settings passes over it, or takes the setting for a table.
+        yield f"{variable.place} is no setting. Did you mean {variable_name(setting)}?"
+        return
     for step in reversed(variable.steps):
         value = {step: value}
     for steps in _empty_paths(owner, value):
@@ -189,17 +195,28 @@ def unparsed_variables(owner: type) -> Iterator[str]:
             example = variable_name((*variable.steps, member))
             yield f"{variable.place}: {name} is a group of settings. Set each by a variable of its own, such as {example}."
         elif field.group is not None or field.has_free_names:
-            kind = "tuple_type" if field.repeated == "[]" else "dict_type"
-            yield f"{variable.place}: the setting {name} is wrong: {_JSON_RULES[kind]}."
+            rule = _tables_rule(field, is_json=True) or _JSON_RULES["dict_type"]
+            yield f"{variable.place}: the setting {name} is wrong: {rule}."
 
 
-def wrong_value(file: SettingsFile | None, steps: Steps, kind: str, message: str) -> str:
+def _tables_rule(field: SettingField | None, *, is_json: bool) -> str | None:
+    """Return how to write a list of tables; None for another setting."""
+    if field is None or field.group is None or field.repeated != "[]":
+        return None
+    member = next(each.name for each in setting_fields(field.group) if each.group is None)
+    if is_json:
+        return f'give a list in JSON, such as [{{"{member}": "a"}}, {{"{member}": "b"}}]'
+    return f'give a list of tables, such as [{{ {member} = "a" }}, {{ {member} = "b" }}]'
+
+
+def wrong_value(owner: type, file: SettingsFile | None, steps: Steps, kind: str, message: str) -> str:
     """Return the sentence for one error of pydantic: its location, type and message (which must hold no input)."""
     name = ".".join(map(str, steps))
+    field = _field(_group_around(owner, steps), steps[-1]) if kind == "tuple_type" else None
     if variable := _variable(steps):
-        rule = _JSON_RULES.get(kind) or _rule(kind, message)
+        rule = _tables_rule(field, is_json=True) or _JSON_RULES.get(kind) or _rule(kind, message)
         return f"{variable.place}: the setting {name} is wrong: {rule}."
-    rule = _rule(kind, message)
+    rule = _tables_rule(field, is_json=False) or _rule(kind, message)
     if file is not None and (place := file.place(steps)):
         return f"{place}: the setting {name} is wrong: {rule}."
     return f"The setting {name} ({variable_name(steps)}) is wrong: {rule}."
@@ -208,6 +225,8 @@ def wrong_value(file: SettingsFile | None, steps: Steps, kind: str, message: str
 def _rule(kind: str, message: str) -> str:
     if kind == "literal_error":
         return message.replace("Input should be", "give")
+    if kind in _BOUNDS:
+        return message.replace("Input should be", "give a number")
     return _PLAIN_RULES.get(kind) or message[0].lower() + message[1:]
 
 
@@ -221,7 +240,7 @@ def _variable(steps: Steps) -> Variable | None:
 
 
 def _unknown(owner: type, values: Mapping[str, Any], steps: Steps = ()) -> Iterator[Steps]:
-    """Yield the steps to each name that is no field of its group, or that stands below a setting that is no table."""
+    """Yield the steps to each name that is no field of its group."""
     fields = {field.name: field for field in setting_fields(owner)}
     for name, value in values.items():
         field = fields.get(name)
@@ -231,9 +250,6 @@ def _unknown(owner: type, values: Mapping[str, Any], steps: Steps = ()) -> Itera
             for further, group in field.groups_in(value):
                 if isinstance(group, Mapping):
                     yield from _unknown(field.group, group, (*steps, name, *further))
-        elif isinstance(value, Mapping) and not field.has_free_names:
-            # pydantic-settings passes over such a variable where the setting is not one that may be JSON.
-            yield from ((*steps, name, below) for below in value)
 
 
 def _empty_paths(owner: type, values: Mapping[str, Any], steps: Steps = ()) -> Iterator[Steps]:
@@ -259,17 +275,24 @@ def _no_setting(owner: type, place: str, steps: Steps) -> str:
 
 
 def _nearest(owner: type, steps: Steps) -> Steps | None:
-    """Return the setting that a wrong name stands below, or is spelt most like: in the same group, else anywhere."""
-    for depth in range(1, len(steps)):
-        found = _field(_group_around(owner, steps[:depth]), steps[depth - 1])
-        if found is not None and found.group is None:
-            return steps[:depth]
+    """Return the setting that a wrong name is spelt most like: in the same group, else anywhere."""
     known = [field.name for field in setting_fields(_group_around(owner, steps))]
     if near := get_close_matches(str(steps[-1]), known, n=1):
         return (*steps[:-1], near[0])
     everywhere = dict(_names(owner))
     if near := get_close_matches(str(steps[-1]), everywhere, n=1, cutoff=0.8):
         return everywhere[near[0]]
+    return None
+
+
+def _setting_around(owner: type, steps: Steps) -> Steps | None:
+    """Return the setting that a name stands below, which is no table; None if it stands in groups and tables alone."""
+    for depth in range(1, len(steps)):
+        found = _field(_group_around(owner, steps[:depth]), steps[depth - 1])
+        if found is None or found.has_free_names:
+            return None
+        if found.group is None:
+            return steps[:depth]
     return None
 
 

@@ -23,21 +23,23 @@ _BACKLOG: Final = 1024
 _CREDENTIALS: Final = struct.Struct("iII")
 
 
-def bind_unix_socket(path: str | Path, mode: int = 0o660) -> socket.socket:
+def bind_unix_socket(path: str | Path, mode: int = 0o660, *, setting: str = "") -> socket.socket:
     """Return a socket that listens at `path`, with the permissions `mode` from the first moment anyone can connect.
 
     A socket that a dead process left there is replaced. Raises StartupError if a process listens at `path`, if
-    something that is not a socket is there, or if the folder is missing or not writable.
+    something that is not a socket is there, or if the folder is missing or not writable; it
+    names the `setting` that the path comes from.
     """
     path = Path(path)
+    remedy = f"choose another path in {setting}" if setting else "choose another path"
     try:
         with _folder_locked(path.parent):
-            _refuse_if_taken(path)
+            _refuse_if_taken(path, remedy)
             return _bind_and_move(path, mode)
     except OSError as failure:
         # Python itself refuses a path that does not fit into the socket's address, with an OSError without errno.
         reason = "the path is too long" if failure.errno is None else os.strerror(failure.errno)
-        raise StartupError(f"cannot listen at {path}: {reason}") from None
+        raise StartupError(f"cannot listen at {path} ({reason}): {remedy}") from None
 
 
 def peer_uid(connected: socket.socket) -> int | None:
@@ -65,7 +67,7 @@ def _folder_locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _refuse_if_taken(path: Path) -> None:
+def _refuse_if_taken(path: Path, remedy: str) -> None:
     with socket.socket(socket.AF_UNIX) as probe:
         # Non-blocking, because a listener whose backlog is full would hold up the start. No response means that it is there.
         probe.setblocking(False)
@@ -73,9 +75,9 @@ def _refuse_if_taken(path: Path) -> None:
     if outcome == errno.ENOENT:
         return
     if not stat.S_ISSOCK(path.lstat().st_mode):
-        raise StartupError(f"{path} is not a socket: remove it or choose another path")
+        raise StartupError(f"{path} is not a socket: remove it or {remedy}")
     if outcome != errno.ECONNREFUSED:
-        raise StartupError(f"another process listens at {path}: stop it or choose another path")
+        raise StartupError(f"another process listens at {path}: stop it or {remedy}")
 
 
 def _bind_and_move(path: Path, mode: int) -> socket.socket:

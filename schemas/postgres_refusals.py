@@ -17,6 +17,8 @@ _NO_PRIVILEGE: Final = "42501"
 _MIXED_SESSIONS: Final = frozenset({"42P05", "26000"})
 # An older schema has no such table, column or function; an empty database has no such schema.
 _NOT_MIGRATED: Final = frozenset({"42P01", "42703", "42883", "3F000"})
+# The parts of OpenSSL that read certificates and keys.
+_READERS_OF_FILES: Final = frozenset({"PEM", "X509"})
 
 NOT_MIGRATED: Final = "The database lacks a table or function of this version: run `auditap migrate`."
 
@@ -76,11 +78,8 @@ def session_refusal(error: BaseException) -> str | None:
 
     Of the error's own words the sentence repeats the name of a parameter that auditap sends, and nothing else.
     """
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return (
-            "Postgres' certificate cannot be verified: name its authority in sslrootcert of the DSN, and the host as the"
-            " certificate does."
-        )
+    if isinstance(error, ssl.SSLError):
+        return _certificate_refusal(error)
     text = str(error)
     # asyncpg raises a bare ConnectionError here.
     if isinstance(error, ConnectionError) and "rejected SSL upgrade" in text:
@@ -98,6 +97,20 @@ def session_refusal(error: BaseException) -> str | None:
         )
     if state == _INVALID_AUTHORIZATION and "no encryption" in text:
         return "Postgres refuses sessions without TLS: set sslmode=require, or verify-full, in the DSN."
+    return None
+
+
+def _certificate_refusal(error: ssl.SSLError) -> str | None:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            "Postgres' certificate cannot be verified: name its authority in sslrootcert of the DSN, and the host as the"
+            " certificate does."
+        )
+    if error.library in _READERS_OF_FILES:
+        return (
+            "A file that the DSN names in sslrootcert, sslcert or sslkey is no PEM file, or the key is another certificate's:"
+            " correct it."
+        )
     return None
 
 

@@ -78,7 +78,7 @@ class Collector:
 
         unix = HttpServer(
             application(None),
-            [bind_unix_socket(self._socket_path)],
+            [bind_unix_socket(self._socket_path, setting="collector.socket")],
             name="unix",
             limits=limits,
             metrics=self._metrics,

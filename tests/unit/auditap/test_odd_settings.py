@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from auditap.cli.log_client import log_reader
 from auditap.settings import load_settings
 from schemas.errors import StartupError
+from schemas.postgres_refusals import session_refusal
 
 
 @pytest.fixture(autouse=True)
@@ -221,3 +223,39 @@ def test_a_base_path_has_one_slash_at_a_time() -> None:
 def test_topics_that_kafka_takes_for_the_same_are_refused() -> None:
     kafka = {"bootstrap_servers": "k", "topic": "auditap.events", "dead_letter_topic": "auditap_events"}
     assert "are the same topic" in mistake(kafka=kafka)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("REDACTION__DOCUMENTS", "x", 'give a list in JSON, such as [{"path": "a"}, {"path": "b"}]'),
+        ("REDACTION__DOCUMENTS", "{}", 'give a list in JSON, such as [{"path": "a"}, {"path": "b"}]'),
+        ("REDACTION__EXCLUDED_OPERATIONS", '{"a": 1}', 'give a list in JSON, such as ["a", "b"]'),
+        ("COLLECTOR__ADDRESS__PORT", "70000", "give a number less than or equal to 65535"),
+        ("KAFKA__PARTITIONS", "9" * 5_000, "give a whole number of fewer digits"),
+    ],
+)
+def test_a_rule_is_one_plain_sentence(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, rule: str
+) -> None:
+    monkeypatch.setenv(f"AUDITAP_{name}", value)
+    setting = name.lower().replace("__", ".")
+    assert mistake() == f"Environment variable AUDITAP_{name}: the setting {setting} is wrong: {rule}."
+
+
+def test_in_a_file_lists_of_tables_are_of_tables(tmp_path: Path) -> None:
+    (tmp_path / "auditap.toml").write_text('redaction.documents = "x"')
+    assert mistake().endswith('give a list of tables, such as [{ path = "a" }, { path = "b" }].')
+
+
+def test_an_organization_has_a_name() -> None:
+    sentence = "api.organizations holds an organization without a name: name it."
+    assert mistake(api={"organizations": {"": ["a"]}}) == sentence
+
+
+def test_a_certificate_file_that_is_none_is_called_so(tmp_path: Path) -> None:
+    for text in ("x", "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"):
+        (tmp_path / "ca.pem").write_text(text)
+        with pytest.raises(ssl.SSLError) as caught:
+            ssl.create_default_context(cafile=tmp_path / "ca.pem")
+        assert "is no PEM file" in (session_refusal(caught.value) or "")

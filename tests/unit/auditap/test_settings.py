@@ -86,7 +86,7 @@ def test_the_parts_own_bounds_are_settings(tmp_path: Path, monkeypatch: pytest.M
         (
             "AUDITAP_DATA_DIR",
             f'{{"x": "{SECRET}"}}',
-            "AUDITAP_DATA_DIR: there is no setting data_dir.x. Did you mean data_dir?",
+            "AUDITAP_DATA_DIR: the setting data_dir is wrong: give a path.",
         ),
         ("AUDITAP_KAFKA", "{" + SECRET, "Environment variable AUDITAP_KAFKA: this is not JSON"),
         (
