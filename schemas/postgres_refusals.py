@@ -106,7 +106,8 @@ def _certificate_refusal(error: ssl.SSLError) -> str | None:
             "Postgres' certificate cannot be verified: name its authority in sslrootcert of the DSN, and the host as the"
             " certificate does."
         )
-    if error.library in _READERS_OF_FILES:
+    # An error that Python itself raises has no library.
+    if getattr(error, "library", None) in _READERS_OF_FILES:
         return (
             "A file that the DSN names in sslrootcert, sslcert or sslkey is no PEM file, or the key is another certificate's:"
             " correct it."

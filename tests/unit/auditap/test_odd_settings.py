@@ -259,3 +259,4 @@ def test_a_certificate_file_that_is_none_is_called_so(tmp_path: Path) -> None:
         with pytest.raises(ssl.SSLError) as caught:
             ssl.create_default_context(cafile=tmp_path / "ca.pem")
         assert "is no PEM file" in (session_refusal(caught.value) or "")
+    assert session_refusal(ssl.SSLEOFError(8, "EOF")) is None
