@@ -26,7 +26,7 @@ from eventlog.ports import Partition
 from schemas.alert import alert_payload
 from schemas.errors import RetryableError, StartupError
 from schemas.postgres_refusals import ALERTING, cause_of, start_refusal
-from schemas.postgres_session import SESSION_SETTINGS, require_privilege
+from schemas.postgres_session import SESSION_SETTINGS, has_privilege
 from schemas.sql import query
 from schemas.text_encoding import require_utf8
 
@@ -89,7 +89,7 @@ class PostgresAlertStore:
         store = cls(pool, group)
         try:
             async with pool.acquire(timeout=5) as connection:
-                await require_privilege(connection, ALERTING, "auditap.alert_positions", "INSERT")
+                await has_privilege(connection, ALERTING, "auditap.alert_positions", "INSERT")
         except (*_AWAY, ValueError) as error:
             if refusal := start_refusal(error, ALERTING):
                 await store.close()

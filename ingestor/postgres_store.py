@@ -31,7 +31,7 @@ from ingestor.sequence_numbers import numbers_of_dead_letters, numbers_of_record
 from schemas.errors import DeadLetterReason, RetryableError, StartupError, UnprocessableEvent
 from schemas.identity import id_ms_of
 from schemas.postgres_refusals import WRITER, cause_of, start_refusal
-from schemas.postgres_session import SESSION_SETTINGS, require_privilege
+from schemas.postgres_session import SESSION_SETTINGS, has_privilege
 from schemas.record import (
     COLUMNS,
     STORED_RESULT_FIELDS,
@@ -132,7 +132,7 @@ class PostgresStore:
         """
         try:
             async with self._pool.acquire(timeout=5) as connection:
-                await require_privilege(connection, WRITER, "auditap.audit_records", "INSERT")
+                return await has_privilege(connection, WRITER, "auditap.audit_records", "INSERT")
         except (*_CONNECTION_ERRORS, ValueError) as error:
             if refusal := start_refusal(error, WRITER):
                 await self.close()
@@ -141,7 +141,6 @@ class PostgresStore:
         except StartupError:
             await self.close()
             raise
-        return True
 
     async def close(self) -> None:
         """Close the pool; statements under way are cancelled after 5 s."""

@@ -15,7 +15,7 @@ from log_api.sql_builder import Statement
 from schemas.errors import RetryableError, StartupError
 from schemas.metric_defs import Metrics
 from schemas.postgres_refusals import READER, cause_of, start_refusal
-from schemas.postgres_session import SESSION_SETTINGS, require_privilege
+from schemas.postgres_session import SESSION_SETTINGS, has_privilege
 from schemas.text_encoding import require_utf8
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class ConnectionPool:
         try:
             connection = await self._acquired(self._config.limits.connect_timeout_ms)
             try:
-                await require_privilege(connection, READER, "auditap.audit_log", "SELECT")
+                await has_privilege(connection, READER, "auditap.audit_log", "SELECT")
             finally:
                 await self.release(connection)
         except (*_TRANSIENT_ERRORS, asyncpg.PostgresError, ValueError) as error:

@@ -12,7 +12,7 @@ _PROTOCOL_VIOLATION: Final = "08P01"
 _INVALID_AUTHORIZATION: Final = "28000"
 _INVALID_PASSWORD: Final = "28P01"  # noqa: S105  a state
 _NO_DATABASE: Final = "3D000"
-_NO_PRIVILEGE: Final = "42501"
+NO_PRIVILEGE: Final = "42501"
 # A prepared statement that another session has, or that this one has no more.
 _MIXED_SESSIONS: Final = frozenset({"42P05", "26000"})
 # An older schema has no such table, column or function; an empty database has no such schema.
@@ -62,7 +62,7 @@ def login_refusal(error: BaseException, login: Login) -> str | None:
         return f"Postgres refuses the {login.name}'s login: check user and password in {login.setting}."
     if state == _NO_DATABASE:
         return f"Postgres has no database of the name in {login.setting}: correct it, or create the database."
-    return login.privilege_refusal if state == _NO_PRIVILEGE else None
+    return login.privilege_refusal if state == NO_PRIVILEGE else None
 
 
 def start_refusal(error: BaseException, login: Login) -> str | None:

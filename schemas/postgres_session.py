@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, Protocol
 
 from schemas.errors import StartupError
-from schemas.postgres_refusals import Login
+from schemas.postgres_refusals import NO_PRIVILEGE, Login
 
 SESSION_SETTINGS: Final[dict[str, str]] = {
     # Offsets are committed after records: where a commit were not on disk, a crash of the server would lose them.
@@ -36,11 +36,24 @@ class Session(Protocol):
         """Return the first value of the first row."""
 
 
-async def require_privilege(session: Session, login: Login, table: str, privilege: str) -> None:
-    """Raise StartupError unless the login has a privilege that its task needs. Raises Postgres' error where there is no such table."""
-    statement = "SELECT pg_catalog.has_table_privilege($1::pg_catalog.text, $2::pg_catalog.text)"
-    if not await session.fetchval(statement, table, privilege):
+async def has_privilege(session: Session, login: Login, table: str, privilege: str) -> bool:
+    """Return whether the login has a privilege that its task needs. Raises Postgres' error where there is no such table.
+
+    Raises StartupError if it has not and is not the user that it has to be. The right user may get it at any time, by a
+    migration.
+    """
+    is_right_user = await session.fetchval("SELECT current_user") == login.user
+    try:
+        statement = "SELECT pg_catalog.has_table_privilege($1::pg_catalog.text, $2::pg_catalog.text)"
+        if await session.fetchval(statement, table, privilege):
+            return True
+    except Exception as error:
+        # Also where the login may not look into the schema.
+        if not is_right_user or getattr(error, "sqlstate", None) != NO_PRIVILEGE:
+            raise
+    if not is_right_user:
         raise StartupError(login.privilege_refusal)
+    return False
 
 
 async def pin_settings(session: Session) -> None:

@@ -113,6 +113,18 @@ async def test_an_administrators_login_may_do_every_roles_task(
     await start(audit_database.admin_dsn)
 
 
+@pytest.mark.parametrize(
+    ("start", "role"), [(as_ingestor, "writer"), (as_alerting, "alerting"), (as_log_api, "reader")]
+)
+async def test_the_right_login_without_its_rights_delays_no_start(
+    audit_database: AuditDatabase, start: Start, role: str
+) -> None:
+    """A migration gives them back, and what is retried then goes on."""
+    async with administrator(audit_database.admin_dsn) as connection:
+        await connection.execute(f"REVOKE ALL ON SCHEMA auditap FROM auditap_{role}")
+    await start(getattr(audit_database, f"{role}_dsn"))
+
+
 @pytest.mark.parametrize("start", [as_ingestor, as_alerting, as_log_api])
 async def test_a_database_that_is_not_migrated_delays_no_start(database: str, start: Start) -> None:
     await start(database)
