@@ -86,18 +86,7 @@ class IngestorProcess:
         cache = LookupCache(lookups, lookups.cache_configs, self._metrics, key_checks=lookups.key_checks)
         enrich = settings.enrich
         enricher = Enricher(cache, enrich.batch_budget_ms, enrich.unresolvable_after_ms, clock_ms)
-        ingestor = self._ingestor = Ingestor(
-            connect=self._connect,
-            enrichment=enricher,
-            store=store,
-            dead_letters=store
-            if self._dead_letter_topic is None
-            else PublishingDeadLetterWriter(store, self._dead_letter_topic, clock_ms),
-            gap_ledger=store,
-            config=settings.ingest.bounds,
-            metrics=self._metrics,
-            clock_ms=clock.now_ms,
-        )
+        ingestor = self._ingestor = self._ingestor_into(store, enricher, clock)
         backfill = EnrichmentBackfill(
             store=store,
             resolver=enricher,
@@ -142,6 +131,20 @@ class IngestorProcess:
             if self._own_log is not None:
                 await self._own_log.close()
             log.info("stopped")
+
+    def _ingestor_into(self, store: PostgresStore, enricher: Enricher, clock: CheckedClock) -> Ingestor:
+        return Ingestor(
+            connect=self._connect,
+            enrichment=enricher,
+            store=store,
+            dead_letters=store
+            if self._dead_letter_topic is None
+            else PublishingDeadLetterWriter(store, self._dead_letter_topic, clock_ms),
+            gap_ledger=store,
+            config=self._settings.ingest.bounds,
+            metrics=self._metrics,
+            clock_ms=clock.now_ms,
+        )
 
     def _connect(self, listener: RevokeListener) -> EventSource:
         if self._log is None:

@@ -134,20 +134,22 @@ def _check_names(documents: Sequence[OpenApiDocument], config: RedactionConfig) 
     """Raise StartupError if a setting names what no document declares: it would silently have no effect."""
     if not (config.get_responses_kept or config.excluded_operations or config.path_parameters_kept):
         return
-    declared = [operation for document in documents for operation in operations_of(document)]
-    excludable = {each.id for each in declared}
-    readable = {each.id for each in declared if each.has_own_id and each.method == "GET"}
-    path_parameters = {name for each in declared for segment in each.segments for name in segment.names}
-    for setting, what, named, known in (
-        ("path_parameters_kept", "a path parameter", config.path_parameters_kept, path_parameters),
-        ("excluded_operations", "an operation", config.excluded_operations, excludable),
-        ("get_responses_kept", "the id of a GET operation", config.get_responses_kept, readable),
-    ):
-        unknown = sorted(named - known)
-        if unknown:
-            raise StartupError(
-                f"redaction.{setting} names {', '.join(unknown[:5])}, which is not {what} of the documents: correct it or remove it."
-            )
+    operations = [operation for document in documents for operation in operations_of(document)]
+    segments = [segment for operation in operations for segment in operation.segments]
+    excludable = {each.id for each in operations}
+    readable = {each.id for each in operations if each.has_own_id and each.method == "GET"}
+    path_parameters = {name for segment in segments for name in segment.names}
+    _check_known("path_parameters_kept", "a path parameter", config.path_parameters_kept - path_parameters)
+    _check_known("excluded_operations", "an operation", config.excluded_operations - excludable)
+    _check_known("get_responses_kept", "the id of a GET operation", config.get_responses_kept - readable)
+
+
+def _check_known(setting: str, what: str, unknown: frozenset[str]) -> None:
+    if unknown:
+        names = ", ".join(sorted(unknown)[:5])
+        raise StartupError(
+            f"redaction.{setting} names {names}, which is not {what} of the documents: correct it or remove it."
+        )
 
 
 def redact_lines(

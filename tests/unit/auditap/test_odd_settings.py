@@ -12,17 +12,12 @@ from auditap.cli.log_client import log_reader
 from auditap.settings import load_settings
 from schemas.errors import StartupError
 from schemas.postgres_refusals import session_refusal
+from tests.settings_mistakes import mistake
 
 
 @pytest.fixture(autouse=True)
 def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def mistake(**overrides: object) -> str:
-    with pytest.raises(StartupError) as caught:
-        load_settings(**overrides)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("servers", ["a:", "[::1]:", "[x]:1"])

@@ -8,6 +8,7 @@ import pytest
 from auditap.settings import Settings, admin_dsn, load_or_create_key, load_settings, required_dsn
 from auditap.settings_reference import settings_reference
 from schemas.errors import StartupError
+from tests.settings_mistakes import mistake
 
 SECRET = "S3CRETvalue"
 
@@ -15,12 +16,6 @@ SECRET = "S3CRETvalue"
 @pytest.fixture(autouse=True)
 def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def mistake(**overrides: object) -> str:
-    with pytest.raises(StartupError) as caught:
-        load_settings(**overrides)
-    return str(caught.value)
 
 
 def test_without_settings_everything_is_embedded_and_on_loopback() -> None:
@@ -156,7 +151,7 @@ def test_a_mistake_is_reported_in_a_sentence_without_its_value(
 
 @pytest.mark.parametrize("wrong", ["nope", 5, 1.5, ["a"], [1], {"a": "b"}, {"a": 1}, True, None])
 def test_no_mistake_speaks_of_python(wrong: object) -> None:
-    """`input should be a valid frozenset`, a newcomer read."""
+    """Regression: `input should be a valid frozenset`."""
     sentences = []
     for entry in settings_reference():
         try:
