@@ -4,7 +4,8 @@
 - `tokens`: which tap ids a bearer token may send for
 - `in_flight`: bounds on the requests and bytes in memory
 - `body`: a request body, inflated and split into JSON texts
-- `intake`: JSON texts into captures; where a capture is first decoded
+- `formats`: the formats that taps and gateways send, and the routes that take them
+- `intake`: bodies into captures; where a capture is first decoded
 - `heartbeats`: JSON texts into heartbeats
 - `ports`: what the collector hands captures and heartbeats to
 - `unix_socket`: the socket for taps on the same host

@@ -1,5 +1,5 @@
-"""The collector's endpoints, `POST /v1/captures` and `POST /v1/heartbeats`: over a Unix socket for taps on the same host,
-and over TCP with a bearer token.
+"""The collector's endpoints, `POST /v1/captures` (and one beside it for each other format) and `POST /v1/heartbeats`: over a
+Unix socket for taps on the same host, and over TCP with a bearer token.
 
 No response, log line or metric holds anything of a capture.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -18,6 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from gateway_tap.body import Refusal, RejectedBody, Rejection, inflate
+from gateway_tap.formats.routes import CAPTURE_ROUTES, CaptureRoute
 from gateway_tap.heartbeats import read_heartbeats
 from gateway_tap.in_flight import InFlight, RequestBytes, TooMuchInFlight
 from gateway_tap.intake import CaptureBatch, read_into
@@ -80,8 +82,8 @@ class _Collector:
     in_flight: InFlight
     inflating: asyncio.Lock
 
-    async def post_captures(self, request: Request) -> JSONResponse:
-        return await self._handle(request, self._captures)
+    async def post_captures(self, route: CaptureRoute, request: Request) -> JSONResponse:
+        return await self._handle(request, partial(self._captures, route))
 
     async def post_heartbeats(self, request: Request) -> JSONResponse:
         return await self._handle(request, self._heartbeats)
@@ -106,14 +108,21 @@ class _Collector:
             error = _unavailable("the collector failed")
         return _error_response(request, error)
 
-    async def _captures(self, request: Request) -> JSONResponse:
+    async def _captures(self, route: CaptureRoute, request: Request) -> JSONResponse:
         # Before the body is read: whoever has no token takes no memory.
         token = self._authorize(request)
         with self.in_flight.request(_sender(request, token)) as held:
             body = await self._read(request, held)
             content_type = request.headers.get("content-type", "")
             batch = CaptureBatch()
-            reading = read_into(batch, body, content_type, self.limits, captures_max=self.captures_max)
+            reading = read_into(
+                batch,
+                body,
+                content_type,
+                self.limits,
+                gateway_format=route.format,
+                captures_max=self.captures_max,
+            )
             async for _ in in_turns(reading):
                 pass
             received_ms = self.clock_ms()
@@ -248,7 +257,7 @@ def collector_app(
     captures_max: int = CAPTURES_MAX,
     read_ms_max: int = READ_MS_MAX,
 ) -> Starlette:
-    """Return the application with `POST /v1/captures` and `POST /v1/heartbeats`.
+    """Return the application with the routes for captures, `POST /v1/captures` first, and `POST /v1/heartbeats`.
 
     `tokens`: the bearer tokens that taps may present over TCP; None on a Unix socket, which its permissions protect.
     `identity_key` derives ids, and must outlive restarts. `clock_ms` returns Unix milliseconds. `in_flight`: what is in
@@ -284,10 +293,10 @@ def collector_app(
         inflating=asyncio.Lock(),
     )
     routes: list[Any] = [
-        Route("/v1/captures", collector.post_captures, methods=["POST"]),
-        Route("/v1/heartbeats", collector.post_heartbeats, methods=["POST"]),
+        Route(route.path, partial(collector.post_captures, route), methods=["POST"])
+        for route in CAPTURE_ROUTES
     ]
-    return Starlette(routes=routes)
+    return Starlette(routes=[*routes, Route("/v1/heartbeats", collector.post_heartbeats, methods=["POST"])])
 
 
 def _success(

@@ -1,17 +1,19 @@
-"""Intake: JSON texts into captures. This is where a capture is first decoded.
+"""Intake: the body of a request into captures. This is where a capture is first decoded, by the format of its route.
 
 A text that is not a capture is refused alone, with a reason that holds nothing of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
-from gateway_tap.body import Refusal, RejectedBody, Rejection, split_texts
+from gateway_tap.body import Refusal, RejectedBody, Rejection
+from gateway_tap.formats.own import OWN
+from gateway_tap.formats.port import GatewayFormat
 from gateway_tap.limits import CAPTURES_MAX, IntakeLimits
 from schemas.capture import Capture, TapPosition, decode_capture, decode_strict
 from schemas.errors import RefusalReason, RefusedCapture
@@ -39,6 +41,7 @@ def read_batch(
     content_type: str,
     limits: IntakeLimits,
     *,
+    gateway_format: GatewayFormat = OWN,
     captures_max: int = CAPTURES_MAX,
     explanations_max: int = EXPLANATIONS_MAX,
     explained_bytes_max: int = EXPLAINED_BYTES_MAX,
@@ -50,6 +53,7 @@ def read_batch(
         body,
         content_type,
         limits,
+        gateway_format=gateway_format,
         captures_max=captures_max,
         explanations_max=explanations_max,
         explained_bytes_max=explained_bytes_max,
@@ -64,40 +68,53 @@ def read_into(
     content_type: str,
     limits: IntakeLimits,
     *,
+    gateway_format: GatewayFormat = OWN,
     captures_max: int = CAPTURES_MAX,
     explanations_max: int = EXPLANATIONS_MAX,
     explained_bytes_max: int = EXPLAINED_BYTES_MAX,
 ) -> Iterator[None]:
     """Read the body as `read_batch` does, into `batch`, and yield before each capture."""
-    texts = split_texts(body, content_type, captures_max)
-    decoder = _ExplainingDecoder(limits.line_bytes_max, explanations_max, explained_bytes_max)
+    texts = gateway_format.split(body, content_type, captures_max)
+    decode = _decoder(gateway_format, explanations_max, explained_bytes_max)
+    line_bytes_max = limits.line_bytes_max
     for index, text in enumerate(texts):
         if index == captures_max:
             raise RejectedBody(Rejection.CAPTURES)
         yield
+        if len(text) > line_bytes_max:
+            batch.refusals.append(Refusal(index, RefusalReason.TOO_LARGE, ""))
+            continue
         try:
-            capture, has_unknown_fields = decoder.decode(text)
+            capture, has_unknown_fields = decode(text)
         except RefusedCapture as refused:
             batch.refusals.append(Refusal(index, refused.reason, refused.path))
-            batch.refused_positions.extend(_position(text, limits.line_bytes_max))
+            if gateway_format is OWN:
+                batch.refused_positions.extend(_position(text))
             continue
         batch.captures.append((index, capture))
         if has_unknown_fields:
             batch.with_unknown_fields.append(index)
 
 
-class _ExplainingDecoder:
-    """Decodes captures, and finds the schema path of what it refuses while the budget of the batch lasts."""
+def _decoder(
+    gateway_format: GatewayFormat, explanations_max: int, explained_bytes_max: int
+) -> Callable[[bytes], tuple[Capture, bool]]:
+    """Return what decodes the texts of one batch: to the capture, and whether it has fields that may be misspelt."""
+    # Gateways send far more fields than a capture has, and what is wrong with their texts is known without a search.
+    if gateway_format is OWN:
+        return _ExplainingDecoder(explanations_max, explained_bytes_max).decode
+    return lambda text: (gateway_format.decode(text), False)
 
-    def __init__(self, line_bytes_max: int, explanations_max: int, explained_bytes_max: int) -> None:
-        self._line_bytes_max = line_bytes_max
+
+class _ExplainingDecoder:
+    """Decodes captures in auditap's own format, and finds the schema path of what it refuses while the budget of the batch lasts."""
+
+    def __init__(self, explanations_max: int, explained_bytes_max: int) -> None:
         self._explanations_left = explanations_max
         self._explained_bytes_left = explained_bytes_max
 
     def decode(self, text: bytes) -> tuple[Capture, bool]:
         """Return the capture, and whether it has unknown fields. Raises RefusedCapture."""
-        if len(text) > self._line_bytes_max:
-            raise RefusedCapture(RefusalReason.TOO_LARGE)
         # Strict first: nearly all captures fit, and one decoding is enough for them.
         capture = decode_strict(text)
         if capture is not None:
@@ -122,10 +139,8 @@ class _Positioned(msgspec.Struct, frozen=True):
 _position_decoder = msgspec.json.Decoder(_Positioned)
 
 
-def _position(text: bytes, bytes_max: int) -> list[TapPosition]:
-    """Return the tap, epoch and sequence number of a refused capture; nothing if it has none or is too long to look."""
-    if len(text) > bytes_max:
-        return []
+def _position(text: bytes) -> list[TapPosition]:
+    """Return the tap, epoch and sequence number of a refused capture; nothing if it has none."""
     try:
         tap = _position_decoder.decode(text).tap
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

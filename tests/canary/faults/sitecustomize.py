@@ -51,11 +51,11 @@ async def _failing_accept(self: RedactingSink, captures: Any, received_ms: int, 
     await _accept(self, captures, received_ms, refused)
 
 
-async def _failing_post(self: Any, request: Any) -> Any:
+async def _failing_post(self: Any, route: Any, request: Any) -> Any:
     body = await request.body()
     if ENDPOINT.encode() in body:
         _fail(body.decode())
-    return await _post(self, request)
+    return await _post(self, route, request)
 
 
 Pipeline.event = _failing_event  # type: ignore[method-assign]

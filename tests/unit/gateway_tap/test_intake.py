@@ -11,11 +11,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway_tap.body import Refusal, RejectedBody, Rejection, inflate
+from gateway_tap.formats.own import OWN
+from gateway_tap.formats.routes import CAPTURE_ROUTES
 from gateway_tap.intake import CaptureBatch, read_batch, read_into
 from gateway_tap.limits import IntakeLimits
-from schemas.capture import decode_capture, split_ndjson
+from schemas.capture import Capture, CapturedRequest, CapturedResponse, decode_capture, split_ndjson
 from schemas.contracts import schema_path_of_first_error
-from schemas.errors import RefusalReason
+from schemas.errors import RefusalReason, RefusedCapture
 
 NDJSON = "application/x-ndjson"
 JSON = "application/json"
@@ -299,3 +301,43 @@ def test_every_field_of_the_contract_is_known() -> None:
         assert getattr(capture, name) == getattr(plain, name) is not None
     for name in ("tap", "request", "response"):
         assert msgspec.structs.asdict(getattr(capture, name)) == msgspec.structs.asdict(getattr(plain, name))
+
+
+class _Pipes:
+    """A format for this test: `METHOD url`, with a pipe between pairs."""
+
+    name = "pipes"
+
+    def split(self, body: bytes, content_type: str, texts_max: int) -> list[bytes]:
+        assert (content_type, texts_max) == ("text/pipes", 3)
+        return body.split(b"|")
+
+    def decode(self, text: bytes) -> Capture:
+        method, _, url = text.decode().partition(" ")
+        if not url:
+            raise RefusedCapture(RefusalReason.INVALID, "url: required")
+        return Capture(CapturedRequest(method, url), CapturedResponse(200))
+
+
+def test_another_format_splits_and_decodes_within_the_same_bounds() -> None:
+    limits = IntakeLimits(line_bytes_max=50)
+    position = lines({"tap": {"id": "t", "epoch": 1, "seq": 2}}).replace(b" ", b"")
+    body = b"GET /1|" + position + b"|" + b"x" * 51
+    batch = read_batch(body, "text/pipes", limits, gateway_format=_Pipes(), captures_max=3)
+    assert [(index, capture.request.url) for index, capture in batch.captures] == [(0, "/1")]
+    assert batch.refusals == [
+        Refusal(1, RefusalReason.INVALID, "url: required"),
+        Refusal(2, RefusalReason.TOO_LARGE, ""),
+    ]
+    # Only auditap's own format has sequence numbers and a contract that names every field.
+    assert batch.refused_positions == []
+    assert batch.with_unknown_fields == []
+    with pytest.raises(RejectedBody) as rejected:
+        read_batch(b"GET /1|GET /2|GET /3|", "text/pipes", limits, gateway_format=_Pipes(), captures_max=3)
+    assert rejected.value.reason is Rejection.CAPTURES
+
+
+def test_each_format_has_a_route_of_its_own() -> None:
+    assert CAPTURE_ROUTES[0] == ("/v1/captures", OWN)
+    for attribute in (0, 1):
+        assert len({route[attribute] for route in CAPTURE_ROUTES}) == len(CAPTURE_ROUTES)
