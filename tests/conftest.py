@@ -38,7 +38,18 @@ _BROKER_FIXTURES = _OWN_BROKER_FIXTURES | {"kafka_bootstrap"}
 _NO_KAFKA = "no Kafka"
 _SHARED_SESSION_MS = 120_000
 """The broker that tests share is never killed, and may stand still for long on a busy machine."""
-_SLOW_FOLDERS = ("faults", "e2e", "cases", "canary", "property", "fuzz", "clients", "oracles", "contract")
+_SLOW_FOLDERS = (
+    "faults",
+    "e2e",
+    "gateways",
+    "cases",
+    "canary",
+    "property",
+    "fuzz",
+    "clients",
+    "oracles",
+    "contract",
+)
 """Begun first where several workers share a run, so that none of them ends it alone."""
 
 _kafka_is_missing = pytest.StashKey[str]()

@@ -1,0 +1,34 @@
+"""Runs each gateway of this folder once for all tests of its class."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.gateways.beside import served_beside
+from tests.gateways.collected import TOKEN, collecting
+from tests.gateways.contract import Bench, GatewayContract
+from tests.gateways.gateway import Place
+from tests.gateways.upstream import running_upstream
+
+
+@pytest_asyncio.fixture(scope="class")
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """The gateway that the test's class names, in front of an upstream, with a collector beside it."""
+    contract = request.cls
+    assert contract is not None
+    assert issubclass(contract, GatewayContract)
+    gateway = contract.gateway
+    with (
+        tempfile.TemporaryDirectory(prefix="auditap-") as folder,
+        served_beside(running_upstream()) as upstream,
+        served_beside(collecting(Path(folder))) as collected,
+    ):
+        own = Path(tempfile.mkdtemp(dir=folder))
+        place = Place(own, upstream.port, collected.socket, collected.port, TOKEN)
+        async with gateway.running(place) as running:
+            yield Bench(gateway, running, upstream, collected)

@@ -1,0 +1,116 @@
+"""What a gateway under test is: how it is started between a client, the upstream and a collector."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+_LISTENS_WITHIN_S = 60
+_ENDS_WITHIN_S = 30
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a gateway runs: its own empty folder, the upstream's port, and the collector."""
+
+    folder: Path
+    upstream_port: int
+    collector_socket: Path
+    collector_port: int
+    """Loopback TCP of the same collector."""
+    token: str
+    """The bearer token for it over TCP, good for every tap id."""
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a tap can see; everything else it brings as all others do."""
+
+    body_bytes_max: int = 256 * 1024
+    """A longer body is `truncated`."""
+    sees_silent_abort: bool = True
+    """Whether a request whose client left before any response arrives as a capture."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A gateway that runs. `h2_port` takes HTTP/2 in plain text, by prior knowledge. `pid`: its (main) process."""
+
+    port: int
+    h2_port: int
+    pid: int
+
+
+class Gateway(Protocol):
+    """A gateway with its tap, as its page in docs/gateways describes it."""
+
+    name: str
+    abilities: Abilities
+
+    def running(self, place: Place) -> AbstractAsyncContextManager[Running]:
+        """Start the gateway with its tap in front of the upstream. It listens on loopback alone, and ends with the context."""
+
+
+def filled(template: Path, values: Mapping[str, object]) -> str:
+    """Return an example configuration of the project with every `${NAME}` of a test's place filled in. Other dollar signs stay.
+
+    Fails where a value has no place in the template.
+    """
+    text = template.read_text()
+    for name, value in values.items():
+        assert f"${{{name}}}" in text, f"{template.name} has no ${{{name}}}"
+        text = text.replace(f"${{{name}}}", str(value))
+    return text
+
+
+@asynccontextmanager
+async def process(
+    command: Sequence[str | Path],
+    folder: Path,
+    ports: Sequence[int],
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a server until the context ends; entered once it listens on all of `ports`. Its output is in `folder`/log."""
+    log_file = folder / "log"
+    with log_file.open("ab") as log:
+        started = await asyncio.create_subprocess_exec(
+            *map(str, command),
+            cwd=folder,
+            env={**os.environ, **(environment or {})},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        async with asyncio.timeout(_LISTENS_WITHIN_S):
+            for port in ports:
+                while not _listens(port):
+                    assert started.returncode is None, log_file.read_text()
+                    await asyncio.sleep(0.02)
+        yield started
+    finally:
+        await _end(started)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def _end(started: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        started.send_signal(signal.SIGCONT)
+        started.terminate()
+    try:
+        await asyncio.wait_for(started.wait(), _ENDS_WITHIN_S)
+    except TimeoutError:
+        started.kill()
+        await started.wait()
