@@ -13,11 +13,15 @@ from typing import Any, Final, Protocol, TypeVar
 RawHeaders = list[tuple[bytes, bytes]]
 
 _PAIR_BYTES: Final = 1_024  # what a waiting pair takes besides its bodies, headers and URL
-_HEADER_VALUE_BYTES_MAX: Final = 4_096
+_HEADER_VALUE_BYTES_MAX: Final = (
+    16_384  # a signed token with many claims is longer than most servers' default of 8 KiB
+)
 _HEADER_LINES_MAX: Final = 64
 # The redactor records nothing of these media types, and some of these streams never end.
 _MEDIA_NEVER_RECORDED: Final = (b"text/event-stream", b"image/", b"audio/", b"video/", b"font/")
 _REPEATABLE: Final = frozenset({list, tuple})
+# Each proxy appends to these, so that their end can be trusted and their start is what the client made up.
+_CHAINS: Final = frozenset({b"x-forwarded-for", b"forwarded"})
 
 _Part = TypeVar("_Part")
 
@@ -59,25 +63,37 @@ class HeaderSelection:
         self._prefixes = tuple(name[:-1] for name in lowered if name.endswith(b"*"))
 
     def select(self, headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
-        """Return the chosen header lines in their order, repeated ones included; long values are cut."""
+        """Return the chosen header lines in their order, repeated ones included; long values are cut, chains of proxies at
+        their start.
+        """
         selected: RawHeaders = []
         for name, value in headers:
             # Copied, because servers may reuse the memory; of `bytes`, no copy is made.
             lowered = bytes(name).lower()
             if lowered in self._names or (self._prefixes and lowered.startswith(self._prefixes)):
-                selected.append((lowered, bytes(value[:_HEADER_VALUE_BYTES_MAX])))
+                kept = value if len(value) <= _HEADER_VALUE_BYTES_MAX else _cut(lowered, value)
+                selected.append((lowered, bytes(kept)))
         return selected if len(selected) <= _HEADER_LINES_MAX else self._fewer(selected)
 
     def _fewer(self, selected: RawHeaders) -> RawHeaders:
         """Return the first and the last line of each header, those with exact names first.
 
-        A client that sends one header many times must not hide another one, nor the value that the service takes.
+        A client that sends one header many times must not hide another one, nor the value that the service takes. The lines
+        of a chain of proxies are joined: without those in its middle, it would seem that others had passed the request on.
         """
         ends: dict[bytes, RawHeaders] = {}
-        for line in selected:
-            ends.setdefault(line[0], [])[1:] = [line]
+        for name, value in selected:
+            lines = ends.setdefault(name, [])
+            if name in _CHAINS and lines:
+                lines[0] = (name, _cut(name, lines[0][1] + b", " + value))
+            else:
+                lines[1:] = [(name, value)]
         names = sorted(ends, key=lambda name: name not in self._names)
         return [line for name in names for line in ends[name]][:_HEADER_LINES_MAX]
+
+
+def _cut(name: bytes, value: bytes) -> bytes:
+    return value[-_HEADER_VALUE_BYTES_MAX:] if name in _CHAINS else value[:_HEADER_VALUE_BYTES_MAX]
 
 
 def is_never_recorded(headers: RawHeaders) -> bool:

@@ -20,6 +20,9 @@ REQUEST_HEADERS: Final = (
     "x-http-method-override",
     "x-http-method",
     "x-method-override",
+    # Which client it was, where proxies stand before the service.
+    "x-forwarded-for",
+    "forwarded",
 )
 RESPONSE_HEADERS: Final = ("x-actor-*", "x-account-id", "content-type", "content-encoding")
 METHODS_WITHOUT_BODIES: Final = ("GET", "HEAD", "OPTIONS", "TRACE", "CONNECT")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from redactor.decode.client_address import ClientAddresses
 from redactor.decode.url import parse_host
 from schemas.constants import Constant
 from schemas.errors import StartupError
@@ -91,6 +92,9 @@ class HeaderNames:
     """Response header with the account."""
     user_agent: str = "user-agent"
     """Request header with the user agent."""
+    client_address: str = ""
+    """Request header in which trusted proxies write the client's address: `x-forwarded-for`, `forwarded`, or one with a single address,
+    such as `cf-connecting-ip`. Read only of requests that come from `redaction.trusted_proxies`."""
     request_ids: tuple[str, ...] = ("cf-ray", "x-request-id")
     """Headers with a request id. The first that occurs exactly once counts, on the request before the response."""
 
@@ -157,3 +161,31 @@ class RedactionConfig:
     """Ids of operations that are not recorded at all."""
     trailing_slash_allowed: bool = False
     """Whether a path with one slash at its end matches as if it had none."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks of the proxies before the tap, such as `10.0.0.0/8`, whose word on the client's address counts
+    (`redaction.headers.client_address`). Empty: the address of the tap's peer is recorded."""
+
+    def __post_init__(self) -> None:
+        try:
+            ClientAddresses(self.headers.client_address, self.trusted_proxies)
+        except ValueError:
+            is_network = False
+        else:
+            is_network = True
+        if not is_network:
+            raise StartupError(
+                "redaction.trusted_proxies: write addresses or networks, such as 10.0.0.0/8 or 2001:db8::/32, with no bit set behind"
+                " the prefix."
+            )
+        if bool(self.trusted_proxies) != bool(self.headers.client_address):
+            raise StartupError(
+                "redaction.trusted_proxies and redaction.headers.client_address are of use together: name the proxies' networks"
+                " and the request header that they write, such as x-forwarded-for."
+            )
+
+    @property
+    def client_addresses(self) -> ClientAddresses | None:
+        """How the client's address is found behind trusted proxies; None where there are none."""
+        if not self.trusted_proxies:
+            return None
+        return ClientAddresses(self.headers.client_address, self.trusted_proxies)

@@ -87,7 +87,7 @@ class KeptHeaders(NamedTuple):
 
 def recordable_headers(names: HeaderNames) -> tuple[frozenset[str], frozenset[str]]:
     """Return the names of the headers that may be recorded of a request and of a response, in lower case."""
-    request = {names.user_agent, *names.request_ids}
+    request = {names.user_agent, names.client_address, *names.request_ids}
     actor = {names.actor_id, names.actor_email, names.actor_type, names.actor_context}
     token = {names.actor_token_id, names.actor_token_name, names.account_id}
     return frozenset(request) - {""}, frozenset(actor | token | set(names.request_ids)) - {""}

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from redactor.compile.denied_headers import NO_HEADERS, DeniedHeaders
 from redactor.config import HeaderNames
+from redactor.decode.client_address import ClientAddresses
 from redactor.decode.headers import (
     HeaderFields,
     HeaderReader,
@@ -37,21 +38,31 @@ _VALUE_CHARS_MAX: Final = 1_024
 class ReferenceHeaders:
     """Records the headers of any pair."""
 
-    def __init__(self, names: HeaderNames, denied: DeniedHeaders = NO_HEADERS) -> None:
+    def __init__(
+        self,
+        names: HeaderNames,
+        client_addresses: ClientAddresses | None = None,
+        denied: DeniedHeaders = NO_HEADERS,
+    ) -> None:
         """`denied`: the headers that are read as if they were not there."""
         self._names = names
+        self._client_addresses = client_addresses
         self._reader = HeaderReader(names, denied.of_request, denied.of_response)
 
     def record_without(self, capture: Capture, denied: DeniedHeaders) -> RecordedHeaders:
         """Return what is recorded where the document denies some headers (rule 5)."""
-        return ReferenceHeaders(self._names, denied).record(capture)
+        return ReferenceHeaders(self._names, self._client_addresses, denied).record(capture)
 
     def record(self, capture: Capture) -> RecordedHeaders:
         request = self._reader.of_request(capture.request.headers)
         response = self._reader.of_response(capture.response.headers)
         kept = self._reader.kept(request, response)
+        client_ip = capture.client_ip
+        if self._client_addresses is not None:
+            lines = tuple(request.all(self._client_addresses.header))
+            client_ip = self._client_addresses.of(client_ip, lines)
         return RecordedHeaders(
-            _actor(kept, capture.client_ip),
+            _actor(kept, client_ip),
             Account(kept.account_id),
             kept.user_agent,
             kept.request_id,
@@ -64,7 +75,7 @@ class ReferenceHeaders:
             request.present("content-encoding"),
             _content_type(response),
             response.present("content-encoding"),
-            self._refused(response, kept, capture.client_ip),
+            self._refused(response, kept, client_ip),
         )
 
     def _refused(self, response: HeaderFields, kept: KeptHeaders, client_ip: str | None) -> tuple[str, ...]:
@@ -105,6 +116,7 @@ class HeaderSet:
     __slots__ = (
         "actor_names",
         "actor_values",
+        "client_address",
         "content_type",
         "is_encoded",
         "number",
@@ -122,6 +134,7 @@ class HeaderSet:
         self.content_type: Any = names.get("content-type")
         self.is_encoded = "content-encoding" in names
         self.user_agent: Any = names.get(config.user_agent)
+        self.client_address: Any = names.get(config.client_address)
         self.request_ids = tuple(names[name] for name in config.request_ids if name in names)
         of_actor = (
             *(config.actor_id, config.actor_email, config.actor_type, config.actor_context),
@@ -140,8 +153,8 @@ def _nothing(_: Headers) -> None:
 class FastHeaders(ReferenceHeaders):
     """Records the headers of messages in which no wanted one stands twice."""
 
-    def __init__(self, names: HeaderNames) -> None:
-        super().__init__(names)
+    def __init__(self, names: HeaderNames, client_addresses: ClientAddresses | None = None) -> None:
+        super().__init__(names, client_addresses)
         self._config = names
         self._of_request, self._of_response = readable_headers(names)
         self._number = 0
@@ -163,16 +176,19 @@ class FastHeaders(ReferenceHeaders):
         request_type = sent.get(request.content_type)
         response_type = received.get(response.content_type)
         values = response.actor_values(received)
+        client_ip = capture.client_ip
+        if self._client_addresses is not None:
+            client_ip = self._client_addresses.of(client_ip, sent.get(request.client_address, ()))
         try:
             user_agent = self._user_agents.get(agent)
             # With the number of the set, because the same values under other names are another actor.
-            actor = self._actors.get((response.number, capture.client_ip, values))
+            actor = self._actors.get((response.number, client_ip, values))
         except TypeError:  # a list, which is not hashable: the header stands several times
             return super().record(capture)
         if isinstance(request_type, list) or isinstance(response_type, list):
             return super().record(capture)
         if actor is None:
-            actor = self._new_actor(capture, response)
+            actor = self._new_actor(capture, response, client_ip)
         if user_agent is None and agent:
             user_agent = self._user_agent(agent)
         return RecordedHeaders(
@@ -214,24 +230,26 @@ class FastHeaders(ReferenceHeaders):
         self._number += 1
         return HeaderSet(written, names, self._config, self._number)
 
-    def _new_actor(self, capture: Capture, response: HeaderSet) -> tuple[Actor, Account, tuple[str, ...]]:
+    def _new_actor(
+        self, capture: Capture, response: HeaderSet, client_ip: str | None
+    ) -> tuple[Actor, Account, tuple[str, ...]]:
         """Return who acted, for which account, and what was refused; remember it if every value was kept."""
         headers = capture.response.headers
         of_response = self._reader.of_response(headers)
         kept = self._reader.kept(self._reader.of_request(capture.request.headers), of_response)
-        refused = self._refused(of_response, kept, capture.client_ip)
-        found = _actor(kept, capture.client_ip), Account(kept.account_id), refused
+        refused = self._refused(of_response, kept, client_ip)
+        found = _actor(kept, client_ip), Account(kept.account_id), refused
         kept_values = sum(value is not None for value in (*kept.of_actor, kept.account_id))
         written = response.actor_values(headers)
         # As they were written: spaces around them would be remembered with them.
         chars = sum(map(len, written)) if isinstance(written, tuple) else len(written or "")
         is_all_kept = kept_values == response.actor_names and (
-            (capture.client_ip is None) == (found[0].ip_address is None)
+            (client_ip is None) == (found[0].ip_address is None)
         )
         if is_all_kept and chars <= _VALUE_CHARS_MAX:
             if len(self._actors) >= _VALUES_MAX:
                 self._actors.clear()
-            self._actors[response.number, capture.client_ip, written] = found
+            self._actors[response.number, client_ip, written] = found
         return found
 
     def _user_agent(self, value: str) -> str | None:

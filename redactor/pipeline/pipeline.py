@@ -43,7 +43,7 @@ Resolve = Callable[[tuple[Route, ...]], ResolvedOperation]
 def reference_stages(config: RedactionConfig, routes: Routes, resolve: Resolve) -> Stages:
     """Return the stages that define what is recorded. `resolve` compiles the operations that routes lead to."""
     return Stages(
-        ReferenceHeaders(config.headers),
+        ReferenceHeaders(config.headers, config.client_addresses),
         ReferenceRouting(routes, resolve),
         ReferenceUris(config.limits.uri_bytes_max),
         ReferenceBodies(config.limits),
@@ -53,7 +53,7 @@ def reference_stages(config: RedactionConfig, routes: Routes, resolve: Resolve) 
 def fast_stages(config: RedactionConfig, routes: Routes, resolve: Resolve) -> Stages:
     """Return the stages that give the same, faster."""
     return Stages(
-        FastHeaders(config.headers),
+        FastHeaders(config.headers, config.client_addresses),
         FastRouting(routes, resolve),
         FastUris(config.limits.uri_bytes_max),
         FastBodies(config.limits),

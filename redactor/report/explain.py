@@ -185,7 +185,7 @@ class _CaptureExplainer:
 
     def _headers(self, denied: DeniedHeaders | None, *, path_names_account: bool) -> PairHeaders:
         return PairHeaders(
-            self._document_fields.config.headers,
+            self._document_fields.config,
             self._capture,
             self._event,
             denied or NO_HEADERS,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from redactor.compile.denied_headers import NO_HEADERS, DeniedHeaders
-from redactor.config import HeaderNames
-from redactor.decode.headers import HEADER_FIELDS, HeaderReader, kept_request_id
+from redactor.config import HeaderNames, RedactionConfig
+from redactor.decode.headers import HEADER_FIELDS, HeaderFields, HeaderReader, kept_request_id
 from redactor.pipeline.resolved_operation import ResolvedOperation
 from redactor.report.decisions import Decision, ExplainedPart, Outcome, dropped
 from schemas.capture import Capture
@@ -17,8 +17,13 @@ from schemas.event import AuditEvent
 _DENIED: Final = dropped(5, "the document denies it", "")
 _REFUSED: Final = dropped(14, "it does not occur exactly once, or is not well-formed", "")
 _SECOND_ID: Final = dropped(14, "another request id goes before it", "")
+_PEER_COUNTS: Final = dropped(14, "the request does not come from a trusted proxy", "")
+_UNUSABLE: Final = dropped(14, "its addresses cannot be read", "")
 _PATH_COUNTS: Final = dropped(15, "the path names the account", "")
 _KEPT: Final = Decision(Outcome.KEPT, 14, "a configured header that occurs once and is well-formed", "")
+_KEPT_ADDRESS: Final = Decision(
+    Outcome.KEPT, 14, "the first address from the right that is no trusted proxy", ""
+)
 _ANY_OTHER: Final = ExplainedPart("any other header", dropped(14, "never recorded", ""))
 
 
@@ -55,10 +60,11 @@ def configured_headers(names: HeaderNames) -> Iterator[ConfiguredHeader]:
     found += [
         ConfiguredHeader(side, name, "request_id") for side in (True, False) for name in names.request_ids
     ]
+    found.append(ConfiguredHeader(True, names.client_address, "client_address"))
     found += [
         ConfiguredHeader(False, getattr(names, attribute), attribute)
         for attribute in names.__slots__
-        if attribute not in ("user_agent", "request_ids")
+        if attribute not in ("user_agent", "client_address", "request_ids")
     ]
     return (each for each in found if each.name)
 
@@ -82,7 +88,7 @@ class PairHeaders:
 
     def __init__(
         self,
-        names: HeaderNames,
+        config: RedactionConfig,
         capture: Capture,
         event: AuditEvent,
         denied: DeniedHeaders,
@@ -90,7 +96,7 @@ class PairHeaders:
         path_names_account: bool,
     ) -> None:
         """`denied`: the headers that the document denies. `path_names_account`: whether the path of a matched request does."""
-        self._names = names
+        self._names = names = config.headers
         self._event = event
         self._denied = denied
         all_headers = HeaderReader(names)
@@ -100,6 +106,11 @@ class PairHeaders:
         self._kept = reader.kept(
             reader.of_request(capture.request.headers), reader.of_response(capture.response.headers)
         )
+        self._is_of_trusted_proxy = (
+            config.client_addresses is not None
+            and capture.client_ip is not None
+            and config.client_addresses.trusts(capture.client_ip)
+        )
         is_matched = event.receipt.unmatched is None
         # Of an altered request the header counts first, and the path is read in another way.
         self._is_account_in_path = path_names_account if is_matched else self._kept.account_id is None
@@ -108,23 +119,37 @@ class PairHeaders:
         """Yield what became of each configured header."""
         has_request_id = False
         for header in configured_headers(self._names):
-            fields = self._request if header.of_request else self._response
-            value = getattr(self._kept, header.attribute)
-            if header.attribute == "request_id":
-                value = kept_request_id(fields.once(header.name))
-            is_present = fields.present(header.name)
+            is_present = self._fields(header).present(header.name)
             decision = _KEPT
             if header.is_in(self._denied):
                 decision = _DENIED
-            elif is_present and value is None:
-                decision = _REFUSED
-            elif is_present and header.attribute == "request_id":
-                decision = _SECOND_ID if has_request_id else _KEPT
-                has_request_id = True
-            elif is_present and header.attribute == "account_id" and self._is_account_in_path:
-                decision = _PATH_COUNTS
+            elif is_present:
+                decision = self._decision(header, has_request_id=has_request_id)
+                has_request_id = has_request_id or (header.attribute == "request_id" and decision == _KEPT)
             yield ExplainedPart(header.label, decision, present=is_present)
         yield _ANY_OTHER
+
+    def _fields(self, header: ConfiguredHeader) -> HeaderFields:
+        return self._request if header.of_request else self._response
+
+    def _decision(self, header: ConfiguredHeader, *, has_request_id: bool) -> Decision:
+        """Return what became of a header that the pair has and the document does not deny."""
+        if header.attribute == "client_address":
+            return self._client_address_decision()
+        if header.attribute == "request_id":
+            value = kept_request_id(self._fields(header).once(header.name))
+        else:
+            value = getattr(self._kept, header.attribute)
+        if value is None:
+            return _REFUSED
+        if header.attribute == "request_id" and has_request_id:
+            return _SECOND_ID
+        return _PATH_COUNTS if header.attribute == "account_id" and self._is_account_in_path else _KEPT
+
+    def _client_address_decision(self) -> Decision:
+        if not self._is_of_trusted_proxy:
+            return _PEER_COUNTS
+        return _UNUSABLE if self._event.actor.ip_address is None else _KEPT_ADDRESS
 
     def fields(self) -> Iterator[ExplainedField]:
         """Yield the account's id, then the actor's fields and other ids that are filled or refused."""
@@ -136,10 +161,20 @@ class PairHeaders:
             if field != "account.id" and getattr(self._kept, attribute) is not None
         }
         if self._event.actor.ip_address is not None:
-            sources["actor.ip_address"] = "the tap"
+            sources["actor.ip_address"] = self._address_source()
         for name in dict.fromkeys((*sources, *refused)):
             if name != "account.id":
                 yield ExplainedField(name, sources.get(name), name in refused)
+
+    def _address_source(self) -> str:
+        name = self._names.client_address
+        if (
+            not self._is_of_trusted_proxy
+            or name in self._denied.of_request
+            or not self._request.present(name)
+        ):
+            return "the tap"
+        return f"the request header {name}"
 
     def _account_source(self) -> str | None:
         if self._event.account.id is None:

@@ -119,9 +119,9 @@ def fail() -> None:
     raise AssertionError("redacting failed")
 
 
-def a_redactor(document: Node, **settings: Any) -> Redactor:
+def a_redactor(document: Node, config: RedactionConfig = RedactionConfig(), **settings: Any) -> Redactor:  # noqa: B008  immutable
     loaded = parse_document(DocumentConfig(Path("d.json"), **settings), json.dumps(document).encode())
-    return Redactor([loaded], RedactionConfig(), on_failure=fail)
+    return Redactor([loaded], config, on_failure=fail)
 
 
 def redacted(document: Node, *pairs: Capture) -> list[bytes]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from redactor.config import HeaderNames, RedactionConfig
 from redactor.decode.json import Unusable, read_json
 from redactor.pipeline.bodies import FastBodies, Message, ReferenceBodies
 from redactor.pipeline.event_template import MessageTemplate
@@ -168,6 +169,7 @@ HEADERS: st.SearchStrategy[Headers] = st.dictionaries(
                 "x-http-method",
                 "é",
             ),
+            *("x-forwarded-for", "X-Forwarded-For"),
         ]
     ),
     st.sampled_from(
@@ -191,6 +193,7 @@ HEADERS: st.SearchStrategy[Headers] = st.dictionaries(
                 "x" * 300,
             ),
             *('a"b', "\ud800", ["u1"], ["u1", "u2"], list[str]()),
+            *("198.51.100.1", "198.51.100.1, 203.0.113.7", ["198.51.100.1", "203.0.113.7"], "203.0.113.9"),
         ]
     ),
     max_size=6,
@@ -213,9 +216,30 @@ def messages(draw: Draw, text: str) -> dict[str, Any]:
     }
 
 
+CONFIGS = st.sampled_from(
+    [
+        RedactionConfig(),
+        RedactionConfig(
+            headers=HeaderNames(client_address="x-forwarded-for"), trusted_proxies=("203.0.113.0/24",)
+        ),
+    ]
+)
+
+
+class Example(NamedTuple):
+    """A document, how it and the pairs are read, and pairs."""
+
+    document: Node
+    envelope: str | None
+    config: RedactionConfig
+    sent: list[Capture]
+
+    def redactor(self) -> Redactor:
+        return a_redactor(self.document, self.config, envelope=self.envelope)
+
+
 @st.composite
-def examples(draw: Draw) -> tuple[Node, str | None, list[Capture]]:
-    """Draw a document, an envelope and pairs."""
+def examples(draw: Draw) -> Example:
     dressing = Dressing(draw)
     shapes = [draw(roots()), draw(roots())]
     request, response = map(dressing.schema, shapes)
@@ -227,7 +251,7 @@ def examples(draw: Draw) -> tuple[Node, str | None, list[Capture]]:
         {"name": name, "in": "path", "schema": draw(PATH_SCHEMAS)} for name in ("account_id", "name")
     ]
     sent = [draw(pairs(shapes)) for _ in range(2)]
-    return document, draw(st.sampled_from([None, "kept", "a"])), sent
+    return Example(document, draw(st.sampled_from([None, "kept", "a"])), draw(CONFIGS), sent)
 
 
 @st.composite
@@ -296,10 +320,9 @@ def test_a_fast_stage_returns_what_its_reference_returns(stage: str, monkeypatch
         suppress_health_check=list(HealthCheck), max_examples=max(EXAMPLES_PER_STAGE, settings().max_examples)
     )
     @given(examples())
-    def holds(example: tuple[Node, str | None, list[Capture]]) -> None:
-        document, envelope, sent = example
-        fast, reference = stages_of(a_redactor(document, envelope=envelope))
-        for pair in sent:
+    def holds(example: Example) -> None:
+        fast, reference = stages_of(example.redactor())
+        for pair in example.sent:
             # Twice: what a stage remembers must change nothing.
             assert value_of(fast, pair) == value_of(fast, pair) == value_of(reference, pair)
 
@@ -340,10 +363,9 @@ def test_a_plain_pair_is_read_by_the_fast_stage_alone(
 def test_the_fast_path_gives_the_bytes_of_the_reference() -> None:
     @settings(suppress_health_check=list(HealthCheck), max_examples=max(EXAMPLES, settings().max_examples))
     @given(examples())
-    def holds(example: tuple[Node, str | None, list[Capture]]) -> None:
-        document, envelope, sent = example
-        redactor = a_redactor(document, envelope=envelope)
-        for pair in sent:
+    def holds(example: Example) -> None:
+        redactor = example.redactor()
+        for pair in example.sent:
             redactor.redact(pair, EVENT_ID)  # compares the two
 
     holds()

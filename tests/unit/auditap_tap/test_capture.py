@@ -6,7 +6,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from auditap_tap import encoding
+from auditap_tap import REQUEST_HEADERS, encoding
 from auditap_tap.buffer import PairBuffer
 from auditap_tap.capture import HeaderSelection
 from auditap_tap.exchange import Receive, Scope, Send
@@ -29,6 +29,21 @@ def test_a_header_that_stands_many_times_hides_no_other() -> None:
     ]
     assert len(selected) == 64
     assert selection.select(asked) == [(name.lower(), value) for name, value in asked]
+
+
+@pytest.mark.parametrize("name", [b"x-forwarded-for", b"Forwarded"])
+def test_a_client_cannot_push_the_end_of_a_chain_of_proxies_out_of_the_copy(name: bytes) -> None:
+    selection = HeaderSelection(REQUEST_HEADERS)
+    by_proxies = [(name, b"203.0.113.9"), (name, b"10.0.0.2")]
+    made_up = [(name, b"198.51.100.%d" % number) for number in range(99)]
+    [(_, chain)] = selection.select([*made_up, *by_proxies])
+    assert chain.startswith(b"198.51.100.0, 198.51.100.1, ")
+    assert chain.endswith(b"198.51.100.98, 203.0.113.9, 10.0.0.2")
+    [(_, chain)] = selection.select([(name, b"198.51.100.1, " * 9_999 + b"203.0.113.9")])
+    assert (len(chain), chain[-13:]) == (16_384, b", 203.0.113.9")
+    lines = [(name, b"198.51.100.1, " * 100)] * 99
+    [(_, chain)] = selection.select([*lines, *by_proxies])
+    assert (len(chain), chain[-23:]) == (16_384, b", 203.0.113.9, 10.0.0.2")
 
 
 async def test_headers_that_are_not_selected_never_enter_the_buffer(wrap: Wrap) -> None:
