@@ -35,6 +35,7 @@ async def app(scope, receive, send):
 tap = AuditTapMiddleware(app, collector=sys.argv[1], tap_id="t", state_dir=None, linger_ms=60_000, close_ms_max=1_000)
 config = uvicorn.Config(tap, lifespan=sys.argv[2], log_config=None)
 listener = config.bind_socket()
+listener.listen()
 if len(sys.argv) > 3:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 print(listener.getsockname()[1], flush=True)
