@@ -102,6 +102,11 @@ def split_texts(body: bytes, content_type: str, texts_max: int) -> Iterable[byte
     raise RejectedBody(Rejection.MEDIA_TYPE)
 
 
+def is_object(body: bytes) -> bool:
+    """Whether the first text of a body is an object, and not an array of them."""
+    return _OBJECT.match(body) is not None
+
+
 def _lines(body: bytes, texts_max: int) -> Iterable[bytes]:
     # Counted first: a body of line ends alone would otherwise become a list eight times its size.
     if body.count(b"\n") > texts_max * (1 + _BLANK_LINES_PER_TEXT_MAX):
@@ -111,7 +116,7 @@ def _lines(body: bytes, texts_max: int) -> Iterable[bytes]:
 
 def _elements(body: bytes, texts_max: int) -> Iterable[bytes]:
     """Return the texts of an array's elements, or the body itself if it is an object."""
-    if _OBJECT.match(body):
+    if is_object(body):
         return [body]
     # An element takes 66 bytes while the array is split, and `[0,0,…` has one for every two bytes. Counting commas
     # first bounds that; no batch of real captures has so many.

@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from gateway_tap.body import Refusal, RejectedBody, Rejection, inflate
+from gateway_tap.formats.own import OWN
 from gateway_tap.formats.routes import CAPTURE_ROUTES, CaptureRoute
 from gateway_tap.heartbeats import read_heartbeats
 from gateway_tap.in_flight import InFlight, RequestBytes, TooMuchInFlight
@@ -110,7 +111,7 @@ class _Collector:
 
     async def _captures(self, route: CaptureRoute, request: Request) -> JSONResponse:
         # Before the body is read: whoever has no token takes no memory.
-        token = self._authorize(request)
+        token = self._authorize(request, route.scheme)
         with self.in_flight.request(_sender(request, token)) as held:
             body = await self._read(request, held)
             content_type = request.headers.get("content-type", "")
@@ -125,6 +126,8 @@ class _Collector:
             )
             async for _ in in_turns(reading):
                 pass
+            if route.format is not OWN and token is not None:
+                batch.name_tap(token.only_tap)
             received_ms = self.clock_ms()
             accepted, refusals = await self._identify(batch, token, received_ms)
             refused = {each.index for each in refusals}
@@ -161,14 +164,14 @@ class _Collector:
         self.metrics.heartbeats_accepted.inc(len(accepted))
         return _success(len(accepted), sorted(batch.refusals))
 
-    def _authorize(self, request: Request) -> TapToken | None:
-        """Return the token presented, or None if none is required. Raises _ErrorResponse (401)."""
+    def _authorize(self, request: Request, scheme: str = "bearer") -> TapToken | None:
+        """Return the token presented by this scheme, or None if none is required. Raises _ErrorResponse (401)."""
         if self.tokens is None:
             return None
-        token = self.tokens.find(request.headers.get("authorization", ""))
+        token = self.tokens.find(request.headers.get("authorization", ""), scheme)
         if token is None:
-            challenge = {"WWW-Authenticate": 'Bearer realm="auditap"'}
-            raise _ErrorResponse(401, "a valid bearer token is required", challenge)
+            challenge = {"WWW-Authenticate": f'{scheme.capitalize()} realm="auditap"'}
+            raise _ErrorResponse(401, f"a valid {scheme} token is required", challenge)
         return token
 
     async def _read(self, request: Request, held: RequestBytes) -> bytes:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway_tap.body import Refusal, RejectedBody, Rejection
 from gateway_tap.formats.own import OWN
@@ -34,6 +35,12 @@ class CaptureBatch:
     """Taps and sequence numbers of refused captures, if they can be read: these numbers are accounted for."""
     with_unknown_fields: list[int] = field(default_factory=list)
     """Indexes of captures with unknown fields. These fields are ignored; perhaps they are misspelt."""
+
+    def name_tap(self, tap_id: str | None) -> None:
+        """Let the captures be of this tap: gateways cannot say which one they are. None leaves them without one."""
+        if tap_id is not None:
+            tap = TapPosition(tap_id)
+            self.captures[:] = [(index, replace(capture, tap=tap)) for index, capture in self.captures]
 
 
 def read_batch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
@@ -11,6 +12,8 @@ from typing import Final, NamedTuple
 from schemas.private_files import SECRET_CHARS_MIN
 
 _ANY_TAP: Final = "*"
+# As schemas/capture.schema.json has it; none of the characters with which patterns begin.
+_TAP_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:\-]{0,63}")
 
 
 class TapToken(NamedTuple):
@@ -25,6 +28,12 @@ class TapToken(NamedTuple):
             return _ANY_TAP in self.tap_patterns
         return any(fnmatchcase(tap_id, pattern) for pattern in self.tap_patterns)
 
+    @property
+    def only_tap(self) -> str | None:
+        """The one tap that the token may send for; None if there may be several."""
+        names = self.tap_patterns
+        return names[0] if len(names) == 1 and _TAP_ID.fullmatch(names[0]) else None
+
 
 class TapTokens:
     """The tokens that taps may present."""
@@ -32,10 +41,10 @@ class TapTokens:
     def __init__(self, tokens: Sequence[TapToken]) -> None:
         self._tokens = tuple(tokens)
 
-    def find(self, authorization: str) -> TapToken | None:
-        """Return the token that an `Authorization` header presents, None if it is not one of these."""
-        scheme, _, presented = authorization.partition(" ")
-        if scheme.lower() != "bearer":
+    def find(self, authorization: str, scheme: str = "bearer") -> TapToken | None:
+        """Return the token that an `Authorization` header presents by this scheme (lower case), None if it is not one of these."""
+        used_scheme, _, presented = authorization.partition(" ")
+        if used_scheme.lower() != scheme:
             return None
         token = presented.strip()
         # Whatever is configured: an empty token would let in everybody, and a short one whoever guesses it.

@@ -2,5 +2,9 @@
 
 - `port`: what a format is
 - `own`: auditap's own format, `schemas/capture.schema.json`
+- `kong`, `apisix`: log entries of gateways on nginx (`nginx_log`)
+- `tyk`: events for Splunk's HTTP Event Collector, with messages as they were on the wire (`http_wire`)
+- `messages`: captures out of what formats know of a pair
+- `contracts`: JSON texts by a type, refused without their values
 - `routes`: which format each of the collector's routes takes
 """

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from schemas.capture import Capture
+from schemas.errors import RefusalReason, RefusedCapture
 
 
 class GatewayFormat(Protocol):
@@ -29,5 +30,12 @@ class GatewayFormat(Protocol):
         """Return the capture in one text. Fields that a capture has no use for are ignored.
 
         Time and memory are linear in the text's length, which the caller bounds. Raises RefusedCapture: `malformed` if the text
-        cannot be parsed, else `invalid` with the path of the wrong field, which names declared fields only.
+        cannot be parsed, else `invalid` with the path of the wrong field, which names declared fields only. Raises NoPair.
         """
+
+
+class NoPair(RefusedCapture):
+    """The text is sound, but holds no HTTP request with its response: a request that was blocked, a WebSocket, a TCP flow."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(RefusalReason.INVALID, path)

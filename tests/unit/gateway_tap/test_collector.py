@@ -20,11 +20,15 @@ from starlette.types import Receive, Scope, Send
 from gateway_tap import collector, turns
 from gateway_tap.body import inflate
 from gateway_tap.collector import DROPPED_HEADER, collector_app
+from gateway_tap.formats.own import OWN
+from gateway_tap.formats.routes import CAPTURE_ROUTES
 from gateway_tap.limits import IntakeLimits
 from gateway_tap.tokens import TapToken, TapTokens
 from gateway_tap.unix_socket import PEER_UID, bind_unix_socket
 from schemas.errors import NotDurable
 from schemas.metric_defs import Metrics
+from tests.gateway_formats.encoders import FORMATS
+from tests.gateway_formats.pairs import PAIRS
 from tests.unit.gateway_tap.servers import FakeSink, loopback, serving
 
 RECEIVED_MS = 1_769_192_714_749
@@ -303,6 +307,38 @@ async def test_a_token_sends_for_its_own_taps_only(
     # The last capture names no tap, which only `*` alone allows.
     paths = {each["index"]: each["path"] for each in answer["refused"]}
     assert paths == {index: "tap.id: required" if index == 3 else "tap.id" for index in refused}
+
+
+async def test_each_format_has_its_route_and_its_scheme(sink: FakeSink, metrics: Metrics) -> None:
+    tokens = TapTokens([token("one", "gw-eu-1"), token("eu", "gw-eu-*"), token("all", "*")])
+    async with client_of(make_app(sink, metrics, tokens=tokens)) as client:
+        for under_test in FORMATS:
+            body, content_type = under_test.join([under_test.encode(PAIRS[0])])
+            for route in CAPTURE_ROUTES:
+                if route.format is not under_test.format or route.format is OWN:
+                    continue
+                # A format in which gateways cannot name themselves takes the name from a token for one tap.
+                for name, taps in (("one", ["gw-eu-1"]), ("eu", []), ("all", [None])):
+                    sink.batches.clear()
+                    headers = {
+                        "content-type": content_type,
+                        "authorization": f"{route.scheme} {secret(name)}",
+                    }
+                    answer = await client.post(route.path, content=body, headers=headers)
+                    assert answer.status_code == 200
+                    assert [each.capture.tap and each.capture.tap.id for each in sink.accepted] == taps
+                    other = "bearer" if route.scheme == "splunk" else "splunk"
+                    answer = await client.post(
+                        route.path, content=body, headers={"authorization": f"{other} {secret(name)}"}
+                    )
+                    assert answer.status_code == 401
+                    assert answer.headers["www-authenticate"].lower().startswith(route.scheme)
+
+
+@pytest.mark.parametrize("pattern", ["*", "gw-*", "gw-?", "gw-[12]", "", " gw", "g" * 65])
+def test_a_pattern_or_a_name_that_no_tap_has_names_no_tap(pattern: str) -> None:
+    assert token("one", pattern).only_tap is None
+    assert token("one", "gw-1", "gw-2").only_tap is None
 
 
 async def test_requests_in_flight_are_bounded(sink: FakeSink, metrics: Metrics) -> None:

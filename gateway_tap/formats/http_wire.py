@@ -1,0 +1,116 @@
+"""HTTP/1 messages as they were on the wire, or cut off anywhere: head and body, without the framing of chunks."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+import httptools
+
+from gateway_tap.formats.messages import Message, header_text, joined_headers
+from schemas.errors import RefusalReason, RefusedCapture
+
+_HEADER_LINES_MAX: Final = 1_000
+_Parser = httptools.HttpRequestParser | httptools.HttpResponseParser
+
+
+class WireRequest(NamedTuple):
+    """A request, and the target on its first line. The repr shows nothing of it."""
+
+    method: str
+    target: str
+    message: Message
+
+    def __repr__(self) -> str:
+        return "<WireRequest>"
+
+
+class WireResponse(NamedTuple):
+    """A response. The repr shows nothing of it."""
+
+    status: int
+    message: Message
+
+    def __repr__(self) -> str:
+        return "<WireResponse>"
+
+
+class _FirstMessage:
+    """What httptools' parser calls while it reads. What follows the first message is not looked at."""
+
+    def __init__(self) -> None:
+        self.parser: _Parser | None = None
+        self.first: str | int | None = None
+        """The method or the status, once the head is there."""
+        self.target = b""
+        self.lines: list[tuple[str, str]] = []
+        self.chunks: list[bytes] = []
+        self.is_complete = False
+
+    def on_url(self, url: bytes) -> None:
+        if not self.is_complete:
+            self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Trailers come after the head.
+        if self.first is not None:
+            return
+        if len(self.lines) == _HEADER_LINES_MAX:
+            raise ValueError
+        self.lines.append((header_text(name), header_text(value)))
+
+    def on_headers_complete(self) -> None:
+        if self.first is not None:
+            return
+        if isinstance(self.parser, httptools.HttpRequestParser):
+            self.first = self.parser.get_method().decode("latin-1")
+        elif self.parser is not None:
+            self.first = self.parser.get_status_code()
+
+    def on_body(self, chunk: bytes) -> None:
+        if not self.is_complete:
+            self.chunks.append(chunk)
+
+    def on_message_complete(self) -> None:
+        self.is_complete = True
+
+    def message(self, *, is_whole: bool) -> Message:
+        headers = joined_headers(self.lines)
+        # The framing is gone, and with it the header that describes it.
+        headers.pop("transfer-encoding", None)
+        content = b"".join(self.chunks) if self.chunks else None
+        return Message(headers, content, is_cut=not is_whole, size_bytes=0)
+
+
+def read_request(wire: bytes, path: str) -> WireRequest | None:
+    """Return a request; None if its head is cut off. Raises RefusedCapture with `path` if it is none."""
+    reading = _FirstMessage()
+    _read(httptools.HttpRequestParser(reading), reading, wire, path)
+    if reading.first is None:
+        return None
+    message = reading.message(is_whole=reading.is_complete)
+    return WireRequest(str(reading.first), header_text(reading.target), message)
+
+
+def read_response(wire: bytes, path: str) -> WireResponse | None:
+    """Return a response; None if its head is cut off. Raises RefusedCapture with `path` if it is none."""
+    reading = _FirstMessage()
+    _read(httptools.HttpResponseParser(reading), reading, wire, path)
+    if reading.first is None:
+        return None
+    # Without a length, the response lasts until its bytes end.
+    has_length = any(name.lower() in ("content-length", "transfer-encoding") for name, _ in reading.lines)
+    message = reading.message(is_whole=reading.is_complete or not has_length)
+    return WireResponse(int(reading.first), message)
+
+
+def _read(parser: _Parser, reading: _FirstMessage, wire: bytes, path: str) -> None:
+    reading.parser = parser
+    is_http = False
+    # What comes after a whole message, or where the protocol is switched, is none of ours.
+    with suppress(httptools.HttpParserError, httptools.HttpParserUpgrade):
+        parser.feed_data(wire)
+        is_http = True
+    reading.parser = None
+    if reading.first is None and not is_http:
+        raise RefusedCapture(RefusalReason.INVALID, path)

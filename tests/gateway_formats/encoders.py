@@ -1,0 +1,236 @@
+"""Formats as their gateways write them: the encoders here stand for the gateways, so they share no code with the decoders.
+
+Who adds a format adds its encoder, and one line in `FORMATS`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from gateway_tap.formats.apisix import APISIX
+from gateway_tap.formats.kong import KONG
+from gateway_tap.formats.own import OWN
+from gateway_tap.formats.port import GatewayFormat
+from gateway_tap.formats.tyk import TYK
+from tests.gateway_formats.pairs import Ability, Pair, joined
+
+ALL = frozenset(Ability)
+
+
+def _parse_latin(text: bytes) -> Any:
+    return json.loads(text.decode("latin-1"))
+
+
+def _write_latin(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+@dataclass(frozen=True)
+class FormatUnderTest:
+    """A format, what its gateway makes of a pair, and what this format can carry.
+
+    `join` puts texts together as the gateway does; it returns the body and its content type. `has_origin`: the URL is absolute.
+    `added_headers`: request headers that the decoder adds. `parse` and `write`: a text as JSON values and back, to change it.
+    """
+
+    format: GatewayFormat
+    encode: Callable[[Pair], bytes]
+    join: Callable[[Sequence[bytes]], tuple[bytes, str]]
+    abilities: frozenset[Ability] = ALL
+    has_origin: bool = True
+    has_client_ip: bool = True
+    added_headers: frozenset[str] = frozenset()
+    name: str = ""
+    parse: Callable[[bytes], Any] = _parse_latin
+    write: Callable[[Any], bytes] = _write_latin
+
+    def __str__(self) -> str:
+        return self.name or self.format.name
+
+
+def _array(texts: Sequence[bytes]) -> tuple[bytes, str]:
+    return b"[" + b",".join(texts) + b"]", "application/json"
+
+
+def _lines(texts: Sequence[bytes]) -> tuple[bytes, str]:
+    return b"\n".join(texts), "application/x-ndjson"
+
+
+# auditap's own
+
+
+def own(pair: Pair) -> bytes:
+    def message(headers: list[tuple[str, str]], content: bytes | None, whole: bytes | None) -> dict[str, Any]:
+        encoded = None if content is None else base64.b64encode(content).decode()
+        return {"headers": joined(headers), "body_base64": encoded, "truncated": content != whole}
+
+    request = message(pair.sent_request_headers, pair.kept_request_body, pair.request_body)
+    response = message(pair.sent_response_headers, pair.kept_response_body, pair.response_body)
+    return json.dumps(
+        {
+            "captured_at": _rfc3339(pair.started_ms),
+            "duration_ms": pair.duration_ms,
+            "client_ip": pair.client_ip,
+            "request": {
+                "method": pair.method,
+                "url": "https://api.example.com" + pair.target,
+                **request,
+            },
+            "response": {"status": pair.status, "complete": pair.is_complete, **response},
+        }
+    ).encode()
+
+
+# Lua in nginx
+
+
+def cjson(value: Any) -> bytes:
+    """Encode as lua-cjson does: strings are bytes, written as they are but for what JSON has to escape, and the slash."""
+    if isinstance(value, dict):
+        return b"{" + b",".join(cjson(name) + b":" + cjson(each) for name, each in value.items()) + b"}"
+    if isinstance(value, list):
+        return b"[" + b",".join(map(cjson, value)) + b"]"
+    if isinstance(value, str):
+        value = value.encode()
+    if isinstance(value, bytes):
+        escaped = value.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"/", b"\\/")
+        for code in (*range(32), 127):
+            escaped = escaped.replace(bytes([code]), b"\\u%04x" % code)
+        return b'"' + escaped + b'"'
+    return json.dumps(value).encode()
+
+
+def _nginx_parts(pair: Pair) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`request` and `response` of a log entry, without the bodies."""
+    request_headers = joined(pair.sent_request_headers)
+    response_headers = joined(pair.sent_response_headers)
+    request_bytes = _head_bytes(pair.sent_request_headers) + len(f"{pair.method} {pair.target} HTTP/1.1\r\n")
+    response_bytes = _head_bytes(pair.sent_response_headers) + len("HTTP/1.1 200 OK\r\nServer: kong\r\n")
+    sent = pair.response_body or b""
+    if not pair.is_complete:
+        response_bytes, sent = 0, pair.kept_response_body or b""
+    request = {
+        "url": f"https://api.example.com:8443{pair.target}",
+        "uri": pair.target,
+        "method": pair.method,
+        "headers": request_headers,
+        "querystring": {},
+        "size": request_bytes + len(pair.request_body or b""),
+    }
+    return request, {
+        "status": pair.status,
+        "headers": response_headers,
+        "size": response_bytes + len(sent),
+    }
+
+
+def _head_bytes(lines: list[tuple[str, str]]) -> int:
+    return sum(len(f"{name}: {value}\r\n") for name, value in lines) + 2
+
+
+def kong(pair: Pair, *, has_bodies: bool = True) -> bytes:
+    request, response = _nginx_parts(pair)
+    request["id"] = pair.request_id
+    if has_bodies and pair.kept_request_body is not None:
+        request["body"] = pair.kept_request_body
+    if has_bodies and pair.kept_response_body is not None:
+        response["body"] = pair.kept_response_body
+    entry = {
+        "request": request,
+        "response": response,
+        "latencies": {"kong": 3, "proxy": 8, "request": pair.duration_ms, "receive": 1},
+        "route": {"id": "r", "paths": ["/orders"]},
+        "service": {"id": "s", "host": "upstream"},
+        "client_ip": pair.client_ip,
+        "started_at": pair.started_ms,
+        "upstream_uri": pair.target,
+        "upstream_status": str(pair.status),
+        "tries": [{"ip": "10.0.0.1", "port": 80}],
+        "workspace": "w",
+    }
+    return cjson(entry)
+
+
+def apisix(pair: Pair) -> bytes:
+    request, response = _nginx_parts(pair)
+    # An empty body is no body to nginx.
+    if pair.kept_request_body:
+        request["body"] = pair.kept_request_body
+    if pair.kept_response_body:
+        response["body"] = pair.kept_response_body
+    entry = {
+        "request": request,
+        "response": response,
+        "server": {"hostname": "gw", "version": "3.9.0"},
+        "upstream": "10.0.0.1:80",
+        "service_id": "",
+        "route_id": "1",
+        "client_ip": pair.client_ip,
+        "start_time": pair.started_ms,
+        "latency": float(pair.duration_ms),
+        "upstream_latency": 8,
+        "apisix_latency": 4.0,
+    }
+    return cjson(entry)
+
+
+# Go
+
+
+def tyk(pair: Pair) -> bytes:
+    request = f"{pair.method} {pair.target} HTTP/1.1\r\n".encode()
+    request += _lines_of(pair.sent_request_headers) + (pair.kept_request_body or b"")
+    response = f"HTTP/1.1 {pair.status} Whatever\r\n".encode()
+    response += _lines_of(pair.sent_response_headers) + (pair.kept_response_body or b"")
+    event = {
+        "method": pair.method,
+        "path": pair.target.partition("?")[0],
+        "response_code": pair.status,
+        "api_key": "00000000",
+        "time_stamp": _rfc3339(pair.started_ms + pair.duration_ms),
+        "api_version": "Non Versioned",
+        "api_id": "a",
+        "org_id": "o",
+        "raw_request": base64.b64encode(request).decode(),
+        "request_time": pair.duration_ms,
+        "raw_response": base64.b64encode(response).decode(),
+        "ip_address": pair.client_ip,
+    }
+    hec = {"time": pair.started_ms // 1000, "event": dict(sorted(event.items()))}
+    return json.dumps(hec, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _lines_of(lines: list[tuple[str, str]]) -> bytes:
+    return "".join(f"{name.title()}: {value}\r\n" for name, value in lines).encode() + b"\r\n"
+
+
+def _rfc3339(at_ms: int) -> str:
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "456Z")
+
+
+FORMATS = [
+    FormatUnderTest(OWN, own, _lines),
+    FormatUnderTest(KONG, kong, _array),
+    FormatUnderTest(
+        KONG,
+        lambda pair: kong(pair, has_bodies=False),
+        _array,
+        frozenset({Ability.REPEATED_HEADERS}),
+        name="kong without bodies",
+    ),
+    FormatUnderTest(APISIX, apisix, _array),
+    FormatUnderTest(APISIX, apisix, lambda texts: (b"\n".join(texts), "text/plain"), name="apisix in lines"),
+    FormatUnderTest(
+        TYK,
+        tyk,
+        lambda texts: (b"".join(texts), ""),
+        ALL - {Ability.INCOMPLETE},
+        has_origin=False,
+    ),
+]

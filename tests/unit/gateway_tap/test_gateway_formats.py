@@ -1,0 +1,239 @@
+"""What is special about one format. What all have in common: tests/contract/test_gateway_format_contract.py."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from typing import Any
+
+import pytest
+
+from gateway_tap.body import RejectedBody
+from gateway_tap.formats.apisix import APISIX
+from gateway_tap.formats.kong import KONG
+from gateway_tap.formats.port import GatewayFormat
+from gateway_tap.formats.tyk import TYK
+from schemas.capture import Capture, body_bytes
+from schemas.errors import RefusedCapture
+from tests.gateway_formats.encoders import cjson
+
+JSON = {"content-type": "application/json"}
+
+
+def entry(**parts: Any) -> dict[str, Any]:
+    """Return a log entry of Kong's or APISIX', with these parts of `request`, `response` and itself."""
+    request = {"method": "POST", "url": "http://h:80/a", "headers": {"host": "h"}, **parts.pop("request", {})}
+    response = {"status": 200, "headers": {}, **parts.pop("response", {})}
+    return {"request": request, "response": response, **parts}
+
+
+def read(gateway_format: GatewayFormat, value: Any) -> Capture:
+    return gateway_format.decode(cjson(value))
+
+
+@pytest.mark.parametrize(
+    ("cut", "headers"),
+    [(True, {}), (True, {"transfer-encoding": "chunked"}), (False, {"content-length": "4"})],
+)
+def test_a_body_as_long_as_apisix_cuts_them_is_cut(cut: bool, headers: dict[str, str]) -> None:
+    length = 524_288 if cut else 4
+    for text in ("x" * length, "ü" * (length // 2)):
+        captured = read(
+            APISIX,
+            entry(request={"body": text, "headers": headers}, response={"body": text, "headers": headers}),
+        )
+        assert captured.request.truncated is captured.response.truncated is cut
+        assert read(KONG, entry(request={"body": text, "headers": headers})).request.truncated is False
+
+
+@pytest.mark.parametrize(
+    ("parts", "is_cut"),
+    [
+        ({"headers": {"content-length": "9"}}, True),
+        ({"headers": {"content-length": "0"}}, False),
+        ({"headers": {"content-length": "9", "x": ["1", "2"]}, "body": "123456789"}, False),
+        ({"headers": {"content-length": "9"}, "body": "12345678"}, True),
+        ({"headers": {"content-length": "9"}, "body": ""}, True),
+        ({"headers": {"transfer-encoding": "chunked"}}, True),
+        ({"headers": {}, "size": 40}, False),
+        ({"headers": {}, "size": 90_000}, True),
+        ({"headers": {}, "size": "90000"}, True),
+        ({"headers": {}, "size": "a lot"}, False),
+        ({"headers": {}, "size": 90_000, "body": "x" * 89_900}, False),
+        ({"headers": {}, "size": 90_000, "body": "x" * 1_000}, True),
+        # How long the head was is not known.
+        ({"headers": {"authorization": "REDACTED"}, "size": 90_000}, False),
+        ({"headers": {"content-length": "9" * 30}, "body": "x"}, False),
+    ],
+)
+def test_a_request_body_that_is_not_there_is_not_taken_for_none(parts: dict[str, Any], is_cut: bool) -> None:
+    assert read(KONG, entry(request=parts)).request.truncated is is_cut
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "parts", "is_cut"),
+    [
+        ("POST", 200, {"headers": {"content-length": "9"}}, True),
+        ("POST", 200, {"headers": {"content-length": "0"}}, False),
+        ("POST", 204, {"headers": {}}, False),
+        ("GET", 304, {"headers": {"content-length": "9"}}, False),
+        ("HEAD", 200, {"headers": {"content-length": "9"}}, False),
+        # It lasts until the connection ends, so there may have been one.
+        ("GET", 200, {"headers": {}}, True),
+        ("GET", 200, {"headers": {}, "size": 200}, False),
+        ("GET", 200, {"headers": {}, "size": 9_000}, True),
+    ],
+)
+def test_a_response_body_that_is_not_there_is_not_taken_for_none(
+    method: str, status: int, parts: dict[str, Any], is_cut: bool
+) -> None:
+    captured = read(KONG, entry(request={"method": method}, response={"status": status, **parts}))
+    assert captured.response.truncated is is_cut
+
+
+@pytest.mark.parametrize(
+    ("parts", "is_complete"),
+    [
+        ({"status": 499}, False),
+        ({"headers": {"content-length": "5000"}, "size": 900, "body": "x"}, False),
+        ({"headers": {"content-length": "5000"}, "size": 5_200, "body": "x" * 5_000}, True),
+        ({"headers": {}, "size": 9}, True),
+    ],
+)
+def test_a_response_that_did_not_reach_the_client_is_incomplete(
+    parts: dict[str, Any], is_complete: bool
+) -> None:
+    assert read(KONG, entry(response=parts)).response.complete is is_complete
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "stands"),
+    [
+        ("gzip", '{"a": 1}', False),
+        ("br", '{"a": 1}', False),
+        ("identity", '{"a": 1}', True),
+        ("gzip", gzip.compress(b"{}"), True),
+        ("br, gzip", gzip.compress(b"{}"), True),
+        ("gzip", b"\xff\x00", False),
+        ("br", b"\xff\x00", True),
+    ],
+)
+def test_a_coding_stands_only_where_the_body_is_in_it(coding: str, body: str | bytes, stands: bool) -> None:
+    headers = {"content-encoding": coding, "content-length": "1000"}
+    response = read(APISIX, entry(response={"headers": headers, "body": body})).response
+    assert ("content-encoding" in response.headers) is stands
+    assert body_bytes(response) == (body.encode() if isinstance(body, str) else body)
+    # The length is that of what was sent.
+    assert response.truncated is stands
+
+
+def test_a_body_may_come_in_base64() -> None:
+    content = gzip.compress(b"{}")
+    encoded = {"body_base64": base64.b64encode(content).decode()}
+    assert body_bytes(read(KONG, entry(request=encoded)).request) == content
+    with pytest.raises(RefusedCapture, match=r"request\.body_base64"):
+        read(KONG, entry(request={"body_base64": "c4n4ry!"}))
+
+
+@pytest.mark.parametrize("gateway_format", [KONG, APISIX])
+def test_the_consumer_is_where_only_the_gateway_can_put_it(gateway_format: GatewayFormat) -> None:
+    forged = {
+        "headers": {"Auditap-Consumer-Id": "eve", "auditap-consumer-username": "eve", "x-actor-id": "a"}
+    }
+    known = read(gateway_format, entry(response=forged, consumer={"id": "c1", "username": "bo", "tags": []}))
+    assert known.response.headers == {
+        "x-actor-id": "a",
+        "auditap-consumer-id": "c1",
+        "auditap-consumer-username": "bo",
+    }
+    assert read(gateway_format, entry(response=forged)).response.headers == {"x-actor-id": "a"}
+
+
+def test_kongs_request_id_counts_and_not_the_clients() -> None:
+    sent = {"headers": {"X-Request-Id": ["forged", "twice"]}}
+    assert read(KONG, entry(request=sent)).request.headers == {"x-request-id": ["forged", "twice"]}
+    assert read(KONG, entry(request={**sent, "id": "own"})).request.headers == {"x-request-id": "own"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "url"),
+    [
+        ({"url": "HTTPS://api:8443/b", "uri": "/a?b", "headers": {"host": "api.example.com"}}, "https://api.example.com/a?b"),
+        ({"url": "http://api:8000/a", "headers": {"host": "[::1]:80"}}, "http://[::1]:80/a"),
+        ({"url": "http://api:8000/a", "headers": {}}, "http://api:8000/a"),
+        ({"url": "http://api:8000/a", "headers": {"host": ["one", "two"]}}, "http://api:8000/a"),
+        ({"url": "", "uri": "/a", "headers": []}, "/a"),
+        ({"url": "nonsense", "uri": "http://x/a"}, "http://x/a"),
+    ],
+)  # fmt: skip
+def test_the_url_is_the_one_that_the_client_asked_for(parts: dict[str, Any], url: str) -> None:
+    assert read(KONG, entry(request=parts)).request.url == url
+
+
+def hec(**event: Any) -> bytes:
+    return json.dumps(
+        {"time": 1, "event": {"method": "POST", "path": "/a", "response_code": 200, **event}},
+        separators=(",", ":"),
+    ).encode()
+
+
+def wire(text: bytes) -> str:
+    return base64.b64encode(text).decode()
+
+
+def test_an_event_without_details_says_that_bodies_are_missing() -> None:
+    captured = TYK.decode(hec(content_length=0))
+    assert (captured.request.truncated, captured.response.truncated) == (False, True)
+    assert TYK.decode(hec(content_length=5)).request.truncated
+    assert TYK.decode(hec(content_length=-1)).request.truncated
+    assert not TYK.decode(hec(response_code=204)).response.truncated
+
+
+def test_chunks_are_joined_and_trailers_left_out() -> None:
+    response = wire(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: T\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nT: c4n4ry\r\n\r\n"
+    )
+    captured = TYK.decode(hec(raw_response=response))
+    assert captured.response.body == "abcde"
+    assert captured.response.headers == {"trailer": "T"}
+    assert not captured.response.truncated
+    # The pump cuts the base64 text.
+    for kept in range(1, len(response) - 20):
+        cut = TYK.decode(hec(raw_response=response[:kept])).response
+        assert cut.truncated
+        assert "abcde".startswith(cut.body or "")
+
+
+def test_only_the_first_message_of_an_event_counts() -> None:
+    request = wire(b"POST /a HTTP/1.1\r\nContent-Length: 2\r\n\r\nabGET /b HTTP/1.1\r\nX: y\r\n\r\n")
+    captured = TYK.decode(hec(raw_request=request)).request
+    assert (captured.method, captured.url, captured.body) == ("POST", "/a", "ab")
+    assert captured.headers == {"content-length": "2"}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"raw_request": "c4n4ry c4n4ry"},
+        {"raw_request": wire(b"c4n4ry")},
+        {"raw_response": wire(b"c4n4ry\r\n\r\n")},
+        {"raw_request": wire(b"GET / HTTP/1.1\r\n" + b"c4n4ry: a\r\n" * 1_001 + b"\r\n")},
+        {"time_stamp": "c4n4ry"},
+        {"response_code": 10**9},
+        {"method": "c4n4ry" * 20},
+        {"ip_address": "c4n4ry" * 20},
+    ],
+)
+def test_an_event_that_cannot_be_read_is_refused_without_its_values(event: dict[str, Any]) -> None:
+    with pytest.raises(RefusedCapture) as refused:
+        TYK.decode(hec(**event))
+    assert "c4n4ry" not in repr(refused.value) + repr(refused.value.__context__)
+
+
+def test_events_stand_one_after_the_other_with_anything_between_them() -> None:
+    events = [hec(path=path) for path in ('}{"', "\\", "}", '{"time":')]
+    for between in (b"", b"\n", b" \r\n\t"):
+        assert list(TYK.split(between.join(events), "", 5)) == events
+    with pytest.raises(RejectedBody):
+        TYK.split(b'{"time":' * 101, "", 100)
