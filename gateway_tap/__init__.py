@@ -10,4 +10,5 @@
 - `ports`: what the collector hands captures and heartbeats to
 - `unix_socket`: the socket for taps on the same host
 - `replay`, `capture_file`: send the captures of a file to a collector, as a tap would
+- `traffic_file`: files of pairs that other tools write, read as captures
 """

@@ -6,7 +6,7 @@ import gzip
 import re
 import zlib
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from io import BufferedReader, BytesIO, RawIOBase
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Final, NamedTuple, cast
 import msgspec
 
 from gateway_tap.body import RejectedBody, split_texts
+from gateway_tap.formats.recognition import recognize
 from schemas.errors import StartupError
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
@@ -52,19 +53,34 @@ def read_lines(source: Path | BinaryIO, line_bytes_max: int) -> Iterator[Line]:
     """
     number = 0
     is_empty = True
+    with reading(source, lambda: f"line {number}") as opened:
+        if found := recognize(opened.peek(_CHUNK_BYTES)):
+            raise StartupError(
+                f"{input_name(source)} is a {found} file: send it with `auditap import`, or turn it into captures with"
+                " `auditap import --to-captures`"
+            )
+        for number, text in _numbered_texts(opened, input_name(source), line_bytes_max):
+            if stripped := text.strip(_LINE_SPACE):
+                is_empty = False
+                yield Line(number, stripped)
+    if is_empty:
+        raise StartupError(f"{input_name(source)} holds no captures")
+
+
+@contextmanager
+def reading(source: Path | BinaryIO, place: Callable[[], str]) -> Iterator[BufferedReader[Any]]:
+    """Open a source past its byte order mark; what is gzipped is inflated while it is read.
+
+    Raises StartupError, one sentence, if it cannot be read or is damaged. `place` then says how far it was read.
+    """
     try:
         with _open(source) as opened:
-            _skip_byte_order_mark(opened, _name(source))
-            for number, text in _numbered_texts(opened, _name(source), line_bytes_max):
-                if stripped := text.strip(_LINE_SPACE):
-                    is_empty = False
-                    yield Line(number, stripped)
+            _skip_byte_order_mark(opened, input_name(source))
+            yield opened
     except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise StartupError(f"{_name(source)} is damaged after line {number}") from None
+        raise StartupError(f"{input_name(source)} is damaged after {place()}") from None
     except OSError as failure:
-        raise StartupError(f"cannot read {_name(source)}: {failure.strerror}") from None
-    if is_empty:
-        raise StartupError(f"{_name(source)} holds no captures")
+        raise StartupError(f"cannot read {input_name(source)}: {failure.strerror}") from None
 
 
 def _numbered_texts(
@@ -181,5 +197,6 @@ def _skip_rest_of_line(opened: BinaryIO, text: bytes) -> None:
         text = opened.readline(_CHUNK_BYTES)
 
 
-def _name(source: Path | BinaryIO) -> str:
+def input_name(source: Path | BinaryIO) -> str:
+    """Return what an error calls the source."""
     return str(source) if isinstance(source, Path) else "the input"

@@ -1,11 +1,11 @@
-"""Replay: sends the captures of a file to a collector, as a tap would."""
+"""Replay: sends the captures of a file to a collector, as a tap would. Import does so with files of other tools."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,9 @@ import httpx
 import msgspec
 
 from gateway_tap.capture_file import Line, read_lines
-from schemas.errors import NotDurable, RefusalReason, StartupError
+from gateway_tap.formats.port import NoPair
+from gateway_tap.traffic_file import read_captures
+from schemas.errors import NotDurable, RefusalReason, RefusedCapture, StartupError
 from schemas.retry_after import asked_to_wait_s
 from schemas.urls import has_unencoded_login
 
@@ -67,6 +69,8 @@ class ReplayReport:
     """Captures that become new records if they are sent again."""
     unrepeatable_line: int | None = None
     """The line of the first of them."""
+    skipped: int = 0
+    """Entries of a file of another tool that hold no complete HTTP pair."""
 
 
 class _Refused(msgspec.Struct):
@@ -112,11 +116,56 @@ async def replay(
     line to begin with again, if the collector stays unavailable.
     """
     limits = limits or ReplayLimits()
+    destination = Destination(collector, token, plain_http_allowed)
+    return await _send(
+        lambda _: read_lines(source, limits.line_bytes_max), destination, limits, on_progress, pause
+    )
+
+
+async def import_file(
+    source: Path | BinaryIO,
+    collector: str,
+    *,
+    token: str | None = None,
+    plain_http_allowed: bool = False,
+    limits: ReplayLimits | None = None,
+    on_progress: Callable[[ReplayReport], None] | None = None,
+    pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+) -> ReplayReport:
+    """Send the pairs in `source`, a HAR file or mitmproxy's flows, as `replay` sends captures, and return the report.
+
+    Its lines are the numbers of entries or flows. Sent again, nothing becomes a second record.
+    """
+    limits = limits or ReplayLimits()
+    destination = Destination(collector, token, plain_http_allowed)
+
+    def lines(sender: _Sender) -> Iterator[Line]:
+        return read_captures(source, limits.line_bytes_max, sender.refuse_entry)
+
+    return await _send(lines, destination, limits, on_progress, pause)
+
+
+class Destination(NamedTuple):
+    """A collector, and what it takes to send to it."""
+
+    collector: str
+    token: str | None
+    plain_http_allowed: bool
+
+
+async def _send(
+    read: Callable[[_Sender], Iterator[Line]],
+    destination: Destination,
+    limits: ReplayLimits,
+    on_progress: Callable[[ReplayReport], None] | None,
+    pause: Callable[[float], Awaitable[Any]],
+) -> ReplayReport:
+    """Send the lines that `read` returns."""
     report = ReplayReport()
-    async with _client(collector, token, limits, plain_http_allowed=plain_http_allowed) as client:
+    async with _client(destination, limits) as client:
         sender = _Sender(client, limits, report, pause)
         try:
-            with closing(_batches(source, limits, sender)) as batches:
+            with closing(_batches(read(sender), limits, sender)) as batches:
                 for batch in batches:
                     await sender.send(batch)
                     if on_progress is not None:
@@ -128,9 +177,8 @@ async def replay(
     return report
 
 
-def _client(
-    collector: str, token: str | None, limits: ReplayLimits, *, plain_http_allowed: bool
-) -> httpx.AsyncClient:
+def _client(destination: Destination, limits: ReplayLimits) -> httpx.AsyncClient:
+    collector, token, plain_http_allowed = destination
     headers = {"Content-Type": "application/x-ndjson"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
@@ -174,11 +222,11 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _batches(source: Path | BinaryIO, limits: ReplayLimits, sender: _Sender) -> Generator[list[Line]]:
+def _batches(lines: Iterator[Line], limits: ReplayLimits, sender: _Sender) -> Generator[list[Line]]:
     """Yield batches of lines. A line over the limit is counted as refused, and not sent."""
     batch: list[Line] = []
     batch_bytes = 0
-    for line in read_lines(source, limits.line_bytes_max):
+    for line in lines:
         if len(line.text) > limits.line_bytes_max:
             sender.refuse(line.number, RefusalReason.TOO_LARGE, "")
             continue
@@ -234,6 +282,12 @@ class _Sender:
         self._report.refused += 1
         if len(self._report.refusals) < self._limits.refusals_listed_max:
             self._report.refusals.append(RefusedLine(line, reason, path))
+
+    def refuse_entry(self, number: int, refused: RefusedCapture) -> None:
+        if isinstance(refused, NoPair):
+            self._report.skipped += 1
+        else:
+            self.refuse(number, refused.reason, refused.path)
 
     async def _post_until_accepted(self, body: bytes, first_line: int) -> httpx.Response:
         """Return the response with status 200. Raises StartupError or NotDurable."""

@@ -64,6 +64,11 @@ COMMANDS = {
         "redact": LazyCommand(
             "auditap.cli.redact", "redact_command", "Redact captures by an OpenAPI document."
         ),
+        "import": LazyCommand(
+            "auditap.cli.import_files",
+            "import_command",
+            "Send a HAR file, or flows of mitmproxy, to a collector.",
+        ),
         "replay": LazyCommand(
             "auditap.cli.replay", "replay_command", "Send a file of captures to a collector."
         ),

@@ -24,8 +24,8 @@ _BODY_BYTES_CAP: Final = 524_288
 """The default of `max_req_body_bytes` and `max_resp_body_bytes`."""
 
 
-class _ApisixEntry(Entry, frozen=True, gc=False):
-    start_time: Milliseconds | None = None
+class _ApisixEntry(Entry, frozen=True, gc=False, kw_only=True):
+    start_time: Milliseconds
     latency: Milliseconds | None = None
 
 

@@ -24,8 +24,8 @@ class _Latencies(msgspec.Struct, frozen=True, gc=False):
     request: Milliseconds | None = None
 
 
-class _KongEntry(Entry, frozen=True, gc=False):
-    started_at: Milliseconds | None = None
+class _KongEntry(Entry, frozen=True, gc=False, kw_only=True):
+    started_at: Milliseconds
     latencies: _Latencies = _Latencies()
 
 

@@ -80,7 +80,7 @@ def entry_capture(
     entry: Entry,
     *,
     is_bytes: bool,
-    started_ms: float | None,
+    started_ms: float,
     duration_ms: float | None,
     body_bytes_cap: int | None = None,
 ) -> Capture:

@@ -33,9 +33,9 @@ _EVENT_START: Final = b'{"time":'
 class _Event(msgspec.Struct, frozen=True, gc=False):
     method: str
     response_code: int
+    time_stamp: str
     path: str = ""
     raw_path: str = ""
-    time_stamp: str | None = None
     request_time: Milliseconds | None = None
     content_length: int = 0
     raw_request: str = ""
@@ -84,9 +84,7 @@ def _events(body: bytes) -> Iterator[bytes]:
         yield rest
 
 
-def _started_ms(event: _Event) -> float | None:
-    if event.time_stamp is None:
-        return None
+def _started_ms(event: _Event) -> float:
     ended_ms = parse_rfc3339_ms(event.time_stamp)
     if ended_ms is None:
         raise RefusedCapture(RefusalReason.INVALID, "event.time_stamp: format")

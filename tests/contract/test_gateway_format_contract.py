@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import traceback
@@ -39,6 +40,10 @@ def named(value: Any) -> str:
     return str(value) if isinstance(value, FormatUnderTest) else value.name
 
 
+def inflated(content: bytes) -> bytes:
+    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+
+
 def visible(capture: Capture, *, has_origin: bool = True) -> dict[str, Any]:
     """Return what the captures of one pair have in common, whatever their format; a body is compared as bytes."""
     parts: dict[str, Any] = msgspec.to_builtins(capture)
@@ -50,15 +55,6 @@ def visible(capture: Capture, *, has_origin: bool = True) -> dict[str, Any]:
     if not has_origin:
         parts["request"]["url"] = parts["request"]["url"].removeprefix("https://api.example.com")
     return parts
-
-
-def decoded(under_test: FormatUnderTest, pair: Pair) -> Capture:
-    """Decode a pair, with whatever this format alone adds left out."""
-    capture = under_test.format.decode(under_test.encode(pair))
-    headers = {
-        name: value for name, value in capture.request.headers.items() if name not in under_test.added_headers
-    }
-    return replace(capture, request=replace(capture.request, headers=headers))
 
 
 def expected(under_test: FormatUnderTest, pair: Pair) -> dict[str, Any]:
@@ -95,7 +91,9 @@ def redactor() -> AgreeingRedactor:
 
 @pytest.mark.parametrize(("under_test", "pair"), CARRIED, ids=named)
 def test_a_pair_becomes_the_capture_that_a_perfect_tap_makes(under_test: FormatUnderTest, pair: Pair) -> None:
-    assert visible(decoded(under_test, pair), has_origin=under_test.has_origin) == expected(under_test, pair)
+    assert visible(
+        under_test.format.decode(under_test.encode(pair)), has_origin=under_test.has_origin
+    ) == expected(under_test, pair)
 
 
 @pytest.mark.parametrize(("under_test", "pair"), CARRIED, ids=named)
@@ -103,7 +101,7 @@ def test_a_pair_becomes_the_event_that_a_perfect_tap_leads_to(
     under_test: FormatUnderTest, pair: Pair, redactor: AgreeingRedactor
 ) -> None:
     perfect = pair.capture if under_test.has_client_ip else replace(pair.capture, client_ip=None)
-    event = redactor.redact(decoded(under_test, pair), EVENT_ID)
+    event = redactor.redact(under_test.format.decode(under_test.encode(pair)), EVENT_ID)
     assert event == redactor.redact(perfect, EVENT_ID)
     assert event is not None
     assert b"4111" not in event
@@ -113,10 +111,12 @@ def test_a_pair_becomes_the_event_that_a_perfect_tap_leads_to(
 def test_a_body_that_the_format_cannot_carry_does_not_read_as_none(
     under_test: FormatUnderTest, pair: Pair
 ) -> None:
-    capture = decoded(under_test, pair)
+    capture = under_test.format.decode(under_test.encode(pair))
     sides = ((capture.request, pair.request_body), (capture.response, pair.response_body))
     for message, whole in sides:
-        assert message.truncated or (body_bytes(message) or None) == (whole or None)
+        # Some formats have bodies inflated.
+        kept = body_bytes(message) or b""
+        assert message.truncated or kept in (whole or b"", inflated(whole or b""))
     assert capture.request.method == pair.method
     assert capture.response.status == pair.status
 
@@ -136,7 +136,9 @@ def test_a_batch_is_split_into_its_pairs(under_test: FormatUnderTest) -> None:
 @every_format
 def test_one_pair_needs_no_batch(under_test: FormatUnderTest) -> None:
     text = under_test.encode(PAIRS[0])
-    batch = read_batch(text, under_test.join([text])[1], LIMITS, gateway_format=under_test.format)
+    joined, content_type = under_test.join([text])
+    body = joined if under_test.is_in_file else text
+    batch = read_batch(body, content_type, LIMITS, gateway_format=under_test.format)
     assert len(batch.captures) == 1
 
 

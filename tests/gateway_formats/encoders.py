@@ -6,16 +6,21 @@ Who adds a format adds its encoder, and one line in `FORMATS`.
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from gateway_tap.formats.apisix import APISIX
+from gateway_tap.formats.har import HAR
 from gateway_tap.formats.kong import KONG
+from gateway_tap.formats.mitmproxy import MITMPROXY
 from gateway_tap.formats.own import OWN
 from gateway_tap.formats.port import GatewayFormat
+from gateway_tap.formats.tnetstrings import parse
 from gateway_tap.formats.tyk import TYK
 from tests.gateway_formats.pairs import Ability, Pair, joined
 
@@ -35,7 +40,7 @@ class FormatUnderTest:
     """A format, what its gateway makes of a pair, and what this format can carry.
 
     `join` puts texts together as the gateway does; it returns the body and its content type. `has_origin`: the URL is absolute.
-    `added_headers`: request headers that the decoder adds. `parse` and `write`: a text as JSON values and back, to change it.
+    `is_in_file`: one text alone is not a body. `parse` and `write`: a text as JSON values and back, to change it.
     """
 
     format: GatewayFormat
@@ -44,7 +49,7 @@ class FormatUnderTest:
     abilities: frozenset[Ability] = ALL
     has_origin: bool = True
     has_client_ip: bool = True
-    added_headers: frozenset[str] = frozenset()
+    is_in_file: bool = False
     name: str = ""
     parse: Callable[[bytes], Any] = _parse_latin
     write: Callable[[Any], bytes] = _write_latin
@@ -214,6 +219,169 @@ def _rfc3339(at_ms: int) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "456Z")
 
 
+# Files of other tools
+
+
+def har(pair: Pair) -> bytes:
+    """Write an entry as a browser does: bodies inflated, several lines of a header as one, pseudo-headers of HTTP/2."""
+    request: dict[str, Any] = {
+        "method": pair.method,
+        "url": f"https://api.example.com{pair.target}#top",
+        "httpVersion": "http/2.0",
+        "headers": [
+            {"name": ":authority", "value": "api.example.com"},
+            *_named(pair.sent_request_headers),
+        ],
+        "queryString": [],
+        "cookies": [],
+        "headersSize": -1,
+        "bodySize": len(pair.request_body or b""),
+    }
+    text = _utf8(_inflated(pair.kept_request_body))
+    if text is not None:
+        types = [value for name, value in pair.sent_request_headers if name == "content-type"]
+        request["postData"] = {"mimeType": types[0] if types else "", "text": text}
+    response = {
+        "status": pair.status,
+        "statusText": "",
+        "httpVersion": "http/2.0",
+        "headers": _named(pair.sent_response_headers),
+        "cookies": [],
+        "content": _content(_inflated(pair.kept_response_body), _inflated(pair.response_body)),
+        "redirectURL": "",
+        "headersSize": -1,
+        "bodySize": -1,
+        "_transferSize": 300,
+    }
+    entry = {
+        "_initiator": {"type": "other"},
+        "cache": {},
+        "connection": "443",
+        "request": request,
+        "response": response,
+        "serverIPAddress": "[2001:db8::7]",
+        "startedDateTime": _rfc3339(pair.started_ms),
+        "time": float(pair.duration_ms),
+        "timings": {"send": 1, "wait": 10, "receive": 1},
+    }
+    return json.dumps(entry, indent=2, ensure_ascii=False).encode()
+
+
+def _content(kept: bytes | None, whole: bytes | None) -> dict[str, Any]:
+    content: dict[str, Any] = {"size": len(whole or b""), "mimeType": "x-unknown"}
+    text = _utf8(kept)
+    if text is not None:
+        content["text"] = text
+    elif kept is not None:
+        content |= {"text": base64.b64encode(kept).decode(), "encoding": "base64"}
+    return content
+
+
+def _inflated(content: bytes | None) -> bytes | None:
+    return gzip.decompress(content) if content and content.startswith(b"\x1f\x8b") else content
+
+
+def _utf8(content: bytes | None) -> str | None:
+    try:
+        return None if content is None else content.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _named(lines: list[tuple[str, str]]) -> list[dict[str, str]]:
+    merged: dict[str, list[str]] = {}
+    for name, value in lines:
+        merged.setdefault(name, []).append(value)
+    return [{"name": name, "value": "\n".join(values)} for name, values in merged.items()]
+
+
+def _har_file(texts: Sequence[bytes]) -> tuple[bytes, str]:
+    head = b'{ "log": {"version": "1.2", "creator": {"name": "t", "version": "1"}, "pages": [], "entries": ['
+    return head + b",\n".join(texts) + b"]}}", "application/json"
+
+
+def mitmproxy(pair: Pair, *, version: int = 21) -> bytes:
+    """Write a flow. mitmproxy has no part of a body: one that it passed on as a stream is not kept."""
+    peer = [pair.client_ip, 50_000]
+    client: dict[str, Any] = {"peername": peer} if version >= 19 else {"address": [*peer, 0, 0]}
+    client |= {"mitmcert": None, "proxy_mode": "regular"}
+    at_s = pair.started_ms / 1000
+    is_request_kept = pair.kept_request_body == pair.request_body
+    is_response_kept = pair.kept_response_body == pair.response_body
+    flow = {
+        "websocket": None,
+        "response": {
+            "reason": b"",
+            "status_code": pair.status,
+            "timestamp_end": at_s + pair.duration_ms / 1000,
+            "timestamp_start": at_s,
+            "trailers": None,
+            "content": (pair.response_body or b"") if is_response_kept else None,
+            "headers": [[name.encode(), value.encode()] for name, value in pair.sent_response_headers],
+            "http_version": b"HTTP/2.0",
+        },
+        "request": {
+            "path": pair.target.encode(),
+            "authority": b"api.example.com" if version >= 9 else None,
+            "scheme": b"https",
+            "method": pair.method.encode(),
+            "port": 443,
+            "host": "10.0.0.1" if version > 5 else b"10.0.0.1",
+            "timestamp_end": at_s,
+            "timestamp_start": at_s,
+            "content": (pair.request_body or b"") if is_request_kept else None,
+            "trailers": None,
+            "headers": [[name.encode(), value.encode()] for name, value in pair.sent_request_headers],
+            "http_version": b"HTTP/2.0",
+        },
+        "client_conn": _connection() | client,
+        "server_conn": _connection()
+        | {"address": ["10.0.0.1", 443], "timestamp_tcp_setup": 1.5, "via": None},
+        "error": None,
+        "type": "http",
+        "id": "f",
+        "intercepted": False,
+        "is_replay": None,
+        "backup": None,
+        "comment": "",
+        "timestamp_created": at_s,
+        "marked": "" if version >= 13 else False,
+        "metadata": {},
+        "version": version,
+    }
+    return tnetstring(flow)
+
+
+def _connection() -> dict[str, Any]:
+    """Return what mitmproxy's version 21 needs of a connection to read it."""
+    texts = dict.fromkeys(("cipher", "error", "sni", "timestamp_end", "tls_version"))
+    lists: dict[str, Any] = {"alpn_offers": [], "certificate_list": [], "cipher_list": []}
+    names = {"id": "c", "transport_protocol": "tcp", "alpn": b"h2", "tls": True}
+    places: dict[str, Any] = {"peername": None, "sockname": ["10.0.0.2", 8080]}
+    return {**texts, **lists, **names, **places, "timestamp_start": 1.5, "timestamp_tls_setup": 1.5}
+
+
+def tnetstring(value: Any) -> bytes:
+    if isinstance(value, dict):
+        content = b"".join(tnetstring(name) + tnetstring(each) for name, each in value.items())
+        kind = b"}"
+    elif isinstance(value, list):
+        content, kind = b"".join(map(tnetstring, value)), b"]"
+    elif value is None:
+        content, kind = b"", b"~"
+    elif isinstance(value, bool):
+        content, kind = str(value).lower().encode(), b"!"
+    elif isinstance(value, bytes):
+        content, kind = value, b","
+    elif isinstance(value, str):
+        content, kind = value.encode(), b";"
+    else:
+        content, kind = repr(value).encode(), b"#" if isinstance(value, int) else b"^"
+    return str(len(content)).encode() + b":" + content + kind
+
+
+_MITMPROXY_ABILITIES = ALL - {Ability.CUT_BODIES, Ability.INCOMPLETE}
+
 FORMATS = [
     FormatUnderTest(OWN, own, _lines),
     FormatUnderTest(KONG, kong, _array),
@@ -232,5 +400,25 @@ FORMATS = [
         lambda texts: (b"".join(texts), ""),
         ALL - {Ability.INCOMPLETE},
         has_origin=False,
+    ),
+    FormatUnderTest(
+        HAR,
+        har,
+        _har_file,
+        ALL - {Ability.ANY_BYTES, Ability.INCOMPLETE},
+        has_client_ip=False,
+        is_in_file=True,
+    ),
+    *(
+        FormatUnderTest(
+            MITMPROXY,
+            partial(mitmproxy, version=version),
+            lambda texts: (b"".join(texts), ""),
+            _MITMPROXY_ABILITIES,
+            name=f"mitmproxy {version}",
+            parse=parse,
+            write=tnetstring,
+        )
+        for version in (4, 9, 18, 21)
     ),
 ]

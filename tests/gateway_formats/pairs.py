@@ -126,7 +126,7 @@ _POST = Pair("a JSON POST", _BODIES, request_headers=(JSON_TYPE,), request_body=
 _GZIPPED = gzip.compress(BODY_BYTES, mtime=0)
 _GZIP_HEADERS = (JSON_TYPE, ("content-encoding", "gzip"))
 
-PAIRS = [
+_PAIRS = [
     _POST,
     Pair("a GET", _BODIES, method="GET", response_headers=(JSON_TYPE,), response_body=BODY_BYTES),
     Pair("an empty body", _BODIES, request_body=b"", response_body=b""),
@@ -153,3 +153,5 @@ PAIRS = [
     replace(_POST, name="a client with an IPv6 address", client_ip="2001:db8::1"),
     replace(_POST, name="a failure", status=503, response_body=b"upstream\n", response_headers=(("content-type", "text/plain"),)),
 ]  # fmt: skip
+
+PAIRS = [replace(pair, request_id=f"5f0c7127f61a{number:04x}") for number, pair in enumerate(_PAIRS)]

@@ -16,16 +16,17 @@ from gateway_tap.formats.port import GatewayFormat
 from gateway_tap.formats.tyk import TYK
 from schemas.capture import Capture, body_bytes
 from schemas.errors import RefusedCapture
-from tests.gateway_formats.encoders import cjson
+from tests.gateway_formats.encoders import apisix, cjson, kong, own, tyk
+from tests.gateway_formats.pairs import PAIRS
 
-JSON = {"content-type": "application/json"}
+NOW = "2026-01-23T18:25:14.749Z"
 
 
 def entry(**parts: Any) -> dict[str, Any]:
     """Return a log entry of Kong's or APISIX', with these parts of `request`, `response` and itself."""
     request = {"method": "POST", "url": "http://h:80/a", "headers": {"host": "h"}, **parts.pop("request", {})}
     response = {"status": 200, "headers": {}, **parts.pop("response", {})}
-    return {"request": request, "response": response, **parts}
+    return {"request": request, "response": response, "started_at": 1, "start_time": 1, **parts}
 
 
 def read(gateway_format: GatewayFormat, value: Any) -> Capture:
@@ -173,7 +174,10 @@ def test_the_url_is_the_one_that_the_client_asked_for(parts: dict[str, Any], url
 
 def hec(**event: Any) -> bytes:
     return json.dumps(
-        {"time": 1, "event": {"method": "POST", "path": "/a", "response_code": 200, **event}},
+        {
+            "time": 1,
+            "event": {"method": "POST", "path": "/a", "response_code": 200, "time_stamp": NOW, **event},
+        },
         separators=(",", ":"),
     ).encode()
 
@@ -237,3 +241,16 @@ def test_events_stand_one_after_the_other_with_anything_between_them() -> None:
         assert list(TYK.split(between.join(events), "", 5)) == events
     with pytest.raises(RejectedBody):
         TYK.split(b'{"time":' * 101, "", 100)
+
+
+def test_an_entry_of_another_gateway_is_refused() -> None:
+    for sent, gateway_format in (
+        (kong, APISIX),
+        (kong, TYK),
+        (apisix, KONG),
+        (apisix, TYK),
+        (tyk, KONG),
+        (own, KONG),
+    ):
+        with pytest.raises(RefusedCapture):
+            gateway_format.decode(sent(PAIRS[0]))

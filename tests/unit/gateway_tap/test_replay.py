@@ -6,7 +6,7 @@ import io
 import json
 import os
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,13 @@ from starlette.routing import Route
 
 from gateway_tap.collector import collector_app
 from gateway_tap.limits import IntakeLimits
-from gateway_tap.replay import RefusedLine, ReplayLimits, ReplayReport, replay
+from gateway_tap.replay import RefusedLine, ReplayLimits, ReplayReport, import_file, replay
 from gateway_tap.tokens import TapToken, TapTokens
 from gateway_tap.unix_socket import bind_unix_socket
 from schemas.errors import NotDurable, StartupError
 from schemas.metric_defs import Metrics
+from tests.gateway_formats.encoders import har, mitmproxy
+from tests.gateway_formats.pairs import PAIRS, Pair
 from tests.unit.gateway_tap.servers import FakeSink, loopback, serving
 
 CANARY = "c4n4ry-5up3r-53cr3t"
@@ -378,3 +380,34 @@ async def test_a_large_file_is_never_read_as_a_whole(address: str, tmp_path: Pat
 async def test_a_missing_socket_ends_at_once(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="there is no collector at unix:"):
         await replay(io.BytesIO(b"{}"), f"unix:{tmp_path}/none.sock")
+
+
+@pytest.mark.parametrize("write", [har, mitmproxy])
+async def test_a_file_of_another_tool_that_is_imported_twice_gives_the_same_ids(
+    sink: FakeSink, address: str, write: Callable[[Pair], bytes]
+) -> None:
+    texts = [write(pair) for pair in PAIRS]
+    content = b'{"log": {"entries": [' + b",".join(texts) + b"]}}" if write is har else b"".join(texts)
+    progress: list[int] = []
+    limits = ReplayLimits(batch_pairs_max=5)
+    for _ in range(2):
+        report = await import_file(
+            io.BytesIO(content),
+            address,
+            limits=limits,
+            on_progress=lambda so_far: progress.append(so_far.accepted),
+        )
+        assert (report.accepted, report.refused, report.skipped, report.unrepeatable) == (len(PAIRS), 0, 0, 0)
+    ids = [each.id for each in sink.accepted]
+    assert ids[: len(PAIRS)] == ids[len(PAIRS) :]
+    assert len(set(ids)) == len(PAIRS)
+    assert progress[:4] == [5, 10, 15, len(PAIRS)]
+
+
+async def test_entries_that_are_no_pairs_are_counted_and_refused_ones_listed(address: str) -> None:
+    blocked = json.loads(har(PAIRS[0]))
+    blocked["response"]["status"] = 0
+    entries = [json.dumps(blocked).encode(), har(PAIRS[0]), b"{}"]
+    report = await import_file(io.BytesIO(b'{"log": {"entries": [' + b",".join(entries) + b"]}}"), address)
+    assert (report.accepted, report.refused, report.skipped) == (1, 1, 1)
+    assert report.refusals == [RefusedLine(3, "invalid", "startedDateTime: required")]
