@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from .capture import Pair
+
+class QueuedPair(Protocol):
+    """A pair that waits. `size_bytes` is what the buffer has reserved for it, set by `PairBuffer.put`."""
+
+    seq: int
+    size_bytes: int
+
+    def body_bytes(self) -> int:
+        """Return the bytes of its bodies, which are reserved already."""
+
+    def size_without_bodies(self) -> int:
+        """Return about how many bytes the rest of it takes."""
+
+    def encode(self, tap_id: str, epoch: int) -> bytes:
+        """Return the pair as one line of NDJSON, a capture, line end included."""
 
 
 class TapStats(NamedTuple):
@@ -31,7 +45,7 @@ class PairBuffer:
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._pairs: deque[Pair] = deque()
+        self._pairs: deque[QueuedPair] = deque()
         # Held for a few instructions at a time, and never while waiting for anything else.
         self._lock = threading.Lock()
         self._captured = self._accepted = self._refused = self._dropped = self._failed = 0
@@ -53,9 +67,9 @@ class PairBuffer:
         with self._lock:
             self._bytes -= size_bytes
 
-    def put(self, pair: Pair) -> bool:
+    def put(self, pair: QueuedPair) -> bool:
         """Queue the pair, or drop and count it. Return whether it was queued."""
-        body_bytes = len(pair.request_body.data) + len(pair.response_body.data)
+        body_bytes = pair.body_bytes()
         own_bytes = pair.size_without_bodies()
         with self._lock:
             self._captured += 1
@@ -72,7 +86,7 @@ class PairBuffer:
             self.filled.set()
         return queued
 
-    def get(self) -> Pair | None:
+    def get(self) -> QueuedPair | None:
         """Return the oldest pair, whose bytes stay reserved until they are released; None if there is none."""
         # Needs no lock: popping from a deque is atomic, and one thread alone gets pairs.
         return self._pairs.popleft() if self._pairs else None

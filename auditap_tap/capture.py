@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterable
 from typing import Any, Final, Protocol, TypeVar
 
+from .encoding import encode_pair
+
 RawHeaders = list[tuple[bytes, bytes]]
 
 _PAIR_BYTES: Final = 1_024  # what a waiting pair takes besides its bodies, headers and URL
@@ -210,6 +212,12 @@ class Pair:
         self.seq = seq
         self.at_ms = at_ms
         self.id = _uuid7(at_ms)
+
+    def encode(self, tap_id: str, epoch: int) -> bytes:
+        return encode_pair(self, tap_id, epoch)
+
+    def body_bytes(self) -> int:
+        return len(self.request_body.data) + len(self.response_body.data)
 
     def size_without_bodies(self) -> int:
         size_bytes = _PAIR_BYTES + len(self.path) + len(self.query)

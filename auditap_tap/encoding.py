@@ -6,10 +6,11 @@ import base64
 import json
 import re
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from .capture import BodyCopy, Pair, RawHeaders
+if TYPE_CHECKING:  # a pair encodes itself by this module
+    from .capture import BodyCopy, Pair, RawHeaders
 
 _METHOD_CHARS_MAX: Final = 64
 _CLIENT_IP_CHARS_MAX: Final = 64

@@ -12,7 +12,6 @@ from typing import Final, NamedTuple
 from .buffer import PairBuffer
 from .client import CAPTURES_PATH, CollectorClient, Reply
 from .config import TapConfig
-from .encoding import encode_pair
 from .heartbeat import Heartbeats
 from .sequence import DropCause, SequenceNumbers
 
@@ -91,7 +90,7 @@ class Sender:
                 break
             reserved_bytes += pair.size_bytes
             try:
-                line = encode_pair(pair, self.config.tap_id, self.numbers.epoch)
+                line = pair.encode(self.config.tap_id, self.numbers.epoch)
             except Exception:  # noqa: BLE001  # one pair that cannot be encoded must not cost the others
                 self.buffer.count_failed()
                 self.buffer.count_dropped(1)

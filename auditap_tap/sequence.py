@@ -46,6 +46,10 @@ class DropCause(StrEnum):
     """The tap itself failed."""
     CLOSING = "closing"
     """The process ended before the request did, or before the capture was sent."""
+    LOST = "lost"
+    """The gateway sent it to a receiver, where it did not arrive."""
+    RECEIVER_DOWN = "receiver_down"
+    """The receiver did not run, so it is not known how many a gateway had to send."""
 
 
 class SequenceNumbers:
@@ -99,6 +103,15 @@ class SequenceNumbers:
                 at_ms = self._pending_since_ms.pop(seq, None)
                 if at_ms is not None:
                     self._dropped.setdefault(cause, DroppedRanges()).add(seq, at_ms)
+
+    def assign_dropped(self, count: int, cause: DropCause, from_ms: int, to_ms: int) -> None:
+        """Assign numbers to pairs that passed in this time (Unix ms) and never arrived, and count them as dropped."""
+        with self._lock:
+            first = self._highest + 1
+            self._highest += count
+            HIGHEST.pack_into(self._state, HIGHEST_OFFSET, self._highest)
+            dropped = self._dropped.setdefault(cause, DroppedRanges())
+            dropped.add_range(first, self._highest, from_ms, to_ms)
 
     def drop_all(self, cause: DropCause) -> None:
         """Count every pending number as dropped."""
@@ -164,10 +177,13 @@ class DroppedRanges:
 
     def add(self, seq: int, at_ms: int) -> None:
         """Add a number and the time of its request (Unix ms)."""
-        before, after = self._by_last.pop(seq - 1, None), self._by_first.pop(seq + 1, None)
+        self.add_range(seq, seq, at_ms, at_ms)
+
+    def add_range(self, first: int, last: int, from_ms: int, to_ms: int) -> None:
+        """Add the numbers from `first` to `last`, of which none was added before, and the time span of their requests."""
+        before, after = self._by_last.pop(first - 1, None), self._by_first.pop(last + 1, None)
         if before is None and after is None and len(self._by_first) >= _DROPPED_RANGES_MAX:
             return
-        first, last, from_ms, to_ms = seq, seq, at_ms, at_ms
         if before is not None:
             first, from_ms, to_ms = before[0], min(from_ms, before[2]), max(to_ms, before[3])
         if after is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from auditap_tap import sender
+from auditap_tap import capture
 from auditap_tap.buffer import PairBuffer
 from auditap_tap.client import CollectorClient, Reply
 from schemas.errors import NotDurable
@@ -171,7 +171,7 @@ async def test_a_failure_after_the_sequence_number_was_assigned_is_reported(
         patch.setattr(PairBuffer, "put", lambda *_: 1 / 0)
         await request(tap)
     with monkeypatch.context() as patch:
-        patch.setattr(sender, "encode_pair", lambda *_: 1 / 0)
+        patch.setattr(capture, "encode_pair", lambda *_: 1 / 0)
         await request(tap)
         await eventually(lambda: tap.stats.dropped == 1)
     await request(tap)
