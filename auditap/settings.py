@@ -66,6 +66,7 @@ _SECRETS = {"identity.key": "collector.identity_key", "cursor.key": "api.cursor_
 # What stands in the id of a tap, and what `fnmatch` reads as more than itself.
 _TAP_PATTERN: Final = re.compile(r"[A-Za-z0-9*?\[][A-Za-z0-9_.:*?\[\]!-]*")
 _BRACKETS_OF_PATTERN: Final = re.compile(r"\[!?\]?[^\]]*\]")
+_TAP_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 _TAP_ID_CHARS_MAX: Final = 64
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _TOPIC: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
@@ -200,6 +201,26 @@ def _id_chars_min(pattern: str) -> int:
     return len(_BRACKETS_OF_PATTERN.sub("?", pattern).replace("*", ""))
 
 
+class ReceiverSettings(_Group):
+    """A socket for a gateway that sends pairs by itself, in a format of its own; see docs/gateways."""
+
+    format: Literal["haproxy"]
+    """Which gateway sends."""
+    socket: Path
+    """Path of the Unix socket (mode 0660) that the gateway connects to."""
+    tap_id: str
+    """The name of this gateway among the taps, one for each receiver."""
+
+    @field_validator("tap_id")
+    @classmethod
+    def _that_taps_may_have(cls, tap_id: str) -> str:
+        if not _TAP_ID.fullmatch(tap_id):
+            raise PydanticCustomError(
+                "tap_id", "write 1 to 64 letters, digits and _ . : - that begin with one of the first two"
+            )
+        return tap_id
+
+
 class CollectorSettings(_Group):
     """The collector: a Unix socket for taps on this host, and TCP with tokens."""
 
@@ -208,6 +229,7 @@ class CollectorSettings(_Group):
     socket: Path | None = None
     """Path of the Unix socket (mode 0660). Default: `collector.sock` in `data_dir`."""
     tokens: tuple[TapToken, ...] = ()
+    receivers: tuple[ReceiverSettings, ...] = ()
     identity_key: SecretStr | None = None
     """Key that event ids are derived with where a tap gives none: at least 32 characters, the same for all collectors.
     Default: generated and kept in `data_dir`."""
@@ -218,6 +240,14 @@ class CollectorSettings(_Group):
     spool_dir: Path | None = None
     """Folder of the spool, one for all collectors of a host. Default: `spool` in `data_dir`."""
     spool: SpoolBounds = SpoolBounds()
+
+    @field_validator("receivers")
+    @classmethod
+    def _that_are_apart(cls, receivers: tuple[ReceiverSettings, ...]) -> tuple[ReceiverSettings, ...]:
+        for name in ("socket", "tap_id"):
+            if len({getattr(each, name) for each in receivers}) < len(receivers):
+                raise PydanticCustomError("receivers", f"give each receiver a {name} of its own")
+        return receivers
 
     # Between two heartbeats on the event log, by whose time taps' leases expire: as often as taps send theirs.
     report_interval_ms: Constant[int] = 5_000

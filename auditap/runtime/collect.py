@@ -14,6 +14,7 @@ from auditap.runtime.health import Health, health_server, with_health_routes
 from auditap.runtime.http_server import HttpServer, bind_tcp_socket
 from auditap.runtime.kafka import publisher_settings
 from auditap.runtime.lifecycle import clock_ms, run_until, start_with_retries
+from auditap.runtime.receivers import Receivers
 from auditap.runtime.redacting_sink import RedactingSink
 from auditap.settings import Settings, ensure_data_dir, health_token, load_or_create_key
 from eventlog.embedded.log import EmbeddedLog
@@ -56,6 +57,7 @@ class Collector:
         self._report_interval_ms = settings.collector.report_interval_ms
         self._socket_path = settings.collector_socket
         self._servers = self._bind(settings)
+        self._receivers = Receivers(settings)
 
     def _bind(self, settings: Settings) -> list[HttpServer]:
         """Bind the addresses and return a server for each. Raises StartupError."""
@@ -105,7 +107,12 @@ class Collector:
             await server.start()
         log.info("collecting")
         try:
-            await run_until(stop, self._publish(), self._documents.run(self._reload_interval_ms))
+            await run_until(
+                stop,
+                self._publish(),
+                self._documents.run(self._reload_interval_ms),
+                self._receivers.run(),
+            )
         finally:
             # The endpoints first: what they have in hand must still reach the log.
             for server in self._servers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from schemas.capture import Capture
+from schemas.capture import Capture, TapPosition
 from schemas.errors import RefusalReason, RefusedCapture
 
 
@@ -39,3 +39,13 @@ class NoPair(RefusedCapture):
 
     def __init__(self, path: str) -> None:
         super().__init__(RefusalReason.INVALID, path)
+
+
+class LineFormat(GatewayFormat, Protocol):
+    """A format in which a gateway writes one pair on each line, to a receiver."""
+
+    def position(self, text: bytes) -> TapPosition | None:
+        """Return the number that the gateway itself gave the pair, and its epoch, even where the text is cut off after it.
+
+        None where the gateway does not number what it sends. Numbers count from 1 within an epoch.
+        """

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from gateway_tap.formats.apisix import APISIX
+from gateway_tap.formats.haproxy import HAPROXY
 from gateway_tap.formats.har import HAR
 from gateway_tap.formats.kong import KONG
 from gateway_tap.formats.mitmproxy import MITMPROXY
@@ -182,6 +183,43 @@ def apisix(pair: Pair) -> bytes:
         "apisix_latency": 4.0,
     }
     return cjson(entry)
+
+
+# HAProxy
+
+
+def haproxy(pair: Pair) -> bytes:
+    def message(lines: list[tuple[str, str]], kept: bytes | None, whole: bytes | None) -> dict[str, str]:
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines) + "\r\n"
+        # What is too long is left out, and how long it was is only known at its end.
+        logged = base64.b64encode(kept).decode() if kept and kept == whole else "-"
+        ended = str(len(whole or b"")) if kept == whole else "-"
+        return {"head": base64.b64encode(head.encode()).decode(), "bytes": ended, "body": logged}
+
+    entry = {
+        "number": 17,
+        "began": pair.started_ms - 60_000,
+        "at": pair.started_ms,
+        "ms": pair.duration_ms,
+        "client": pair.client_ip,
+        "tls": 1,
+        "method": pair.method,
+        "target": pair.target,
+        "status": pair.status,
+        "end": "--" if pair.is_complete else "CD",
+        "request": message(pair.sent_request_headers, pair.kept_request_body, pair.request_body),
+        "response": message(pair.sent_response_headers, pair.kept_response_body, pair.response_body),
+    }
+    syslog = b"<134>1 2026-01-23T18:25:14.761375+00:00 - haproxy 8 - - "
+    return syslog + json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _after_syslog(text: bytes) -> Any:
+    return json.loads(text[text.index(b"{") :])
+
+
+def _with_syslog(value: Any) -> bytes:
+    return b"<134>1 - - haproxy 8 - - " + json.dumps(value, separators=(",", ":")).encode()
 
 
 # Go
@@ -394,6 +432,14 @@ FORMATS = [
     ),
     FormatUnderTest(APISIX, apisix, _array),
     FormatUnderTest(APISIX, apisix, lambda texts: (b"\n".join(texts), "text/plain"), name="apisix in lines"),
+    FormatUnderTest(
+        HAPROXY,
+        haproxy,
+        _lines,
+        ALL - {Ability.CUT_BODIES, Ability.INCOMPLETE},
+        parse=_after_syslog,
+        write=_with_syslog,
+    ),
     FormatUnderTest(
         TYK,
         tyk,

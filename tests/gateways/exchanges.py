@@ -63,7 +63,7 @@ class Exchange:
     name: str
     send: Callable[[Through], Awaitable[None]]
     expected: Expected
-    needs_abort_seen: bool = False
+    client_leaves: bool = False
 
 
 def _widget(received_bytes: int) -> bytes:
@@ -216,12 +216,13 @@ EXCHANGES = (
         "client leaves in the middle",
         _left_in_the_middle,
         Expected("POST", "/half", 200, WIDGET, b"the beginning", complete=False, other_statuses=(499,)),
+        client_leaves=True,
     ),
     Exchange(
         "client leaves before the response",
         _left_before_the_response,
         Expected("POST", "/silent", 499, WIDGET, None, _SENT, {}, complete=False),
-        needs_abort_seen=True,
+        client_leaves=True,
     ),
     Exchange(
         "503 of the service",

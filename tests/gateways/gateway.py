@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -12,6 +13,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import pytest
 
 _LISTENS_WITHIN_S = 60
 _ENDS_WITHIN_S = 30
@@ -36,8 +39,8 @@ class Abilities:
 
     body_bytes_max: int = 256 * 1024
     """A longer body is `truncated`."""
-    sees_silent_abort: bool = True
-    """Whether a request whose client left before any response arrives as a capture."""
+    sees_client_leave: bool = True
+    """Whether the gateway ends an exchange whose client leaves. If not, it arrives as the service ended it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,17 @@ class Gateway(Protocol):
 
     def running(self, place: Place) -> AbstractAsyncContextManager[Running]:
         """Start the gateway with its tap in front of the upstream. It listens on loopback alone, and ends with the context."""
+
+
+def installed(program: str, package: str) -> str:
+    """Return the path of a program from a package of the distribution. Skips the test without it, and fails it under CI=true."""
+    path = shutil.which(program) or shutil.which(program, path="/usr/local/sbin:/usr/sbin:/sbin")
+    if path is None:
+        sentence = f"{program} is missing: install the package {package}"
+        if os.environ.get("CI", "").lower() in {"1", "true"}:
+            pytest.fail(sentence)
+        pytest.skip(sentence)
+    return path
 
 
 def filled(template: Path, values: Mapping[str, object]) -> str:

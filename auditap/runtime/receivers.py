@@ -1,0 +1,53 @@
+"""The receivers of a collector: sockets for gateways that send pairs by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Final
+
+from auditap.settings import ReceiverSettings, Settings
+from gateway_tap.formats.haproxy import HAPROXY
+from gateway_tap.formats.port import LineFormat
+from gateway_tap.receivers.line_stream import LineStream
+from gateway_tap.receivers.received_tap import ReceivedTap
+from schemas.errors import StartupError
+
+_LINE_FORMATS: Final[dict[str, LineFormat]] = {"haproxy": HAPROXY}
+_COUNTING: Final = frozenset({"haproxy"})
+"""Formats in which the gateway numbers what it sends."""
+
+
+class Receivers:
+    """All receivers of a process. Each is a tap that sends to the collector's Unix socket."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Bind the sockets. Raises StartupError."""
+        self._settings = settings
+        self._streams = [
+            (each, LineStream(each.socket, _LINE_FORMATS[each.format]))
+            for each in settings.collector.receivers
+        ]
+
+    async def run(self) -> None:
+        """Receive until cancelled; then send what is left, for two seconds at most. Raises StartupError."""
+        async with AsyncExitStack() as stack:
+            work = []
+            for receiver, stream in self._streams:
+                tap = self._tap(receiver)
+                stack.push_async_callback(asyncio.to_thread, tap.close)
+                work += [stream.run(tap), tap.keep_watching()]
+            await asyncio.gather(*work)
+
+    def _tap(self, receiver: ReceiverSettings) -> ReceivedTap:
+        try:
+            return ReceivedTap(
+                receiver.tap_id,
+                collector_socket=self._settings.collector_socket,
+                state_dir=self._settings.data_dir / "receivers",
+                gateway_counts=receiver.format in _COUNTING,
+            )
+        except OSError:
+            raise StartupError(
+                f"{self._settings.data_dir / 'receivers'} cannot be used: make the folder writable for auditap"
+            ) from None

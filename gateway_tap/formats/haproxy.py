@@ -1,0 +1,134 @@
+"""Log lines of HAProxy, as deploy/haproxy/haproxy.cfg writes them: a syslog header (RFC 5424), then one JSON object.
+
+Known from HAProxy's configuration manual, and run against HAProxy 2.6.
+
+HAProxy writes `-` for what it does not have. `head` is the block of header lines, in base64. `bytes` is how long a body was, once
+all of it has passed; `body`, in base64, is left out where that is more than auditap.lua copies.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated, Final
+
+import msgspec
+
+from auditap_tap.config import METHODS_WITHOUT_BODIES
+from gateway_tap.body import split_texts
+from gateway_tap.formats.contracts import decode_text
+from gateway_tap.formats.messages import (
+    Message,
+    capture_of,
+    from_base64,
+    header_text,
+    joined_headers,
+    request_of,
+    response_of,
+    text_or_bytes,
+)
+from schemas.capture import Capture, Headers, TapPosition
+from schemas.errors import RefusalReason, RefusedCapture
+
+_JSON_BEGINS: Final = b'{"number":'
+_POSITION: Final = re.compile(rb'{"number":([0-9]{1,18}),"began":([0-9]{1,18}),')
+_ABSENT: Final = "-"
+_CLIENT_CLOSED: Final = 499
+_NO_STATUS: Final = -1
+_ENDED_IN_DATA: Final = "D"
+"""The second letter of `end`, HAProxy's termination state: the session ended while the response was being sent."""
+Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
+_HEADER_LINES_MAX: Final = 1_000
+
+
+class _LoggedMessage(msgspec.Struct, frozen=True, gc=False):
+    head: str = _ABSENT
+    bytes: str = _ABSENT
+    body: str = _ABSENT
+
+
+class _LogEntry(msgspec.Struct, frozen=True, gc=False):
+    """`at`: when the request began (Unix ms). `ms`: how long it took. `tls`: 1 for HTTPS. `status`: -1 without a response."""
+
+    number: int
+    began: int
+    method: str
+    target: str
+    status: int
+    at: Milliseconds
+    ms: Milliseconds = 0
+    client: str = ""
+    tls: int = 0
+    end: str = "--"
+    request: _LoggedMessage = _LoggedMessage()
+    response: _LoggedMessage = _LoggedMessage()
+
+
+_decoder = msgspec.json.Decoder(_LogEntry)
+
+
+class HaproxyFormat:
+    """The format. `position` numbers what HAProxy sends; an epoch is one process of it."""
+
+    name: Final = "haproxy"
+
+    def split(self, body: bytes, content_type: str, texts_max: int) -> Iterable[bytes]:
+        """See `GatewayFormat.split`."""
+        return split_texts(body, content_type, texts_max)
+
+    def decode(self, text: bytes) -> Capture:
+        """See `GatewayFormat.decode`."""
+        begins = text.find(_JSON_BEGINS)
+        if begins < 0:
+            raise RefusedCapture(RefusalReason.MALFORMED)
+        entry = decode_text(_decoder, text[begins:])
+        request_headers = _headers(entry.request, "request.head")
+        url = _url(entry, request_headers)
+        request = request_of(entry.method, url, _message(entry.request, request_headers, "request.body"))
+        status = _CLIENT_CLOSED if entry.status == _NO_STATUS else entry.status
+        is_complete = entry.status != _NO_STATUS and entry.end[1:2] != _ENDED_IN_DATA
+        response_headers = _headers(entry.response, "response.head")
+        message = _message(entry.response, response_headers, "response.body")
+        response = response_of(entry.method, status, message, is_complete=is_complete)
+        if entry.method in METHODS_WITHOUT_BODIES:
+            # Their bodies are not copied, whatever the head declares.
+            request = msgspec.structs.replace(request, truncated=False)
+            response = msgspec.structs.replace(response, truncated=False)
+        return capture_of(
+            request,
+            response,
+            captured_ms=entry.at,
+            duration_ms=entry.ms,
+            client_ip=entry.client,
+        )
+
+    def position(self, text: bytes) -> TapPosition | None:
+        """See `LineFormat.position`."""
+        found = _POSITION.search(text)
+        return found and TapPosition(self.name, int(found[2]), int(found[1]))
+
+
+HAPROXY: Final = HaproxyFormat()
+
+
+def _headers(message: _LoggedMessage, path: str) -> Headers:
+    if message.head == _ABSENT:
+        return {}
+    lines = from_base64(message.head, path).split(b"\r\n", _HEADER_LINES_MAX)[:_HEADER_LINES_MAX]
+    split = (line.partition(b":") for line in lines if line)
+    return joined_headers((header_text(name), header_text(value.strip(b" \t"))) for name, _, value in split)
+
+
+def _url(entry: _LogEntry, headers: Headers) -> str:
+    host = headers.get("host")
+    if not isinstance(host, str) or not entry.target.startswith("/"):
+        return entry.target
+    return f"{'https' if entry.tls else 'http'}://{host}{entry.target}"
+
+
+def _message(logged: _LoggedMessage, headers: Headers, path: str) -> Message:
+    """Return a message. How many bytes its body had is only logged once all of it has passed."""
+    body = None
+    if logged.body not in {_ABSENT, ""}:
+        body = text_or_bytes(from_base64(logged.body, path))
+    return Message(headers, body, is_cut=body is None and logged.bytes != "0")

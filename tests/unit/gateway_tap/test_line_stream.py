@@ -1,0 +1,155 @@
+"""A receiver of lines, over a real socket to a real collector."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from auditap_tap.sequence import DropCause
+from gateway_tap.formats.haproxy import HAPROXY
+from gateway_tap.receivers import line_stream
+from gateway_tap.receivers.line_stream import LineStream
+from gateway_tap.receivers.received_tap import ReceivedTap
+from schemas.capture import Capture
+from tests.unit.auditap_tap.tapped import CANARY, Collector, eventually
+
+_BEGAN_MS = 1_800_000_000_000
+
+
+def line(number: int, target: str = "/orders", **changes: object) -> bytes:
+    entry = {
+        "number": number,
+        "began": _BEGAN_MS,
+        "at": _BEGAN_MS + number,
+        "ms": 3,
+        "client": "203.0.113.9",
+        "tls": 0,
+        "method": "POST",
+        "target": target,
+        "status": 200,
+        "end": "--",
+        **changes,
+    }
+    return b"<134>1 - - haproxy 8 - - " + json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+
+
+@pytest.fixture
+async def collector(socket_dir: Path) -> AsyncIterator[Collector]:
+    running = Collector(socket_dir / "collector.sock")
+    async with running.running():
+        yield running
+
+
+@asynccontextmanager
+async def receiving(
+    folder: Path, collector: Collector, *, gateway_counts: bool = True
+) -> AsyncIterator[ReceivedTap]:
+    tap = ReceivedTap(
+        "edge", collector_socket=collector.path, state_dir=folder / "state", gateway_counts=gateway_counts
+    )
+    stream = LineStream(folder / "receiver.sock", HAPROXY)
+    work = asyncio.gather(stream.run(tap), tap.keep_watching())
+    try:
+        yield tap
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await asyncio.to_thread(tap.close)
+
+
+async def send(folder: Path, *chunks: bytes) -> None:
+    _, writer = await asyncio.open_unix_connection(folder / "receiver.sock")
+    for chunk in chunks:
+        writer.write(chunk)
+        await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+
+
+def targets(captures: list[Capture]) -> list[str]:
+    return [capture.request.url for capture in captures]
+
+
+def dropped(collector: Collector) -> dict[str, int]:
+    """How many numbers the heartbeats call dropped, by cause."""
+    ranges = {each for beat in collector.sink.heartbeats for each in beat.dropped}
+    counts: dict[str, int] = {}
+    for each in ranges:
+        counts[each.cause] = counts.get(each.cause, 0) + each.last - each.first + 1
+    return counts
+
+
+async def test_lines_become_captures_however_they_are_cut_into_chunks(
+    tmp_path: Path, collector: Collector
+) -> None:
+    whole = line(1, "/a") + b"\n" + line(2, "/b") + line(3, "/c")
+    async with receiving(tmp_path, collector):
+        await send(tmp_path, *(whole[start : start + 7] for start in range(0, len(whole), 7)))
+        await eventually(lambda: len(collector.captures) == 3)
+    assert targets(collector.captures) == ["/a", "/b", "/c"]
+    assert [capture.tap and capture.tap.seq for capture in collector.captures] == [1, 2, 3]
+    assert dropped(collector) == {}
+
+
+async def test_what_is_no_capture_is_a_gap_and_no_other_line_suffers(
+    tmp_path: Path, collector: Collector
+) -> None:
+    async with receiving(tmp_path, collector):
+        await send(
+            tmp_path, line(1), b"no JSON\n", line(2)[:60] + b"\n", line(3, status="x"), line(4), b"cut off"
+        )
+        await eventually(lambda: len(collector.captures) == 2)
+    assert dropped(collector) == {DropCause.REFUSED: 4}
+
+
+async def test_a_line_that_is_too_long_is_a_gap(
+    tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line_stream, "LINE_BYTES_MAX", 1_000)
+    async with receiving(tmp_path, collector):
+        await send(tmp_path, line(1), line(2, "/" + "x" * 5_000), line(3))
+        await eventually(lambda: len(collector.captures) == 2)
+    # Its number stood in the part that was not kept, so it is missing as well.
+    assert dropped(collector) == {DropCause.REFUSED: 1, DropCause.LOST: 1}
+
+
+async def test_numbers_that_the_gateway_passed_over_are_lost(tmp_path: Path, collector: Collector) -> None:
+    async with receiving(tmp_path, collector):
+        await send(tmp_path, line(1), line(5))
+        await eventually(lambda: len(collector.captures) == 2)
+    assert dropped(collector) == {DropCause.LOST: 3}
+
+
+async def test_what_passed_while_no_receiver_ran_is_counted(tmp_path: Path, collector: Collector) -> None:
+    async with receiving(tmp_path, collector):
+        await send(tmp_path, line(1))
+        await eventually(lambda: len(collector.captures) == 1)
+    async with receiving(tmp_path, collector):
+        await send(tmp_path, line(9))
+        await eventually(lambda: len(collector.captures) == 2)
+    assert dropped(collector) == {DropCause.LOST: 7}
+
+
+async def test_where_the_gateway_does_not_count_the_time_without_a_receiver_is_a_gap(
+    tmp_path: Path, collector: Collector
+) -> None:
+    for _ in range(2):
+        async with receiving(tmp_path, collector, gateway_counts=False):
+            await asyncio.sleep(0.05)
+    assert dropped(collector) == {DropCause.RECEIVER_DOWN: 1}
+
+
+async def test_headers_with_credentials_stay_behind(tmp_path: Path, collector: Collector) -> None:
+
+    head = f"user-agent: a\r\nauthorization: Bearer {CANARY}\r\ncookie: {CANARY}\r\n\r\n".encode()
+    logged = {"head": base64.b64encode(head).decode(), "bytes": "0"}
+    async with receiving(tmp_path, collector):
+        await send(tmp_path, line(1, request=logged))
+        await eventually(lambda: len(collector.captures) == 1)
+    assert collector.captures[0].request.headers == {"user-agent": "a"}
