@@ -12,6 +12,7 @@ import pytest_asyncio
 from tests.gateways.beside import served_beside
 from tests.gateways.collected import TOKEN, collecting
 from tests.gateways.contract import Bench, GatewayContract
+from tests.gateways.faults import FaultBench, FaultContract, fault_bench
 from tests.gateways.gateway import Place
 from tests.gateways.upstream import running_upstream
 
@@ -32,3 +33,17 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         place = Place(own, upstream.port, collected.socket, collected.port, TOKEN)
         async with gateway.running(place) as running:
             yield Bench(gateway, running, upstream, collected)
+
+
+@pytest_asyncio.fixture
+async def faults(request: pytest.FixtureRequest) -> AsyncIterator[FaultBench]:
+    """The gateway that the test's class names, with a collector in a process of its own."""
+    contract = request.cls
+    assert contract is not None
+    assert issubclass(contract, FaultContract)
+    with (
+        tempfile.TemporaryDirectory(prefix="auditap-") as folder,
+        served_beside(running_upstream()) as upstream,
+    ):
+        async with fault_bench(contract.gateway, upstream, Path(folder)) as bench:
+            yield bench

@@ -64,6 +64,7 @@ class Exchange:
     send: Callable[[Through], Awaitable[None]]
     expected: Expected
     client_leaves: bool = False
+    needs_early_hints: bool = False
 
 
 def _widget(received_bytes: int) -> bytes:
@@ -235,6 +236,7 @@ EXCHANGES = (
         "103 Early Hints",
         _plain("POST", "/early-hints", 200, body=WIDGET),
         Expected("POST", "/early-hints", 200, WIDGET, _widget(len(WIDGET)), _SENT),
+        needs_early_hints=True,
     ),
     Exchange("204", _plain("DELETE", "/widgets", 204), Expected("DELETE", "/widgets", 204)),
     Exchange("HEAD", _plain("HEAD", "/widgets", 200), Expected("HEAD", "/widgets", 200)),

@@ -41,6 +41,8 @@ class Abilities:
     """A longer body is `truncated`."""
     sees_client_leave: bool = True
     """Whether the gateway ends an exchange whose client leaves. If not, it arrives as the service ended it."""
+    passes_early_hints: bool = True
+    """Whether the gateway, without a tap, brings the response that follows a 103."""
 
 
 @dataclass(frozen=True)

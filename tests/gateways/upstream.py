@@ -132,6 +132,12 @@ async def _respond(upstream: Upstream, exchange: _Exchange, call: _Call) -> None
             await _stream(
                 upstream, exchange, "text/event-stream" if call.path == "/events" else "application/json"
             )
+        case "/cut":
+            head = h11.Response(
+                status_code=200, headers=[("content-type", "application/json"), ("content-length", "99")]
+            )
+            await exchange.send(head, h11.Data(data=b'{"id":'))
+            raise ConnectionAbortedError
         case "/silent":
             upstream.held.release()
             await asyncio.to_thread(upstream.release.wait, _HELD_S_MAX)

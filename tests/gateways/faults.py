@@ -1,0 +1,159 @@
+"""What every gateway's tap has to do while its collector is away: no user notices, and every number is accounted for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tests.freezing import frozen
+from tests.gateways.collected import TOKEN
+from tests.gateways.gateway import Gateway, Place, Running
+from tests.gateways.journal import Journal, Run
+from tests.gateways.upstream import Upstream
+
+_WITHIN_S = 90
+_CLIENTS = 10
+_SMALL = b'{"id":"w-9","name":"bolt"}'
+_LARGE = json.dumps({"id": "large", "filler": "y" * 400_000}).encode()
+# Fits into the copies of all taps, so that it is what fills their queues.
+_FILLING = json.dumps({"id": "filling", "filler": "y" * 200_000}).encode()
+
+
+@dataclass
+class FaultBench:
+    """A gateway between clients and an upstream, and a collector that can be killed, started again and frozen."""
+
+    running: Running
+    journal: Journal
+    socket: Path
+    collector: asyncio.subprocess.Process
+
+    async def kill_collector(self) -> None:
+        self.collector.kill()
+        await self.collector.wait()
+
+    async def start_collector(self) -> None:
+        self.collector = await start_collector(self.socket, self.journal.path)
+
+    async def send(self, name: str, count: int, body: bytes) -> set[str]:
+        """Send so many requests, each of which has to succeed, and return their ids."""
+        markers = [f"{name}-{number}" for number in range(count)]
+        waiting = iter(markers)
+        url = f"http://127.0.0.1:{self.running.port}"
+        async with httpx.AsyncClient(base_url=url, timeout=_WITHIN_S, trust_env=False) as client:
+
+            async def send_waiting() -> None:
+                for marker in waiting:
+                    headers = {"x-request-id": marker, "content-type": "application/json"}
+                    response = await client.post("/widgets", content=body, headers=headers)
+                    assert response.status_code == 201
+                    assert response.json()["received_bytes"] == len(body)
+
+            await asyncio.gather(*(send_waiting() for _ in range(_CLIENTS)))
+        return set(markers)
+
+    async def until(self, condition: Callable[[], bool], what: Callable[[], object]) -> None:
+        try:
+            async with asyncio.timeout(_WITHIN_S):
+                while not condition():
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise AssertionError(str(what())) from None
+
+    async def until_all_arrived(self, markers: set[str]) -> None:
+        await self.until(
+            lambda: markers <= self.journal.markers(),
+            lambda: f"{len(markers - self.journal.markers())} of {len(markers)} captures did not arrive",
+        )
+
+    def unaccounted(self) -> list[tuple[Run, list[int]]]:
+        """Return, of each run, the numbers of which the collector has neither the capture nor a report."""
+        dropped, missing = self.journal.dropped(), []
+        for run, arrived in self.journal.numbers().items():
+            known = arrived | dropped.get(run, set())
+            beats = self.journal.heartbeats().get(run, [])
+            highest = max([*known, *(beat.highest for beat in beats)])
+            lost = [number for number in range(1, highest + 1) if number not in known]
+            if lost:
+                missing.append((run, lost[:10]))
+        return missing
+
+
+@asynccontextmanager
+async def fault_bench(gateway: Gateway, upstream: Upstream, folder: Path) -> AsyncIterator[FaultBench]:
+    """Run the gateway with a collector process beside it, both in `folder`."""
+    socket, journal = folder / "collector.sock", Journal(folder / "journal")
+    own = folder / "gateway"
+    own.mkdir()
+    collector = await start_collector(socket, journal.path)
+    place = Place(own, upstream.port, socket, 0, TOKEN)
+    try:
+        async with gateway.running(place) as running:
+            bench = FaultBench(running, journal, socket, collector)
+            try:
+                yield bench
+            finally:
+                collector = bench.collector
+    finally:
+        if collector.returncode is None:
+            collector.kill()
+            await collector.wait()
+
+
+async def start_collector(socket: Path, journal: Path) -> asyncio.subprocess.Process:
+    """Start a collector process, and return once it listens."""
+    started = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.gateways.journal", str(socket), str(journal), cwd=_ROOT
+    )
+    async with asyncio.timeout(_WITHIN_S):
+        while True:
+            try:
+                _, writer = await asyncio.open_unix_connection(str(socket))
+            except OSError:
+                assert started.returncode is None
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return started
+
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+class FaultContract:
+    """The contract while the collector is away. A gateway's test is a subclass that names the gateway."""
+
+    gateway: Gateway
+
+    async def test_captures_wait_for_a_collector_that_was_killed(self, faults: FaultBench) -> None:
+        before = await faults.send("before", 20, _SMALL)
+        await faults.until_all_arrived(before)
+        await faults.kill_collector()
+        during = await faults.send("during", 300, _SMALL)
+        await faults.start_collector()
+        after = await faults.send("after", 20, _SMALL)
+        await faults.until_all_arrived(before | during | after)
+        await faults.until(lambda: not faults.unaccounted(), faults.unaccounted)
+        assert not any(faults.journal.dropped().values())
+
+    async def test_a_frozen_collector_costs_no_request_and_no_number(self, faults: FaultBench) -> None:
+        before = await faults.send("before", 20, _SMALL)
+        await faults.until_all_arrived(before)
+        with frozen(faults.collector.pid):
+            await faults.send("large", 50, _LARGE)
+            await faults.send("filling", 500, _FILLING)
+        after = await faults.send("after", 20, _SMALL)
+        await faults.until_all_arrived(before | after)
+        # The queue could not hold all of them: what it did not hold is counted.
+        full = "buffer_full"
+        await faults.until(
+            lambda: any(faults.journal.dropped(full).values()), lambda: "nothing reported as dropped"
+        )
+        await faults.until(lambda: not faults.unaccounted(), faults.unaccounted)

@@ -1,0 +1,69 @@
+"""What the taps that run inside a gateway have in common beside the contract of all taps: they copy what the middleware copies."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from auditap_tap.config import REQUEST_HEADERS
+from tests.gateways.contract import Bench, GatewayContract
+from tests.gateways.exchanges import JSON, WIDGET
+
+_NEVER_COPIED = {"authorization": "Bearer t0ken", "cookie": "session=1", "x-other": "1"}
+
+
+class InsideContract(GatewayContract):
+    """The contract of a tap inside a gateway. A gateway's test is a subclass that names the gateway."""
+
+    async def test_copies_the_headers_that_the_middleware_copies(self, bench: Bench) -> None:
+        sent = {name: f"of {name}" for name in REQUEST_HEADERS}
+        sent |= {"host": "api.example", "x-request-id": "copied", "content-type": JSON} | _NEVER_COPIED
+        del sent["content-encoding"]
+        async with bench.through("copied").client() as client:
+            await client.post("/widgets", content=WIDGET, headers=sent)
+        capture = await bench.collected.one_of("copied")
+        copied = {name: value for name, value in sent.items() if name not in _NEVER_COPIED}
+        assert capture.request.headers == copied
+        assert capture.request.url == "http://api.example/widgets"
+        assert set(capture.response.headers) == {"content-type", "x-actor-email"}
+
+    async def test_keeps_repeated_lines_and_bytes_beyond_ascii(self, bench: Bench) -> None:
+        names = [b"x-request-id: repeated", b"user-agent: caf\xe9", b"cf-ray: caf\xc3\xa9"]
+        chain = [b"x-forwarded-for: 192.0.2.7", b"x-forwarded-for: 198.51.100.9, 203.0.113.4"]
+        methods = [b"x-http-method: PUT", b"x-http-method: DELETE"]
+        await _send(bench, b"/widgets?a|b=%ff", *names, *chain, *methods)
+        capture = await bench.collected.one_of("repeated")
+        headers = capture.request.headers
+        assert capture.request.url == "http://api.example/widgets?a%7Cb=%ff"
+        assert headers["user-agent"] == "café"
+        assert headers["cf-ray"] == "café"
+        assert headers["x-http-method"] == ["PUT", "DELETE"]
+        forwarded = headers["x-forwarded-for"]
+        joined = forwarded if isinstance(forwarded, str) else ", ".join(forwarded)
+        assert joined == "192.0.2.7, 198.51.100.9, 203.0.113.4"
+
+    async def test_a_host_or_target_cannot_pass_for_another_part_of_the_url(self, bench: Bench) -> None:
+        await _send(bench, b"//evil.example/widgets", b"x-request-id: double-slash")
+        assert (await bench.collected.one_of("double-slash")).request.url == (
+            "http://api.example//evil.example/widgets"
+        )
+
+    async def test_a_response_that_the_service_cuts_is_incomplete(self, bench: Bench) -> None:
+        async with bench.through("cut").client() as client:
+            with pytest.raises(httpx.HTTPError):
+                await client.post("/cut", content=WIDGET, headers={"content-type": JSON})
+        capture = await bench.collected.one_of("cut")
+        assert capture.response.status in (200, 502)
+        assert not capture.response.complete
+
+
+async def _send(bench: Bench, target: bytes, *lines: bytes) -> None:
+    """Send a GET with these header lines as they are, which no client library would."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", bench.running.port)
+    head = [b"GET " + target + b" HTTP/1.1", b"host: api.example", *lines, b"connection: close"]
+    writer.write(b"\r\n".join(head) + b"\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200")
