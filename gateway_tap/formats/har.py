@@ -129,7 +129,7 @@ HAR: Final[GatewayFormat] = _HarFormat()
 
 def _request(request: _Request) -> CapturedRequest:
     data = request.post_data or _PostData()
-    headers = _headers(request.headers, data.mime_type)
+    headers = _headers(request.headers, data.mime_type, "request.headers: length")
     content = _content(data.text, data.encoding, "request.postData.text: base64")
     is_cut = False
     if not content and data.params:
@@ -145,7 +145,7 @@ def _request(request: _Request) -> CapturedRequest:
 
 def _response(method: str, response: _Response) -> CapturedResponse:
     kept = response.content
-    headers = _headers(response.headers, kept.mime_type)
+    headers = _headers(response.headers, kept.mime_type, "response.headers: length")
     content = _content(kept.text, kept.encoding, "response.content.text: base64")
     size_bytes = kept.size or 0
     is_cut = size_bytes > (byte_length(content) if content else 0)
@@ -168,8 +168,9 @@ def _content(text: str | None, encoding: str | None, path: str) -> str | bytes |
     return text
 
 
-def _headers(lines: list[_NameValue], mime_type: str | None) -> Headers:
-    headers = joined_headers((line.name, value) for line in lines for value in (line.value or "").split("\n"))
+def _headers(lines: list[_NameValue], mime_type: str | None, path: str) -> Headers:
+    named = ((line.name, value) for line in lines for value in (line.value or "").split("\n"))
+    headers = joined_headers(named, path)
     headers.pop("transfer-encoding", None)
     if "content-type" not in headers and mime_type and "/" in mime_type:
         headers["content-type"] = mime_type

@@ -7,10 +7,11 @@ from typing import Final, NamedTuple
 
 import httptools
 
-from gateway_tap.formats.messages import Message, header_text, joined_headers
+from gateway_tap.formats.messages import HEADER_LINES_MAX, Message, header_text, joined_headers
 from schemas.errors import RefusalReason, RefusedCapture
 
-_HEADER_LINES_MAX: Final = 1_000
+_CHUNKS_MAX: Final = 50_000
+"""Of one byte each, three million fit into an event; each is a call."""
 _Parser = httptools.HttpRequestParser | httptools.HttpResponseParser
 
 
@@ -35,10 +36,15 @@ class WireResponse(NamedTuple):
         return "<WireResponse>"
 
 
-class _FirstMessage:
-    """What httptools' parser calls while it reads. What follows the first message is not looked at."""
+class _Enough(Exception):
+    """Ends the parsing; httptools turns it into an error of its own."""
 
-    def __init__(self) -> None:
+
+class _FirstMessage:
+    """What httptools' parser calls while it reads. It reads the first message, and not more than the bounds allow."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
         self.parser: _Parser | None = None
         self.first: str | int | None = None
         """The method or the status, once the head is there."""
@@ -47,35 +53,37 @@ class _FirstMessage:
         self.chunks: list[bytes] = []
         self.is_complete = False
 
+    def on_message_begin(self) -> None:
+        if self.is_complete:
+            raise _Enough
+
     def on_url(self, url: bytes) -> None:
-        if not self.is_complete:
-            self.target += url
+        self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # Trailers come after the head.
         if self.first is not None:
             return
-        if len(self.lines) == _HEADER_LINES_MAX:
-            raise ValueError
+        if len(self.lines) > HEADER_LINES_MAX:
+            raise _Enough
         self.lines.append((header_text(name), header_text(value)))
 
     def on_headers_complete(self) -> None:
-        if self.first is not None:
-            return
         if isinstance(self.parser, httptools.HttpRequestParser):
             self.first = self.parser.get_method().decode("latin-1")
         elif self.parser is not None:
             self.first = self.parser.get_status_code()
 
     def on_body(self, chunk: bytes) -> None:
-        if not self.is_complete:
-            self.chunks.append(chunk)
+        if len(self.chunks) == _CHUNKS_MAX:
+            raise _Enough
+        self.chunks.append(chunk)
 
     def on_message_complete(self) -> None:
         self.is_complete = True
 
     def message(self, *, is_whole: bool) -> Message:
-        headers = joined_headers(self.lines)
+        headers = joined_headers(self.lines, self.path)
         # The framing is gone, and with it the header that describes it.
         headers.pop("transfer-encoding", None)
         content = b"".join(self.chunks) if self.chunks else None
@@ -84,7 +92,7 @@ class _FirstMessage:
 
 def read_request(wire: bytes, path: str) -> WireRequest | None:
     """Return a request; None if its head is cut off. Raises RefusedCapture with `path` if it is none."""
-    reading = _FirstMessage()
+    reading = _FirstMessage(path)
     _read(httptools.HttpRequestParser(reading), reading, wire, path)
     if reading.first is None:
         return None
@@ -94,7 +102,7 @@ def read_request(wire: bytes, path: str) -> WireRequest | None:
 
 def read_response(wire: bytes, path: str) -> WireResponse | None:
     """Return a response; None if its head is cut off. Raises RefusedCapture with `path` if it is none."""
-    reading = _FirstMessage()
+    reading = _FirstMessage(path)
     _read(httptools.HttpResponseParser(reading), reading, wire, path)
     if reading.first is None:
         return None

@@ -21,6 +21,8 @@ _METHOD_CHARS_MAX: Final = 64
 _URL_CHARS_MAX: Final = 65_536
 _ADDRESS_CHARS_MAX: Final = 64
 _STATUS_RANGE: Final = range(100, 1000)
+HEADER_LINES_MAX: Final = 1_000
+"""No gateway takes so many; nginx' own limit for Lua is 100."""
 _LENGTH_DIGITS_MAX: Final = 18
 _FIRST_LINE_BYTES: Final = 32
 """What the first line has beside method and target, the version and a reason, and the empty line."""
@@ -108,13 +110,15 @@ def capture_of(
     )
 
 
-def joined_headers(lines: Iterable[tuple[str, str]]) -> Headers:
+def joined_headers(lines: Iterable[tuple[str, str]], path: str = "headers: length") -> Headers:
     """Return headers from their lines, in order; one that stands on several lines becomes a list. Names in lower case.
 
-    Pseudo-headers of HTTP/2, which begin with a colon, are left out.
+    Pseudo-headers of HTTP/2, which begin with a colon, are left out. Raises RefusedCapture with this path if there are more than
+    `HEADER_LINES_MAX`.
     """
     headers: Headers = {}
-    for line_name, value in lines:
+    for number, (line_name, value) in enumerate(lines):
+        _require(number < HEADER_LINES_MAX, path)
         name = line_name.lower()
         if name.startswith(":"):
             continue

@@ -28,7 +28,6 @@ from schemas.errors import RefusalReason, RefusedCapture
 _VERSION_MIN: Final = 4
 _ADDRESS_NAMES: Final = ("peername", "address", "ip_address")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_HEADER_LINES_MAX: Final = 10_000
 _FRAME_BYTES_MAX: Final = 1 << 30
 
 
@@ -127,12 +126,13 @@ def _port(port: Any) -> int:
 
 def _headers(message: dict[str, Any], side: str) -> Headers:
     lines = message.get("headers")
-    if not isinstance(lines, list) or len(lines) > _HEADER_LINES_MAX:
+    if not isinstance(lines, list):
         raise RefusedCapture(RefusalReason.INVALID, f"{side}.headers")
     for line in lines:
         if not isinstance(line, list) or len(line) != 2 or not all(isinstance(each, bytes) for each in line):
             raise RefusedCapture(RefusalReason.INVALID, f"{side}.headers")
-    headers = joined_headers((header_text(name), header_text(value)) for name, value in lines)
+    named = ((header_text(name), header_text(value)) for name, value in lines)
+    headers = joined_headers(named, f"{side}.headers")
     # mitmproxy keeps bodies without the framing of chunks.
     headers.pop("transfer-encoding", None)
     return headers

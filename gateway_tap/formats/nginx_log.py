@@ -90,11 +90,11 @@ def entry_capture(
     cut by the gateway.
     """
     request, response = entry.request, entry.response
-    request_headers = _headers(request.headers, is_bytes=is_bytes)
+    request_headers = _headers(request.headers, "request.headers: length", is_bytes=is_bytes)
     if request.id:
         # The gateway's own id, which is what its other logs have. The client chose the one that it sent.
         request_headers["x-request-id"] = request.id
-    response_headers = _headers(response.headers, is_bytes=is_bytes)
+    response_headers = _headers(response.headers, "response.headers: length", is_bytes=is_bytes)
     for name, value in zip(CONSUMER_HEADERS, _consumer(entry.consumer), strict=True):
         response_headers.pop(name, None)
         if value:
@@ -149,7 +149,7 @@ def _consumer(consumer: Consumer | None) -> tuple[str | None, str | None]:
     return (None, None) if consumer is None else (consumer.id, consumer.username)
 
 
-def _headers(headers: LuaHeaders, *, is_bytes: bool) -> Headers:
+def _headers(headers: LuaHeaders, path: str, *, is_bytes: bool) -> Headers:
     if isinstance(headers, list):
         return {}
     lines = (
@@ -157,7 +157,7 @@ def _headers(headers: LuaHeaders, *, is_bytes: bool) -> Headers:
         for name, value in headers.items()
         for each in ([value] if isinstance(value, str) else value)
     )
-    return joined_headers(lines)
+    return joined_headers(lines, path)
 
 
 def _text(value: str, *, is_bytes: bool) -> str:

@@ -9,7 +9,6 @@ been sent, `request_time` the milliseconds that it took. The pump sends no Conte
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -25,9 +24,10 @@ from schemas.capture import Capture, CapturedRequest, CapturedResponse
 from schemas.errors import RefusalReason, RefusedCapture
 from schemas.identity import parse_rfc3339_ms
 
-# In JSON, `}{"time":` cannot be inside of a text: the quotation mark would end it there, and no text is followed by a letter.
-_NEXT_EVENT: Final = re.compile(rb'(?<=\})[ \t\r\n]*(?=\{"time":)')
 _EVENT_START: Final = b'{"time":'
+_SPACE: Final = b" \t\r\n"
+_SPACE_BYTES_MAX: Final = 8
+"""Between two events, where something has written them in lines."""
 
 
 class _Event(msgspec.Struct, frozen=True, gc=False):
@@ -77,10 +77,15 @@ TYK: Final[GatewayFormat] = _TykFormat()
 
 def _events(body: bytes) -> Iterator[bytes]:
     start = 0
-    for found in _NEXT_EVENT.finditer(body):
-        yield body[start : found.start()]
-        start = found.end()
-    if rest := body[start:].strip(b" \t\r\n"):
+    at = body.find(_EVENT_START, 1)
+    while at > 0:
+        # Inside of a text, the quotation mark would end it there, and no text is followed by a letter. So it is the beginning of
+        # an object: of an event, if another object ends before it.
+        if body[max(start, at - _SPACE_BYTES_MAX) : at].rstrip(_SPACE).endswith(b"}"):
+            yield body[start:at].strip(_SPACE)
+            start = at
+        at = body.find(_EVENT_START, at + 1)
+    if rest := body[start:].strip(_SPACE):
         yield rest
 
 

@@ -254,3 +254,19 @@ def test_an_entry_of_another_gateway_is_refused() -> None:
     ):
         with pytest.raises(RefusedCapture):
             gateway_format.decode(sent(PAIRS[0]))
+
+
+@pytest.mark.parametrize("headers", [{f"h{number}": "" for number in range(1_001)}, {"h": [""] * 1_001}])
+def test_more_headers_than_any_gateway_takes_are_refused(headers: dict[str, Any]) -> None:
+    for side in ("request", "response"):
+        with pytest.raises(RefusedCapture, match=rf"{side}\.headers: length"):
+            read(KONG, entry(**{side: {"headers": headers}}))
+
+
+def test_a_body_in_more_chunks_than_are_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    response = wire(head + b"1\r\na\r\n" * 4 + b"0\r\n\r\n")
+    assert TYK.decode(hec(raw_response=response)).response.truncated is False
+    monkeypatch.setattr("gateway_tap.formats.http_wire._CHUNKS_MAX", 3)
+    captured = TYK.decode(hec(raw_response=response)).response
+    assert (captured.body, captured.truncated) == ("aaa", True)
