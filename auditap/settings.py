@@ -204,7 +204,7 @@ def _id_chars_min(pattern: str) -> int:
 class ReceiverSettings(_Group):
     """A socket for a gateway that sends pairs by itself, in a format of its own; see docs/gateways."""
 
-    format: Literal["haproxy"]
+    format: Literal["envoy", "haproxy"]
     """Which gateway sends."""
     socket: Path
     """Path of the Unix socket (mode 0660) that the gateway connects to."""

@@ -30,12 +30,37 @@ def bind_unix_socket(path: str | Path, mode: int = 0o660, *, setting: str = "") 
     something that is not a socket is there, or if the folder is missing or not writable; it
     names the `setting` that the path comes from.
     """
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        with place_for_socket(path, mode, setting=setting) as place:
+            listener.bind(str(place))
+            listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+@contextmanager
+def place_for_socket(path: str | Path, mode: int = 0o660, *, setting: str = "") -> Iterator[Path]:
+    """Yield another path, where the caller lets a socket listen; it is then moved to `path`, as `bind_unix_socket` has it.
+
+    Raises StartupError as `bind_unix_socket` does.
+    """
     path = Path(path)
     remedy = f"choose another path in {setting}" if setting else "choose another path"
     try:
         with _folder_locked(path.parent):
             _refuse_if_taken(path, remedy)
-            return _bind_and_move(path, mode)
+            # Made in a folder that nobody else can enter, then moved. Setting a umask instead would affect all threads.
+            private = tempfile.mkdtemp(prefix=".", dir=path.parent)
+            try:
+                made = Path(private, "s")
+                yield made
+                made.chmod(mode)
+                made.rename(path)
+            finally:
+                shutil.rmtree(private, ignore_errors=True)
     except OSError as failure:
         # Python itself refuses a path that does not fit into the socket's address, with an OSError without errno.
         reason = "the path is too long" if failure.errno is None else os.strerror(failure.errno)
@@ -78,21 +103,3 @@ def _refuse_if_taken(path: Path, remedy: str) -> None:
         raise StartupError(f"{path} is not a socket: remove it or {remedy}")
     if outcome != errno.ECONNREFUSED:
         raise StartupError(f"another process listens at {path}: stop it or {remedy}")
-
-
-def _bind_and_move(path: Path, mode: int) -> socket.socket:
-    # Made in a folder that nobody else can enter, then moved. Setting a umask instead would affect all threads.
-    private = tempfile.mkdtemp(prefix=".", dir=path.parent)
-    listener = socket.socket(socket.AF_UNIX)
-    try:
-        made = Path(private, "s")
-        listener.bind(str(made))
-        made.chmod(mode)
-        listener.listen(_BACKLOG)
-        made.rename(path)
-    except BaseException:
-        listener.close()
-        raise
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
-    return listener

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Final
 
 from auditap.settings import ReceiverSettings, Settings
 from gateway_tap.formats.haproxy import HAPROXY
 from gateway_tap.formats.port import LineFormat
 from gateway_tap.receivers.line_stream import LineStream
-from gateway_tap.receivers.received_tap import ReceivedTap
+from gateway_tap.receivers.received_tap import ReceivedTap, Receiver
 from schemas.errors import StartupError
 
 _LINE_FORMATS: Final[dict[str, LineFormat]] = {"haproxy": HAPROXY}
-_COUNTING: Final = frozenset({"haproxy"})
+_COUNTING: Final = frozenset({"envoy", "haproxy"})
 """Formats in which the gateway numbers what it sends."""
 
 
@@ -24,19 +25,16 @@ class Receivers:
     def __init__(self, settings: Settings) -> None:
         """Bind the sockets. Raises StartupError."""
         self._settings = settings
-        self._streams = [
-            (each, LineStream(each.socket, _LINE_FORMATS[each.format]))
-            for each in settings.collector.receivers
-        ]
+        self._receivers = [(each, _receiver(each)) for each in settings.collector.receivers]
 
     async def run(self) -> None:
         """Receive until cancelled; then send what is left, for two seconds at most. Raises StartupError."""
         async with AsyncExitStack() as stack:
             work = []
-            for receiver, stream in self._streams:
-                tap = self._tap(receiver)
+            for receiver_settings, receiver in self._receivers:
+                tap = self._tap(receiver_settings)
                 stack.push_async_callback(asyncio.to_thread, tap.close)
-                work += [stream.run(tap), tap.keep_watching()]
+                work += [receiver.run(tap), tap.keep_watching()]
             await asyncio.gather(*work)
 
     def _tap(self, receiver: ReceiverSettings) -> ReceivedTap:
@@ -51,3 +49,20 @@ class Receivers:
             raise StartupError(
                 f"{self._settings.data_dir / 'receivers'} cannot be used: make the folder writable for auditap"
             ) from None
+
+
+def _receiver(receiver: ReceiverSettings) -> Receiver:
+    """Return what takes pairs in this format. Raises StartupError."""
+    if receiver.format == "envoy":
+        return _envoy_receiver(receiver.socket)
+    return LineStream(receiver.socket, _LINE_FORMATS[receiver.format])
+
+
+def _envoy_receiver(socket: Path) -> Receiver:
+    try:
+        from gateway_tap.receivers.ext_proc_server import ExtProcServer  # noqa: PLC0415  an extra
+    except ImportError:
+        raise StartupError(
+            "A receiver for Envoy needs grpcio and protobuf: install auditap with its extra, as `auditap[envoy]`."
+        ) from None
+    return ExtProcServer(socket)

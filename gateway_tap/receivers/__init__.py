@@ -6,4 +6,8 @@ socket as every tap does.
 - `received_tap`: the tap of one receiver
 - `loss_detector`: which pairs a gateway numbered and the receiver never saw
 - `line_stream`: one pair on each line, over a Unix stream socket
+- `ext_proc_server`: the gRPC service that Envoy's external processing filter sends to; needs the extra `envoy`
+- `ext_proc_messages`: its messages
+- `processed_exchange`: a pair out of the parts that it sends
+- `loop_watch`: whether this process has hung lately
 """

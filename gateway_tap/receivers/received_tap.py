@@ -7,7 +7,7 @@ import mmap
 import os
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -146,6 +146,13 @@ def _listed(headers: Headers, selection: HeaderSelection) -> Headers:
     chosen = selection.select([(name.encode("latin-1", "replace"), b"") for name in headers])
     names = {name.decode("latin-1") for name, _ in chosen}
     return {name: value for name, value in headers.items() if name.lower() in names}
+
+
+class Receiver(Protocol):
+    """Takes what a gateway sends to a socket, and hands it to a tap."""
+
+    async def run(self, tap: ReceivedTap) -> None:
+        """Hand pairs to `tap` until cancelled, without ever making the gateway wait. Raises StartupError."""
 
 
 def _page(path: Path) -> mmap.mmap:

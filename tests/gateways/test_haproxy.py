@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from gateway_tap.formats.haproxy import HAPROXY
+from gateway_tap.receivers.line_stream import LineStream
 from tests.gateways.contract import GatewayContract
 from tests.gateways.gateway import Abilities, Place, Running, filled, installed, process
 from tests.gateways.receiving import receiving
@@ -37,7 +38,7 @@ class HaproxyGateway:
         configuration.write_text(filled(_FOLDER / "haproxy.cfg", values))
         command = (haproxy, "-db", "-f", configuration)
         async with (
-            receiving(HAPROXY, receiver, place),
+            receiving(LineStream(receiver, HAPROXY), HAPROXY.name, place),
             process(command, place.folder, [port, h2_port]) as server,
         ):
             yield Running(port, h2_port, server.pid)

@@ -1,0 +1,43 @@
+"""Envoy, whose external processing filter sends to a receiver in observability mode."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from gateway_tap.receivers.ext_proc_server import ExtProcServer
+from tests.gateways.contract import GatewayContract
+from tests.gateways.gateway import Abilities, Place, Running, filled, process
+from tests.gateways.receiving import receiving
+from tests.ports import free_port
+
+_SETTINGS = Path(__file__).parents[2] / "deploy" / "envoy" / "envoy.yaml"
+
+
+class EnvoyGateway:
+    """Envoy with the settings of deploy/envoy."""
+
+    name = "envoy"
+    abilities = Abilities()
+
+    @asynccontextmanager
+    async def running(self, place: Place) -> AsyncIterator[Running]:
+        port = free_port()
+        receiver = place.folder / "envoy.sock"
+        values = {"PORT": port, "UPSTREAM_PORT": place.upstream_port, "RECEIVER_SOCKET": receiver}
+        settings = place.folder / "envoy.yaml"
+        settings.write_text(filled(_SETTINGS, values))
+        envoy = Path(sys.executable).with_name("envoy")
+        command: tuple[str | Path, ...] = (envoy, "-c", settings, "--concurrency", "2")
+        command += ("--disable-hot-restart", "--log-level", "warning")
+        async with (
+            receiving(ExtProcServer(receiver), "envoy", place),
+            process(command, place.folder, [port]) as server,
+        ):
+            yield Running(port, port, server.pid)
+
+
+class TestEnvoy(GatewayContract):
+    gateway = EnvoyGateway()
