@@ -24,6 +24,7 @@ from tests.gateways.collected import TOKEN
 from tests.gateways.faults import start_collector
 from tests.gateways.gateway import Gateway, Place, process
 from tests.gateways.journal import Journal
+from tests.gateways.test_nginx import NginxGateway
 from tests.gateways.test_openresty import OpenRestyGateway
 from tests.ports import free_port
 
@@ -45,7 +46,7 @@ _RESPONSE = (
     % len(_BODY)
 ) + _BODY
 
-GATEWAYS: dict[str, Callable[..., Gateway]] = {"openresty": OpenRestyGateway}
+GATEWAYS: dict[str, Callable[..., Gateway]] = {"openresty": OpenRestyGateway, "nginx": NginxGateway}
 
 
 @dataclass

@@ -53,6 +53,10 @@ class Running:
     h2_port: int
     pid: int
 
+    def children(self) -> list[int]:
+        """Return the processes that the main one has started: its workers."""
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
 
 class Gateway(Protocol):
     """A gateway with its tap, as its page in docs/gateways describes it."""

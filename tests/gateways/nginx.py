@@ -70,14 +70,15 @@ class NginxContract(InsideContract):
         assert body_of(capture.request) == WIDGET
         assert body_of(capture.response) == response.content
 
-    async def test_a_body_that_nginx_does_not_hold_is_truncated(self, bench: Bench) -> None:
+    async def test_a_part_of_a_body_does_not_pass_for_it(self, bench: Bench) -> None:
         large = b'{"filler":"' + b"x" * 100_000 + b'"}'
         async with bench.through("unbuffered").client() as client:
             response = await client.post("/unbuffered/widgets", content=large, headers={"content-type": JSON})
         assert response.json()["received_bytes"] == len(large)
         capture = await bench.collected.one_of("unbuffered")
-        assert (capture.request.truncated, capture.request.not_read) == (True, False)
-        assert body_of(capture.request) == b""
+        # If all of it was there at once, nginx still holds it.
+        assert capture.request.truncated or body_of(capture.request) == large
+        assert not capture.request.not_read
 
     async def test_a_body_that_nobody_read_is_not_read(self, bench: Bench) -> None:
         async with bench.through("forbidden").client() as client:

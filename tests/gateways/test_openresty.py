@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator
@@ -14,24 +13,13 @@ import pytest
 
 from schemas.heartbeat import TapState
 from tests.gateways.faults import FaultBench, FaultContract
-from tests.gateways.gateway import Abilities, Place, Running, filled, process
+from tests.gateways.gateway import Abilities, Place, Running, filled, installed, process
 from tests.gateways.journal import Run
 from tests.gateways.nginx import NginxContract, with_locations
 from tests.ports import free_port
 
 _HERE = Path(__file__).resolve().parents[2] / "deploy" / "openresty"
 _MODULES = Path("/usr/lib/nginx/modules")
-
-
-def require_lua() -> str:
-    """Return nginx, or skip the test where it or its Lua module is not installed; in CI, fail."""
-    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if nginx is None or not (_MODULES / "ngx_http_lua_module.so").exists():
-        reason = "needs nginx, libnginx-mod-http-lua and lua-cjson: apt-get install them"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return nginx
 
 
 def _configuration(place: Place, port: int, h2_port: int) -> str:
@@ -66,7 +54,7 @@ class OpenRestyGateway:
 
     @asynccontextmanager
     async def running(self, place: Place) -> AsyncIterator[Running]:
-        nginx, port, h2_port = require_lua(), free_port(), free_port()
+        nginx, port, h2_port = installed("nginx", "libnginx-mod-http-lua"), free_port(), free_port()
         configuration = with_locations(_configuration(place, port, h2_port), "")
         if not self._is_tapped:
             lines = configuration.splitlines(keepends=True)
@@ -85,8 +73,10 @@ class TestOpenRestyFaults(FaultContract):
 
     async def test_a_crashed_worker_is_reported_with_its_last_number(self, faults: FaultBench) -> None:
         await faults.until_all_arrived(await faults.send("before", 50, b"{}"))
-        await faults.until(lambda: len(faults.journal.heartbeats()) == len(_workers(faults)), _nothing)
-        for pid in _workers(faults):
+        await faults.until(
+            lambda: len(faults.journal.heartbeats()) == len(faults.running.children()), _nothing
+        )
+        for pid in faults.running.children():
             os.kill(pid, signal.SIGKILL)
         crashed = set(faults.journal.heartbeats())
         await faults.until(lambda: crashed <= set(_in_state(faults, TapState.KILLED)), _nothing)
@@ -94,7 +84,9 @@ class TestOpenRestyFaults(FaultContract):
             assert highest == max(faults.journal.numbers().get(run, {0}))
 
     async def test_a_reload_ends_each_run_with_all_its_captures(self, faults: FaultBench) -> None:
-        await faults.until(lambda: len(faults.journal.heartbeats()) == len(_workers(faults)), _nothing)
+        await faults.until(
+            lambda: len(faults.journal.heartbeats()) == len(faults.running.children()), _nothing
+        )
         first = set(faults.journal.heartbeats())
         sent = await faults.send("before", 300, b"{}")
         os.kill(faults.running.pid, signal.SIGHUP)
@@ -104,11 +96,6 @@ class TestOpenRestyFaults(FaultContract):
         sent |= await faults.send("after", 300, b"{}")
         await faults.until_all_arrived(sent)
         await faults.until(lambda: not faults.unaccounted(), faults.unaccounted)
-
-
-def _workers(faults: FaultBench) -> list[int]:
-    children = Path(f"/proc/{faults.running.pid}/task/{faults.running.pid}/children")
-    return [int(pid) for pid in children.read_text().split()]
 
 
 def _in_state(faults: FaultBench, state: TapState) -> dict[Run, int]:
@@ -161,7 +148,9 @@ def test_nginx_does_not_start_with_a_wrong_setting(
     place = Place(tmp_path, 1, tmp_path / "collector.sock", 0, "")
     configuration = _configuration(place, free_port(), free_port())
     assert setting in configuration
-    command = _command(require_lua(), tmp_path, configuration.replace(setting, wrong))
+    command = _command(
+        installed("nginx", "libnginx-mod-http-lua"), tmp_path, configuration.replace(setting, wrong)
+    )
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 1
     assert f"auditap: {sentence}" in ended.stderr
