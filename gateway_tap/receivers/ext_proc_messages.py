@@ -17,7 +17,7 @@ from schemas.capture import TapPosition
 from schemas.errors import RefusalReason, RefusedCapture
 
 METADATA_NAMESPACE: Final = "auditap"
-"""Where the settings in deploy/envoy put the number of a request."""
+"""Where the settings in deploy/auditap_gateways/envoy put the number of a request."""
 _PACKAGE: Final = "auditap.ext_proc"
 _STRUCT: Final = ".google.protobuf.Struct"
 _NUMBER_MAX: Final = 2**53 - 1

@@ -22,7 +22,7 @@ _STREAMS_PER_CONNECTION_MAX: Final = 4_096
 _MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 """A piece of a body is as long as Envoy's buffers, 1 MiB unless it is configured otherwise."""
 _HANG_S: Final = 0.4
-"""Envoy gives a connection up whose pings are not answered within 0.5 seconds (deploy/envoy)."""
+"""Envoy gives a connection up whose pings are not answered within 0.5 seconds (deploy/auditap_gateways/envoy)."""
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
     ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION_MAX),

@@ -13,11 +13,11 @@ from tests.gateways.gateway import Abilities, Place, Running, filled, process
 from tests.gateways.receiving import receiving
 from tests.ports import free_port
 
-_SETTINGS = Path(__file__).parents[2] / "deploy" / "envoy" / "envoy.yaml"
+_SETTINGS = Path(__file__).parents[2] / "deploy" / "auditap_gateways" / "envoy" / "envoy.yaml"
 
 
 class EnvoyGateway:
-    """Envoy with the settings of deploy/envoy."""
+    """Envoy with the settings of deploy/auditap_gateways/envoy."""
 
     name = "envoy"
     abilities = Abilities()

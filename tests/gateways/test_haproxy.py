@@ -13,11 +13,11 @@ from tests.gateways.gateway import Abilities, Place, Running, filled, installed,
 from tests.gateways.receiving import receiving
 from tests.ports import free_port
 
-_FOLDER = Path(__file__).parents[2] / "deploy" / "haproxy"
+_FOLDER = Path(__file__).parents[2] / "deploy" / "auditap_gateways" / "haproxy"
 
 
 class HaproxyGateway:
-    """HAProxy with the configuration of deploy/haproxy."""
+    """HAProxy with the configuration of deploy/auditap_gateways/haproxy."""
 
     name = "haproxy"
     abilities = Abilities(body_bytes_max=16_000, sees_client_leave=False)

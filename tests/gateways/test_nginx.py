@@ -1,4 +1,4 @@
-"""nginx with njs, and the tap in JavaScript, with the example configuration of deploy/nginx."""
+"""nginx with njs, and the tap in JavaScript, with the example configuration of deploy/auditap_gateways/nginx."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.gateways.gateway import Abilities, Place, Running, filled, process
 from tests.gateways.nginx import NginxContract, with_locations
 from tests.ports import free_port
 
-_HERE = Path(__file__).resolve().parents[2] / "deploy" / "nginx"
+_HERE = Path(__file__).resolve().parents[2] / "deploy" / "auditap_gateways" / "nginx"
 _HOOKS = """
       js_header_filter auditap.header_filter;
       js_body_filter auditap.body_filter buffer_type=buffer;

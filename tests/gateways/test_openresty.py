@@ -1,4 +1,4 @@
-"""Debian's nginx with the Lua module, and the tap in Lua, with the example configuration of deploy/openresty."""
+"""Debian's nginx with the Lua module, and the tap in Lua, with the example configuration of deploy/auditap_gateways/openresty."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.gateways.journal import Run
 from tests.gateways.nginx import NginxContract, with_locations
 from tests.ports import free_port
 
-_HERE = Path(__file__).resolve().parents[2] / "deploy" / "openresty"
+_HERE = Path(__file__).resolve().parents[2] / "deploy" / "auditap_gateways" / "openresty"
 _MODULES = Path("/usr/lib/nginx/modules")
 
 

@@ -34,7 +34,7 @@ def auditap(
 def test_help_lists_every_command_with_the_first_steps_first() -> None:
     shown = CliRunner().invoke(cli, ["--help"]).output
     listed = re.findall(r"^  ([a-z][a-z-]+)  +[A-Z]", shown, re.MULTILINE)
-    assert listed[:3] == ["up", "query", "tail"]
+    assert listed[:4] == ["up", "init", "query", "tail"]
     assert listed == [name for section in COMMANDS.values() for name in section]
 
 

@@ -53,7 +53,7 @@ def trailers(side: int) -> bytes:
 
 
 def metadata(epoch: float, number: float) -> bytes:
-    """The number of a request, as the settings in deploy/envoy have Envoy send it."""
+    """The number of a request, as the settings in deploy/auditap_gateways/envoy have Envoy send it."""
     fields = _entry("epoch", _double(2, epoch)) + _entry("number", _double(2, number))
     return field(8, field(1, field(1, b"auditap") + field(2, fields)))
 

@@ -1,0 +1,154 @@
+"""`auditap init`: settings for a gateway of choice, and the files that the gateway loads."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import click
+from rich.console import Console
+
+from schemas.errors import StartupError
+from schemas.private_files import create_private_file
+
+_SETTINGS: Final = Path("auditap.toml")
+_TOKEN: Final = Path("tap.token")
+_PAGES: Final = "docs/gateways"
+
+
+class _Gateway(NamedTuple):
+    """How a gateway sends. `receives`: it needs a receiver. `needs_token`: it sends over TCP. Its files, if any, lie in `folder`."""
+
+    what: str
+    receives: bool = False
+    needs_token: bool = False
+    folder: str = ""
+
+
+_GATEWAYS: Final = {
+    "envoy": _Gateway("Envoy, by its ext_proc filter", receives=True, folder="envoy"),
+    "nginx": _Gateway("nginx, by njs", folder="nginx"),
+    "openresty": _Gateway("OpenResty, or nginx with Lua, by a Lua module", folder="openresty"),
+    "haproxy": _Gateway("HAProxy, by a Lua filter and its log", receives=True, folder="haproxy"),
+    "kong": _Gateway("Kong, by its http-log plugin", needs_token=True),
+    "apisix": _Gateway("APISIX, by its http-logger plugin", needs_token=True),
+    "tyk": _Gateway("Tyk, by Tyk Pump", needs_token=True),
+    "middleware": _Gateway("a Python service, by the middleware"),
+}
+
+
+@click.command("init")
+@click.argument("gateway", type=click.Choice(list(_GATEWAYS)))
+@click.option(
+    "--spec",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("openapi.yaml"),
+    show_default=True,
+    help="The OpenAPI document that says what is recorded.",
+)
+def init_command(gateway: str, spec: Path) -> None:
+    """Write auditap.toml for GATEWAY into this folder, and what the gateway has to load.
+
+    Nothing that is there already is changed.
+    """
+    chosen = _GATEWAYS[gateway]
+    written = [*_write_token(chosen), *_write_settings(gateway, chosen, spec), *_write_files(chosen)]
+    console = Console()
+    for path, what in written:
+        console.print(f"[green]wrote[/green] {path}  {what}", highlight=False, soft_wrap=True)
+    console.print("\nNext:", style="bold")
+    for number, step in enumerate(_steps(gateway, chosen, spec), 1):
+        console.print(f"{number}. {step}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _steps(gateway: str, chosen: _Gateway, spec: Path) -> Iterator[str]:
+    if not spec.exists():
+        yield f"Put your OpenAPI document at {spec}, or correct redaction.documents in {_SETTINGS}."
+    yield f"See what it lets auditap record: auditap lint {spec}"
+    yield f"Set {chosen.what.partition(',')[0]} up: {_PAGES}/{gateway}.md"
+    yield "Start everything on this machine: auditap up"
+    yield "Send a request through the gateway, and read its record: auditap query"
+
+
+def _write_token(chosen: _Gateway) -> Iterator[tuple[Path, str]]:
+    if chosen.needs_token and not _TOKEN.exists():
+        create_private_file(_TOKEN, secrets.token_urlsafe(32))
+        yield _TOKEN, "the gateway's token: readable by you alone"
+
+
+def _write_settings(gateway: str, chosen: _Gateway, spec: Path) -> Iterator[tuple[Path, str]]:
+    """Write the settings file. Raises StartupError if there is one."""
+    try:
+        with _SETTINGS.open("x") as file:
+            file.write("\n".join(_settings(gateway, chosen, spec)) + "\n")
+    except FileExistsError:
+        raise StartupError(f"{_SETTINGS} is there already: move it away, or go to another folder.") from None
+    except OSError as failure:
+        raise StartupError(
+            f"cannot write {_SETTINGS} ({failure.strerror}): choose a writable folder."
+        ) from None
+    yield _SETTINGS, "settings, with comments"
+
+
+def _write_files(chosen: _Gateway) -> Iterator[tuple[Path, str]]:
+    if not chosen.folder:
+        return
+    folder = Path(chosen.folder)
+    folder.mkdir(exist_ok=True)
+    for entry in sorted((files("auditap_gateways") / chosen.folder).iterdir(), key=lambda each: each.name):
+        path = folder / entry.name
+        if entry.is_file() and not path.exists():
+            path.write_bytes(entry.read_bytes())
+            yield path, "for the gateway"
+
+
+def _settings(gateway: str, chosen: _Gateway, spec: Path) -> Iterator[str]:
+    """Yield the lines of the settings file."""
+    yield from (
+        f"# auditap behind {chosen.what}: {_PAGES}/{gateway}.md. `auditap settings` lists every setting.",
+        "",
+        "# Here are the event log, the database and the keys, unless `kafka` and `postgres` below name servers.",
+        'data_dir = "auditap-data"',
+        "",
+        "# What is recorded: exactly what this document marks `x-auditable`.",
+        "[[redaction.documents]]",
+        f'path = "{spec.as_posix()}"',
+        '# envelope = "result"    # the property of responses that holds the resource, if they have one',
+        "",
+        "# Who acted. Only headers of the response count, which the client cannot forge.",
+        "[redaction.headers]",
+        '# actor_id = "x-actor-id"',
+        '# actor_email = "x-actor-email"',
+        '# account_id = "x-account-id"    # unless the path has /accounts/{account_id}',
+        "",
+    )
+    if chosen.receives:
+        yield from (
+            "# The socket that the gateway connects to.",
+            "[[collector.receivers]]",
+            f'format = "{gateway}"',
+            f'socket = "auditap-data/{gateway}.sock"',
+            f'tap_id = "{gateway}"',
+            "",
+        )
+    if chosen.needs_token:
+        digest = hashlib.sha256(_TOKEN.read_text().strip().encode()).hexdigest()
+        yield from (
+            f"# The token in {_TOKEN}, which the gateway sends as `Authorization: Bearer …`.",
+            "[[collector.tokens]]",
+            f'sha256 = "{digest}"',
+            f'taps = ["{gateway}"]',
+            "",
+        )
+    yield from (
+        "# In production, Kafka and Postgres, and a process each: auditap collect, ingest, serve (docs/deployment.md).",
+        "# [kafka]",
+        '# bootstrap_servers = "kafka-1:9092,kafka-2:9092"',
+        "# [postgres]",
+        '# writer_dsn = "postgresql://auditap_writer@db/auditap"',
+        '# reader_dsn = "postgresql://auditap_reader@db/auditap"',
+    )

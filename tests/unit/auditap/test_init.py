@@ -1,0 +1,66 @@
+"""`auditap init` writes settings that auditap can start with."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from auditap.cli.init import _GATEWAYS, init_command
+from auditap.settings import load_settings
+from schemas.errors import StartupError
+
+PAGES = Path(__file__).parents[3] / "docs" / "gateways"
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def init(*arguments: str) -> str:
+    result = CliRunner().invoke(init_command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("gateway", _GATEWAYS)
+def test_the_settings_can_be_loaded_and_have_what_the_gateway_needs(gateway: str, tmp_path: Path) -> None:
+    (tmp_path / "openapi.yaml").write_text("openapi: 3.1.0\ninfo: {title: t, version: '1'}\npaths: {}\n")
+    output = init(gateway)
+    settings = load_settings()
+    assert [document.path.name for document in settings.redaction.documents] == ["openapi.yaml"]
+    assert len(settings.collector.receivers) == _GATEWAYS[gateway].receives
+    if _GATEWAYS[gateway].needs_token:
+        token = Path("tap.token")
+        assert token.stat().st_mode & 0o077 == 0
+        [known] = settings.collector.tokens
+        assert known.sha256 == hashlib.sha256(token.read_text().strip().encode()).hexdigest()
+        assert token.read_text().strip() not in output
+    if gateway != "middleware":
+        assert (PAGES / f"{gateway}.md").exists()
+
+
+@pytest.mark.parametrize("gateway", [name for name, each in _GATEWAYS.items() if each.folder])
+def test_what_the_gateway_loads_is_written_beside_them(gateway: str) -> None:
+    init(gateway)
+    assert list(Path(_GATEWAYS[gateway].folder).iterdir())
+
+
+def test_what_is_commented_out_is_right_as_well(tmp_path: Path) -> None:
+    init("haproxy")
+    lines = Path("auditap.toml").read_text().splitlines()
+    known = [line.removeprefix("# ") if " = " in line or line.startswith("# [") else line for line in lines]
+    Path("auditap.toml").write_text("\n".join(known))
+    tomllib.loads(Path("auditap.toml").read_text())
+    assert load_settings().kafka.bootstrap_servers
+
+
+def test_nothing_is_overwritten() -> None:
+    Path("auditap.toml").write_text("# mine\n")
+    with pytest.raises(StartupError, match="is there already"):
+        init("haproxy")
+    assert Path("auditap.toml").read_text() == "# mine\n"
