@@ -6,7 +6,7 @@ import re
 from enum import StrEnum
 from typing import Final
 
-_HAR: Final = re.compile(rb'\s*\{\s*"log"\s*:')
+_HAR: Final = re.compile(rb'\s*\{\s*"log"\s*:\s*\{')
 _FLOW: Final = re.compile(rb"[0-9]{1,12}:[0-9]{1,2}:[a-z_]{1,20}[;,]")
 
 

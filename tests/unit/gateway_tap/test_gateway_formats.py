@@ -19,7 +19,7 @@ from schemas.errors import RefusedCapture
 from tests.gateway_formats.encoders import apisix, cjson, kong, own, tyk
 from tests.gateway_formats.pairs import PAIRS
 
-NOW = "2026-01-23T18:25:14.749Z"
+NOW = "2026-01-23T18:25:14.749Z"  # 1769192714749
 
 
 def entry(**parts: Any) -> dict[str, Any]:
@@ -270,3 +270,20 @@ def test_a_body_in_more_chunks_than_are_read_is_cut(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("gateway_tap.formats.http_wire._CHUNKS_MAX", 3)
     captured = TYK.decode(hec(raw_response=response)).response
     assert (captured.body, captured.truncated) == ("aaa", True)
+
+
+def test_older_apisix_sends_lines_as_json() -> None:
+    texts = [apisix(pair) for pair in PAIRS]
+    assert list(APISIX.split(b"\n".join(texts), "application/json", 100)) == texts
+
+
+def test_a_time_that_lua_multiplied_is_rounded() -> None:
+    """`ngx.req.start_time() * 1000` is often a little less than the milliseconds."""
+    assert read(APISIX, entry(start_time=1769192714748.9998)).captured_at == NOW
+    assert read(KONG, entry(started_at=1769192714749)).captured_at == NOW
+
+
+@pytest.mark.parametrize("nested", [{"time": 5}, [{"time": 5}], [{}, {"time": 5}]])
+def test_an_object_within_an_event_is_no_event(nested: Any) -> None:
+    events = [hec(geo=nested), hec(geo=nested)]
+    assert list(TYK.split(b"".join(events), "", 10)) == events
