@@ -15,7 +15,7 @@ from gateway_tap.receivers.received_tap import ReceivedTap, Receiver
 from schemas.errors import StartupError
 
 _LINE_FORMATS: Final[dict[str, LineFormat]] = {"haproxy": HAPROXY}
-_COUNTING: Final = frozenset({"envoy", "haproxy"})
+COUNTING: Final = frozenset({"envoy", "haproxy"})
 """Formats in which the gateway numbers what it sends."""
 
 
@@ -25,7 +25,7 @@ class Receivers:
     def __init__(self, settings: Settings) -> None:
         """Bind the sockets. Raises StartupError."""
         self._settings = settings
-        self._receivers = [(each, _receiver(each)) for each in settings.collector.receivers]
+        self._receivers = [(each, receiver_of(each)) for each in settings.collector.receivers]
 
     async def run(self) -> None:
         """Receive until cancelled; then send what is left, for two seconds at most. Raises StartupError."""
@@ -43,7 +43,7 @@ class Receivers:
                 receiver.tap_id,
                 collector_socket=self._settings.collector_socket,
                 state_dir=self._settings.data_dir / "receivers",
-                gateway_counts=receiver.format in _COUNTING,
+                gateway_counts=receiver.format in COUNTING,
             )
         except OSError:
             raise StartupError(
@@ -51,7 +51,7 @@ class Receivers:
             ) from None
 
 
-def _receiver(receiver: ReceiverSettings) -> Receiver:
+def receiver_of(receiver: ReceiverSettings) -> Receiver:
     """Return what takes pairs in this format. Raises StartupError."""
     if receiver.format == "envoy":
         return _envoy_receiver(receiver.socket)

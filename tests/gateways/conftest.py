@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ import pytest_asyncio
 from tests.gateways.beside import served_beside
 from tests.gateways.collected import TOKEN, collecting
 from tests.gateways.contract import Bench, GatewayContract
-from tests.gateways.faults import FaultBench, FaultContract, fault_bench
-from tests.gateways.gateway import Place
+from tests.gateways.faults import FaultBench, FaultContract, ReceiverFaultContract, fault_bench
+from tests.gateways.gateway import Gateway, Place
 from tests.gateways.upstream import running_upstream
 
 
@@ -41,9 +42,25 @@ async def faults(request: pytest.FixtureRequest) -> AsyncIterator[FaultBench]:
     contract = request.cls
     assert contract is not None
     assert issubclass(contract, FaultContract)
+    async with _fault_bench(contract.gateway, has_receiver=False) as bench:
+        yield bench
+
+
+@pytest_asyncio.fixture
+async def receiver_faults(request: pytest.FixtureRequest) -> AsyncIterator[FaultBench]:
+    """The gateway that the test's class names, with a collector and its receiver in a process of their own."""
+    contract = request.cls
+    assert contract is not None
+    assert issubclass(contract, ReceiverFaultContract)
+    async with _fault_bench(contract.gateway, has_receiver=True) as bench:
+        yield bench
+
+
+@asynccontextmanager
+async def _fault_bench(gateway: Gateway, *, has_receiver: bool) -> AsyncIterator[FaultBench]:
     with (
         tempfile.TemporaryDirectory(prefix="auditap-") as folder,
         served_beside(running_upstream()) as upstream,
     ):
-        async with fault_bench(contract.gateway, upstream, Path(folder)) as bench:
+        async with fault_bench(gateway, upstream, Path(folder), has_receiver=has_receiver) as bench:
             yield bench

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,12 @@ from tests.freezing import frozen
 from tests.gateways.collected import TOKEN
 from tests.gateways.gateway import Gateway, Place, Running
 from tests.gateways.journal import Journal, Run
+from tests.gateways.receiving import RECEIVER_SOCKET
 from tests.gateways.upstream import Upstream
 
 _WITHIN_S = 90
 _CLIENTS = 10
+_FROZEN_S = 3
 _SMALL = b'{"id":"w-9","name":"bolt"}'
 _LARGE = json.dumps({"id": "large", "filler": "y" * 400_000}).encode()
 # Fits into the copies of all taps, so that it is what fills their queues.
@@ -34,13 +36,15 @@ class FaultBench:
     journal: Journal
     socket: Path
     collector: asyncio.subprocess.Process
+    receiving: Sequence[str | Path] = ()
+    """What the collector's receiver is started with, if it has one."""
 
     async def kill_collector(self) -> None:
         self.collector.kill()
         await self.collector.wait()
 
     async def start_collector(self) -> None:
-        self.collector = await start_collector(self.socket, self.journal.path)
+        self.collector = await start_collector(self.socket, self.journal.path, self.receiving)
 
     async def send(self, name: str, count: int, body: bytes) -> set[str]:
         """Send so many requests, each of which has to succeed, and return their ids."""
@@ -87,16 +91,22 @@ class FaultBench:
 
 
 @asynccontextmanager
-async def fault_bench(gateway: Gateway, upstream: Upstream, folder: Path) -> AsyncIterator[FaultBench]:
-    """Run the gateway with a collector process beside it, both in `folder`."""
+async def fault_bench(
+    gateway: Gateway, upstream: Upstream, folder: Path, *, has_receiver: bool = False
+) -> AsyncIterator[FaultBench]:
+    """Run the gateway with a collector process beside it, both in `folder`.
+
+    `has_receiver`: the collector has the receiver for the gateway, which is started without one.
+    """
     socket, journal = folder / "collector.sock", Journal(folder / "journal")
     own = folder / "gateway"
     own.mkdir()
-    collector = await start_collector(socket, journal.path)
+    receiving = (gateway.name, own / RECEIVER_SOCKET, folder / "state") if has_receiver else ()
+    collector = await start_collector(socket, journal.path, receiving)
     place = Place(own, upstream.port, socket, 0, TOKEN)
     try:
         async with gateway.running(place) as running:
-            bench = FaultBench(running, journal, socket, collector)
+            bench = FaultBench(running, journal, socket, collector, receiving)
             try:
                 yield bench
             finally:
@@ -107,10 +117,12 @@ async def fault_bench(gateway: Gateway, upstream: Upstream, folder: Path) -> Asy
             await collector.wait()
 
 
-async def start_collector(socket: Path, journal: Path) -> asyncio.subprocess.Process:
+async def start_collector(
+    socket: Path, journal: Path, receiving: Sequence[str | Path] = ()
+) -> asyncio.subprocess.Process:
     """Start a collector process, and return once it listens."""
     started = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.gateways.journal", str(socket), str(journal), cwd=_ROOT
+        sys.executable, "-m", "tests.gateways.journal", *map(str, (socket, journal, *receiving)), cwd=_ROOT
     )
     async with asyncio.timeout(_WITHIN_S):
         while True:
@@ -157,3 +169,60 @@ class FaultContract:
             lambda: any(faults.journal.dropped(full).values()), lambda: "nothing reported as dropped"
         )
         await faults.until(lambda: not faults.unaccounted(), faults.unaccounted)
+
+
+class ReceiverFaultContract:
+    """The contract of a receiver that is away together with its collector. A gateway's test is a subclass that names the gateway.
+
+    Every request that was sent has a number in the end, under which its capture arrived or is reported as dropped.
+    """
+
+    gateway: Gateway
+
+    async def test_a_receiver_that_was_killed_costs_no_request_and_no_number(
+        self, receiver_faults: FaultBench
+    ) -> None:
+        faults = receiver_faults
+        sent = await faults.send("before", 20, _SMALL)
+        await faults.until_all_arrived(sent)
+        await faults.kill_collector()
+        sent |= await faults.send("during", 100, _LARGE)
+        await faults.start_collector()
+        sent |= await self._send_until_one_arrives(faults)
+        await self._all_are_accounted_for(faults, sent)
+
+    async def test_a_frozen_receiver_costs_no_request_and_no_number(
+        self, receiver_faults: FaultBench
+    ) -> None:
+        faults = receiver_faults
+        sent = await faults.send("before", 20, _SMALL)
+        await faults.until_all_arrived(sent)
+        with frozen(faults.collector.pid):
+            sent |= await faults.send("large", 100, _LARGE)
+            # Longer than a gateway waits before it gives the connection up.
+            await asyncio.sleep(_FROZEN_S)
+            sent |= await faults.send("late", 100, _LARGE)
+        sent |= await self._send_until_one_arrives(faults)
+        await self._all_are_accounted_for(faults, sent)
+
+    async def _send_until_one_arrives(self, faults: FaultBench) -> set[str]:
+        """Send requests until one arrives: gateways wait a while before they connect again."""
+        sent: set[str] = set()
+        async with asyncio.timeout(_WITHIN_S):
+            while not sent & faults.journal.markers():
+                sent |= await faults.send(f"after-{len(sent)}", 10, _SMALL)
+                await asyncio.sleep(0.2)
+        return sent
+
+    async def _all_are_accounted_for(self, faults: FaultBench, sent: set[str]) -> None:
+        def counted() -> int:
+            dropped = faults.journal.dropped()
+            runs = faults.journal.numbers().keys() | dropped.keys()
+            return sum(
+                len(faults.journal.numbers().get(run, set()) | dropped.get(run, set())) for run in runs
+            )
+
+        await faults.until(lambda: not faults.unaccounted(), faults.unaccounted)
+        await faults.until(lambda: counted() >= len(sent), lambda: f"{counted()} of {len(sent)}")
+        assert counted() == len(sent)
+        assert faults.journal.markers() <= sent

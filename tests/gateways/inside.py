@@ -42,7 +42,11 @@ class InsideContract(GatewayContract):
         assert headers["x-http-method"] == ["PUT", "DELETE"]
         forwarded = headers["x-forwarded-for"]
         joined = forwarded if isinstance(forwarded, str) else ", ".join(forwarded)
-        assert joined == "192.0.2.7, 198.51.100.9, 203.0.113.4"
+        assert [address.strip() for address in joined.split(",")] == [
+            "192.0.2.7",
+            "198.51.100.9",
+            "203.0.113.4",
+        ]
 
     async def test_a_host_or_target_cannot_pass_for_another_part_of_the_url(self, bench: Bench) -> None:
         await _send(bench, b"//evil.example/widgets", b"x-request-id: double-slash")

@@ -1,5 +1,8 @@
-"""A collector in a process of its own, which tests may freeze and kill: `python -m tests.gateways.journal SOCKET JOURNAL`.
+"""A collector in a process of its own, which tests may freeze and kill.
 
+    python -m tests.gateways.journal SOCKET JOURNAL [FORMAT RECEIVER_SOCKET STATE_DIR]
+
+With the last three, it has a receiver for a gateway, whose format is the tap's id as well.
 It writes what it has accepted to a journal, one line each, before it answers.
 """
 
@@ -14,9 +17,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from auditap.runtime.receivers import COUNTING, receiver_of
+from auditap.settings import ReceiverSettings
 from gateway_tap.collector import collector_app
 from gateway_tap.limits import IntakeLimits
 from gateway_tap.ports import IdentifiedCapture
+from gateway_tap.receivers.received_tap import ReceivedTap
 from gateway_tap.unix_socket import bind_unix_socket
 from schemas.capture import TapPosition
 from schemas.heartbeat import Heartbeat
@@ -103,7 +109,7 @@ class _JournalSink:
             journal.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
 
 
-async def _collect(socket: Path, journal: Path) -> None:
+async def _collect(socket: Path, journal: Path, receiving: Sequence[str]) -> None:
     app = collector_app(
         _JournalSink(journal),
         identity_key=b"k",
@@ -113,8 +119,21 @@ async def _collect(socket: Path, journal: Path) -> None:
         clock_ms=lambda: 0,
     )
     async with serving(app, bind_unix_socket(socket)):
+        if receiving:
+            await _receive(socket, *receiving)
         await asyncio.Event().wait()
 
 
+async def _receive(collector_socket: Path, name: str, socket: str, state_dir: str) -> None:
+    settings = ReceiverSettings.model_validate({"format": name, "socket": socket, "tap_id": name})
+    tap = ReceivedTap(
+        name,
+        collector_socket=collector_socket,
+        state_dir=Path(state_dir),
+        gateway_counts=name in COUNTING,
+    )
+    await asyncio.gather(receiver_of(settings).run(tap), tap.keep_watching())
+
+
 if __name__ == "__main__":
-    asyncio.run(_collect(Path(sys.argv[1]), Path(sys.argv[2])))
+    asyncio.run(_collect(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]))

@@ -8,24 +8,28 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from gateway_tap.receivers.ext_proc_server import ExtProcServer
-from tests.gateways.contract import GatewayContract
+from tests.gateways.faults import FaultContract, ReceiverFaultContract
 from tests.gateways.gateway import Abilities, Place, Running, filled, process
-from tests.gateways.receiving import receiving
+from tests.gateways.inside import InsideContract
+from tests.gateways.receiving import RECEIVER_SOCKET, receiving
 from tests.ports import free_port
 
 _SETTINGS = Path(__file__).parents[2] / "deploy" / "auditap_gateways" / "envoy" / "envoy.yaml"
 
 
 class EnvoyGateway:
-    """Envoy with the settings of deploy/auditap_gateways/envoy."""
+    """Envoy with the settings of deploy/auditap_gateways/envoy. `receives`: whether it brings its receiver with it."""
 
     name = "envoy"
     abilities = Abilities()
 
+    def __init__(self, *, receives: bool = True) -> None:
+        self._receives = receives
+
     @asynccontextmanager
     async def running(self, place: Place) -> AsyncIterator[Running]:
         port = free_port()
-        receiver = place.folder / "envoy.sock"
+        receiver = place.folder / RECEIVER_SOCKET
         values = {"PORT": port, "UPSTREAM_PORT": place.upstream_port, "RECEIVER_SOCKET": receiver}
         settings = place.folder / "envoy.yaml"
         settings.write_text(filled(_SETTINGS, values))
@@ -33,11 +37,19 @@ class EnvoyGateway:
         command: tuple[str | Path, ...] = (envoy, "-c", settings, "--concurrency", "2")
         command += ("--disable-hot-restart", "--log-level", "warning")
         async with (
-            receiving(ExtProcServer(receiver), "envoy", place),
+            receiving(ExtProcServer(receiver) if self._receives else None, self.name, place),
             process(command, place.folder, [port]) as server,
         ):
             yield Running(port, port, server.pid)
 
 
-class TestEnvoy(GatewayContract):
+class TestEnvoy(InsideContract):
     gateway = EnvoyGateway()
+
+
+class TestEnvoyFaults(FaultContract):
+    gateway = EnvoyGateway()
+
+
+class TestEnvoyReceiverFaults(ReceiverFaultContract):
+    gateway = EnvoyGateway(receives=False)
