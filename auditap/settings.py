@@ -69,6 +69,8 @@ _BRACKETS_OF_PATTERN: Final = re.compile(r"\[!?\]?[^\]]*\]")
 _TAP_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 _TAP_ID_CHARS_MAX: Final = 64
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
+# Nothing in it ends a word of nginx's configuration.
+_ORIGIN: Final = re.compile(r"https?://(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/?")
 _TOPIC: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 _INT4_MAX: Final = 2**31 - 1
 _INT8_MAX: Final = 2**63 - 1
@@ -432,9 +434,17 @@ def _member_with_json(value: Any, field: SettingField | None) -> Any:
     return value if field.is_text else _with_json(value, field.group)
 
 
+def _authority(origin: str) -> str:
+    return origin.partition("://")[2].rstrip("/")
+
+
 class UpSettings(_Group):
     """What `auditap up` runs beside the pipeline. Without documents of your own, that is an example API with traffic."""
 
+    upstream: str | None = None
+    """Address of your service, such as `http://127.0.0.1:3000`: a gateway with a tap runs in front of it."""
+    gateway_port: int = Field(default=8408, ge=1, le=65_535)
+    """TCP port of that gateway, on 127.0.0.1."""
     example_port: int = Field(default=8403, ge=1, le=65_535)
     """TCP port of the example API."""
     directory_port: int = Field(default=8404, ge=1, le=65_535)
@@ -443,6 +453,17 @@ class UpSettings(_Group):
     """Requests per second sent to the example API."""
     alerting: bool = True
     """Whether alerting runs beside the pipeline."""
+
+    @field_validator("upstream")
+    @classmethod
+    def _that_is_an_origin(cls, upstream: str | None) -> str | None:
+        if upstream is not None and not (
+            _ORIGIN.fullmatch(upstream) and is_host_and_port(_authority(upstream))
+        ):
+            raise PydanticCustomError(
+                "upstream", "write scheme, host and port alone, such as http://127.0.0.1:3000"
+            )
+        return upstream and upstream.rstrip("/")
 
     # More alerts than this would scroll the greeting away; `auditap alerts list` shows all.
     alert_lines_per_minute: Constant[int] = 10

@@ -58,7 +58,7 @@ class Preview(NamedTuple):
                 raise StartupError("Give --spec, the OpenAPI document, or set redaction.documents.")
             redactor = Redactor.from_config(config, observer=observer)
         else:
-            config = replace(config, documents=(_document(config, spec, envelope),))
+            config = replace(config, documents=(document_at(config, spec, envelope),))
             # Settings may name operations of other documents.
             documents = [load_document(each) for each in config.documents]
             redactor = Redactor(documents, config, observer=observer)
@@ -90,7 +90,7 @@ class _Hints(NoObserver):
             click.echo(f"There are captures without an account: {NO_ACCOUNT}.", err=True)
 
 
-def _document(config: RedactionConfig, spec: Path, envelope: str | None) -> DocumentConfig:
+def document_at(config: RedactionConfig, spec: Path, envelope: str | None = None) -> DocumentConfig:
     """Return the document at `spec` as the settings have it, if they do."""
     configured = (each for each in config.documents if each.path.resolve() == spec.resolve())
     document = next(configured, DocumentConfig(spec))

@@ -28,11 +28,12 @@ from auditap.runtime.collect import Collector
 from auditap.runtime.embedded_log import event_log
 from auditap.runtime.embedded_postgres import EmbeddedPostgres
 from auditap.runtime.example import Example, with_example
+from auditap.runtime.front_gateway import FrontGateway
 from auditap.runtime.http_server import bind_tcp_socket
 from auditap.runtime.ingest import IngestorProcess
 from auditap.runtime.lifecycle import Run, running, until_stopped
 from auditap.runtime.serve import LogApiProcess
-from auditap.runtime.up_greeting import Greeting, first_record
+from auditap.runtime.up_greeting import Greeting, first_record, lint_findings
 from auditap.settings import EMBEDDED_DATABASE, Address, Settings, TapToken, ensure_data_dir, require_distinct
 from eventlog.embedded.log import EmbeddedLog
 from log_api.ports import Permission
@@ -50,6 +51,11 @@ async def up(settings: Settings, stop: asyncio.Event, console: Console) -> None:
     began = time.time()
     _refuse_addresses(settings)
     has_example = not settings.redaction.documents
+    if has_example and settings.up.upstream is not None:
+        raise StartupError(
+            "Give --spec, the OpenAPI document of your service, or set redaction.documents: without one, records would show"
+            " only that a request happened."
+        )
     if has_example:
         settings = with_example(settings)
     _check_ports(settings, has_example=has_example)
@@ -76,9 +82,13 @@ async def up(settings: Settings, stop: asyncio.Event, console: Console) -> None:
             runs.append(Example(settings).run)
         # Stopped in reverse order, so that each part still has those that it hands on to.
         tasks = [await stack.enter_async_context(running(run)) for run in runs]
+        if settings.up.upstream is not None:
+            gateway = await stack.enter_async_context(FrontGateway(settings))
+            tasks.append(await stack.enter_async_context(running(gateway.keep_running)))
         Greeting(console, settings, has_example=has_example).show()
-        if has_example:
-            await stack.enter_async_context(running(first_record(console, settings, api_token, began)))
+        await stack.enter_async_context(running(first_record(console, settings, api_token, began)))
+        if not has_example:
+            await stack.enter_async_context(running(lint_findings(console, settings)))
         await until_stopped(stop, tasks)
         console.print("Stopping …")
     console.print(f"Stopped. All accepted captures are in {data_dir}; the next start continues there.")
@@ -132,6 +142,8 @@ def _check_ports(settings: Settings, *, has_example: bool) -> None:
             addresses[f"{name}.health_address"] = part.health_address
     if settings.up.alerting:
         addresses["alerting.address"] = settings.alerting.address
+    if settings.up.upstream is not None:
+        addresses["up.gateway_port"] = Address(port=settings.up.gateway_port)
     if has_example:
         addresses["up.example_port"] = Address(port=settings.up.example_port)
         addresses["up.directory_port"] = Address(port=settings.up.directory_port)

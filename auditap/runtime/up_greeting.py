@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,15 @@ from auditap.settings import Address, Settings
 from auditap_example.cast import accounts
 from auditap_example.document import base_path
 from auditap_example.traffic import capture_example
+from redactor.openapi.document import load_document
+from redactor.report.findings import Level
+from redactor.report.lint import LintReport, lint
+from schemas.errors import StartupError
 from schemas.identity import rfc3339_ms
 
 _DAY_MS = 86_400_000
+_EVERY_ACCOUNT = "-"
+_POLL_S = 0.2
 _COMMANDS = (
     "auditap query          # the newest records",
     "auditap tail           # new records as they arrive",
@@ -42,6 +49,13 @@ class Greeting:
 
     def show(self) -> None:
         settings = self._settings
+        if settings.up.upstream is not None:
+            self._console.print(
+                f"Call your service at [bold]http://127.0.0.1:{settings.up.gateway_port}[/bold]"
+                f" in place of {settings.up.upstream}\n",
+                highlight=False,
+                soft_wrap=True,
+            )
         table = Table(
             title="auditap is up", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0)
         )
@@ -63,6 +77,9 @@ class Greeting:
             self._show("Send a capture by hand", self._send_line())
         account = accounts()[0].id if self._has_example else "ACCOUNT_ID"
         self._show("Read records over HTTP", self._read_line(account))
+        if not self._has_example:
+            through = "your service" if settings.up.upstream else "a tap (docs/gateways)"
+            self._console.print(f"\nWaiting for the first request through {through} …", highlight=False)
 
     def _add_health(self, table: Table, address: Address | None) -> None:
         """Add the health routes' own address, if they have one."""
@@ -108,20 +125,40 @@ def first_record(console: Console, settings: Settings, token: str, began: float)
     async def run(stop: asyncio.Event) -> None:
         # The request stays on this machine, whose certificate store need not know the log API's certificate.
         async with httpx.AsyncClient(headers=headers, timeout=5, verify=False) as client:  # noqa: S501
-            for account in cycle(accounts()):
-                if stop.is_set():
-                    return
+            while not stop.is_set():
                 try:
-                    response = await client.get(_list_url(settings, account.id), params=span)
+                    response = await client.get(_list_url(settings, _EVERY_ACCOUNT), params=span)
                 except httpx.HTTPError:
                     continue  # on a busy machine the first requests may time out
                 if response.status_code == 200 and response.json()["result"]:
                     line = _record_line(response.json()["result"][0], time.time() - began)
                     console.print(line, soft_wrap=True)
                     return
-                await asyncio.sleep(0.05)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), _POLL_S)
 
     return run
+
+
+def lint_findings(console: Console, settings: Settings) -> Run:
+    """Return a task that says in one line for each OpenAPI document how much `auditap lint` has to say of it."""
+
+    async def run(_stop: asyncio.Event) -> None:
+        for document in settings.redaction.documents:
+            with contextlib.suppress(StartupError):
+                report = await asyncio.to_thread(lint, load_document(document), settings.redaction)
+                if line := _findings_line(report, document.path):
+                    console.print(line, soft_wrap=True)
+
+    return run
+
+
+def _findings_line(report: LintReport, path: Path) -> Text | None:
+    counts = Counter(finding.level for finding in report.findings)
+    told = [f"{counts[level]} {level.text}s" for level in (Level.ERROR, Level.WARNING) if counts[level]]
+    if not told:
+        return None
+    return Text(f"The OpenAPI document has {' and '.join(told)}: auditap lint {path}", style="yellow")
 
 
 def _record_line(record: Mapping[str, Any], seconds: float) -> Text:

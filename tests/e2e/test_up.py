@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -18,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from auditap_example.traffic import capture_example
 from schemas.metric_defs import Command, definitions
 from tests.e2e.pipeline import until
+from tests.gateways.gateway import installed
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +33,7 @@ PORTS = (
     "AUDITAP_ALERTING__ADDRESS__PORT",
     "AUDITAP_UP__EXAMPLE_PORT",
     "AUDITAP_UP__DIRECTORY_PORT",
+    "AUDITAP_UP__GATEWAY_PORT",
 )
 PARTS = dict(zip(get_args(Command), (PORTS[0], PORTS[2], PORTS[1], PORTS[3]), strict=True))
 
@@ -44,7 +48,7 @@ class Up:
         self.output = folder / "up.out"
         self._process: asyncio.subprocess.Process | None = None
 
-    async def start(self) -> None:
+    async def start(self, *options: str) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AUDITAP_")}
         with self.output.open("wb") as output:
             self._process = await asyncio.create_subprocess_exec(
@@ -52,6 +56,7 @@ class Up:
                 "-m",
                 "auditap",
                 "up",
+                *options,
                 cwd=self._folder,
                 env=environment | self.ports | {"COLUMNS": "500", "AUDITAP_UP__TRAFFIC_PER_S": "20"},
                 stdout=output,
@@ -183,6 +188,42 @@ async def assert_the_tutorial_makes_one_record(folder: Path, up: Up, query: str)
 
     await until(recorded, _WITHIN_S, "the tutorial's record", up.text)
     assert shell(query, folder).count("ana@acme.example") == 1
+
+
+async def test_a_service_in_another_language_is_recorded_by_a_gateway_in_front_of_it(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples" / "notes", tmp_path, dirs_exist_ok=True)
+    up, port = Up(tmp_path), free_port()
+    node = installed("node", "nodejs")
+    service = await asyncio.create_subprocess_exec(
+        node, "server.mjs", cwd=tmp_path, env=os.environ | {"PORT": str(port)}
+    )
+    began_s = time.monotonic()
+    try:
+        await up.start("--spec", "openapi.yaml", "--upstream", f"http://127.0.0.1:{port}")
+        await up.shows("Waiting for the first request through your service")
+        assert f"Call your service at http://127.0.0.1:{up.ports['AUDITAP_UP__GATEWAY_PORT']}" in up.text()
+        note = {"title": "Rotate the keys", "text": "unmarked-text"}
+        async with httpx.AsyncClient(timeout=120) as client:
+            url = f"http://127.0.0.1:{up.ports['AUDITAP_UP__GATEWAY_PORT']}/accounts/acme/notes"
+            created = await client.post(url, json=note)
+        assert (created.status_code, created.json()["title"]) == (201, "Rotate the keys")
+        await up.shows("First record")
+        print(f"first record {time.monotonic() - began_s:.1f} s after `auditap up` was called")  # noqa: T201
+        api = f"AUDITAP_API__ADDRESS__PORT={up.ports['AUDITAP_API__ADDRESS__PORT']}"
+        query = f"{api} {sys.executable} -m auditap query --account acme --json"
+        found = await asyncio.to_thread(shell, query, tmp_path)
+        record = json.loads(found.splitlines()[0])
+        assert record["resource"]["request"] == {"title": "Rotate the keys"}
+        assert record["resource"]["response"] == {"id": "n-1", "title": "Rotate the keys"}
+        assert record["actor"]["email"] == "ana@example.com"
+        assert "unmarked-text" not in found
+        assert "s3cret" not in found
+        assert await up.interrupt() == 0
+        assert processes_of(tmp_path) == [f"{node} server.mjs "]
+    finally:
+        service.terminate()
+        await service.wait()
+        await up.end()
 
 
 def postgres_of(folder: Path) -> int | None:
