@@ -140,7 +140,8 @@ def _request(request: _Request) -> CapturedRequest:
     elif content is None:
         is_cut = (request.body_size or 0) > 0
     url = request.url.partition("#")[0]
-    return request_of(request.method, url, Message(headers, content, is_cut, size_bytes=0))
+    message = Message(headers, content, is_cut, size_bytes=0)
+    return request_of(request.method, url, message, is_inflated=True)
 
 
 def _response(method: str, response: _Response) -> CapturedResponse:

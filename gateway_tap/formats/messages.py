@@ -54,11 +54,14 @@ class Message(NamedTuple):
         return "<Message>"
 
 
-def request_of(method: str, url: str, message: Message) -> CapturedRequest:
-    """Return the request. `truncated` where `message` shows that there was more of a body. Raises RefusedCapture."""
+def request_of(method: str, url: str, message: Message, *, is_inflated: bool = False) -> CapturedRequest:
+    """Return the request. `truncated` where `message` shows that there was more of a body. Raises RefusedCapture.
+
+    `is_inflated`: whoever wrote the format undid the content's coding. Otherwise the header is the client's word, true or not.
+    """
     _require(0 < len(method) <= _METHOD_CHARS_MAX, "request.method: length")
     _require(0 < len(url) <= _URL_CHARS_MAX, "request.url: length")
-    headers, is_undone = _with_true_coding(message)
+    headers, is_undone = _with_true_coding(message) if is_inflated else (message.headers, False)
     is_cut = message.is_cut
     if message.content is None:
         # By HTTP/1, a request without either header has no body (RFC 9112, section 6.3). By HTTP/2, it may have one.
@@ -71,7 +74,10 @@ def request_of(method: str, url: str, message: Message) -> CapturedRequest:
 
 
 def response_of(method: str, status: int, message: Message, *, is_complete: bool = True) -> CapturedResponse:
-    """Return the response to a request of this method. `truncated` as in `request_of`. Raises RefusedCapture."""
+    """Return the response to a request of this method. `truncated` as in `request_of`. Raises RefusedCapture.
+
+    Gateways compress after they have logged the body, or inflate it before, so it may be in no coding any more.
+    """
     _require(status in _STATUS_RANGE, "response.status: range")
     headers, is_undone = _with_true_coding(message)
     is_cut = message.is_cut

@@ -451,7 +451,7 @@ FORMATS = [
         HAR,
         har,
         _har_file,
-        ALL - {Ability.ANY_BYTES, Ability.INCOMPLETE},
+        ALL - {Ability.ANY_BYTES, Ability.WRONG_CODING, Ability.INCOMPLETE},
         has_client_ip=False,
         is_in_file=True,
     ),

@@ -26,6 +26,8 @@ class Ability(Enum):
     REPEATED_HEADERS = auto()
     CUT_BODIES = auto()
     """Bodies of which the gateway kept the beginning."""
+    WRONG_CODING = auto()
+    """A request's body that is not in the coding that its header names."""
     INCOMPLETE = auto()
     """Whether the response ended."""
 
@@ -136,6 +138,8 @@ _PAIRS = [
     replace(_POST, name="a gzip body", needs=_BODIES | {Ability.ANY_BYTES},
             request_headers=_GZIP_HEADERS, request_body=_GZIPPED,
             response_headers=_GZIP_HEADERS, response_body=_GZIPPED),
+    replace(_POST, name="a coding that the client only claims", needs=_BODIES | {Ability.WRONG_CODING},
+            request_headers=_GZIP_HEADERS),
     replace(_POST, name="repeated headers", needs=_BODIES | {Ability.REPEATED_HEADERS},
             request_headers=(JSON_TYPE, ("x-forwarded-for", "198.51.100.1"), ("x-forwarded-for", "198.51.100.2")),
             response_headers=(JSON_TYPE, ("set-cookie", "a=1"), ("set-cookie", "b=2"))),
