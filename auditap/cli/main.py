@@ -77,6 +77,9 @@ COMMANDS = {
         ),
     },
     "Operate": {
+        "doctor": LazyCommand(
+            "auditap.cli.doctor", "doctor_command", "Follow a request through the gateway to its record."
+        ),
         "completeness": LazyCommand(
             "auditap.cli.completeness",
             "completeness_command",

@@ -59,6 +59,7 @@ async def up(settings: Settings, stop: asyncio.Event, console: Console) -> None:
     if has_example:
         settings = with_example(settings)
     _check_ports(settings, has_example=has_example)
+    gateway = None if settings.up.upstream is None else FrontGateway(settings)
     data_dir = ensure_data_dir(settings)
     async with AsyncExitStack() as stack:
         postgres = await stack.enter_async_context(EmbeddedPostgres(data_dir / "postgres", socket_only=True))
@@ -82,8 +83,8 @@ async def up(settings: Settings, stop: asyncio.Event, console: Console) -> None:
             runs.append(Example(settings).run)
         # Stopped in reverse order, so that each part still has those that it hands on to.
         tasks = [await stack.enter_async_context(running(run)) for run in runs]
-        if settings.up.upstream is not None:
-            gateway = await stack.enter_async_context(FrontGateway(settings))
+        if gateway is not None:
+            await stack.enter_async_context(gateway)
             tasks.append(await stack.enter_async_context(running(gateway.keep_running)))
         Greeting(console, settings, has_example=has_example).show()
         await stack.enter_async_context(running(first_record(console, settings, api_token, began)))

@@ -218,12 +218,34 @@ async def test_a_service_in_another_language_is_recorded_by_a_gateway_in_front_o
         assert record["actor"]["email"] == "ana@example.com"
         assert "unmarked-text" not in found
         assert "s3cret" not in found
+        await assert_the_doctor_says_where_a_request_is_lost(tmp_path, up, port)
         assert await up.interrupt() == 0
         assert processes_of(tmp_path) == [f"{node} server.mjs "]
     finally:
         service.terminate()
         await service.wait()
         await up.end()
+
+
+async def assert_the_doctor_says_where_a_request_is_lost(folder: Path, up: Up, service_port: int) -> None:
+    ports = " ".join(f"{name}={port}" for name, port in up.ports.items())
+
+    async def hops(port: str, path: str, *options: str) -> list[tuple[str, bool | None]]:
+        url = f"http://127.0.0.1:{port}{path}"
+        line = f"{ports} {sys.executable} -m auditap doctor {url} --json {' '.join(options)}"
+        found = json.loads(await asyncio.to_thread(shell, line, folder))
+        return [(hop["name"], hop["passed"]) for hop in found["hops"]]
+
+    gateway = up.ports["AUDITAP_UP__GATEWAY_PORT"]
+    through = [(name, True) for name in ("gateway", "tap", "collector", "ingestor", "record")]
+    assert await hops(gateway, "/accounts/acme/notes") == through
+    assert await hops(gateway, "/v2/notes") == [*through[:-1], ("record", False)]
+    # Past the gateway: the service gets it, and nobody else.
+    assert await hops(str(service_port), "/accounts/acme/notes", "--wait", "2") == [
+        ("gateway", True),
+        ("tap", False),
+    ]
+    assert await hops(str(free_port()), "/") == [("gateway", False)]
 
 
 def postgres_of(folder: Path) -> int | None:
