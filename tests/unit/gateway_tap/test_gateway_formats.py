@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,15 @@ import pytest
 from gateway_tap.body import RejectedBody
 from gateway_tap.formats.apisix import APISIX
 from gateway_tap.formats.kong import KONG
+from gateway_tap.formats.nginx_log import CONSUMER_HEADERS
 from gateway_tap.formats.port import GatewayFormat
 from gateway_tap.formats.tyk import TYK
+from redactor.config import DocumentConfig, HeaderNames, RedactionConfig
+from redactor.openapi.document import parse_document
 from schemas.capture import Capture, body_bytes
 from schemas.errors import RefusedCapture
+from schemas.identity import new_id
+from tests.agreeing import AgreeingRedactor
 from tests.gateway_formats.encoders import apisix, cjson, kong, own, tyk
 from tests.gateway_formats.pairs import PAIRS
 
@@ -149,6 +155,25 @@ def test_the_consumer_is_where_only_the_gateway_can_put_it(gateway_format: Gatew
         "auditap-consumer-username": "bo",
     }
     assert read(gateway_format, entry(response=forged)).response.headers == {"x-actor-id": "a"}
+
+
+@pytest.mark.parametrize(
+    ("names", "actor"), [(HeaderNames(), {}), (HeaderNames(actor_id=CONSUMER_HEADERS[0]), {"id": "c1"})]
+)
+def test_a_consumer_becomes_an_actor_only_if_that_is_configured(
+    names: HeaderNames, actor: dict[str, str]
+) -> None:
+    config = RedactionConfig(documents=(DocumentConfig(Path("a.json")),), headers=names)
+    text = b'{"openapi": "3.1.0", "paths": {"/a": {"post": {"responses": {}}}}}'
+    redactor = AgreeingRedactor([parse_document(config.documents[0], text)], config)
+    forged = {"headers": {CONSUMER_HEADERS[0]: "eve"}}
+    known = entry(request=forged, response=forged, consumer={"id": "c1", "username": "bo"})
+    event = redactor.redact(read(KONG, known), new_id(0))
+    assert event is not None
+    assert json.loads(event).get("actor", {}) == actor
+    unknown = redactor.redact(read(KONG, entry(request=forged, response=forged)), new_id(0))
+    assert unknown is not None
+    assert json.loads(unknown).get("actor", {}) == {}
 
 
 def test_kongs_request_id_counts_and_not_the_clients() -> None:
