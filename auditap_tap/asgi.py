@@ -65,7 +65,8 @@ class AuditTapMiddleware:
     - `compress`: gzip what is sent.
     - `exclude_paths`: these paths, and all below them, are not tapped.
     - `request_headers`, `response_headers`: names of headers to copy besides REQUEST_HEADERS and RESPONSE_HEADERS;
-      `x-tenant-*` stands for all with that prefix. No other header is ever copied, cookies and authorization included.
+      `x-tenant-*` stands for all with that prefix. No other header is ever copied, cookies and authorization included. A
+      header with a signed token that says who acts, such as `cf-access-jwt-assertion`, has to be named here.
     - `methods_without_bodies`: no body of a request with one of these methods, nor of its response, is copied.
 
     A client that disconnects is noticed if the application listens for it, or if the server lets `send` fail.

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from redactor.decode.client_address import ClientAddresses
 from redactor.decode.url import parse_host
+from redactor.issuer_config import IssuerConfig, check_issuers
 from schemas.constants import Constant
 from schemas.errors import StartupError
 
@@ -164,8 +165,12 @@ class RedactionConfig:
     trusted_proxies: tuple[str, ...] = ()
     """Networks of the proxies before the tap, such as `10.0.0.0/8`, whose word on the client's address counts
     (`redaction.headers.client_address`). Empty: the address of the tap's peer is recorded."""
+    issuers: tuple[IssuerConfig, ...] = ()
+    """Issuers of signed tokens that say who acts; without them, tokens are not read."""
 
     def __post_init__(self) -> None:
+        names = self.headers
+        check_issuers(self.issuers, frozenset({names.user_agent, names.client_address, *names.request_ids}))
         try:
             ClientAddresses(self.headers.client_address, self.trusted_proxies)
         except ValueError:

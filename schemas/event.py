@@ -56,6 +56,70 @@ class UnmatchedReason(StrEnum):
     """Not a request: a login or another action of the system itself."""
 
 
+class IdentitySource(StrEnum):
+    """What says who acted; a closed list."""
+
+    TOKEN = "token"  # noqa: S105  a name
+    """A signed token whose signature and claims were verified."""
+    HEADERS = "headers"
+    """Headers of the response."""
+    NONE = "none"
+
+
+class TokenReason(StrEnum):
+    """Why a request's token says nothing about who acted. A closed list, in the order of the checks."""
+
+    SEVERAL = "several"
+    """There is more than one token."""
+    TOO_LARGE = "too_large"
+    MALFORMED = "malformed"
+    ISSUER = "issuer"
+    """The issuer is none that is configured for the token's header."""
+    ALGORITHM = "algorithm"
+    """The algorithm is not allowed, or not one of the key's."""
+    NO_KEYS = "no_keys"
+    """There are no keys of the issuer: they could not be fetched."""
+    UNKNOWN_KEY = "unknown_key"
+    """The token names no key, or none of the issuer's."""
+    SIGNATURE = "signature"
+    AUDIENCE = "audience"
+    CLAIMS = "claims"
+    """The token is genuine, and a claim that is needed is missing or unreadable."""
+    NOT_YET_VALID = "not_yet_valid"
+    EXPIRED = "expired"
+
+
+class IdentityKind(StrEnum):
+    """Whether a verified token is a person's or a machine's."""
+
+    USER = "user"
+    MACHINE = "machine"
+
+
+class Principal(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Somebody in whose name another acted."""
+
+    id: str | None = None
+    email: str | None = None
+
+
+class Identity(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What says who acted, and what a verified token says beside the actor.
+
+    `client`: the application that the token was issued to. `on_behalf_of`: the subject of a token with an actor claim
+    (RFC 8693, `act`); the event's actor is then who acts. `via`: who acted before that actor, the latest first.
+    """
+
+    source: IdentitySource
+    reason: TokenReason | None = None
+    """Set where the request has a token that is not verified."""
+    issuer: str | None = None
+    kind: IdentityKind | None = None
+    client: str | None = None
+    on_behalf_of: Principal | None = None
+    via: tuple[str, ...] = ()
+
+
 class BodyReceipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Either `kept`, the number of scalars written, or the `reason` why the body is absent.
 
@@ -77,7 +141,9 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     altered: bool = False
     """The operation was found only by reading the request leniently; `unmatched` says why it did not match as written."""
     refused: tuple[str, ...] = ()
-    """Fields for which a header, the path or the tap gave what is refused. Each is empty, unless something else fills it."""
+    """Fields for which a header, the path, a token or the tap gave what is refused. Each is empty, unless something else fills it."""
+    identity: Identity | None = None
+    """Set where issuers of signed tokens are configured."""
 
 
 class Account(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

@@ -121,8 +121,25 @@ class Metrics:
     identifiers_refused = MetricDef(
         Counter,
         _COLLECT,
-        "Fields of events for which a header, the path or the tap gave what is refused, whether or not something else fills them.",
+        "Fields of events for which a header, the path, a token or the tap gave what is refused, whether or not something else fills them.",
         ["field"],
+    )
+    identity_tokens = MetricDef(
+        Counter,
+        _COLLECT,
+        "Requests with a signed token, where issuers are configured, by outcome: verified, or the receipt's reason why not.",
+        ["outcome"],
+    )
+    signing_key_fetches = MetricDef(
+        Counter,
+        _COLLECT,
+        "Fetches of issuers' public keys (JWKS), by outcome: fetched, failed.",
+        ["outcome"],
+    )
+    signing_keys_stale = MetricDef(
+        Gauge,
+        _COLLECT,
+        "Issuers whose public keys could not be fetched lately: older ones are used, after a day none.",
     )
     openapi_documents_reloaded = MetricDef(
         Counter, _COLLECT, "Changed OpenAPI documents reloaded while running."

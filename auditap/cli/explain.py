@@ -16,6 +16,7 @@ from rich.tree import Tree
 from auditap.cli.options import number_option
 from auditap.cli.preview import Preview, spec_options
 from auditap.plain_text import plain
+from auditap.runtime.lifecycle import clock_ms
 from redactor.report.decisions import Decision, ExplainedPart
 from redactor.report.explain import (
     ExplainedBody,
@@ -30,10 +31,9 @@ from redactor.report.operation_fields import DocumentFields
 from schemas.capture import Capture, decode_capture
 from schemas.capture_id import capture_id
 from schemas.errors import RefusedCapture, StartupError
-from schemas.event import BodyReceipt, decode_event
+from schemas.event import BodyReceipt, Identity, IdentitySource, decode_event
 
-# A valid id is needed to make an event; the explanation does not show it.
-_EVENT_ID = "0" * 12 + "7" + "0" * 3 + "8" + "0" * 15
+_OF_IDENTITY = "identity."
 # A width that no line reaches: in a pipe, rich would cut lines at 80 columns.
 _LINE_CHARS_MAX = 1_000_000
 _SIGNS = {"kept": "[green]●[/green]", "presence": "[yellow]◐[/yellow]", "dropped": "[red]○[/red]"}
@@ -67,7 +67,7 @@ def explain_command(
     """
     preview = Preview.load(spec, envelope)
     if name is None:
-        explanation = _explain_capture(preview, _capture(preview, capture, line))
+        explanation = _explain_capture(preview, *_capture(preview, capture, line))
     else:
         explanation = _explain_operation(preview, name)
     if as_json:
@@ -82,8 +82,8 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=_LINE_CHARS_MAX)
 
 
-def _capture(preview: Preview, file: BinaryIO, number: int) -> Capture:
-    """Return the capture on a line of a file, or its only one.
+def _capture(preview: Preview, file: BinaryIO, number: int) -> tuple[Capture, str]:
+    """Return the capture on a line of a file, or its only one, and the id of its event.
 
     Raises StartupError if the file has no such line, or a collector would refuse what stands there.
     """
@@ -98,23 +98,23 @@ def _capture(preview: Preview, file: BinaryIO, number: int) -> Capture:
         if last == number:
             try:
                 capture = decode_capture(line.text)
-                # Refuses what has no valid id or time; the id itself is not shown.
-                capture_id(capture, preview.identity_key, 0)
+                # The id itself is not shown, but by its time a token counts or not.
+                event_id = capture_id(capture, preview.identity_key, clock_ms())
             except RefusedCapture as reason:
                 raise StartupError(f"line {number}: {reason}") from None
-            return capture
+            return capture, event_id
     raise StartupError(
         f"There is no capture on line {number} of the file of captures; the last one is on line {last}."
     )
 
 
-def _explain_capture(preview: Preview, capture: Capture) -> Explanation:
-    value = preview.redactor.redact(capture, _EVENT_ID)
+def _explain_capture(preview: Preview, capture: Capture, event_id: str) -> Explanation:
+    value = preview.redactor.redact(capture, event_id)
     if value is None:
         raise StartupError("Its operation is one of redaction.excluded_operations: no record is made of it.")
     digest = decode_event(value).receipt.document
     document = next((each for each in preview.documents if each.digest == digest), preview.documents[0])
-    return explain_capture(DocumentFields(document, preview.config), preview.redactor, capture, _EVENT_ID)
+    return explain_capture(DocumentFields(document, preview.config), preview.redactor, capture, event_id)
 
 
 def _explain_operation(preview: Preview, name: str) -> Explanation:
@@ -145,13 +145,16 @@ def _show(console: Console, explanation: Explanation, *, kept_only: bool) -> Non
         counts = f"request {_receipt_text(receipt.request)}, response {_receipt_text(receipt.response)}"
         console.print(f"\n{_account_line(explanation.fields)}", highlight=False)
         console.print(_actor_line(explanation.fields), highlight=False)
+        if receipt.identity is not None:
+            console.print(_token_line(receipt.identity, explanation.fields), highlight=False)
         console.print(f"receipt: {counts}", highlight=False)
 
 
 def _account_line(fields: Sequence[ExplainedField]) -> str:
     account = next(each for each in fields if each.name == "account.id")
     source = "none" if account.source is None else f"from {plain(account.source)}"
-    return f"account: {source}{_refused_text([each for each in fields if not _is_of_actor(each)])}"
+    others = [each for each in fields if not (_is_of_actor(each) or each.name.startswith(_OF_IDENTITY))]
+    return f"account: {source}{_refused_text(others)}"
 
 
 def _actor_line(fields: Sequence[ExplainedField]) -> str:
@@ -162,6 +165,22 @@ def _actor_line(fields: Sequence[ExplainedField]) -> str:
         if each.source is not None
     ]
     return f"actor: {', '.join(filled) or 'none'}{_refused_text(of_actor)}"
+
+
+def _token_line(identity: Identity, fields: Sequence[ExplainedField]) -> str:
+    """Return what became of the request's token. Values of its claims are not shown."""
+    if identity.reason is not None:
+        return f"token: [red]not verified: {identity.reason}[/red]"
+    if identity.source is not IdentitySource.TOKEN:
+        return "token: none"
+    more = [each for each in fields if each.name.startswith(_OF_IDENTITY)]
+    filled = [
+        f"{each.name.removeprefix(_OF_IDENTITY)} from {plain(each.source)}"
+        for each in more
+        if each.source is not None
+    ]
+    texts = ", ".join([f"verified, of a {identity.kind}", *filled])
+    return f"token: {texts}{_refused_text(more)}"
 
 
 def _is_of_actor(field: ExplainedField) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -13,13 +14,16 @@ import click
 from auditap.cli.options import envelope_option
 from auditap.cli.startup import configured_settings
 from auditap.runtime.redaction_metrics import NO_ACCOUNT
+from auditap.runtime.signing_keys import SigningKeyFetcher
 from auditap.settings import Settings, load_or_create_key
 from gateway_tap.capture_file import Line, read_lines
 from redactor.config import DocumentConfig, RedactionConfig
+from redactor.identity.tokens import TokenVerifier
 from redactor.openapi.document import OpenApiDocument, load_document
 from redactor.pipeline.pipeline import NoObserver
 from redactor.pipeline.redactor import Redactor
 from schemas.errors import RefusalReason, RefusedCapture, StartupError
+from schemas.metric_defs import Metrics
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 # Where no collector has run: ids are then those of no record.
@@ -51,17 +55,18 @@ class Preview(NamedTuple):
         settings = configured_settings()
         config = settings.redaction
         observer = _Hints()
+        verifier = _verifier(config)
         if spec is None:
             if envelope is not None:
                 raise click.UsageError("--envelope is for the document that --spec names.")
             if not config.documents:
                 raise StartupError("Give --spec, the OpenAPI document, or set redaction.documents.")
-            redactor = Redactor.from_config(config, observer=observer)
+            redactor = Redactor.from_config(config, observer=observer, verifier=verifier)
         else:
             config = replace(config, documents=(document_at(config, spec, envelope),))
             # Settings may name operations of other documents.
             documents = [load_document(each) for each in config.documents]
-            redactor = Redactor(documents, config, observer=observer)
+            redactor = Redactor(documents, config, observer=observer, verifier=verifier)
         key, line_bytes_max = _identity_key(settings), settings.intake_limits.line_bytes_max
         return cls(redactor, redactor.documents, config, key, line_bytes_max)
 
@@ -88,6 +93,30 @@ class _Hints(NoObserver):
         if not self._is_account_missed:
             self._is_account_missed = True
             click.echo(f"There are captures without an account: {NO_ACCOUNT}.", err=True)
+
+
+def _verifier(config: RedactionConfig) -> TokenVerifier | None:
+    """Return the verifier of the issuers' tokens with the keys that they have now. Raises StartupError.
+
+    Tokens of an issuer whose keys cannot be fetched are not verified; a sentence says so.
+    """
+    if not config.issuers:
+        return None
+    verifier = TokenVerifier(config.issuers)
+    asyncio.run(_fetch_keys(config, verifier))
+    for each in config.issuers:
+        if not verifier.keys.has_any(each.issuer):
+            click.echo(
+                f"The keys of {each.issuer} cannot be fetched: none of its tokens is verified.", err=True
+            )
+    return verifier
+
+
+async def _fetch_keys(config: RedactionConfig, verifier: TokenVerifier) -> None:
+    fetcher = SigningKeyFetcher(config.issuers, verifier.keys, Metrics())
+    fetcher.check_files()
+    await fetcher.fetch()
+    await fetcher.stop()
 
 
 def document_at(config: RedactionConfig, spec: Path, envelope: str | None = None) -> DocumentConfig:

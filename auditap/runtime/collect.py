@@ -16,6 +16,7 @@ from auditap.runtime.kafka import publisher_settings
 from auditap.runtime.lifecycle import clock_ms, run_until, start_with_retries
 from auditap.runtime.receivers import Receivers
 from auditap.runtime.redacting_sink import RedactingSink
+from auditap.runtime.signing_keys import SigningKeyFetcher
 from auditap.settings import Settings, ensure_data_dir, health_token, load_or_create_key
 from eventlog.embedded.log import EmbeddedLog
 from eventlog.embedded.publisher import EmbeddedPublisher
@@ -28,6 +29,9 @@ from gateway_tap.collector import collector_app
 from gateway_tap.in_flight import InFlight
 from gateway_tap.tokens import TapToken, TapTokens
 from gateway_tap.unix_socket import bind_unix_socket
+from redactor.identity.tokens import TokenVerifier
+from redactor.issuer_config import IssuerConfig
+from schemas.capture import Capture
 from schemas.errors import StartupError
 from schemas.metric_defs import Metrics
 
@@ -48,12 +52,18 @@ class Collector:
                 " that a request happened."
             )
         self._metrics = Metrics("collect")
-        self._documents = DocumentReloader(settings.redaction, self._metrics)
+        self._verifier, self._keys = _token_verifier(settings.redaction.issuers, self._metrics)
+        self._documents = DocumentReloader(settings.redaction, self._metrics, self._verifier)
         self._reload_interval_ms = settings.collector.reload_interval_ms
         ensure_data_dir(settings)
         self._own_log = own_event_log(settings, shared_log)
         self._publisher = _publisher(settings, shared_log or self._own_log, self._metrics)
-        self._sink = RedactingSink(lambda: self._documents.redactor, self._publisher, self._metrics)
+        self._sink = RedactingSink(
+            lambda: self._documents.redactor,
+            self._publisher,
+            self._metrics,
+            None if self._keys is None else self._fetch_unknown_keys,
+        )
         self._report_interval_ms = settings.collector.report_interval_ms
         self._socket_path = settings.collector_socket
         self._servers = self._bind(settings)
@@ -102,22 +112,27 @@ class Collector:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Accept captures until `stop` is set; all that were accepted by then are durable."""
+        if self._keys is not None:
+            # Before the first capture: a token of it would not be verified without them.
+            await self._keys.fetch()
         # Before the log is reached: until then taps are answered 503, and keep their captures.
         for server in self._servers:
             await server.start()
         log.info("collecting")
         try:
-            await run_until(
-                stop,
+            work = [
                 self._publish(),
                 self._documents.run(self._reload_interval_ms),
                 self._receivers.run(),
-            )
+            ]
+            await run_until(stop, *work, *([] if self._keys is None else [self._keys.run()]))
         finally:
             # The endpoints first: what they have in hand must still reach the log.
             for server in self._servers:
                 await server.stop()
             self._socket_path.unlink(missing_ok=True)
+            if self._keys is not None:
+                await self._keys.stop()
             await self._publisher.stop()
             if self._own_log is not None:
                 await self._own_log.close()
@@ -132,7 +147,31 @@ class Collector:
 
     def _degraded(self) -> Sequence[str]:
         spooling = isinstance(self._publisher, SpoolingPublisher) and self._publisher.spooling
-        return [*(["spooling"] if spooling else []), *(["stale_documents"] if self._documents.stale else [])]
+        has_stale_keys = self._keys is not None and self._keys.stale
+        return [
+            *(["spooling"] if spooling else []),
+            *(["stale_documents"] if self._documents.stale else []),
+            *(["stale_signing_keys"] if has_stale_keys else []),
+        ]
+
+    async def _fetch_unknown_keys(self, capture: Capture) -> None:
+        """Fetch the keys of the issuer of a capture's token if it was signed with one that is not known."""
+        if self._verifier is not None and self._keys is not None:
+            issuers = self._verifier.issuers_without_key(capture.request.headers)
+            if issuers:
+                await self._keys.fetch_unknown(issuers)
+
+
+def _token_verifier(
+    issuers: Sequence[IssuerConfig], metrics: Metrics
+) -> tuple[TokenVerifier | None, SigningKeyFetcher | None]:
+    """Return the verifier of the issuers' tokens and what keeps its keys; None where none is configured."""
+    if not issuers:
+        return None, None
+    verifier = TokenVerifier(issuers)
+    keys = SigningKeyFetcher(issuers, verifier.keys, metrics)
+    keys.check_files()
+    return verifier, keys
 
 
 def _publisher(settings: Settings, log: EmbeddedLog | None, metrics: Metrics) -> EventPublisher:

@@ -13,6 +13,7 @@ import structlog
 
 from auditap.runtime.redaction_metrics import RedactionMetrics
 from redactor.config import RedactionConfig
+from redactor.identity.tokens import TokenVerifier
 from redactor.openapi.document import EXTERNAL_REFERENCE, OpenApiDocument
 from redactor.pipeline.redactor import Redactor
 from redactor.report.mark_checks import misspelt_keywords
@@ -87,9 +88,15 @@ class DocumentReloader:
     so that no capture waits for compiling.
     """
 
-    def __init__(self, config: RedactionConfig, metrics: Metrics) -> None:
-        """Load the documents. Raises StartupError, one sentence, where one cannot be used."""
+    def __init__(
+        self, config: RedactionConfig, metrics: Metrics, verifier: TokenVerifier | None = None
+    ) -> None:
+        """Load the documents. Raises StartupError, one sentence, where one cannot be used.
+
+        `verifier`: of the configured issuers' tokens, the same for all versions of the documents.
+        """
         self._config = config
+        self._verifier = verifier
         self._metrics = metrics
         self._stale = False
         # Before loading, so that a change during it is noticed by the next check.
@@ -141,7 +148,10 @@ class DocumentReloader:
     def _load(self) -> Redactor:
         with _in_short_slices():
             redactor = Redactor.from_config(
-                self._config, self._metrics.redaction_failures.inc, RedactionMetrics(self._metrics)
+                self._config,
+                self._metrics.redaction_failures.inc,
+                RedactionMetrics(self._metrics),
+                self._verifier,
             )
             redactor.prepare()
             for document in redactor.documents:

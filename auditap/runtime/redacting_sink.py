@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 import structlog
 
@@ -13,7 +13,7 @@ from eventlog.ports import EventPublisher
 from gateway_tap.ports import IdentifiedCapture
 from gateway_tap.turns import in_turns
 from redactor.pipeline.redactor import Redactor
-from schemas.capture import TapPosition
+from schemas.capture import Capture, TapPosition
 from schemas.errors import NotDurable
 from schemas.event import EncodedEvent
 from schemas.heartbeat import (
@@ -38,9 +38,19 @@ _REFUSED = "refused"
 class RedactingSink:
     """A `CaptureSink` that publishes redacted events and sequence numbers, and nothing else."""
 
-    def __init__(self, redactor: Callable[[], Redactor], publisher: EventPublisher, metrics: Metrics) -> None:
-        """`redactor` returns the redactor in use. It is called once a batch, so that one redactor handles all of it."""
+    def __init__(
+        self,
+        redactor: Callable[[], Redactor],
+        publisher: EventPublisher,
+        metrics: Metrics,
+        fetch_keys: Callable[[Capture], Awaitable[None]] | None = None,
+    ) -> None:
+        """`redactor` returns the redactor in use. It is called once a batch, so that one redactor handles all of it.
+
+        `fetch_keys` is called with each capture before it is redacted, where issuers of tokens are configured.
+        """
         self._redactor = redactor
+        self._fetch_keys = fetch_keys
         self._publisher = publisher
         self._metrics = metrics
         # Of this run: another run's reports may still be in a spool.
@@ -54,6 +64,8 @@ class RedactingSink:
         excluded: list[TapPosition] = []
         redactor = self._redactor()
         async for event_id, capture in in_turns(captures):
+            if self._fetch_keys is not None:
+                await self._fetch_keys(capture)
             value = redactor.redact(capture, event_id)
             if value is None:
                 self._metrics.captures_excluded.inc()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from schemas.event import UnmatchedReason
+from schemas.event import TokenReason, UnmatchedReason
 from schemas.metric_defs import Metrics
 
 log = structlog.get_logger("redaction")
@@ -22,6 +22,7 @@ class RedactionMetrics:
     def __init__(self, metrics: Metrics) -> None:
         self._unmatched = metrics.captures_unmatched
         self._refused = metrics.identifiers_refused
+        self._tokens = metrics.identity_tokens
         self._without_account = metrics.captures_without_account
         self._is_account_missed = False
 
@@ -33,6 +34,10 @@ class RedactionMetrics:
         """See `Observer.refused`."""
         for field in fields:
             self._refused.labels(field).inc()
+
+    def token(self, reason: TokenReason | None) -> None:
+        """See `Observer.token`."""
+        self._tokens.labels("verified" if reason is None else reason.value).inc()
 
     def without_account(self) -> None:
         """See `Observer.without_account`."""

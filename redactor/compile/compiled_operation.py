@@ -22,6 +22,7 @@ from redactor.compile.query_plan import QueryParameterPlan, query_parameters
 from redactor.config import RedactionConfig
 from redactor.decode.headers import recordable_headers
 from redactor.decode.media_types import format_of, is_form, is_json
+from redactor.issuer_config import token_headers
 from redactor.openapi.document import Place, is_same_json
 from redactor.openapi.marks import is_denied
 from redactor.openapi.operations import Operation
@@ -73,7 +74,9 @@ class CompiledOperation:
         self._compiler = compiler
         self._alone = alone
         self._names_kept: Collection[str] = config.path_parameters_kept
-        self._recordable_headers = recordable_headers(config.headers)
+        of_request, of_response = recordable_headers(config.headers)
+        # What is read from a token that is denied is not recorded either.
+        self._deniable_headers = of_request | token_headers(config.issuers), of_response
         self._requests: dict[bool, BodyPlans] = {}
         self._responses: dict[tuple[str, bool], BodyPlans] = {}
         self._paths: dict[bool, tuple[PathSegmentPlan, ...]] = {}
@@ -115,7 +118,7 @@ class CompiledOperation:
         key = self._status_key(status)
         known = self._denied_headers.get(key)
         if known is None:
-            of_request, of_response = self._recordable_headers
+            of_request, of_response = self._deniable_headers
             response = self.operation.place.child("responses", key)
             known = self._denied_headers[key] = DeniedHeaders(
                 denied_request_headers(self.operation, self._compiler, of_request),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from schemas.addresses import parse_address, unmapped_network
@@ -22,6 +23,7 @@ HOPS_MAX: Final = 32
 """No request passes through more proxies; a longer chain is made up."""
 _ELEMENT_CHARS_MAX: Final = 1_024
 _TRUSTED_MAX: Final = 4_096
+_CLIENTS_MAX: Final = 8_192
 _PAIR: Final = re.compile(r"[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:\"([^\"\\]*)\"|([^\",;\s]+))[ \t]*(?:;|$)")
 
 
@@ -35,8 +37,9 @@ class ClientAddresses:
         """
         self.header = header
         self._networks = tuple(unmapped_network(ipaddress.ip_network(each)) for each in trusted_proxies)
-        # Of proxies alone: addresses of clients are not remembered.
         self._trusted: set[str] = set()
+        # Of those that were recorded alone, by how they were written.
+        self._clients: dict[str, str] = {}
 
     def of(self, peer: str | None, lines: str | Sequence[str]) -> str | None:
         """Return the address to record: the peer's unless it is a trusted proxy, else the client's by its header.
@@ -50,22 +53,41 @@ class ClientAddresses:
         values = (lines,) if isinstance(lines, str) else lines
         if self.header not in (X_FORWARDED_FOR, FORWARDED):
             return _single(values) if values else peer
+        return self._first_untrusted(values, peer)
+
+    def _first_untrusted(self, values: Sequence[str], peer: str) -> str:
         found = peer
         for text in _from_the_right(values, in_pairs=self.header == FORWARDED):
-            address = None if text is None else parse_address(text)
-            if address is None:
+            if text is None:
                 return UNUSABLE
-            found = str(address)
-            if not self.trusts(found):
-                return found
+            found = text
+            if text not in self._trusted:
+                client = self._clients.get(text)
+                if client is not None:
+                    return client
+                address = parse_address(text)
+                if address is None:
+                    return UNUSABLE
+                if not self._is_in_networks(text, address):
+                    return self._remembered(text, str(address))
         return found
+
+    def _remembered(self, text: str, client: str) -> str:
+        if len(self._clients) >= _CLIENTS_MAX:
+            self._clients.clear()
+        self._clients[text] = client
+        return client
 
     def trusts(self, text: str) -> bool:
         """Whether this is the address of a trusted proxy."""
         if text in self._trusted:
             return True
         address = parse_address(text)
-        if address is None or not any(address in network for network in self._networks):
+        return address is not None and self._is_in_networks(text, address)
+
+    def _is_in_networks(self, text: str, address: IPv4Address | IPv6Address) -> bool:
+        """Whether an address, written as `text`, is a trusted proxy's; such a text is remembered."""
+        if not any(address in network for network in self._networks):
             return False
         if len(self._trusted) >= _TRUSTED_MAX:
             self._trusted.clear()

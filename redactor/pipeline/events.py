@@ -92,6 +92,7 @@ class EventWriter:
                 response.receipt,
                 False,
                 headers.refused,
+                headers.identity,
             ),
             _tap(capture),
         )
@@ -183,6 +184,7 @@ def _without_bodies(
             request=_unmatched_receipt(capture, is_body_absent=is_absent(capture.request)),
             response=_unmatched_receipt(capture, is_body_absent=is_absent(capture.response)),
             refused=headers.refused,
+            identity=headers.identity,
         ),
         tap=_tap(capture),
     )

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from msgspec import structs
 
+from redactor.compile.denied_headers import NO_HEADERS
 from redactor.config import RedactionConfig
 from redactor.decode.url import query_overrides_method
 from redactor.openapi.routes import Route, Routes
@@ -19,13 +20,14 @@ from redactor.pipeline.bodies import NEVER_READ, OVERRIDES_METHOD, FastBodies, R
 from redactor.pipeline.event_template import EventTemplate, never_read
 from redactor.pipeline.events import EventWriter
 from redactor.pipeline.headers import FastHeaders, ReferenceHeaders
+from redactor.pipeline.identities import Identities
 from redactor.pipeline.kept_body import KeptBody
 from redactor.pipeline.resolved_operation import ResolvedOperation
 from redactor.pipeline.routing import FastRouting, ReferenceRouting
 from redactor.pipeline.stages import RecordedHeaders, RecordedUri, RoutedRequest
 from redactor.pipeline.uris import FastUris, ReferenceUris
 from schemas.capture import Capture
-from schemas.event import UnmatchedReason
+from schemas.event import Identity, IdentitySource, TokenReason, UnmatchedReason
 
 
 class Stages(NamedTuple):
@@ -71,6 +73,10 @@ class Observer(Protocol):
         """The pair gives something for these fields of an event that is refused."""
         ...
 
+    def token(self, reason: TokenReason | None) -> None:
+        """The request carries a token that says who acts (None), or why it does not."""
+        ...
+
     def without_account(self) -> None:
         """An operation applies, and neither path nor response names the account, or a zone to find it by."""
         ...
@@ -85,6 +91,9 @@ class NoObserver:
     def refused(self, fields: Sequence[str]) -> None:
         """See `Observer`."""
 
+    def token(self, reason: TokenReason | None) -> None:
+        """See `Observer`."""
+
     def without_account(self) -> None:
         """See `Observer`."""
 
@@ -92,9 +101,13 @@ class NoObserver:
 class Pipeline:
     """Joins the stages. Holds nothing of a pair but what its stages may remember: names, and values that were kept."""
 
-    def __init__(self, stages: Stages, observer: Observer | None = None) -> None:
+    def __init__(
+        self, stages: Stages, observer: Observer | None = None, identities: Identities | None = None
+    ) -> None:
+        """`identities`: how tokens are read; None where no issuers are configured."""
         self.stages = stages
         self._observer = observer or NoObserver()
+        self._identities = identities
         self._headers = stages.headers
         self._routing = stages.routing
         self._uris = stages.uris
@@ -109,8 +122,11 @@ class Pipeline:
         headers = self._headers.record(capture)
         routed = self._routing.route(capture)
         template = routed.template
-        if template is not None and template.denied_headers is not None:
-            headers = self._headers.record_without(capture, template.denied_headers)
+        denied = None if template is None else template.denied_headers
+        if denied is not None:
+            headers = self._headers.record_without(capture, denied)
+        if self._identities is not None:
+            self._identities.apply(headers, capture, event_id, denied or NO_HEADERS)
         # Before anything is kept: the operation of the request line would be the wrong allow-list.
         method = capture.request.method
         if headers.overrides_method or (routed.query and query_overrides_method(routed.query, method)):
@@ -128,10 +144,16 @@ class Pipeline:
 
     def _count(self, headers: RecordedHeaders, uri: RecordedUri) -> None:
         """Tell the observer what an event to which an operation applies lacks."""
+        if headers.identity is not None:
+            self._count_token(headers.identity)
         if headers.refused:
             self._observer.refused(headers.refused)
         if uri.account is None and headers.account.id is None and uri.zone.id is None:
             self._observer.without_account()
+
+    def _count_token(self, identity: Identity) -> None:
+        if identity.source is IdentitySource.TOKEN or identity.reason is not None:
+            self._observer.token(identity.reason)
 
     def _read_bodies(
         self, capture: Capture, template: EventTemplate, headers: RecordedHeaders
@@ -176,6 +198,10 @@ class Pipeline:
             denied = attribution.operation.denied_headers(capture.response.status)
         if denied is not None:
             headers = self._headers.record_without(capture, denied)
+            if self._identities is not None:
+                self._identities.apply(headers, capture, event_id, denied)
+        if headers.identity is not None:
+            self._count_token(headers.identity)
         uri = None
         if attribution is not None:
             uri = self._uris.attributed(attribution, strict=capture.response.status >= 400)

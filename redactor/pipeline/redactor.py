@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from redactor.compile.compiled_operation import CompiledOperation
 from redactor.compile.compiler import Compiler
 from redactor.config import RedactionConfig
+from redactor.identity.tokens import TokenVerifier
 from redactor.openapi.document import OpenApiDocument, load_document
 from redactor.openapi.operations import Operation, operations_of
 from redactor.openapi.routes import Route, Routes
 from redactor.pipeline.events import bare_event
+from redactor.pipeline.identities import Identities
 from redactor.pipeline.pipeline import Observer, Pipeline, fast_stages, reference_stages
 from redactor.pipeline.resolved_operation import ResolvedOperation
 from schemas.capture import Capture, decode_capture
@@ -34,7 +36,9 @@ class Redactor:
         config: RedactionConfig,
         on_failure: Callable[[], None] | None = None,
         observer: Observer | None = None,
+        verifier: TokenVerifier | None = None,
     ) -> None:
+        """`verifier` has the keys of the issuers that are configured. Without one, none of their tokens is verified."""
         self._documents = tuple(documents)
         self._config = config
         self._on_failure = on_failure
@@ -44,8 +48,11 @@ class Redactor:
         self._resolved: dict[tuple[int, ...], ResolvedOperation] = {}
         fast = fast_stages(config, self._routes, self._resolve)
         self._bodies = fast.bodies
-        self._pipeline = Pipeline(fast, observer)
-        self._reference = Pipeline(reference_stages(config, self._routes, self._resolve))
+        self.verifier = (verifier or TokenVerifier(config.issuers)) if config.issuers else None
+        identities = None if self.verifier is None else Identities(self.verifier)
+        self._pipeline = Pipeline(fast, observer, identities)
+        reference = reference_stages(config, self._routes, self._resolve)
+        self._reference = Pipeline(reference, identities=identities)
 
     @classmethod
     def from_config(
@@ -53,6 +60,7 @@ class Redactor:
         config: RedactionConfig,
         on_failure: Callable[[], None] | None = None,
         observer: Observer | None = None,
+        verifier: TokenVerifier | None = None,
     ) -> Redactor:
         """Load the configured documents. Operations are compiled when they are first needed, or by `prepare`.
 
@@ -60,7 +68,7 @@ class Redactor:
         """
         documents = [load_document(each) for each in config.documents]
         _check_names(documents, config)
-        return cls(documents, config, on_failure, observer)
+        return cls(documents, config, on_failure, observer, verifier)
 
     @property
     def documents(self) -> tuple[OpenApiDocument, ...]:

@@ -15,7 +15,7 @@ import msgspec
 
 from redactor.pipeline.event_template import EventTemplate
 from redactor.pipeline.resolved_operation import ResolvedOperation
-from schemas.event import Account, Actor, UnmatchedReason, Zone
+from schemas.event import Account, Actor, Identity, UnmatchedReason, Zone
 
 
 class RoutedRequest(msgspec.Struct, gc=False):
@@ -63,6 +63,8 @@ class RecordedHeaders(msgspec.Struct, gc=False):
     response_is_encoded: bool
     refused: tuple[str, ...] = ()
     """The event's fields for which the pair gives something that is refused."""
+    identity: Identity | None = None
+    """What says who acted; None where no issuers of tokens are configured."""
 
 
 class RecordedUri(msgspec.Struct, gc=False):

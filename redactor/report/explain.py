@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec import structs
 
 from redactor.compile.compiled_operation import BodyPlan, select_body_plan
 from redactor.compile.denied_headers import NO_HEADERS, DeniedHeaders
@@ -19,6 +20,7 @@ from redactor.decode.headers import HeaderFields, HeaderReader, content_codings,
 from redactor.decode.json import Json, read_json, read_json_lines
 from redactor.decode.media_types import Format, format_of
 from redactor.decode.url import QueryPair, parse_host, split_path, split_query, split_url
+from redactor.identity.tokens import TokenVerifier
 from redactor.openapi.operations import Operation
 from redactor.pipeline.events import METHODS
 from redactor.pipeline.redactor import Redactor
@@ -29,7 +31,7 @@ from redactor.report.operation_fields import Body, DocumentFields, OperationFiel
 from redactor.report.parameter_fields import ParameterField, parameter_fields
 from redactor.report.schema_tree import Position
 from schemas.capture import Capture, CapturedRequest, CapturedResponse, body_bytes
-from schemas.event import AuditEvent, BodyReceipt, Receipt, UnmatchedReason, decode_event
+from schemas.event import AuditEvent, BodyReceipt, Identity, Receipt, UnmatchedReason, decode_event
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,22 @@ def explain_capture(
     """
     # The real event says what is recorded: a second implementation here could differ from it.
     value = redactor.redact(capture, event_id)
-    return _CaptureExplainer(document_fields, capture, decode_event(value or b"")).explanation()
+    event = decode_event(value or b"")
+    return _CaptureExplainer(document_fields, capture, event, redactor.verifier).explanation()
 
 
 class _CaptureExplainer:
     """One pair and its event."""
 
-    def __init__(self, document_fields: DocumentFields, capture: Capture, event: AuditEvent) -> None:
+    def __init__(
+        self,
+        document_fields: DocumentFields,
+        capture: Capture,
+        event: AuditEvent,
+        verifier: TokenVerifier | None,
+    ) -> None:
         self._document_fields = document_fields
+        self._verifier = verifier
         self._capture = capture
         self._event = event
         self._reader = HeaderReader(document_fields.config.headers)
@@ -158,7 +168,7 @@ class _CaptureExplainer:
             query=tuple(self._query(parameters)),
             headers=tuple(headers.parts()),
             bodies=(self._request_body(operation_fields), self._response_body(operation_fields)),
-            receipt=self._event.receipt,
+            receipt=_without_values(self._event.receipt),
             fields=tuple(headers.fields()),
         )
 
@@ -179,7 +189,7 @@ class _CaptureExplainer:
                 ExplainedBody(Side.REQUEST, None, None, receipt=receipt.request),
                 ExplainedBody(self._response_side(), str(self._status), None, receipt=receipt.response),
             ),
-            receipt=receipt,
+            receipt=_without_values(receipt),
             fields=tuple(headers.fields()),
         )
 
@@ -189,6 +199,7 @@ class _CaptureExplainer:
             self._capture,
             self._event,
             denied or NO_HEADERS,
+            self._verifier,
             path_names_account=path_names_account,
         )
 
@@ -319,6 +330,14 @@ def _recorded(raw: msgspec.Raw | msgspec.UnsetType) -> list[Json]:
 def _lines_of(recorded: Sequence[Json]) -> list[Json]:
     """Return the recorded lines of an NDJSON body, which an event holds as one array."""
     return [line for array in recorded if isinstance(array, list) for line in array]
+
+
+def _without_values(receipt: Receipt) -> Receipt:
+    """Return the receipt without what a token's claims say."""
+    said = receipt.identity
+    if said is None:
+        return receipt
+    return structs.replace(receipt, identity=Identity(said.source, said.reason, said.issuer, said.kind))
 
 
 def _selected_body(bodies: Iterable[Body], essence: str | None) -> Body | None:

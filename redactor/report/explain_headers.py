@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from redactor.compile.denied_headers import NO_HEADERS, DeniedHeaders
 from redactor.config import HeaderNames, RedactionConfig
 from redactor.decode.headers import HEADER_FIELDS, HeaderFields, HeaderReader, kept_request_id
+from redactor.identity.claims import VerifiedActor
+from redactor.identity.tokens import TokenVerifier
+from redactor.issuer_config import token_headers
 from redactor.pipeline.resolved_operation import ResolvedOperation
 from redactor.report.decisions import Decision, ExplainedPart, Outcome, dropped
 from schemas.capture import Capture
-from schemas.event import AuditEvent
+from schemas.event import AuditEvent, IdentitySource
+from schemas.identity import id_ms
 
 _DENIED: Final = dropped(5, "the document denies it", "")
 _REFUSED: Final = dropped(14, "it does not occur exactly once, or is not well-formed", "")
@@ -24,6 +28,7 @@ _KEPT: Final = Decision(Outcome.KEPT, 14, "a configured header that occurs once 
 _KEPT_ADDRESS: Final = Decision(
     Outcome.KEPT, 14, "the first address from the right that is no trusted proxy", ""
 )
+_TOKEN: Final = dropped(14, "may carry a token, which is read for who acted and never recorded", "")
 _ANY_OTHER: Final = ExplainedPart("any other header", dropped(14, "never recorded", ""))
 
 
@@ -92,10 +97,17 @@ class PairHeaders:
         capture: Capture,
         event: AuditEvent,
         denied: DeniedHeaders,
+        verifier: TokenVerifier | None = None,
         *,
         path_names_account: bool,
     ) -> None:
         """`denied`: the headers that the document denies. `path_names_account`: whether the path of a matched request does."""
+        self._capture = capture
+        self._token_headers = token_headers(config.issuers)
+        self._claims: Mapping[str, str] = {}
+        if verifier is not None:
+            found = verifier.verify(capture.request.headers, id_ms(event.id), denied.of_request)
+            self._claims = found.claims if isinstance(found, VerifiedActor) else {}
         self._names = names = config.headers
         self._event = event
         self._denied = denied
@@ -127,6 +139,10 @@ class PairHeaders:
                 decision = self._decision(header, has_request_id=has_request_id)
                 has_request_id = has_request_id or (header.attribute == "request_id" and decision == _KEPT)
             yield ExplainedPart(header.label, decision, present=is_present)
+        sent = HeaderFields(self._capture.request.headers, self._token_headers)
+        for name in sorted(self._token_headers):
+            decision = _DENIED if name in self._denied.of_request else _TOKEN
+            yield ExplainedPart(f"request: {name}", decision, present=sent.present(name))
         yield _ANY_OTHER
 
     def _fields(self, header: ConfiguredHeader) -> HeaderFields:
@@ -155,16 +171,23 @@ class PairHeaders:
         """Yield the account's id, then the actor's fields and other ids that are filled or refused."""
         refused = self._event.receipt.refused
         yield ExplainedField("account.id", self._account_source(), "account.id" in refused)
-        sources = {
-            field: f"the response header {getattr(self._names, attribute)}"
-            for field, attribute in HEADER_FIELDS
-            if field != "account.id" and getattr(self._kept, attribute) is not None
-        }
+        sources = self._actor_sources()
         if self._event.actor.ip_address is not None:
             sources["actor.ip_address"] = self._address_source()
         for name in dict.fromkeys((*sources, *refused)):
             if name != "account.id":
                 yield ExplainedField(name, sources.get(name), name in refused)
+
+    def _actor_sources(self) -> dict[str, str]:
+        """Return what fills each field of the actor but its address: a verified token, else the response."""
+        identity = self._event.receipt.identity
+        if identity is not None and identity.source is IdentitySource.TOKEN:
+            return {field: f"the claim {claim} of {identity.issuer}" for field, claim in self._claims.items()}
+        return {
+            field: f"the response header {getattr(self._names, attribute)}"
+            for field, attribute in HEADER_FIELDS
+            if field != "account.id" and getattr(self._kept, attribute) is not None
+        }
 
     def _address_source(self) -> str:
         name = self._names.client_address

@@ -11,6 +11,8 @@ from click.testing import CliRunner, Result
 from auditap.cli.explain import explain_command
 from schemas.errors import StartupError
 from tests.e2e.golden import DOCUMENT, golden_capture
+from tests.ports import free_port
+from tests.signed_tokens import AUDIENCE, ISSUER, jwk, jwks, token
 
 SPEC = ("--spec", str(DOCUMENT), "--envelope", "result")
 OPERATION = "notification-policies-update"
@@ -135,3 +137,45 @@ def test_long_lines_wrap_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def _words(output: str) -> list[str]:
     """Return the letters of an output in order, without the lines and indentation of the tree."""
     return [letter for letter in output if letter.isalnum()]
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        (
+            {"azp": "CANARY-app"},
+            "token: verified, of a user, client from the claim azp of https://login.example.com/",
+        ),
+        ({"email": 7}, "token: verified, of a user"),
+        ({"exp": 1}, "token: not verified: expired"),
+        (None, "token: none"),
+    ],
+)
+def test_a_capture_says_what_became_of_its_token(
+    changed: dict[str, Any] | None, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "jwks.json").write_bytes(jwks(jwk("rsa-1")))
+    issuer = {
+        "issuer": ISSUER,
+        "audiences": [AUDIENCE],
+        "headers": ["authorization"],
+        "jwks_file": str(tmp_path / "jwks.json"),
+    }
+    monkeypatch.setenv("AUDITAP_REDACTION__ISSUERS", json.dumps([issuer]))
+    headers = {} if changed is None else {"authorization": f"Bearer {token(**changed)}"}
+    shown = explain(stdin=capture(headers=headers)).stdout
+    assert line in shown.splitlines()
+    by_token = changed is not None and "exp" not in changed
+    assert (f"actor: id from the claim sub of {ISSUER}" in shown) is by_token
+    assert ("refused: actor.email" in shown) is (line == "token: verified, of a user")
+    assert "CANARY" not in shown
+    assert "u-1" not in shown
+
+
+def test_keys_that_cannot_be_fetched_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"http://127.0.0.1:{free_port()}/jwks"
+    issuer = {"issuer": ISSUER, "audiences": [AUDIENCE], "headers": ["authorization"], "jwks_url": url}
+    monkeypatch.setenv("AUDITAP_REDACTION__ISSUERS", json.dumps([issuer]))
+    result = explain(stdin=capture(headers={"authorization": f"Bearer {token()}"}))
+    assert "token: not verified: no_keys" in result.stdout.splitlines()
+    assert f"The keys of {ISSUER} cannot be fetched: none of its tokens is verified." in result.stderr

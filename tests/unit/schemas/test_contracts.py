@@ -20,6 +20,9 @@ from schemas.errors import DeadLetterReason, RefusalReason, RefusedCapture, Unpr
 from schemas.event import (
     AuditEvent,
     BodyReason,
+    IdentityKind,
+    IdentitySource,
+    TokenReason,
     UnmatchedReason,
     decode_event,
     encode_event,
@@ -93,8 +96,13 @@ def test_closed_lists_are_the_same_in_type_and_schema() -> None:
     receipt = contract("audit_event")["properties"]["receipt"]["properties"]
     assert receipt["request"]["properties"]["reason"]["enum"] == [*BodyReason, None]
     assert receipt["unmatched"]["enum"] == [*UnmatchedReason, None]
+    identity = receipt["identity"]["properties"]
+    assert identity["source"]["enum"] == [*IdentitySource]
+    assert identity["reason"]["enum"] == [*TokenReason, None]
+    assert identity["kind"]["enum"] == [*IdentityKind, None]
     assert contract("dead_letter")["properties"]["reason"]["enum"] == [*DeadLetterReason]
     ours = contract("audit_record")["properties"]["auditap"]["properties"]
+    assert ours["receipt"]["properties"] == receipt
     assert ours["enrichment"]["enum"] == [*EnrichmentState]
 
 

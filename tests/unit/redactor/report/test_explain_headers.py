@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from dataclasses import asdict
 
-from redactor.config import RedactionConfig
+import pytest
+from msgspec import to_builtins
+
+from redactor.config import HeaderNames, RedactionConfig
 from redactor.report.decisions import Outcome
 from redactor.report.explain import Explanation, explain_capture, explain_operation
 from redactor.report.explain_headers import configured_headers
 from redactor.report.operation_fields import DocumentFields
 from schemas.capture import Capture, Headers
-from schemas.event import AuditEvent, decode_event, encode_event
+from schemas.event import (
+    AuditEvent,
+    Identity,
+    IdentityKind,
+    IdentitySource,
+    TokenReason,
+    decode_event,
+    encode_event,
+)
+from schemas.identity import new_id
 from tests.agreeing import AgreeingRedactor as Redactor
+from tests.signed_tokens import AT_MS, ISSUER, ISSUERS, OTHER_ISSUER, a_verifier, token
 from tests.unit.redactor.documents import a_document, an_operation, loaded
 from tests.unit.redactor.pairs import EVENT_ID, a_pair, fail
 from tests.unit.redactor.schemas import TEXT, Node
@@ -157,3 +171,86 @@ def test_a_refused_id_in_the_path_is_shown_as_refused() -> None:
         "named like an id; in the path alone, because it is no valid zone.id",
     )
     assert thing.reason == "named like an id"
+
+
+BEHIND = RedactionConfig(
+    issuers=ISSUERS, headers=HeaderNames(client_address="x-forwarded-for"), trusted_proxies=("10.0.0.0/8",)
+)
+
+
+def explained_identity(pair: Capture, document: Node = DOCUMENT) -> tuple[Explanation, dict[str, str | None]]:
+    """The explanation of a pair behind proxies, with issuers, and where the actor's fields come from."""
+    read = loaded(document)
+    redactor = Redactor([read], BEHIND, fail, None, a_verifier())
+    explanation = explain_capture(DocumentFields(read, BEHIND), redactor, pair, new_id(AT_MS))
+    assert CANARY not in json.dumps(asdict(explanation), default=to_builtins)
+    return explanation, {each.name: each.source for each in explanation.fields if each.name != "account.id"}
+
+
+def reason_of(explanation: Explanation, label: str) -> str:
+    [part] = [each for each in explanation.headers if each.label == label and each.present]
+    return part.decision.reason
+
+
+CANARY = "CANARY7f3a"
+
+
+@pytest.mark.parametrize("url", ["/things", "//things", "/none"])
+def test_the_actors_fields_come_from_claims_or_headers_and_never_from_both(url: str) -> None:
+    by_token = token(
+        sub=CANARY, email=CANARY, jti=CANARY, azp=CANARY, act={"sub": CANARY, "act": {"sub": CANARY}}
+    )
+    sent: Headers = {"authorization": f"Bearer {by_token}"}
+    response: Headers = {"x-actor-id": CANARY, "x-actor-context": "dash"}
+    explanation, sources = explained_identity(
+        a_pair(url=url, request_headers=sent, response_headers=response)
+    )
+    of_issuer = f"of {ISSUER}"
+    assert sources == {
+        "actor.id": f"the claim act.sub {of_issuer}",
+        "actor.token_id": f"the claim jti {of_issuer}",
+        "identity.client": f"the claim azp {of_issuer}",
+        "identity.on_behalf_of.id": f"the claim sub {of_issuer}",
+        "identity.on_behalf_of.email": f"the claim email {of_issuer}",
+    }
+    assert "never recorded" in reason_of(explanation, "request: authorization")
+    assert explanation.receipt is not None
+    assert explanation.receipt.identity == Identity(
+        IdentitySource.TOKEN, issuer=ISSUER, kind=IdentityKind.MACHINE
+    )
+    expired = {"authorization": f"Bearer {token(exp=1)}"}
+    explanation, sources = explained_identity(
+        a_pair(url=url, request_headers=dict(expired), response_headers=response)
+    )
+    assert sources == {
+        "actor.id": "the response header x-actor-id",
+        "actor.context": "the response header x-actor-context",
+    }
+    assert explanation.receipt is not None
+    assert explanation.receipt.identity == Identity(IdentitySource.HEADERS, TokenReason.EXPIRED)
+
+
+def test_a_token_in_a_header_that_the_document_denies_is_not_read() -> None:
+    document = denying(("cf-access-jwt-assertion",), ())
+    sent: Headers = {"cf-access-jwt-assertion": token("access-1", iss=OTHER_ISSUER, aud="tag")}
+    explanation, sources = explained_identity(a_pair(request_headers=sent), document)
+    assert sources == {}
+    assert reason_of(explanation, "request: cf-access-jwt-assertion") == "the document denies it"
+
+
+@pytest.mark.parametrize(
+    ("peer", "chain", "source", "reason"),
+    [
+        ("10.0.0.1", "203.0.113.9", "the request header x-forwarded-for", "no trusted proxy"),
+        ("203.0.113.9", "198.51.100.1", "the tap", "not come from a trusted proxy"),
+        ("10.0.0.1", "unknown", None, "cannot be read"),
+    ],
+)
+def test_the_address_comes_from_the_tap_or_from_trusted_proxies(
+    peer: str, chain: str, source: str | None, reason: str
+) -> None:
+    pair = a_pair(request_headers={"x-forwarded-for": chain}, client_ip=peer)
+    explanation, sources = explained_identity(pair)
+    assert sources.get("actor.ip_address") == source
+    assert reason in reason_of(explanation, "request: x-forwarded-for")
+    assert explained_identity(a_pair(client_ip=peer))[1]["actor.ip_address"] == "the tap"
