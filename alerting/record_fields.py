@@ -16,12 +16,32 @@ import msgspec
 from schemas.record import Record
 
 
+class SubjectFields(msgspec.Struct, frozen=True, gc=False):
+    """Who it was in whose name the actor acted."""
+
+    id: str | None = None
+    email: str | None = None
+
+
+class IdentityFields(msgspec.Struct, frozen=True, gc=False):
+    """What rules can read of what said who acted: `identity.reason`, for example. Its subject is a member of its own."""
+
+    source: str | None = None
+    reason: str | None = None
+    issuer: str | None = None
+    kind: str | None = None
+    client: str | None = None
+    via: tuple[str, ...] = ()
+    on_behalf_of: SubjectFields | None = None
+
+
 class ReceiptFields(msgspec.Struct, frozen=True, gc=False):
     """What rules can read of a receipt: `receipt.unmatched`, for example."""
 
     unmatched: str | None = None
     altered: bool = False
     refused: tuple[str, ...] = ()
+    identity: IdentityFields | None = None
 
 
 # The name that the log API serves → the attribute of `schemas.record.Record`. docs/alerts.md lists the names, and a
@@ -55,10 +75,15 @@ _COLUMNS = {
 }
 _BODIES = ("resource.request", "resource.response")
 _RECEIPT = "receipt."
+_OF_RECEIPT = tuple(name for name in ReceiptFields.__struct_fields__ if name != "identity")
+_IDENTITY = "identity."
+_OF_IDENTITY = tuple(name for name in IdentityFields.__struct_fields__ if name != "on_behalf_of")
+_OF_SUBJECT = {"on_behalf_of_id": "id", "on_behalf_of_email": "email"}
 FIELDS = (
     *_COLUMNS,
     *_BODIES,
-    *(_RECEIPT + name for name in ReceiptFields.__struct_fields__),
+    *(_RECEIPT + name for name in _OF_RECEIPT),
+    *(_IDENTITY + name for name in (*_OF_IDENTITY, *_OF_SUBJECT)),
 )
 
 Values = Sequence[Any]
@@ -106,13 +131,23 @@ def field_reader(name: str) -> FieldReader:
     if column is not None:
         return lambda view: _one(getattr(view.record, column))
     of_receipt = name.removeprefix(_RECEIPT)
-    if of_receipt != name and of_receipt in ReceiptFields.__struct_fields__:
+    if of_receipt != name and of_receipt in _OF_RECEIPT:
         return lambda view: _each(getattr(view.receipt, of_receipt))
+    if name.startswith(_IDENTITY):
+        return _identity_reader(name.removeprefix(_IDENTITY))
     body, hash_sign, pointer = name.partition("#")
     if body not in _BODIES or not hash_sign or (pointer and not pointer.startswith("/")):
         raise KeyError(name)
     steps = tuple(step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
     return lambda view: _values_at(view.body(body), steps)
+
+
+def _identity_reader(name: str) -> FieldReader:
+    """Return a function that reads a field of what said who acted. Raises KeyError."""
+    if name in _OF_IDENTITY:
+        return lambda view: _each(getattr(view.receipt.identity, name, None))
+    member = _OF_SUBJECT[name]
+    return lambda view: _one(getattr(getattr(view.receipt.identity, "on_behalf_of", None), member, None))
 
 
 def column_of(name: str) -> str | None:

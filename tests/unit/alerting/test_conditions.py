@@ -83,6 +83,29 @@ def test_a_condition(stated: dict[str, Any], expected: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ({"identity.reason": ["expired", "signature"]}, True),
+        ({"identity.source": "token"}, False),
+        ({"identity.issuer": {"absent": True}}, True),
+        ({"identity.via": "gateway"}, True),
+        ({"identity.on_behalf_of_id": "u-1"}, True),
+        ({"identity.on_behalf_of_email": {"absent": False}}, False),
+    ],
+)
+def test_conditions_on_who_it_was(stated: dict[str, Any], expected: bool) -> None:
+    identity = {
+        "source": "headers",
+        "reason": "expired",
+        "via": ["edge", "gateway"],
+        "on_behalf_of": {"id": "u-1"},
+    }
+    assert fits(stated, receipt=json.dumps({"identity": identity})) is expected
+    for without in ("{}", '{"identity":null}', '{"identity":{"source":"none","on_behalf_of":null}}'):
+        assert fits({name: {"absent": True} for name in stated if name != "identity.source"}, receipt=without)
+
+
+@pytest.mark.parametrize(
     ("hours", "at_ms", "expected"),
     [
         ({"outside": "08:00-18:00"}, AT_MS, False),  # Tuesday, 10:00 UTC
@@ -164,6 +187,8 @@ def test_the_documentation_lists_every_field() -> None:
     page = (Path(__file__).parents[3] / "docs" / "alerts.md").read_text()
     table = page.split("### Fields")[1].split("###")[0]
     listed = set(
-        re.findall(r"`((?:account|action|actor|raw|resource|zone|operation|tap|receipt)\.\w+)", table)
+        re.findall(
+            r"`((?:account|action|actor|raw|resource|zone|operation|tap|receipt|identity)\.\w+)", table
+        )
     )
     assert listed == set(FIELDS)
