@@ -20,9 +20,9 @@ from gateway_tap.capture_file import Line, read_lines
 from redactor.config import DocumentConfig, RedactionConfig
 from redactor.identity.tokens import TokenVerifier
 from redactor.openapi.document import OpenApiDocument, load_document
-from redactor.pipeline.pipeline import NoObserver
 from redactor.pipeline.redactor import Redactor
 from schemas.errors import RefusalReason, RefusedCapture, StartupError
+from schemas.event import TokenReason, UnmatchedReason
 from schemas.metric_defs import Metrics
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -82,11 +82,20 @@ class Preview(NamedTuple):
                 yield line
 
 
-class _Hints(NoObserver):
-    """Says what a collector would log."""
+class _Hints:
+    """An `Observer` that says what a collector would log. Not a subclass of one, which compiled code would not allow."""
 
     def __init__(self) -> None:
         self._is_account_missed = False
+
+    def unmatched(self, reason: UnmatchedReason, *, altered: bool) -> None:
+        """See `Observer.unmatched`."""
+
+    def refused(self, fields: Sequence[str]) -> None:
+        """See `Observer.refused`."""
+
+    def token(self, reason: TokenReason | None) -> None:
+        """See `Observer.token`."""
 
     def without_account(self) -> None:
         """See `Observer.without_account`."""

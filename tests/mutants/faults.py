@@ -12,6 +12,8 @@ SHAPES = "tests/fuzz/test_hostile_shapes.py"
 LONG_LISTS = "tests/property/test_long_lists_agree.py"
 JSON_ORACLE = "tests/oracles/test_json_agrees.py"
 TYPES_ORACLE = "tests/oracles/test_types_agree.py"
+CLIENT_ADDRESS = "tests/unit/redactor/test_client_address.py"
+TOKENS = "tests/unit/redactor/identity/test_tokens.py"
 
 
 @dataclass(frozen=True)
@@ -334,8 +336,8 @@ FAULTS = (
     _fault(
         "a header that the document denies is recorded",
         "redactor/pipeline/pipeline.py",
-        "if template is not None and template.denied_headers is not None:",
-        "if False:",
+        "denied = None if template is None else template.denied_headers",
+        "denied = None",
         _rule("05_denials"),
     ),
     _fault(
@@ -490,5 +492,54 @@ FAULTS = (
         '        at = text.find("-0", at + 1)\n        if at < 0:\n            return False\n',
         '        at = text.find("-0", at + 1)\n        if at < 0 or text[at - 1].isdecimal():\n            return False\n',
         "tests/unit/redactor/test_typed_lists.py",
+    ),
+    _fault(
+        "the left end of a chain of proxies is believed",
+        "redactor/decode/client_address.py",
+        "    for line in reversed(values):\n",
+        "    for line in values:\n",
+        CLIENT_ADDRESS,
+    ),
+    _fault(
+        "anybody may write the header of trusted proxies",
+        "redactor/decode/client_address.py",
+        "        if peer is None or not self.trusts(peer):\n",
+        "        if peer is None:\n",
+        CLIENT_ADDRESS,
+    ),
+    _fault(
+        "a token may have any algorithm",
+        "redactor/identity/tokens.py",
+        "        if algorithm not in issuer.algorithms:\n",
+        "        if algorithm is None:\n",
+        TOKENS,
+    ),
+    _fault(
+        "a key verifies algorithms that are not its own",
+        "redactor/identity/tokens.py",
+        "        if algorithm not in key.algorithms:\n",
+        "        if not key.algorithms:\n",
+        TOKENS,
+    ),
+    _fault(
+        "a token for another audience counts",
+        "redactor/identity/tokens.py",
+        '    "verify_jti": False,\n',
+        '    "verify_jti": False,\n    "verify_aud": False,\n',
+        TOKENS,
+    ),
+    _fault(
+        "an expired token counts",
+        "redactor/identity/tokens.py",
+        "        return TokenReason.EXPIRED if at_ms >= verified.until_ms else verified.actor\n",
+        "        return verified.actor\n",
+        TOKENS,
+    ),
+    _fault(
+        "the first of several tokens counts",
+        "redactor/identity/tokens.py",
+        "        if len(tokens) > 1:\n",
+        "        if len(tokens) > 9:\n",
+        TOKENS,
     ),
 )
