@@ -57,6 +57,16 @@ async def issuer() -> AsyncIterator[IssuersServer]:
     await server.stop()
 
 
+def settings_of(issuer: IssuersServer) -> str:
+    return f"""
+        [[redaction.issuers]]
+        issuer = "{ISSUER}"
+        audiences = ["{AUDIENCE}"]
+        headers = ["authorization"]
+        jwks_url = "http://127.0.0.1:{issuer.port}/jwks"
+    """
+
+
 def capture(at_ms: int, bearer: str | None) -> dict[str, Any]:
     made = golden_capture(at_ms)
     headers = made["request"]["headers"]
@@ -74,14 +84,7 @@ async def recorded(pipeline: Pipeline, at_ms: int, count: int) -> list[dict[str,
 
 
 async def test_a_verified_token_says_who_acted(start_pipeline: StartPipeline, issuer: IssuersServer) -> None:
-    extra = f"""
-        [[redaction.issuers]]
-        issuer = "{ISSUER}"
-        audiences = ["{AUDIENCE}"]
-        headers = ["authorization"]
-        jwks_url = "http://127.0.0.1:{issuer.port}/jwks"
-    """
-    pipeline = await start_pipeline(DOCUMENT, extra=extra)
+    pipeline = await start_pipeline(DOCUMENT, extra=settings_of(issuer))
     assert issuer.asked == 1
     at_ms = time.time_ns() // 1_000_000
     times: dict[str, Any] = {"iat": at_ms // 1000 - 60, "nbf": None, "exp": at_ms // 1000 + 600}
@@ -138,6 +141,30 @@ async def test_a_verified_token_says_who_acted(start_pipeline: StartPipeline, is
     assert 'auditap_identity_tokens_total{outcome="verified"}' in exposition
     assert 'auditap_identity_tokens_total{outcome="expired"} 1.0' in exposition
     assert await pipeline.count("dead_letters") == 0
+
+
+async def test_without_keys_there_are_records_and_the_collector_is_degraded(
+    start_pipeline: StartPipeline, issuer: IssuersServer
+) -> None:
+    pipeline = await start_pipeline(DOCUMENT, extra=settings_of(issuer))
+    assert await degraded(pipeline) == []
+    assert pipeline.collector is not None
+    await pipeline.collector.stop()
+    issuer.keys = b"<html>"
+    await pipeline.start_collector()
+    assert await degraded(pipeline) == ["stale_signing_keys"]
+    at_ms = time.time_ns() // 1_000_000
+    assert await pipeline.send([capture(at_ms, token(exp=at_ms // 1000 + 600))]) == (1, [])
+    [record] = await recorded(pipeline, at_ms, 1)
+    assert record["auditap"]["receipt"]["identity"] == {"source": "headers", "reason": "no_keys"}
+
+
+async def degraded(pipeline: Pipeline) -> list[str]:
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"http://127.0.0.1:{pipeline.collector_port}/readyz")
+    assert answer.status_code == 200
+    found: list[str] = answer.json().get("degraded", [])
+    return found
 
 
 async def no_token_is_anywhere(pipeline: Pipeline, tokens: list[str]) -> None:
