@@ -146,11 +146,14 @@ async def import_file(
 
 
 class Destination(NamedTuple):
-    """A collector, and what it takes to send to it."""
+    """A collector, and what it takes to send to it. The repr does not show the token."""
 
     collector: str
     token: str | None
     plain_http_allowed: bool
+
+    def __repr__(self) -> str:
+        return "<Destination>"
 
 
 async def _send(

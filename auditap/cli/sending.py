@@ -39,12 +39,15 @@ def sending_options(command: _Command) -> _Command:
 
 
 class Sending(NamedTuple):
-    """Where captures are sent, by the options and the settings."""
+    """Where captures are sent, by the options and the settings. The repr does not show the token."""
 
     collector: str
     token: str | None
     plain_http_allowed: bool
     limits: ReplayLimits
+
+    def __repr__(self) -> str:
+        return "<Sending>"
 
     @classmethod
     def by_options(cls, collector: str | None, token_file: Path | None, batch_pairs: int) -> Sending:
