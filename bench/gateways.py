@@ -26,6 +26,7 @@ from tests.gateways.gateway import Gateway, Place, process
 from tests.gateways.journal import Journal
 from tests.gateways.test_nginx import NginxGateway
 from tests.gateways.test_openresty import OpenRestyGateway
+from tests.gateways.test_traefik import TraefikGateway
 from tests.ports import free_port
 
 _ROUNDS = 5
@@ -46,7 +47,11 @@ _RESPONSE = (
     % len(_BODY)
 ) + _BODY
 
-GATEWAYS: dict[str, Callable[..., Gateway]] = {"openresty": OpenRestyGateway, "nginx": NginxGateway}
+GATEWAYS: dict[str, Callable[..., Gateway]] = {
+    "openresty": OpenRestyGateway,
+    "nginx": NginxGateway,
+    "traefik": TraefikGateway,
+}
 
 
 @dataclass
@@ -98,6 +103,10 @@ def _serve_upstream(port: int) -> None:
         received = b""
         while part := connection.recv(65_536):
             received += part
+            if received.startswith(b"GET"):
+                # A test's question whether the gateway passes requests on.
+                received = b""
+                connection.sendall(_RESPONSE)
             # The request's body ends like this, and nothing else of it does.
             while (end := received.find(b'x"}')) >= 0:
                 received = received[end + 3 :]

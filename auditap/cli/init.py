@@ -6,6 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Iterator
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -33,6 +34,7 @@ _GATEWAYS: Final = {
     "envoy": _Gateway("Envoy, by its ext_proc filter", receives=True, folder="envoy"),
     "nginx": _Gateway("nginx, by njs", folder="nginx"),
     "openresty": _Gateway("OpenResty, or nginx with Lua, by a Lua module", folder="openresty"),
+    "traefik": _Gateway("Traefik, by a local plugin", folder="traefik"),
     "haproxy": _Gateway("HAProxy, by a Lua filter and its log", receives=True, folder="haproxy"),
     "kong": _Gateway("Kong, by its http-log plugin", needs_token=True),
     "apisix": _Gateway("APISIX, by its http-logger plugin", needs_token=True),
@@ -97,13 +99,20 @@ def _write_settings(gateway: str, chosen: _Gateway, spec: Path) -> Iterator[tupl
 def _write_files(chosen: _Gateway) -> Iterator[tuple[Path, str]]:
     if not chosen.folder:
         return
-    folder = Path(chosen.folder)
-    folder.mkdir(exist_ok=True)
-    for entry in sorted((files("auditap_gateways") / chosen.folder).iterdir(), key=lambda each: each.name):
-        path = folder / entry.name
-        if entry.is_file() and not path.exists():
+    for path, entry in _files_below(Path(chosen.folder), files("auditap_gateways") / chosen.folder):
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(entry.read_bytes())
             yield path, "for the gateway"
+
+
+def _files_below(folder: Path, entries: Traversable) -> Iterator[tuple[Path, Traversable]]:
+    for entry in sorted(entries.iterdir(), key=lambda each: each.name):
+        path = folder / entry.name
+        if entry.is_dir():
+            yield from _files_below(path, entry)
+        else:
+            yield path, entry
 
 
 def _settings(gateway: str, chosen: _Gateway, spec: Path) -> Iterator[str]:

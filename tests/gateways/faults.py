@@ -71,6 +71,19 @@ class FaultBench:
         except TimeoutError:
             raise AssertionError(str(what())) from None
 
+    async def until_idle(self) -> None:
+        """Wait until each run has reported, from now on, that nothing of it is pending."""
+        known = {run: len(beats) for run, beats in self.journal.heartbeats().items()}
+
+        def is_idle() -> bool:
+            beats = self.journal.heartbeats()
+            return all(
+                any(beat.pending_from == beat.highest + 1 for beat in beats[run][count:])
+                for run, count in known.items()
+            )
+
+        await self.until(is_idle, lambda: "a run still has pending numbers")
+
     async def until_all_arrived(self, markers: set[str]) -> None:
         await self.until(
             lambda: markers <= self.journal.markers(),
@@ -161,6 +174,8 @@ class FaultContract:
         with frozen(faults.collector.pid):
             await faults.send("large", 50, _LARGE)
             await faults.send("filling", 500, _FILLING)
+        # Until it has sent what waits, the tap may have no room for more.
+        await faults.until_idle()
         after = await faults.send("after", 20, _SMALL)
         await faults.until_all_arrived(before | after)
         # The queue could not hold all of them: what it did not hold is counted.

@@ -32,6 +32,13 @@ LOCATIONS = """
       proxy_http_version 1.1;
       proxy_set_header Connection "";
     }
+    location /upgrade {
+      ${HOOKS}
+      proxy_pass http://service;
+      proxy_http_version 1.1;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection upgrade;
+    }
     location /forbidden/ {
       ${HOOKS}
       return 403;

@@ -70,6 +70,12 @@ class _Exchange:
             self._writer.write(self._http.send(event) or b"")
         await self._writer.drain()
 
+    async def switch(self, words: bytes) -> None:
+        """Say something in another protocol, and end the connection."""
+        self._writer.write(words)
+        await self._writer.drain()
+        raise ConnectionAbortedError
+
     async def respond(self, status: int, body: bytes = b"", **headers: str) -> None:
         """Send a whole response with this status, a JSON body unless `content_type` says otherwise."""
         named = {"content_type": "application/json", "x_actor_email": ACTOR, **headers}
@@ -132,6 +138,10 @@ async def _respond(upstream: Upstream, exchange: _Exchange, call: _Call) -> None
             await _stream(
                 upstream, exchange, "text/event-stream" if call.path == "/events" else "application/json"
             )
+        case "/upgrade":
+            headers = [("upgrade", "echo"), ("connection", "upgrade")]
+            await exchange.send(h11.InformationalResponse(status_code=101, headers=headers))
+            await exchange.switch(b"hello")
         case "/cut":
             head = h11.Response(
                 status_code=200, headers=[("content-type", "application/json"), ("content-length", "99")]

@@ -686,8 +686,6 @@ function capture(exchange)
     return
   end
   exchange.captured = true
-  run.exchanges[exchange.address] = nil
-  run.exchanges_count = run.exchanges_count - 1
   local encoded, line = pcall(encode, exchange)
   run.bytes = run.bytes - exchange.copied_bytes
   exchange.chunks = nil
@@ -712,6 +710,9 @@ end
 local function observe_log()
   local exchange = current_exchange()
   if exchange then
+    -- Kept until here even if it was captured before, so that no hook takes the request for a new one.
+    run.exchanges[exchange.address] = nil
+    run.exchanges_count = run.exchanges_count - 1
     capture(exchange)
   end
 end

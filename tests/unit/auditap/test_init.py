@@ -50,6 +50,12 @@ def test_what_the_gateway_loads_is_written_beside_them(gateway: str) -> None:
     assert list(Path(_GATEWAYS[gateway].folder).iterdir())
 
 
+def test_files_keep_their_folders() -> None:
+    init("traefik")
+    plugin = Path("traefik/plugins-local/src/auditap")
+    assert {".traefik.yml", "auditap.go", "go.mod"} <= {entry.name for entry in plugin.iterdir()}
+
+
 def test_what_is_commented_out_is_right_as_well(tmp_path: Path) -> None:
     init("haproxy")
     lines = Path("auditap.toml").read_text().splitlines()

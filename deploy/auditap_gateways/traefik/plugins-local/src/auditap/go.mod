@@ -1,0 +1,3 @@
+module auditap
+
+go 1.22
