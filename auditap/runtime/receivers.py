@@ -12,6 +12,8 @@ from gateway_tap.formats.haproxy import HAPROXY
 from gateway_tap.formats.port import LineFormat
 from gateway_tap.receivers.line_stream import LineStream
 from gateway_tap.receivers.received_tap import ReceivedTap, Receiver
+from redactor.config import RedactionConfig
+from redactor.issuer_config import token_headers
 from schemas.errors import StartupError
 
 _LINE_FORMATS: Final[dict[str, LineFormat]] = {"haproxy": HAPROXY}
@@ -44,11 +46,17 @@ class Receivers:
                 collector_socket=self._settings.collector_socket,
                 state_dir=self._settings.data_dir / "receivers",
                 gateway_counts=receiver.format in COUNTING,
+                request_headers=identifying_headers(self._settings.redaction),
             )
         except OSError:
             raise StartupError(
                 f"{self._settings.data_dir / 'receivers'} cannot be used: make the folder writable for auditap"
             ) from None
+
+
+def identifying_headers(redaction: RedactionConfig) -> frozenset[str]:
+    """Return the request headers that the settings read to know who it was."""
+    return (token_headers(redaction.issuers) | {redaction.headers.client_address}) - {""}
 
 
 def receiver_of(receiver: ReceiverSettings) -> Receiver:

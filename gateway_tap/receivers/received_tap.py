@@ -6,13 +6,15 @@ import asyncio
 import mmap
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
 
 from auditap_tap.capture import HeaderSelection
-from auditap_tap.client import CollectorAddress, request_headers
+from auditap_tap.client import CollectorAddress
+from auditap_tap.client import request_headers as headers_of_requests
 from auditap_tap.config import METHODS_WITHOUT_BODIES, REQUEST_HEADERS, RESPONSE_HEADERS, TapConfig
 from auditap_tap.run import TapRun
 from auditap_tap.sequence import DropCause
@@ -58,9 +60,18 @@ class ReceivedTap:
     `run` is the tap's run, for receivers that number a pair when its request begins. `collector_socket`: the collector's Unix
     socket. `state_dir`: a folder on a local disk for what must survive a crash. `gateway_counts`: whether the gateway numbers
     what it sends. If it does not, nobody knows how much it sent while no receiver ran, and that time becomes a gap.
+    `request_headers`: names of headers that are passed on besides those that every tap sends, such as one with a signed token.
     """
 
-    def __init__(self, tap_id: str, *, collector_socket: Path, state_dir: Path, gateway_counts: bool) -> None:
+    def __init__(
+        self,
+        tap_id: str,
+        *,
+        collector_socket: Path,
+        state_dir: Path,
+        gateway_counts: bool,
+        request_headers: Iterable[str] = (),
+    ) -> None:
         """Start the run. Raises OSError where `state_dir` cannot be used."""
         self._losses = LossDetector(_page(state_dir / f"{tap_id}.gateway"))
         self._gateway_counts = gateway_counts
@@ -68,7 +79,7 @@ class ReceivedTap:
             TapConfig(
                 address=CollectorAddress.parse(f"unix:{collector_socket}", None, timeout_s=5),
                 tap_id=tap_id,
-                headers=request_headers(None, compress=False),
+                headers=headers_of_requests(None, compress=False),
                 queue_bytes_max=QUEUE_BYTES_MAX,
                 body_bytes_max=BODY_BYTES_MAX,
                 batch_pairs_max=100,
@@ -80,7 +91,7 @@ class ReceivedTap:
                 lease_ms=30_000,
                 state_dir=state_dir,
                 compress=False,
-                request_headers=HeaderSelection(REQUEST_HEADERS),
+                request_headers=HeaderSelection((*REQUEST_HEADERS, *request_headers)),
                 response_headers=HeaderSelection(RESPONSE_HEADERS),
                 methods_without_bodies=frozenset(METHODS_WITHOUT_BODIES),
             )

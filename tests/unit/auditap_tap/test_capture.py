@@ -46,6 +46,14 @@ def test_a_client_cannot_push_the_end_of_a_chain_of_proxies_out_of_the_copy(name
     assert (len(chain), chain[-23:]) == (16_384, b", 203.0.113.9, 10.0.0.2")
 
 
+def test_a_long_token_is_copied_whole_and_no_header_without_end() -> None:
+    selection = HeaderSelection(["cf-access-jwt-assertion"])
+    [(_, token)] = selection.select([(b"Cf-Access-Jwt-Assertion", b"t" * 16_384)])
+    assert len(token) == 16_384
+    [(_, cut)] = selection.select([(b"Cf-Access-Jwt-Assertion", b"begins" + b"t" * 99_999)])
+    assert (len(cut), cut[:6]) == (16_384, b"begins")
+
+
 async def test_headers_that_are_not_selected_never_enter_the_buffer(wrap: Wrap) -> None:
     seen: list[Any] = []
 

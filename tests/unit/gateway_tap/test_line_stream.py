@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from auditap.runtime.receivers import identifying_headers
 from auditap_tap.sequence import DropCause
 from gateway_tap.formats.haproxy import HAPROXY
 from gateway_tap.receivers import line_stream
 from gateway_tap.receivers.line_stream import LineStream
 from gateway_tap.receivers.received_tap import ReceivedTap
+from redactor.config import HeaderNames, RedactionConfig
 from schemas.capture import Capture
+from tests.signed_tokens import an_issuer
 from tests.unit.auditap_tap.tapped import CANARY, Collector, eventually
 
 _BEGAN_MS = 1_800_000_000_000
@@ -48,10 +51,14 @@ async def collector(socket_dir: Path) -> AsyncIterator[Collector]:
 
 @asynccontextmanager
 async def receiving(
-    folder: Path, collector: Collector, *, gateway_counts: bool = True
+    folder: Path, collector: Collector, *, gateway_counts: bool = True, request_headers: Iterable[str] = ()
 ) -> AsyncIterator[ReceivedTap]:
     tap = ReceivedTap(
-        "edge", collector_socket=collector.path, state_dir=folder / "state", gateway_counts=gateway_counts
+        "edge",
+        collector_socket=collector.path,
+        state_dir=folder / "state",
+        gateway_counts=gateway_counts,
+        request_headers=request_headers,
     )
     stream = LineStream(folder / "receiver.sock", HAPROXY)
     work = asyncio.gather(stream.run(tap), tap.keep_watching())
@@ -95,6 +102,28 @@ async def test_lines_become_captures_however_they_are_cut_into_chunks(
     assert targets(collector.captures) == ["/a", "/b", "/c"]
     assert [capture.tap and capture.tap.seq for capture in collector.captures] == [1, 2, 3]
     assert dropped(collector) == {}
+
+
+async def test_headers_that_say_who_it_was_are_passed_on_where_the_settings_read_them(
+    tmp_path: Path, collector: Collector
+) -> None:
+    redaction = RedactionConfig(
+        issuers=(an_issuer(),),
+        headers=HeaderNames(client_address="cf-connecting-ip"),
+        trusted_proxies=("10.0.0.0/8",),
+    )
+    head = b"Authorization: Bearer t\r\nCF-Connecting-IP: 203.0.113.9\r\nCookie: c\r\nX-Forwarded-For: ::1\r\n\r\n"
+    sent = line(1, request={"head": base64.b64encode(head).decode(), "body": "-", "bytes": "0"})
+    for names in ((), identifying_headers(redaction)):
+        async with receiving(tmp_path, collector, request_headers=names):
+            await send(tmp_path, sent)
+            await eventually(lambda: bool(collector.captures))
+        captured = collector.captures.pop().request.headers
+        by_default = {"x-forwarded-for": "::1"}
+        said = {"authorization": "Bearer t", "cf-connecting-ip": "203.0.113.9"}
+        assert {name.lower(): value for name, value in captured.items()} == by_default | (
+            said if names else {}
+        )
 
 
 async def test_what_is_no_capture_is_a_gap_and_no_other_line_suffers(
