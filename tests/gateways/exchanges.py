@@ -109,11 +109,13 @@ async def _chunked_upload(through: Through) -> None:
 
 async def _streamed(through: Through) -> None:
     """The first event arrives while the service still holds the second."""
+    through.upstream.gave_up.clear()
     through.upstream.release.clear()
     async with through.client() as client, client.stream("GET", "/events") as response:
         received = response.aiter_raw()
         first = await asyncio.wait_for(anext(received), _WITHIN_S)
         assert b"data: first" in first
+        assert not through.upstream.gave_up.is_set()
         through.upstream.release.set()
         rest = b"".join([part async for part in received])
         assert b"data: last" in rest

@@ -21,10 +21,14 @@ _READ_BYTES = 65_536
 
 @dataclass
 class Upstream:
-    """What runs: `port`; `release` lets responses go on that are held; `held` counts the requests that wait for one."""
+    """What runs: `port`; `release` lets responses go on that are held; `held` counts the requests that wait for one.
+
+    `gave_up` is set once a response went on although nobody had released it.
+    """
 
     port: int = 0
     release: threading.Event = field(default_factory=threading.Event)
+    gave_up: threading.Event = field(default_factory=threading.Event)
     held: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
 
@@ -164,7 +168,8 @@ async def _stream(upstream: Upstream, exchange: _Exchange, content_type: str) ->
         status_code=200, headers=[("content-type", content_type), ("transfer-encoding", "chunked")]
     )
     await exchange.send(head, h11.Data(data=b"data: first\n\n"))
-    await asyncio.to_thread(upstream.release.wait, _HELD_S_MAX)
+    if not await asyncio.to_thread(upstream.release.wait, _HELD_S_MAX):
+        upstream.gave_up.set()
     await exchange.send(h11.Data(data=b"data: last\n\n"), h11.EndOfMessage())
 
 
