@@ -1,6 +1,6 @@
-"""The tap for ASGI applications: it copies each request/response pair and sends the copies to the collector.
+"""The tap for ASGI and WSGI applications: it copies each request/response pair and sends the copies to the collector.
 
-    from auditap_tap import AuditTapMiddleware
+    from auditap_tap import AuditTapMiddleware       # AuditTapWSGIMiddleware for WSGI
 
     app = AuditTapMiddleware(app, collector="unix:/run/auditap/collector.sock", tap_id="orders-api")
 
@@ -16,8 +16,10 @@ Every request gets a sequence number when it begins, so that a missing one can b
 highest number, and which numbers are pending or were dropped. A state file keeps the highest number, so that
 after a crash the next run can report how far the crashed one came.
 
-    asgi        the middleware: settings, and the wiring into the application
-    exchange    one request: observes what passes between server and application
+    middleware  settings, and the run that a middleware belongs to
+    asgi, wsgi  the middlewares
+    exchange    one ASGI request: observes what passes between server and application
+    lifespan    answers the server where the application does not
     capture     what is copied of a pair, and how much
     buffer      the pairs that wait for the sender, bounded in bytes
     sequence    sequence numbers: assigned, pending, dropped
@@ -34,5 +36,13 @@ from __future__ import annotations
 from .asgi import AuditTapMiddleware
 from .buffer import TapStats
 from .config import METHODS_WITHOUT_BODIES, REQUEST_HEADERS, RESPONSE_HEADERS
+from .wsgi import AuditTapWSGIMiddleware
 
-__all__ = ["METHODS_WITHOUT_BODIES", "REQUEST_HEADERS", "RESPONSE_HEADERS", "AuditTapMiddleware", "TapStats"]
+__all__ = [
+    "METHODS_WITHOUT_BODIES",
+    "REQUEST_HEADERS",
+    "RESPONSE_HEADERS",
+    "AuditTapMiddleware",
+    "AuditTapWSGIMiddleware",
+    "TapStats",
+]

@@ -42,6 +42,7 @@ _SLOW_FOLDERS = (
     "faults",
     "e2e",
     "gateways",
+    "frameworks",
     "cases",
     "canary",
     "property",

@@ -1,4 +1,4 @@
-"""Traefik with the tap as a local plugin, with the example configuration of deploy/traefik."""
+"""Traefik with the tap as a local plugin, with the example configuration of deploy/auditap_gateways/traefik."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from auditap_tap import (
     capture,
     encoding,
     exchange,
+    middleware,
     sender,
 )
 from auditap_tap.buffer import PairBuffer
@@ -151,7 +152,7 @@ def failing(owner: Any, name: str) -> Iterator[None]:
     [
         (asgi, "Exchange"),
         (exchange, "Pair"),
-        (asgi, "TapRun"),
+        (middleware, "TapRun"),
         (capture, "encode_pair"),
         (exchange, "is_never_recorded"),
         (encoding, "_authority"),
