@@ -17,7 +17,15 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
@@ -204,14 +212,30 @@ def _id_chars_min(pattern: str) -> int:
 
 
 class ReceiverSettings(_Group):
-    """A socket for a gateway that sends pairs by itself, in a format of its own; see docs/gateways."""
+    """A socket for a gateway that sends pairs by itself, in a format of its own, or a file that it writes; see docs/gateways."""
 
-    format: Literal["envoy", "haproxy"]
+    format: Literal["caddy", "envoy", "haproxy"]
     """Which gateway sends."""
-    socket: Path
+    socket: Path | None = None
     """Path of the Unix socket (mode 0660) that the gateway connects to."""
+    file: Path | None = None
+    """For `caddy`, in place of a socket: path of the file that it writes, on a tmpfs."""
     tap_id: str
     """The name of this gateway among the taps, one for each receiver."""
+
+    @property
+    def path(self) -> Path:
+        """Return the path of the socket or file."""
+        return self.file or self.socket or Path()
+
+    @model_validator(mode="after")
+    def _with_one_place(self) -> ReceiverSettings:
+        needed, other = ("file", "socket") if self.format == "caddy" else ("socket", "file")
+        if getattr(self, needed) is None or getattr(self, other) is not None:
+            raise PydanticCustomError(
+                "receiver", f"with format {self.format}, write {needed} and not {other}"
+            )
+        return self
 
     @field_validator("tap_id")
     @classmethod
@@ -246,8 +270,11 @@ class CollectorSettings(_Group):
     @field_validator("receivers")
     @classmethod
     def _that_are_apart(cls, receivers: tuple[ReceiverSettings, ...]) -> tuple[ReceiverSettings, ...]:
-        for name in ("socket", "tap_id"):
-            if len({getattr(each, name) for each in receivers}) < len(receivers):
+        for name, values in (
+            ("socket or file", {each.path for each in receivers}),
+            ("tap_id", {each.tap_id for each in receivers}),
+        ):
+            if len(values) < len(receivers):
                 raise PydanticCustomError("receivers", f"give each receiver a {name} of its own")
         return receivers
 

@@ -19,6 +19,7 @@ from schemas.private_files import create_private_file
 _SETTINGS: Final = Path("auditap.toml")
 _TOKEN: Final = Path("tap.token")
 _PAGES: Final = "docs/gateways"
+_CADDY_FILE: Final = 'file = "/run/auditap-caddy/caddy.log"    # in memory, not on a disk'
 
 
 class _Gateway(NamedTuple):
@@ -35,6 +36,7 @@ _GATEWAYS: Final = {
     "nginx": _Gateway("nginx, by njs", folder="nginx"),
     "openresty": _Gateway("OpenResty, or nginx with Lua, by a Lua module", folder="openresty"),
     "traefik": _Gateway("Traefik, by a local plugin", folder="traefik"),
+    "caddy": _Gateway("Caddy, by its access log", receives=True, folder="caddy"),
     "haproxy": _Gateway("HAProxy, by a Lua filter and its log", receives=True, folder="haproxy"),
     "kong": _Gateway("Kong, by its http-log plugin", needs_token=True),
     "apisix": _Gateway("APISIX, by its http-logger plugin", needs_token=True),
@@ -137,10 +139,10 @@ def _settings(gateway: str, chosen: _Gateway, spec: Path) -> Iterator[str]:
     )
     if chosen.receives:
         yield from (
-            "# The socket that the gateway connects to.",
+            "# Where the gateway sends to.",
             "[[collector.receivers]]",
             f'format = "{gateway}"',
-            f'socket = "auditap-data/{gateway}.sock"',
+            _CADDY_FILE if gateway == "caddy" else f'socket = "auditap-data/{gateway}.sock"',
             f'tap_id = "{gateway}"',
             "",
         )

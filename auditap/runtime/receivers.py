@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from auditap.settings import ReceiverSettings, Settings
+from gateway_tap.formats.caddy import CADDY
 from gateway_tap.formats.haproxy import HAPROXY
 from gateway_tap.formats.port import LineFormat
+from gateway_tap.receivers.file_tail import FileTail
 from gateway_tap.receivers.line_stream import LineStream
 from gateway_tap.receivers.received_tap import ReceivedTap, Receiver
 from redactor.config import RedactionConfig
@@ -17,8 +19,8 @@ from redactor.issuer_config import token_headers
 from schemas.errors import StartupError
 
 _LINE_FORMATS: Final[dict[str, LineFormat]] = {"haproxy": HAPROXY}
-COUNTING: Final = frozenset({"envoy", "haproxy"})
-"""Formats in which the gateway numbers what it sends."""
+COUNTING: Final = frozenset({"caddy", "envoy", "haproxy"})
+"""Formats in which the gateway numbers what it sends, or in which it waits for a receiver."""
 
 
 class Receivers:
@@ -62,8 +64,10 @@ def identifying_headers(redaction: RedactionConfig) -> frozenset[str]:
 def receiver_of(receiver: ReceiverSettings) -> Receiver:
     """Return what takes pairs in this format. Raises StartupError."""
     if receiver.format == "envoy":
-        return _envoy_receiver(receiver.socket)
-    return LineStream(receiver.socket, _LINE_FORMATS[receiver.format])
+        return _envoy_receiver(receiver.path)
+    if receiver.format == "caddy":
+        return FileTail(receiver.path, CADDY)
+    return LineStream(receiver.path, _LINE_FORMATS[receiver.format])
 
 
 def _envoy_receiver(socket: Path) -> Receiver:

@@ -125,6 +125,10 @@ class ReceivedTap:
         if position.epoch is not None and position.seq is not None:
             self._losses.observe(position.epoch, position.seq, now_ms)
 
+    def lose_unknown(self, from_ms: int) -> None:
+        """Count pairs that passed from this time (Unix ms) until now and are lost, nobody knows how many, as one."""
+        self.run.numbers.assign_dropped(1, DropCause.LOST, from_ms, _now_ms())
+
     async def keep_watching(self) -> None:
         """Count what was lost while no receiver ran, and then what is lost, until cancelled."""
         if not self._gateway_counts and self._losses.seen_ms is not None:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from gateway_tap.formats.apisix import APISIX
+from gateway_tap.formats.caddy import CADDY
 from gateway_tap.formats.haproxy import HAPROXY
 from gateway_tap.formats.har import HAR
 from gateway_tap.formats.kong import KONG
@@ -257,6 +258,48 @@ def _rfc3339(at_ms: int) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "456Z")
 
 
+# Caddy
+
+
+def caddy(pair: Pair) -> bytes:
+    def logged(kept: bytes | None) -> str:
+        return base64.b64encode(kept or b"").decode()
+
+    def headers(lines: list[tuple[str, str]]) -> dict[str, list[str]]:
+        values: dict[str, list[str]] = {}
+        for name, value in lines:
+            values.setdefault(name.title(), []).append(value)
+        return values
+
+    sent = [line for line in pair.sent_request_headers if line[0] != "host"]
+    entry = {
+        "level": "info",
+        "ts": (pair.started_ms + pair.duration_ms) / 1000 + 0.000_000_3,
+        "logger": "http.log.access.log0",
+        "msg": "handled request",
+        "request": {
+            "remote_ip": "10.0.0.1",
+            "remote_port": "34404",
+            "client_ip": pair.client_ip,
+            "proto": "HTTP/2.0",
+            "method": pair.method,
+            "host": "api.example.com",
+            "uri": pair.target,
+            "headers": headers(sent),
+            "tls": {"resumed": False, "version": 772, "proto": "h2", "server_name": "api.example.com"},
+        },
+        "bytes_read": len(pair.request_body or b""),
+        "user_id": "",
+        "duration": pair.duration_ms / 1000,
+        "size": len(pair.response_body or b"") if pair.is_complete else len(pair.kept_response_body or b""),
+        "status": pair.status,
+        "resp_headers": headers(pair.sent_response_headers),
+        "req_body": logged(pair.kept_request_body),
+        "resp_body": logged(pair.kept_response_body),
+    }
+    return json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode()
+
+
 # Files of other tools
 
 
@@ -447,6 +490,7 @@ FORMATS = [
         ALL - {Ability.INCOMPLETE},
         has_origin=False,
     ),
+    FormatUnderTest(CADDY, caddy, _lines),
     FormatUnderTest(
         HAR,
         har,

@@ -15,6 +15,7 @@ from tests.gateways.collected import TOKEN, collecting
 from tests.gateways.contract import Bench, GatewayContract
 from tests.gateways.faults import FaultBench, FaultContract, ReceiverFaultContract, fault_bench
 from tests.gateways.gateway import Gateway, Place
+from tests.gateways.receiving import IN_MEMORY
 from tests.gateways.upstream import running_upstream
 
 
@@ -58,8 +59,10 @@ async def receiver_faults(request: pytest.FixtureRequest) -> AsyncIterator[Fault
 
 @asynccontextmanager
 async def _fault_bench(gateway: Gateway, *, has_receiver: bool) -> AsyncIterator[FaultBench]:
+    # Receivers of files take them in memory alone.
+    parent = IN_MEMORY if has_receiver else None
     with (
-        tempfile.TemporaryDirectory(prefix="auditap-") as folder,
+        tempfile.TemporaryDirectory(prefix="auditap-", dir=parent) as folder,
         served_beside(running_upstream()) as upstream,
     ):
         async with fault_bench(gateway, upstream, Path(folder), has_receiver=has_receiver) as bench:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -60,10 +61,14 @@ class GatewayContract:
         if exchange.client_leaves and not abilities.sees_client_leave:
             assert capture.request.method == exchange.expected.method
             return
-        assert_as_it_passed(capture, exchange.expected, abilities)
+        expected = exchange.expected
+        if exchange.is_chunked and not abilities.copies_chunked_uploads:
+            # As one that is too long.
+            expected = dataclasses.replace(expected, request_body=bytes(abilities.body_bytes_max + 1))
+        assert_as_it_passed(capture, expected, abilities)
         assert_timed(capture, began_s, time.time())
-        redacted, expected = events_of(capture, exchange.expected, abilities)
-        assert redacted == expected
+        redacted, untouched = events_of(capture, expected, abilities)
+        assert redacted == untouched
 
     async def test_two_thousand_mixed_requests_all_arrive_once(self, bench: Bench) -> None:
         markers = [f"mixed-{number}" for number in range(_MANY)]

@@ -64,6 +64,7 @@ class Exchange:
     send: Callable[[Through], Awaitable[None]]
     expected: Expected
     client_leaves: bool = False
+    is_chunked: bool = False
     needs_early_hints: bool = False
 
 
@@ -201,7 +202,7 @@ EXCHANGES = (
         _plain("POST", "/widgets", 201),
         Expected("POST", "/widgets", 201, None, _widget(0)),
     ),
-    Exchange("chunked upload", _chunked_upload, _written()),
+    Exchange("chunked upload", _chunked_upload, _written(), is_chunked=True),
     Exchange(
         "server-sent events",
         _streamed,

@@ -39,6 +39,8 @@ class Abilities:
 
     body_bytes_max: int = 256 * 1024
     """A longer body is `truncated`."""
+    copies_chunked_uploads: bool = True
+    """Whether a request's body is copied whose length is not known in advance. If not, it is `truncated`."""
     sees_client_leave: bool = True
     """Whether the gateway ends an exchange whose client leaves. If not, it arrives as the service ended it."""
     passes_early_hints: bool = True

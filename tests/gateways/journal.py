@@ -125,7 +125,8 @@ async def _collect(socket: Path, journal: Path, receiving: Sequence[str]) -> Non
 
 
 async def _receive(collector_socket: Path, name: str, socket: str, state_dir: str) -> None:
-    settings = ReceiverSettings.model_validate({"format": name, "socket": socket, "tap_id": name})
+    place = "file" if name == "caddy" else "socket"
+    settings = ReceiverSettings.model_validate({"format": name, place: socket, "tap_id": name})
     tap = ReceivedTap(
         name,
         collector_socket=collector_socket,

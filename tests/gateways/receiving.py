@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from gateway_tap.receivers.received_tap import ReceivedTap, Receiver
 from tests.gateways.beside import served_beside
 from tests.gateways.gateway import Place
 
 RECEIVER_SOCKET = "receiver.sock"
-"""Where in its folder a gateway under test finds the receiver."""
+"""Where in its folder a gateway under test finds the receiver, or writes its file for one."""
+IN_MEMORY = Path("/dev/shm")  # noqa: S108  tests make private folders in it
 
 
 @asynccontextmanager

@@ -19,9 +19,11 @@ def receiver(**changes: object) -> dict[str, object]:
         ([receiver(format="f5")], "collector.receivers.0.format"),
         ([receiver(tap_id="-edge")], "write 1 to 64 letters"),
         ([receiver(tap_id="e" * 65)], "write 1 to 64 letters"),
-        ([receiver(), receiver(tap_id="other")], "give each receiver a socket of its own"),
+        ([receiver(), receiver(tap_id="other")], "give each receiver a socket or file of its own"),
         ([receiver(), receiver(socket=Path("/run/b.sock"))], "give each receiver a tap_id of its own"),
-        ([{"format": "haproxy", "tap_id": "edge"}], "collector.receivers.0.socket"),
+        ([{"format": "haproxy", "tap_id": "edge"}], "with format haproxy, write socket and not file"),
+        ([receiver(format="caddy")], "with format caddy, write file and not socket"),
+        ([receiver(file=Path("/run/a.log"))], "with format haproxy, write socket and not file"),
     ],
 )
 def test_wrong_receivers_end_the_start_with_one_sentence(receivers: list[object], sentence: str) -> None:

@@ -1,22 +1,17 @@
 from __future__ import annotations
 
-import asyncio
-import tempfile
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from auditap_tap.sequence import DropCause
 from gateway_tap.receivers.ext_proc_messages import Part, decode_part
 from gateway_tap.receivers.processed_exchange import ProcessedExchange
-from gateway_tap.receivers.received_tap import BODY_BYTES_MAX, QUEUE_BYTES_MAX, ReceivedTap
-from schemas.capture import Capture, body_bytes
+from gateway_tap.receivers.received_tap import BODY_BYTES_MAX, QUEUE_BYTES_MAX
+from schemas.capture import body_bytes
 from schemas.identity import parse_rfc3339_ms
-from tests.gateways.collected import Collected, collecting
 from tests.unit.gateway_tap.receivers.ext_proc_wire import attributes, body, head, metadata, trailers
+from tests.unit.gateway_tap.receivers.received import Received
 
 EPOCH = 1_700_000_000_000_123
 OK = head(
@@ -24,46 +19,9 @@ OK = head(
 )
 
 
-class Received:
-    """A tap, the collector that it sends to, and what has come out once the tap is closed."""
-
-    def __init__(self, tap: ReceivedTap, collected: Collected) -> None:
-        self.tap = tap
-        self._collected = collected
-
-    def pass_through(self, *messages: bytes) -> tuple[ProcessedExchange, list[bool]]:
-        exchange = ProcessedExchange(self.tap)
-        return exchange, [exchange.take(decode_part(message)) for message in messages]
-
-    async def captures(self) -> list[Capture]:
-        await asyncio.to_thread(self.tap.close)
-        return [each.capture for each in self._collected.sink.accepted]
-
-    def drops(self) -> dict[DropCause, int]:
-        """Return how many numbers were dropped, by cause."""
-        ranges = {
-            (each.cause, each.first, each.last)
-            for beat in self._collected.sink.heartbeats
-            for each in beat.dropped
-        }
-        counts: dict[DropCause, int] = {}
-        for cause, first, last in ranges:
-            counts[DropCause(cause)] = counts.get(DropCause(cause), 0) + last - first + 1
-        return counts
-
-
-@pytest_asyncio.fixture
-async def received() -> AsyncIterator[Received]:
-    with tempfile.TemporaryDirectory(prefix="auditap-") as folder:
-        async with collecting(Path(folder)) as collected:
-            tap = ReceivedTap(
-                "edge",
-                collector_socket=collected.socket,
-                state_dir=Path(folder, "state"),
-                gateway_counts=True,
-            )
-            yield Received(tap, collected)
-            await asyncio.to_thread(tap.close)
+def pass_through(received: Received, *messages: bytes) -> tuple[ProcessedExchange, list[bool]]:
+    exchange = ProcessedExchange(received.tap)
+    return exchange, [exchange.take(decode_part(message)) for message in messages]
 
 
 def request(method: str = "POST", *, number: int = 1, is_last: bool = False, **texts: str) -> bytes:
@@ -87,7 +45,7 @@ async def test_parts_become_a_capture(received: Received) -> None:
         body(5, b"{}"),
         body(5, b"", is_last=True),
     )
-    _, ends = received.pass_through(*pieces)
+    _, ends = pass_through(received, *pieces)
     assert ends == [False] * 5 + [True]
     [capture] = await received.captures()
     assert (capture.request.method, capture.request.url) == (
@@ -114,20 +72,20 @@ async def test_parts_become_a_capture(received: Received) -> None:
     ids=["trailers", "an empty piece"],
 )
 async def test_a_response_ends(received: Received, end: bytes, ending: bytes) -> None:
-    assert received.pass_through(request(is_last=True), end, ending)[1] == [False, False, True]
+    assert pass_through(received, request(is_last=True), end, ending)[1] == [False, False, True]
     [capture] = await received.captures()
     assert capture.response.complete
     assert not capture.request.not_read
 
 
 async def test_a_request_ends_with_its_trailers(received: Received) -> None:
-    received.pass_through(request(), body(4, b"{}"), trailers(6), OK, body(5, b"", is_last=True))
+    pass_through(received, request(), body(4, b"{}"), trailers(6), OK, body(5, b"", is_last=True))
     [capture] = await received.captures()
     assert capture.request.body == "{}"
 
 
 async def test_bodies_of_a_get_are_not_copied(received: Received) -> None:
-    received.pass_through(request("GET", is_last=True), OK, body(5, b"s3cret", is_last=True))
+    pass_through(received, request("GET", is_last=True), OK, body(5, b"s3cret", is_last=True))
     [capture] = await received.captures()
     assert body_bytes(capture.response) is None
     assert not capture.response.truncated
@@ -136,15 +94,15 @@ async def test_bodies_of_a_get_are_not_copied(received: Received) -> None:
 @pytest.mark.parametrize("content_type", ["text/event-stream", "image/png"])
 async def test_bodies_that_are_never_recorded_are_not_copied(received: Received, content_type: str) -> None:
     response = head(3, {":status": "200", "content-type": content_type})
-    received.pass_through(request(is_last=True), response, body(5, b"s3cret", is_last=True))
+    pass_through(received, request(is_last=True), response, body(5, b"s3cret", is_last=True))
     [capture] = await received.captures()
     assert capture.response.truncated
     assert body_bytes(capture.response) is None
 
 
 async def test_a_body_that_is_too_long_is_truncated(received: Received) -> None:
-    received.pass_through(
-        request(), body(4, b"x" * BODY_BYTES_MAX), body(4, b"x", is_last=True), OK, trailers(7)
+    pass_through(
+        received, request(), body(4, b"x" * BODY_BYTES_MAX), body(4, b"x", is_last=True), OK, trailers(7)
     )
     [capture] = await received.captures()
     assert capture.request.truncated
@@ -152,14 +110,14 @@ async def test_a_body_that_is_too_long_is_truncated(received: Received) -> None:
 
 
 async def test_a_request_that_was_not_read_to_its_end_is_marked(received: Received) -> None:
-    received.pass_through(request(), body(4, b"the beginning"), OK, body(5, b"{}", is_last=True))
+    pass_through(received, request(), body(4, b"the beginning"), OK, body(5, b"{}", is_last=True))
     [capture] = await received.captures()
     assert capture.request.not_read
     assert capture.response.body == "{}"
 
 
 async def test_a_client_that_leaves_before_the_response_is_recorded_as_such(received: Received) -> None:
-    exchange, _ = received.pass_through(request(), body(4, b"{}", is_last=True))
+    exchange, _ = pass_through(received, request(), body(4, b"{}", is_last=True))
     exchange.end(is_cut=False)
     [capture] = await received.captures()
     assert (capture.response.status, capture.response.complete) == (499, False)
@@ -168,7 +126,7 @@ async def test_a_client_that_leaves_before_the_response_is_recorded_as_such(rece
 
 @pytest.mark.parametrize("is_cut", [True, False])
 async def test_a_response_that_broke_off_is_incomplete(received: Received, is_cut: bool) -> None:
-    exchange, _ = received.pass_through(request(is_last=True), OK, body(5, b'{"a":'))
+    exchange, _ = pass_through(received, request(is_last=True), OK, body(5, b'{"a":'))
     exchange.end(is_cut=is_cut)
     [capture] = await received.captures()
     assert (capture.response.status, capture.response.complete) == (200, False)
@@ -176,7 +134,7 @@ async def test_a_response_that_broke_off_is_incomplete(received: Received, is_cu
 
 async def test_a_request_whose_outcome_nobody_knows_is_a_gap(received: Received) -> None:
     """A tap that hung must not record that the client left."""
-    exchange, _ = received.pass_through(request(), body(4, b"{}"))
+    exchange, _ = pass_through(received, request(), body(4, b"{}"))
     exchange.end(is_cut=True)
     assert await received.captures() == []
     assert received.drops() == {DropCause.LOST: 1}
@@ -184,7 +142,7 @@ async def test_a_request_whose_outcome_nobody_knows_is_a_gap(received: Received)
 
 async def test_what_envoy_numbered_and_did_not_send_is_a_gap(received: Received) -> None:
     for number in (1, 2, 6):
-        received.pass_through(request(number=number, is_last=True), OK, trailers(7))
+        pass_through(received, request(number=number, is_last=True), OK, trailers(7))
     assert len(await received.captures()) == 3
     assert received.drops() == {DropCause.LOST: 3}
 
@@ -192,14 +150,14 @@ async def test_what_envoy_numbered_and_did_not_send_is_a_gap(received: Received)
 async def test_a_response_without_its_request_is_a_gap(received: Received) -> None:
     """As if a filter before the tap's had responded."""
     response = OK[:-2] + metadata(EPOCH, 1)
-    assert received.pass_through(response)[1] == [True]
+    assert pass_through(received, response)[1] == [True]
     assert await received.captures() == []
     assert received.drops() == {DropCause.REFUSED: 1}
 
 
 @pytest.mark.parametrize("status", ["", "abc"])
 async def test_what_fails_is_counted_and_gives_its_bytes_back(received: Received, status: str) -> None:
-    ends = received.pass_through(request(), body(4, b"{}"), head(3, {":status": status}))[1]
+    ends = pass_through(received, request(), body(4, b"{}"), head(3, {":status": status}))[1]
     assert ends[-1]
     assert received.tap.run.buffer.reserve(QUEUE_BYTES_MAX)
     received.tap.run.buffer.release(QUEUE_BYTES_MAX)
@@ -210,7 +168,7 @@ async def test_what_fails_is_counted_and_gives_its_bytes_back(received: Received
 
 async def test_what_does_not_fit_into_the_buffer_is_a_gap(received: Received) -> None:
     assert received.tap.run.buffer.reserve(QUEUE_BYTES_MAX)
-    received.pass_through(request(is_last=True), OK, trailers(7))
+    pass_through(received, request(is_last=True), OK, trailers(7))
     received.tap.run.buffer.release(QUEUE_BYTES_MAX)
     assert await received.captures() == []
     assert received.drops() == {DropCause.BUFFER_FULL: 1}
@@ -220,7 +178,7 @@ async def test_what_does_not_fit_into_the_buffer_is_a_gap(received: Received) ->
 async def test_the_time_is_envoys_if_it_can_be(received: Received, by_s: int, is_taken: bool) -> None:
     now = datetime.now(UTC)
     at = now + timedelta(seconds=by_s)
-    received.pass_through(request(is_last=True, request_time=at.isoformat()), OK, trailers(7))
+    pass_through(received, request(is_last=True, request_time=at.isoformat()), OK, trailers(7))
     [capture] = await received.captures()
     captured_ms = parse_rfc3339_ms(capture.captured_at or "")
     assert captured_ms is not None
@@ -232,12 +190,12 @@ async def test_the_time_is_envoys_if_it_can_be(received: Received, by_s: int, is
     ("address", "ip"), [("[2001:db8::1]:80", "2001:db8::1"), ("", None), ("x" * 500 + ":1", "x" * 64)]
 )
 async def test_addresses_lose_their_port(received: Received, address: str, ip: str | None) -> None:
-    received.pass_through(request(is_last=True, source_address=address), OK, trailers(7))
+    pass_through(received, request(is_last=True, source_address=address), OK, trailers(7))
     [capture] = await received.captures()
     assert capture.client_ip == ip
 
 
 async def test_pairs_show_nothing_of_the_traffic(received: Received) -> None:
-    exchange, _ = received.pass_through(request())
+    exchange, _ = pass_through(received, request())
     assert "s3cret" not in repr(exchange) + repr(vars(exchange))
     assert repr(Part(False, [(b"a", b"s3cret")])) == "<part>"

@@ -1,0 +1,53 @@
+"""Caddy, which writes its access log to a file in memory that a receiver reads."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from gateway_tap.formats.caddy import CADDY
+from gateway_tap.receivers.file_tail import FileTail
+from tests.gateways.contract import GatewayContract
+from tests.gateways.faults import ReceiverFaultContract
+from tests.gateways.gateway import Abilities, Place, Running, filled, process
+from tests.gateways.receiving import IN_MEMORY, RECEIVER_SOCKET, receiving
+from tests.ports import free_port
+
+_CADDYFILE = Path(__file__).parents[2] / "deploy" / "auditap_gateways" / "caddy" / "Caddyfile"
+_NOT_STREAMED = "/widgets /compressed /big /silent /unavailable /early-hints"
+
+
+class CaddyGateway:
+    """Caddy with the Caddyfile of deploy/auditap_gateways/caddy. `receives`: whether it brings its receiver with it."""
+
+    name = "caddy"
+    abilities = Abilities(copies_chunked_uploads=False)
+
+    def __init__(self, *, receives: bool = True) -> None:
+        self._receives = receives
+
+    @asynccontextmanager
+    async def running(self, place: Place) -> AsyncIterator[Running]:
+        port = free_port()
+        with tempfile.TemporaryDirectory(prefix="auditap-", dir=IN_MEMORY) as memory:
+            log_file = Path(memory, "caddy.log") if self._receives else place.folder / RECEIVER_SOCKET
+            values = {"PORT": port, "UPSTREAM_PORT": place.upstream_port, "LOG_FILE": log_file}
+            caddyfile = place.folder / "Caddyfile"
+            caddyfile.write_text(filled(_CADDYFILE, {**values, "RESPONSE_PATHS": _NOT_STREAMED}))
+            command = (Path(sys.executable).with_name("caddy"), "run", "--config", caddyfile)
+            async with (
+                receiving(FileTail(log_file, CADDY) if self._receives else None, self.name, place),
+                process(command, place.folder, [port], {"HOME": str(place.folder)}) as server,
+            ):
+                yield Running(port, port, server.pid)
+
+
+class TestCaddy(GatewayContract):
+    gateway = CaddyGateway()
+
+
+class TestCaddyReceiverFaults(ReceiverFaultContract):
+    gateway = CaddyGateway(receives=False)
