@@ -13,6 +13,8 @@ from gateway_tap.receivers.received_tap import ReceivedTap
 from schemas.identity import parse_rfc3339_ms
 
 _CLIENT_CLOSED_REQUEST: Final = 499  # as nginx logs it: no standard status says that the client left
+_SWITCHING_PROTOCOLS: Final = 101
+"""Its head is the whole response; what follows is another protocol, which ends as its connection does."""
 _AGE_MS_MAX: Final = 3_600_000
 
 
@@ -28,6 +30,8 @@ class ProcessedExchange:
         self._pair: Pair | None = None
         self._started_s = 0.0
         self._request_ended = False
+        self._request_bytes_left: int | None = None
+        """Of the length that the request declares, how much has not passed; None if it declares none."""
 
     def take(self, part: Part) -> bool:
         """Add the part, and return whether it was the last: the response has ended.
@@ -52,7 +56,7 @@ class ProcessedExchange:
         if is_cut and pair.status is None:
             self._drop(pair, DropCause.LOST)
             return
-        self._capture(pair, complete=False)
+        self._capture(pair, complete=pair.status == _SWITCHING_PROTOCOLS)
 
     def _add(self, part: Part) -> bool:
         pair = self._pair
@@ -60,7 +64,7 @@ class ProcessedExchange:
             return self._begin(part)
         if not part.is_response:
             pair.request_body.append(part.body)
-            self._request_ended |= part.is_last
+            self._note_request_end(part)
             return False
         if part.headers is not None:
             self._start_response(pair, part.headers)
@@ -69,6 +73,12 @@ class ProcessedExchange:
         if part.is_last:
             self._capture(pair, complete=True)
         return part.is_last
+
+    def _note_request_end(self, part: Part) -> None:
+        """Note whether this is the end. By HTTP/2 it may come after the response, when all bytes have long passed."""
+        if self._request_bytes_left is not None:
+            self._request_bytes_left -= len(part.body)
+        self._request_ended |= part.is_last or self._request_bytes_left == 0
 
     def _begin(self, part: Part) -> bool:
         if part.is_response or part.headers is None:
@@ -81,7 +91,8 @@ class ProcessedExchange:
         if is_never_recorded(pair.request_headers):
             # At once, so that an upload does not fill the buffer.
             pair.request_body.discard()
-        self._request_ended = part.is_last
+        self._request_bytes_left = _declared_length(part.headers)
+        self._note_request_end(part)
         # Last, because a number that was assigned must be accounted for.
         seq, now_ms = run.numbers.assign()
         self._pair = pair
@@ -148,6 +159,11 @@ class ProcessedExchange:
         self._run.buffer.count_failed()
         if self._pair is not None:
             self._drop(self._pair, DropCause.FAILED)
+
+
+def _declared_length(head: RawHeaders) -> int | None:
+    declared = [value for name, value in head if name == b"content-length"]
+    return int(declared[0]) if len(declared) == 1 and declared[0].isdigit() else None
 
 
 def _time_of_request(attributes: Mapping[str, str], now_ms: int) -> int:

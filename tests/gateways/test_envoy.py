@@ -16,6 +16,8 @@ from tests.ports import free_port
 
 _SETTINGS = Path(__file__).parents[2] / "deploy" / "auditap_gateways" / "envoy" / "envoy.yaml"
 
+_WEBSOCKET = "upgrade_type: websocket"
+
 
 class EnvoyGateway:
     """Envoy with the settings of deploy/auditap_gateways/envoy. `receives`: whether it brings its receiver with it."""
@@ -32,7 +34,10 @@ class EnvoyGateway:
         receiver = place.folder / RECEIVER_SOCKET
         values = {"PORT": port, "UPSTREAM_PORT": place.upstream_port, "RECEIVER_SOCKET": receiver}
         settings = place.folder / "envoy.yaml"
-        settings.write_text(filled(_SETTINGS, values))
+        text = filled(_SETTINGS, values)
+        # The upstream's protocol after an upgrade.
+        assert _WEBSOCKET in text
+        settings.write_text(text.replace(_WEBSOCKET, "upgrade_type: echo"))
         envoy = Path(sys.executable).with_name("envoy")
         command: tuple[str | Path, ...] = (envoy, "-c", settings, "--concurrency", "2")
         command += ("--disable-hot-restart", "--log-level", "warning")

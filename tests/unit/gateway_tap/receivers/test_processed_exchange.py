@@ -116,6 +116,18 @@ async def test_a_request_that_was_not_read_to_its_end_is_marked(received: Receiv
     assert capture.response.body == "{}"
 
 
+@pytest.mark.parametrize(("declared", "is_read"), [("7", True), ("8", False), ("x", False)])
+async def test_a_request_is_whole_when_all_bytes_have_passed(
+    received: Received, declared: str, is_read: bool
+) -> None:
+    """By HTTP/2, the response may end before the frame that ends the request."""
+    sent = head(2, {":method": "POST", ":path": "/", ":authority": "h", "content-length": declared})
+    pass_through(received, sent, body(4, b'{"a":'), body(4, b"1}"), OK, body(5, b"{}", is_last=True))
+    [capture] = await received.captures()
+    assert capture.request.not_read != is_read
+    assert capture.request.body == ('{"a":1}' if is_read else None)
+
+
 async def test_a_client_that_leaves_before_the_response_is_recorded_as_such(received: Received) -> None:
     exchange, _ = pass_through(received, request(), body(4, b"{}", is_last=True))
     exchange.end(is_cut=False)
@@ -130,6 +142,14 @@ async def test_a_response_that_broke_off_is_incomplete(received: Received, is_cu
     exchange.end(is_cut=is_cut)
     [capture] = await received.captures()
     assert (capture.response.status, capture.response.complete) == (200, False)
+
+
+async def test_a_change_of_protocol_is_complete(received: Received) -> None:
+    head_alone = head(3, {":status": "101"})
+    exchange, _ = pass_through(received, request("GET"), head_alone, body(5, b"another protocol"))
+    exchange.end(is_cut=False)
+    [capture] = await received.captures()
+    assert (capture.response.status, capture.response.complete) == (101, True)
 
 
 async def test_a_request_whose_outcome_nobody_knows_is_a_gap(received: Received) -> None:
