@@ -27,12 +27,14 @@ from gateway_tap.formats.messages import (
     response_of,
     text_or_bytes,
 )
+from gateway_tap.formats.port import NoPair
 from schemas.capture import Capture, Headers, TapPosition
 from schemas.errors import RefusalReason, RefusedCapture
 
 _JSON_BEGINS: Final = b'{"number":'
-_POSITION: Final = re.compile(rb'{"number":([0-9]{1,18}),"began":([0-9]{1,18}),')
+_POSITION: Final = re.compile(rb'{"number":"([0-9]{1,18})","began":([0-9]{1,18}),')
 _ABSENT: Final = "-"
+_TIME: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 _CLIENT_CLOSED: Final = 499
 _NO_STATUS: Final = -1
 _ENDED_IN_DATA: Final = "D"
@@ -50,12 +52,12 @@ class _LoggedMessage(msgspec.Struct, frozen=True, gc=False):
 class _LogEntry(msgspec.Struct, frozen=True, gc=False):
     """`at`: when the request began (Unix ms). `ms`: how long it took. `tls`: 1 for HTTPS. `status`: -1 without a response."""
 
-    number: int
+    number: str
     began: int
     method: str
     target: str
     status: int
-    at: Milliseconds
+    at: str
     ms: Milliseconds = 0
     client: str = ""
     tls: int = 0
@@ -82,6 +84,9 @@ class HaproxyFormat:
         if begins < 0:
             raise RefusedCapture(RefusalReason.MALFORMED)
         entry = decode_text(_decoder, text[begins:])
+        if entry.at == _ABSENT:
+            # What a client sent was no request that HAProxy could read.
+            raise NoPair("at")
         request_headers = _headers(entry.request, "request.head")
         url = _url(entry, request_headers)
         request = request_of(entry.method, url, _message(entry.request, request_headers, "request.body"))
@@ -97,7 +102,7 @@ class HaproxyFormat:
         return capture_of(
             request,
             response,
-            captured_ms=entry.at,
+            captured_ms=_milliseconds(entry.at),
             duration_ms=entry.ms,
             client_ip=entry.client,
         )
@@ -124,6 +129,12 @@ def _url(entry: _LogEntry, headers: Headers) -> str:
     if not isinstance(host, str) or not entry.target.startswith("/"):
         return entry.target
     return f"{'https' if entry.tls else 'http'}://{host}{entry.target}"
+
+
+def _milliseconds(text: str) -> int:
+    if not _TIME.fullmatch(text):
+        raise RefusedCapture(RefusalReason.INVALID, "at")
+    return int(text)
 
 
 def _message(logged: _LoggedMessage, headers: Headers, path: str) -> Message:

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from gateway_tap.formats.port import LineFormat
+from gateway_tap.formats.port import LineFormat, NoPair
 from gateway_tap.receivers.received_tap import ReceivedTap
 from gateway_tap.turns import in_turns
 from gateway_tap.unix_socket import bind_unix_socket
@@ -79,6 +79,10 @@ class LineStream:
         position = self._format.position(line)
         try:
             capture = self._format.decode(line)
+        except NoPair:
+            # There was nothing to capture, so nothing is missing.
+            if position is not None:
+                tap.pass_over(position)
         except RefusedCapture:
             tap.refuse(position)
         else:

@@ -120,6 +120,10 @@ class ReceivedTap:
             self.observe(position, now_ms)
         self.run.numbers.drop((seq,), DropCause.REFUSED)
 
+    def pass_over(self, position: TapPosition) -> None:
+        """Note the gateway's own number of what arrived and is no pair: it is not lost."""
+        self.observe(position, _now_ms())
+
     def observe(self, position: TapPosition, now_ms: int) -> None:
         """Note the gateway's own number of a pair that has arrived."""
         if position.epoch is not None and position.seq is not None:

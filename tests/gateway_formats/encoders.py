@@ -198,9 +198,9 @@ def haproxy(pair: Pair) -> bytes:
         return {"head": base64.b64encode(head.encode()).decode(), "bytes": ended, "body": logged}
 
     entry = {
-        "number": 17,
+        "number": "17",
         "began": pair.started_ms - 60_000,
-        "at": pair.started_ms,
+        "at": str(pair.started_ms),
         "ms": pair.duration_ms,
         "client": pair.client_ip,
         "tls": 1,

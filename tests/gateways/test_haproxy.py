@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from gateway_tap.formats.haproxy import HAPROXY
 from gateway_tap.receivers.line_stream import LineStream
-from tests.gateways.contract import GatewayContract
+from tests.gateways.contract import Bench, GatewayContract
+from tests.gateways.exchanges import EXCHANGES
 from tests.gateways.faults import ReceiverFaultContract
 from tests.gateways.gateway import Abilities, Place, Running, filled, installed, process
 from tests.gateways.receiving import RECEIVER_SOCKET, receiving
@@ -50,6 +54,31 @@ class HaproxyGateway:
 
 class TestHaproxy(GatewayContract):
     gateway = HaproxyGateway()
+
+    @pytest.mark.parametrize(
+        ("name", "sent"),
+        [
+            ("no HTTP", b"nonsense\r\n\r\n"),
+            ("a wrong header", b"GET / HTTP/1.1\r\nhost: a\r\nbad header\r\n\r\n"),
+            ("a long URL", b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n"),
+            ("a long header", b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 100_000 + b"\r\n\r\n"),
+            ("two lengths", b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5, 6\r\n\r\n"),
+        ],
+        ids=lambda given: given if isinstance(given, str) else "",
+    )
+    async def test_what_haproxy_cannot_read_makes_no_gap(self, bench: Bench, name: str, sent: bytes) -> None:
+        async def number_of(marker: str) -> int:
+            await EXCHANGES[0].send(bench.through(marker))
+            tap = (await bench.collected.one_of(marker)).tap
+            assert tap is not None
+            return tap.seq or 0
+
+        before = await number_of(f"before {name}")
+        reader, writer = await asyncio.open_connection("127.0.0.1", bench.running.port)
+        writer.write(sent)
+        assert b" 400 " in await asyncio.wait_for(reader.readline(), 60)
+        writer.close()
+        assert await number_of(f"after {name}") == before + 1
 
 
 class TestHaproxyReceiverFaults(ReceiverFaultContract):

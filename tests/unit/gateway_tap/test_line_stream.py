@@ -25,11 +25,11 @@ from tests.unit.auditap_tap.tapped import CANARY, Collector, eventually
 _BEGAN_MS = 1_800_000_000_000
 
 
-def line(number: int, target: str = "/orders", **changes: object) -> bytes:
+def line(number: int | None, target: str = "/orders", **changes: object) -> bytes:
     entry = {
-        "number": number,
+        "number": "-" if number is None else str(number),
         "began": _BEGAN_MS,
-        "at": _BEGAN_MS + number,
+        "at": str(_BEGAN_MS + (number or 0)),
         "ms": 3,
         "client": "203.0.113.9",
         "tls": 0,
@@ -131,7 +131,7 @@ async def test_what_is_no_capture_is_a_gap_and_no_other_line_suffers(
 ) -> None:
     async with receiving(tmp_path, collector):
         await send(
-            tmp_path, line(1), b"no JSON\n", line(2)[:60] + b"\n", line(3, status="x"), line(4), b"cut off"
+            tmp_path, line(1), b"no JSON\n", line(2)[:80] + b"\n", line(3, status="x"), line(4), b"cut off"
         )
         await eventually(lambda: len(collector.captures) == 2)
     assert dropped(collector) == {DropCause.REFUSED: 4}
@@ -153,6 +153,14 @@ async def test_numbers_that_the_gateway_passed_over_are_lost(tmp_path: Path, col
         await send(tmp_path, line(1), line(5))
         await eventually(lambda: len(collector.captures) == 2)
     assert dropped(collector) == {DropCause.LOST: 3}
+
+
+async def test_what_was_no_request_is_no_gap(tmp_path: Path, collector: Collector) -> None:
+    """Else whoever can reach the gateway could make gaps at will."""
+    async with receiving(tmp_path, collector):
+        await send(tmp_path, line(1), line(None, at="-", method="<BADREQ>"), line(2))
+        await eventually(lambda: len(collector.captures) == 2)
+    assert dropped(collector) == {}
 
 
 async def test_what_passed_while_no_receiver_ran_is_counted(tmp_path: Path, collector: Collector) -> None:
