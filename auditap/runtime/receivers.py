@@ -15,6 +15,7 @@ from gateway_tap.receivers.file_tail import FileTail
 from gateway_tap.receivers.line_stream import LineStream
 from gateway_tap.receivers.received_tap import ReceivedTap, Receiver
 from redactor.config import RedactionConfig
+from redactor.decode.headers import recordable_headers
 from redactor.issuer_config import token_headers
 from schemas.errors import StartupError
 
@@ -42,13 +43,15 @@ class Receivers:
             await asyncio.gather(*work)
 
     def _tap(self, receiver: ReceiverSettings) -> ReceivedTap:
+        of_request, of_response = headers_read(self._settings.redaction)
         try:
             return ReceivedTap(
                 receiver.tap_id,
                 collector_socket=self._settings.collector_socket,
                 state_dir=self._settings.data_dir / "receivers",
                 gateway_counts=receiver.format in COUNTING,
-                request_headers=identifying_headers(self._settings.redaction),
+                request_headers=of_request,
+                response_headers=of_response,
             )
         except OSError:
             raise StartupError(
@@ -56,9 +59,10 @@ class Receivers:
             ) from None
 
 
-def identifying_headers(redaction: RedactionConfig) -> frozenset[str]:
-    """Return the request headers that the settings read to know who it was."""
-    return (token_headers(redaction.issuers) | {redaction.headers.client_address}) - {""}
+def headers_read(redaction: RedactionConfig) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the headers of a request and of a response that the settings read, whatever they are called."""
+    of_request, of_response = recordable_headers(redaction.headers)
+    return of_request | token_headers(redaction.issuers), of_response
 
 
 def receiver_of(receiver: ReceiverSettings) -> Receiver:

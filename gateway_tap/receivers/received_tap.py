@@ -60,7 +60,8 @@ class ReceivedTap:
     `run` is the tap's run, for receivers that number a pair when its request begins. `collector_socket`: the collector's Unix
     socket. `state_dir`: a folder on a local disk for what must survive a crash. `gateway_counts`: whether the gateway numbers
     what it sends. If it does not, nobody knows how much it sent while no receiver ran, and that time becomes a gap.
-    `request_headers`: names of headers that are passed on besides those that every tap sends, such as one with a signed token.
+    `request_headers`, `response_headers`: names of headers that are passed on besides those that every tap sends, such as one with a
+    signed token.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class ReceivedTap:
         state_dir: Path,
         gateway_counts: bool,
         request_headers: Iterable[str] = (),
+        response_headers: Iterable[str] = (),
     ) -> None:
         """Start the run. Raises OSError where `state_dir` cannot be used."""
         self._losses = LossDetector(_page(state_dir / f"{tap_id}.gateway"))
@@ -92,7 +94,7 @@ class ReceivedTap:
                 state_dir=state_dir,
                 compress=False,
                 request_headers=HeaderSelection((*REQUEST_HEADERS, *request_headers)),
-                response_headers=HeaderSelection(RESPONSE_HEADERS),
+                response_headers=HeaderSelection((*RESPONSE_HEADERS, *response_headers)),
                 methods_without_bodies=frozenset(METHODS_WITHOUT_BODIES),
             )
         )

@@ -8,10 +8,11 @@ import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from auditap.runtime.receivers import identifying_headers
+from auditap.runtime.receivers import headers_read
 from auditap_tap.sequence import DropCause
 from gateway_tap.formats.haproxy import HAPROXY
 from gateway_tap.receivers import line_stream
@@ -51,7 +52,12 @@ async def collector(socket_dir: Path) -> AsyncIterator[Collector]:
 
 @asynccontextmanager
 async def receiving(
-    folder: Path, collector: Collector, *, gateway_counts: bool = True, request_headers: Iterable[str] = ()
+    folder: Path,
+    collector: Collector,
+    *,
+    gateway_counts: bool = True,
+    request_headers: Iterable[str] = (),
+    response_headers: Iterable[str] = (),
 ) -> AsyncIterator[ReceivedTap]:
     tap = ReceivedTap(
         "edge",
@@ -59,6 +65,7 @@ async def receiving(
         state_dir=folder / "state",
         gateway_counts=gateway_counts,
         request_headers=request_headers,
+        response_headers=response_headers,
     )
     stream = LineStream(folder / "receiver.sock", HAPROXY)
     work = asyncio.gather(stream.run(tap), tap.keep_watching())
@@ -77,6 +84,10 @@ async def send(folder: Path, *chunks: bytes) -> None:
         await writer.drain()
     writer.close()
     await writer.wait_closed()
+
+
+async def until_captured(collector: Collector, count: int) -> None:
+    await eventually(lambda: len(collector.captures) == count)
 
 
 def targets(captures: list[Capture]) -> list[str]:
@@ -107,23 +118,31 @@ async def test_lines_become_captures_however_they_are_cut_into_chunks(
 async def test_headers_that_say_who_it_was_are_passed_on_where_the_settings_read_them(
     tmp_path: Path, collector: Collector
 ) -> None:
-    redaction = RedactionConfig(
-        issuers=(an_issuer(),),
-        headers=HeaderNames(client_address="cf-connecting-ip"),
-        trusted_proxies=("10.0.0.0/8",),
-    )
-    head = b"Authorization: Bearer t\r\nCF-Connecting-IP: 203.0.113.9\r\nCookie: c\r\nX-Forwarded-For: ::1\r\n\r\n"
-    sent = line(1, request={"head": base64.b64encode(head).decode(), "body": "-", "bytes": "0"})
-    for names in ((), identifying_headers(redaction)):
-        async with receiving(tmp_path, collector, request_headers=names):
-            await send(tmp_path, sent)
-            await eventually(lambda: bool(collector.captures))
-        captured = collector.captures.pop().request.headers
-        by_default = {"x-forwarded-for": "::1"}
-        said = {"authorization": "Bearer t", "cf-connecting-ip": "203.0.113.9"}
-        assert {name.lower(): value for name, value in captured.items()} == by_default | (
-            said if names else {}
-        )
+    names = HeaderNames(client_address="cf-connecting-ip", actor_id="x-user", request_ids=("traceparent",))
+    redaction = RedactionConfig(issuers=(an_issuer(),), headers=names, trusted_proxies=("10.0.0.0/8",))
+    head = b"Authorization: Bearer t\r\nCF-Connecting-IP: 203.0.113.9\r\nTraceparent: 00-1\r\nCookie: c\r\nX-Forwarded-For: ::1\r\n\r\n"
+    answer = b"X-User: bo\r\nX-Actor-Id: al\r\nSet-Cookie: c\r\n\r\n"
+    messages: dict[str, Any] = {
+        name: {"head": base64.b64encode(each).decode(), "body": "-", "bytes": "0"}
+        for name, each in (("request", head), ("response", answer))
+    }
+    of_request, of_response = headers_read(redaction)
+    for number, (more_of_request, more_of_response) in enumerate([((), ()), (of_request, of_response)], 1):
+        async with receiving(
+            tmp_path, collector, request_headers=more_of_request, response_headers=more_of_response
+        ):
+            await send(tmp_path, line(number, **messages))
+            await until_captured(collector, number)
+    plain, named = collector.captures
+    assert set(plain.request.headers) == {"x-forwarded-for"}
+    assert set(plain.response.headers) == {"x-actor-id"}
+    assert set(named.request.headers) == {
+        "x-forwarded-for",
+        "authorization",
+        "cf-connecting-ip",
+        "traceparent",
+    }
+    assert set(named.response.headers) == {"x-actor-id", "x-user"}
 
 
 async def test_what_is_no_capture_is_a_gap_and_no_other_line_suffers(
