@@ -57,6 +57,10 @@ class IssuerConfig:
     claims: ClaimNames = field(default_factory=ClaimNames)
 
     def __post_init__(self) -> None:
+        self._check_what_tokens_are()
+        self._check_keys()
+
+    def _check_what_tokens_are(self) -> None:
         if not _PRINTABLE.fullmatch(self.issuer) or len(self.issuer) > ISSUER_CHARS_MAX:
             raise StartupError(
                 "redaction.issuers[].issuer: write the claim `iss` of its tokens, such as https://login.example.com/."
@@ -74,6 +78,12 @@ class IssuerConfig:
             raise StartupError(
                 f"redaction.issuers[].headers of {self.issuer} names cookie, which is no header with a token: name another."
             )
+        if not 0 <= self.clock_skew_ms <= CLOCK_SKEW_MS_MAX:
+            raise StartupError(
+                f"redaction.issuers[].clock_skew_ms of {self.issuer} must be from 0 to {CLOCK_SKEW_MS_MAX}."
+            )
+
+    def _check_keys(self) -> None:
         if bool(self.jwks_url) == (self.jwks_file is not None):
             raise StartupError(
                 f"redaction.issuers[] of {self.issuer}: set jwks_url or jwks_file, one of the two."
@@ -86,10 +96,6 @@ class IssuerConfig:
         if not self.algorithms:
             raise StartupError(
                 f"redaction.issuers[].algorithms of {self.issuer} is empty: list some, or leave it out."
-            )
-        if not 0 <= self.clock_skew_ms <= CLOCK_SKEW_MS_MAX:
-            raise StartupError(
-                f"redaction.issuers[].clock_skew_ms of {self.issuer} must be from 0 to {CLOCK_SKEW_MS_MAX}."
             )
 
 
