@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, Final, NamedTuple
 
 import click
@@ -25,7 +26,6 @@ _POLL_S: Final = 0.5
 _TIMEOUT_S: Final = 30.0
 _REQUEST_ID: Final = "x-request-id"
 _Metrics = Mapping[str, float]
-_MARKS: Final = {True: "[green]ok[/green]", False: "[red]lost here[/red]", None: "[dim]unknown[/dim]"}
 
 
 class Hop(NamedTuple):
@@ -39,13 +39,14 @@ class Hop(NamedTuple):
 class Seen(NamedTuple):
     """What was seen of the request: the gateway's status (None: no response), how each metric rose, and the record.
 
-    `collector` and `ingestor` are None where their metrics could not be read.
+    `collector` and `ingestor` are None where their metrics could not be read. `log_answers`: whether the log API could be asked.
     """
 
     status: int | None
     collector: _Metrics | None
     ingestor: _Metrics | None
     record: Mapping[str, Any] | None
+    log_answers: bool = True
 
 
 @click.command("doctor")
@@ -88,10 +89,14 @@ def doctor_command(
     request_id, since = f"doctor-{new_id(int(time.time() * 1000))}", now_rfc3339()
     before = _counters(settings)
     status = _send(url, method, {**_parsed(headers), _REQUEST_ID: request_id}, data)
-    record = None if status is None else _record(source, request_id, since, wait_s)
+    interactive = is_interactive(as_json=as_json)
+    record, log_answers = None, True
+    if status is not None:
+        with Console(stderr=True).status("Waiting for the record …") if interactive else nullcontext():
+            record, log_answers = _record(source, request_id, since, wait_s)
     collector, ingestor = (_rise(*each) for each in zip(before, _counters(settings), strict=True))
-    hops = diagnose(Seen(status, collector, ingestor, record))
-    if is_interactive(as_json=as_json):
+    hops = diagnose(Seen(status, collector, ingestor, record, log_answers))
+    if interactive:
         _show(hops, record)
     else:
         click.echo(json.dumps({"request_id": request_id, "hops": [hop._asdict() for hop in hops]}))
@@ -103,8 +108,17 @@ def diagnose(seen: Seen) -> list[Hop]:
     hops = [_gateway(seen)]
     if seen.record is not None:
         reached = "its record is there"
-        hops += [Hop(name, True, reached) for name in ("tap", "collector", "ingestor")]
+        hops += [Hop(name, True, reached) for name in ("tap", "collector", "ingestor", "record")]
         hops.append(_operation(seen.record))
+        return hops
+    if hops[-1].passed and not seen.log_answers:
+        hops.append(
+            Hop(
+                "log API",
+                None,
+                "it does not answer, so the record cannot be looked for: is `auditap up` or `auditap serve` running, with the settings of this folder?",
+            )
+        )
         return hops
     for hop in (_tap(seen), _collector(seen), _ingestor(seen), _last(seen)):
         if hops[-1].passed is False:
@@ -116,7 +130,10 @@ def diagnose(seen: Seen) -> list[Hop]:
 def _gateway(seen: Seen) -> Hop:
     if seen.status is None:
         return Hop("gateway", False, "no response: is the gateway running, and the address right?")
-    return Hop("gateway", True, f"responded with {seen.status}")
+    failed = (
+        " (the gateway or the service failed; that, too, has to be recorded)" if seen.status >= 500 else ""
+    )
+    return Hop("gateway", True, f"responded with {seen.status}{failed}")
 
 
 def _tap(seen: Seen) -> Hop:
@@ -149,7 +166,9 @@ def _collector(seen: Seen) -> Hop:
         )
     if rise.get("captures_excluded"):
         return Hop("collector", False, "the operation is excluded by redaction.excluded_operations")
-    return Hop("collector", None if seen.collector is None else True, "captures are accepted")
+    if seen.collector is None:
+        return Hop("collector", None, "its metrics cannot be read")
+    return Hop("collector", True, "captures are accepted")
 
 
 def _ingestor(seen: Seen) -> Hop:
@@ -176,16 +195,20 @@ def _last(_: Seen) -> Hop:
 
 
 def _operation(record: Mapping[str, Any]) -> Hop:
-    receipt = record["auditap"]["receipt"]
-    if receipt.get("unmatched"):
+    unmatched = record["auditap"]["receipt"].get("unmatched")
+    if unmatched == "invalid_path":
         return Hop(
-            "record",
+            "operation", False, "its path has a trailing slash, an empty segment or `..`, and matches nothing"
+        )
+    if unmatched:
+        return Hop(
+            "operation",
             False,
-            f"it is recorded, and no operation of the OpenAPI document matches it ({receipt['unmatched']}): `auditap explain` says"
-            " why; perhaps the base path differs",
+            f"no operation of the OpenAPI document matches {record['action']['type']} {record['raw']['uri']} ({unmatched}): compare"
+            " the document's paths, and the base paths of its servers, with the URL",
         )
     action = record["action"].get("description") or record["action"]["type"]
-    return Hop("record", True, f"recorded as: {action}")
+    return Hop("operation", True, action)
 
 
 def _send(url: str, method: str, headers: Mapping[str, str], data: str) -> int | None:
@@ -212,21 +235,27 @@ def _parsed(headers: tuple[str, ...]) -> dict[str, str]:
     return parsed
 
 
-def _record(source: LogReader, request_id: str, since: str, wait_s: int) -> Mapping[str, Any] | None:
-    """Return the record once it is there; None if it does not come in time. Raises StartupError."""
+def _record(
+    source: LogReader, request_id: str, since: str, wait_s: int
+) -> tuple[Mapping[str, Any] | None, bool]:
+    """Return the record once it is there, and whether the log API could be asked. None if it does not come in time.
+
+    Raises StartupError.
+    """
     # A request that takes long has an earlier time than its record.
     query = [("raw_cf_ray_id", request_id), ("since", since[:10]), ("limit", "1")]
-    until_s = time.monotonic() + wait_s
+    until_s, answers = time.monotonic() + wait_s, False
     while time.monotonic() < until_s:
         try:
             found = json.loads(source.fetch("", [*query, ("before", _tomorrow())]))["result"]
         except RetryableError:
             found = []
+        else:
+            answers = True
         if found:
-            record: Mapping[str, Any] = found[0]
-            return record
+            return found[0], True
         time.sleep(_POLL_S)
-    return None
+    return None, answers
 
 
 def _tomorrow() -> str:
@@ -268,9 +297,17 @@ def _show(hops: list[Hop], record: Mapping[str, Any] | None) -> None:
     console = Console()
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for hop in hops:
-        table.add_row(hop.name, _MARKS[hop.passed], plain(hop.what))
+        table.add_row(hop.name, _mark(hop), plain(hop.what))
     console.print(table)
     if record is not None:
         console.print(
             f"\nSee it: auditap query --all-accounts id={record['id']} --json", highlight=False, markup=False
         )
+
+
+def _mark(hop: Hop) -> str:
+    if hop.passed is None:
+        return "[yellow]unknown[/yellow]"
+    if hop.passed:
+        return "[green]ok[/green]"
+    return "[red]not found[/red]" if hop.name == "operation" else "[red]lost here[/red]"

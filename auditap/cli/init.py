@@ -19,7 +19,7 @@ from schemas.private_files import create_private_file
 _SETTINGS: Final = Path("auditap.toml")
 _TOKEN: Final = Path("tap.token")
 _PAGES: Final = "docs/gateways"
-_CADDY_FILE: Final = 'file = "/run/auditap-caddy/caddy.log"    # in memory, not on a disk'
+_CADDY_FILE: Final = "/run/auditap-caddy/caddy.log"
 
 
 class _Gateway(NamedTuple):
@@ -75,7 +75,7 @@ def _steps(gateway: str, chosen: _Gateway, spec: Path) -> Iterator[str]:
     yield f"See what it lets auditap record: auditap lint {spec}"
     yield f"Set {chosen.what.partition(',')[0]} up: {_PAGES}/{gateway}.md"
     yield "Start everything on this machine: auditap up"
-    yield "Send a request through the gateway, and read its record: auditap query"
+    yield "Follow a request through the gateway to its record: auditap doctor URL"
 
 
 def _write_token(chosen: _Gateway) -> Iterator[tuple[Path, str]]:
@@ -104,8 +104,31 @@ def _write_files(chosen: _Gateway) -> Iterator[tuple[Path, str]]:
     for path, entry in _files_below(Path(chosen.folder), files("auditap_gateways") / chosen.folder):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(entry.read_bytes())
+            path.write_text(_filled(entry.read_text(), chosen.folder))
             yield path, "for the gateway"
+
+
+def _filled(text: str, gateway: str) -> str:
+    """Return a configuration with the paths of this folder, and ports to begin with, where it has places for them."""
+    here = Path.cwd()
+    data_dir = here / "auditap-data"
+    values = {
+        "COLLECTOR_SOCKET": data_dir / "collector.sock",
+        "RECEIVER_SOCKET": data_dir / f"{gateway}.sock",
+        "LUA": here / "haproxy" / "auditap.lua",
+        "LUA_FOLDER": here / "openresty",
+        "JS_FOLDER": here / "nginx",
+        "SETTINGS": here / "nginx" / "auditap.json",
+        "DYNAMIC": here / "traefik" / "dynamic.yml",
+        "LOG_FILE": _CADDY_FILE,
+        "MODULES": "/usr/lib/nginx/modules",
+        "PORT": 8080,
+        "H2_PORT": 8081,
+        "UPSTREAM_PORT": 3000,
+    }
+    for name, value in values.items():
+        text = text.replace(f"${{{name}}}", str(value))
+    return text.replace("/run/auditap/collector.sock", str(data_dir / "collector.sock"))
 
 
 def _files_below(folder: Path, entries: Traversable) -> Iterator[tuple[Path, Traversable]]:
@@ -142,8 +165,10 @@ def _settings(gateway: str, chosen: _Gateway, spec: Path) -> Iterator[str]:
             "# Where the gateway sends to.",
             "[[collector.receivers]]",
             f'format = "{gateway}"',
-            _CADDY_FILE if gateway == "caddy" else f'socket = "auditap-data/{gateway}.sock"',
-            f'tap_id = "{gateway}"',
+            f'file = "{_CADDY_FILE}"    # in memory, not on a disk'
+            if gateway == "caddy"
+            else f'socket = "auditap-data/{gateway}.sock"',
+            f'tap_id = "edge-{gateway}"',
             "",
         )
     if chosen.needs_token:

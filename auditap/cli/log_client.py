@@ -175,8 +175,8 @@ def log_reader(
     _refuse_wrong_address(base)
     headers = {"Authorization": f"Bearer {_token(settings, token_file)}"}
     if account is None:
-        has_example = api is None and not settings.redaction.documents
-        account = example_accounts()[0].id if has_example else _only_account(base, headers)
+        may_have_example = api is None and not settings.redaction.documents
+        account = _default_account(base, headers, example_accounts()[0].id if may_have_example else None)
     return LogReader(f"{base}/accounts/{quote(account, safe='')}/logs/audit", headers)
 
 
@@ -197,17 +197,21 @@ def _token(settings: Settings, given: Path | None) -> str:
         raise StartupError(_no_token(file, is_given=given is not None)) from None
 
 
-def _only_account(base: str, headers: Mapping[str, str]) -> str:
-    """Return the account that the log API lists. Raises StartupError, which names them, unless it is one; RetryableError."""
+def _default_account(base: str, headers: Mapping[str, str], preferred: str | None) -> str:
+    """Return the account to read where none is named: the preferred one if it is listed, else the only one; all where none is.
+
+    Raises StartupError, which names them, where there are several; RetryableError.
+    """
     with httpx.Client(headers=dict(headers), timeout=_TIMEOUT_S) as client:
         listed = msgspec.json.decode(_get(client, f"{base}/accounts"), type=_Accounts).result
-    if len(listed) == 1:
-        return listed[0].id
-    if not listed:
-        raise StartupError(
-            "The log holds no records of an account: --all-accounts shows records without one; `auditap explain` shows"
-            " where the account of a capture comes from."
-        )
+    ids = [each.id for each in listed]
+    if preferred in ids:
+        return preferred
+    if len(ids) == 1:
+        return ids[0]
+    if not ids:
+        # Of an API whose records name no account, these are all that there are.
+        return ALL_ACCOUNTS
     raise StartupError(f"Give --account or --all-accounts: there are {_names(listed)}.")
 
 

@@ -24,7 +24,7 @@ from schemas.private_files import make_folder, replace_private_file
 log = structlog.get_logger("gateway")
 
 TAP_ID: Final = "gateway"
-_FILES: Final = files("auditap_gateways") / "nginx"
+_FILES: Final = files("auditap_gateways")
 _RESTART_S: Final = 1.0
 _ENDS_WITHIN_S: Final = 5.0
 _STARTS_WITHIN_S: Final = 10.0
@@ -74,7 +74,7 @@ class FrontGateway:
             (self._folder / "temporary").mkdir(exist_ok=True)
             settings = json.dumps({"collector": f"unix:{self._socket}", "tap_id": TAP_ID})
             replace_private_file(self._folder / "auditap.json", settings)
-            replace_private_file(self._folder / "auditap.js", (_FILES / "auditap.js").read_text())
+            replace_private_file(self._folder / "auditap.js", (_FILES / "nginx" / "auditap.js").read_text())
             replace_private_file(self._folder / "nginx.conf", self._configuration())
         except OSError as failure:
             raise StartupError(
@@ -82,7 +82,7 @@ class FrontGateway:
             ) from None
 
     def _configuration(self) -> str:
-        text = (_FILES / "up.conf").read_text()
+        text = (_FILES / "up" / "nginx.conf").read_text()
         values = {
             # Otherwise its workers would run as another user, who may not connect to the collector.
             "USER_LINE": "user root;" if os.geteuid() == 0 else "",

@@ -61,6 +61,8 @@ class Greeting:
         )
         table.add_row("collector", f"{_url(settings.collector.address)}/v1/captures")
         table.add_row("", str(settings.collector_socket))
+        for receiver in settings.collector.receivers:
+            table.add_row(f"  for {receiver.format}", str(receiver.path.absolute()))
         self._add_health(table, settings.collector.health_address)
         table.add_row("log API", f"{_url(settings.api.address)}{settings.api.prefix}")
         self._add_health(table, settings.api.health_address)
@@ -75,7 +77,7 @@ class Greeting:
         self._show("Try in another terminal", *_COMMANDS, *alerts)
         if self._has_example:
             self._show("Send a capture by hand", self._send_line())
-        account = accounts()[0].id if self._has_example else "ACCOUNT_ID"
+        account = accounts()[0].id if self._has_example else _EVERY_ACCOUNT
         self._show("Read records over HTTP", self._read_line(account))
         if not self._has_example:
             through = "your service" if settings.up.upstream else "a tap (docs/gateways)"
@@ -163,7 +165,9 @@ def _findings_line(report: LintReport, path: Path) -> Text | None:
 
 def _record_line(record: Mapping[str, Any], seconds: float) -> Text:
     action, actor, resource = record["action"], record["actor"], record["resource"]
-    what = action.get("description") or f"{action.get('type')} {resource.get('type') or ''}"
+    what = action.get("description") or f"{action.get('type')} {resource.get('type') or ''}".strip()
+    if record["auditap"]["receipt"].get("unmatched"):
+        what += " (no operation of the OpenAPI document matches it)"
     who = actor.get("email") or actor.get("id") or actor.get("type") or "unknown"
     line = Text("First record ", style="green")
     line.append(f"{seconds:.1f} s after the start: ", style="default")

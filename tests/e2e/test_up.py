@@ -210,7 +210,7 @@ async def test_a_service_in_another_language_is_recorded_by_a_gateway_in_front_o
         await up.shows("First record")
         print(f"first record {time.monotonic() - began_s:.1f} s after `auditap up` was called")  # noqa: T201
         api = f"AUDITAP_API__ADDRESS__PORT={up.ports['AUDITAP_API__ADDRESS__PORT']}"
-        query = f"{api} {sys.executable} -m auditap query --account acme --json"
+        query = f"{api} {sys.executable} -m auditap query --json"
         found = await asyncio.to_thread(shell, query, tmp_path)
         record = json.loads(found.splitlines()[0])
         assert record["resource"]["request"] == {"title": "Rotate the keys"}
@@ -237,9 +237,10 @@ async def assert_the_doctor_says_where_a_request_is_lost(folder: Path, up: Up, s
         return [(hop["name"], hop["passed"]) for hop in found["hops"]]
 
     gateway = up.ports["AUDITAP_UP__GATEWAY_PORT"]
-    through = [(name, True) for name in ("gateway", "tap", "collector", "ingestor", "record")]
+    passed = ("gateway", "tap", "collector", "ingestor", "record", "operation")
+    through = [(name, True) for name in passed]
     assert await hops(gateway, "/accounts/acme/notes") == through
-    assert await hops(gateway, "/v2/notes") == [*through[:-1], ("record", False)]
+    assert await hops(gateway, "/v2/notes") == [*through[:-1], ("operation", False)]
     # Past the gateway: the service gets it, and nobody else.
     assert await hops(str(service_port), "/accounts/acme/notes", "--wait", "2") == [
         ("gateway", True),

@@ -14,6 +14,7 @@ ALL_ROSE = {"captures_accepted": 1.0, "events_consumed": 1.0, "records_stored": 
 def record(unmatched: str | None = None) -> dict[str, Any]:
     return {
         "id": "018f",
+        "raw": {"uri": "/notes"},
         "action": {"type": "create", "description": "Create a note"},
         "auditap": {"receipt": {"unmatched": unmatched}},
     }
@@ -30,7 +31,8 @@ def record(unmatched: str | None = None) -> dict[str, Any]:
         (Seen(200, ALL_ROSE, {"dead_letters": 1.0}, None), "ingestor", "dead-letters list"),
         (Seen(200, ALL_ROSE, {}, None), "ingestor", "reads nothing"),
         (Seen(200, ALL_ROSE, ALL_ROSE, None), "record", "replace x-request-id"),
-        (Seen(200, ALL_ROSE, ALL_ROSE, record("no_path")), "record", "no_path"),
+        (Seen(200, ALL_ROSE, ALL_ROSE, record("no_path")), "operation", "/notes (no_path)"),
+        (Seen(200, ALL_ROSE, ALL_ROSE, record("invalid_path")), "operation", "trailing slash"),
     ],
 )
 def test_the_last_hop_is_the_one_where_it_was_lost(seen: Seen, hop: str, hint: str) -> None:
@@ -53,5 +55,10 @@ def test_what_cannot_be_seen_is_unknown_and_does_not_end_the_search() -> None:
 
 def test_a_record_that_is_there_shows_that_every_hop_was_passed_whatever_the_metrics_say() -> None:
     hops = diagnose(Seen(201, None, {}, record()))
-    assert [hop.passed for hop in hops] == [True] * 5
-    assert hops[-1].what == "recorded as: Create a note"
+    assert [hop.passed for hop in hops] == [True] * 6
+    assert hops[-1].what == "Create a note"
+
+
+def test_a_log_that_cannot_be_asked_is_no_lost_request() -> None:
+    hops = diagnose(Seen(200, None, None, None, log_answers=False))
+    assert [(hop.name, hop.passed) for hop in hops] == [("gateway", True), ("log API", None)]

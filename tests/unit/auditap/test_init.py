@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from pathlib import Path
 
@@ -45,9 +46,14 @@ def test_the_settings_can_be_loaded_and_have_what_the_gateway_needs(gateway: str
 
 
 @pytest.mark.parametrize("gateway", [name for name, each in _GATEWAYS.items() if each.folder])
-def test_what_the_gateway_loads_is_written_beside_them(gateway: str) -> None:
+def test_what_the_gateway_loads_is_written_beside_them_with_the_paths_of_this_folder(gateway: str) -> None:
     init(gateway)
-    assert list(Path(_GATEWAYS[gateway].folder).iterdir())
+    texts = [path.read_text() for path in Path(_GATEWAYS[gateway].folder).rglob("*") if path.is_file()]
+    assert texts
+    # What nobody but the operator knows, and comments that speak of such places.
+    left = {name for text in texts for name in re.findall(r"\$\{([A-Z_0-9]+)\}", text)}
+    assert left <= {"RESPONSE_PATHS", "NAME"}
+    assert any(str(Path.cwd()) in text for text in texts) or gateway == "caddy"
 
 
 def test_files_keep_their_folders() -> None:
