@@ -2,7 +2,7 @@
 
 Known from HAProxy's configuration manual, and run against HAProxy 2.6.
 
-HAProxy writes `-` for what it does not have. `head` is the block of header lines, in base64. `bytes` is how long a body was, once
+HAProxy writes `-` for what it does not have. `target` is in base64, and so is `head`, the lines of the headers that are copied. `bytes` is how long a body was, once
 all of it has passed; `body`, in base64, is left out where that is more than auditap.lua copies.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import Annotated, Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -34,6 +35,8 @@ from schemas.errors import RefusalReason, RefusedCapture
 _JSON_BEGINS: Final = b'{"number":'
 _POSITION: Final = re.compile(rb'{"number":"([0-9]{1,18})","began":([0-9]{1,18}),')
 _ABSENT: Final = "-"
+_METHOD_CHARS_MAX: Final = 64
+_URL_SAFE: Final = "!$%&'()*+,/:;=@[]~?"
 _TIME: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 _CLIENT_CLOSED: Final = 499
 _NO_STATUS: Final = -1
@@ -87,9 +90,14 @@ class HaproxyFormat:
         if entry.at == _ABSENT:
             # What a client sent was no request that HAProxy could read.
             raise NoPair("at")
+        if entry.request.head == _ABSENT:
+            # Without its headers, another operation might seem to have been asked for.
+            raise RefusedCapture(RefusalReason.INVALID, "request.head: required")
         request_headers = _headers(entry.request, "request.head")
         url = _url(entry, request_headers)
-        request = request_of(entry.method, url, _message(entry.request, request_headers, "request.body"))
+        request = request_of(
+            entry.method[:_METHOD_CHARS_MAX], url, _message(entry.request, request_headers, "request.body")
+        )
         status = _CLIENT_CLOSED if entry.status == _NO_STATUS else entry.status
         is_complete = entry.status != _NO_STATUS and entry.end[1:2] != _ENDED_IN_DATA
         response_headers = _headers(entry.response, "response.head")
@@ -125,10 +133,12 @@ def _headers(message: _LoggedMessage, path: str) -> Headers:
 
 
 def _url(entry: _LogEntry, headers: Headers) -> str:
+    # Clients may send any bytes.
+    target = quote(from_base64(entry.target, "target"), safe=_URL_SAFE)
     host = headers.get("host")
-    if not isinstance(host, str) or not entry.target.startswith("/"):
-        return entry.target
-    return f"{'https' if entry.tls else 'http'}://{host}{entry.target}"
+    if not isinstance(host, str) or not target.startswith("/"):
+        return target
+    return f"{'https' if entry.tls else 'http'}://{host}{target}"
 
 
 def _milliseconds(text: str) -> int:

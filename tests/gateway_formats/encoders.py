@@ -205,7 +205,7 @@ def haproxy(pair: Pair) -> bytes:
         "client": pair.client_ip,
         "tls": 1,
         "method": pair.method,
-        "target": pair.target,
+        "target": base64.b64encode(pair.target.encode()).decode(),
         "status": pair.status,
         "end": "--" if pair.is_complete else "CD",
         "request": message(pair.sent_request_headers, pair.kept_request_body, pair.request_body),

@@ -130,6 +130,21 @@ class GatewayContract:
         await bench.collected.until(acknowledged, "the heartbeat that covers the capture")
 
 
+async def assert_no_tunnel_but_websocket(bench: Bench) -> None:
+    """Inside of another protocol, requests would pass that nobody sees."""
+    for protocol, passed_on in (("h2c", ""), ("websocket, h2c", ""), ("websocket", "websocket")):
+        headers = {
+            "connection": "Upgrade, HTTP2-Settings",
+            "upgrade": protocol,
+            "http2-settings": "AAMAAABk",
+            "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+            "sec-websocket-version": "13",
+        }
+        async with bench.through("upgrade").client() as client:
+            answer = await client.get("/asked-upgrade", headers=headers)
+        assert answer.json() == {"upgrade": passed_on}
+
+
 _MIXED: tuple[tuple[str, str, bytes | None], ...] = (
     ("POST", "/widgets", WIDGET),
     ("GET", "/widgets?page=2", None),

@@ -11,8 +11,9 @@ import pytest
 
 from gateway_tap.formats.haproxy import HAPROXY
 from gateway_tap.receivers.line_stream import LineStream
-from tests.gateways.contract import Bench, GatewayContract
-from tests.gateways.exchanges import EXCHANGES
+from schemas.capture import body_bytes
+from tests.gateways.contract import Bench, GatewayContract, assert_no_tunnel_but_websocket
+from tests.gateways.exchanges import EXCHANGES, WIDGET
 from tests.gateways.faults import ReceiverFaultContract
 from tests.gateways.gateway import Abilities, Place, Running, filled, installed, process
 from tests.gateways.receiving import RECEIVER_SOCKET, receiving
@@ -79,6 +80,60 @@ class TestHaproxy(GatewayContract):
         assert b" 400 " in await asyncio.wait_for(reader.readline(), 60)
         writer.close()
         assert await number_of(f"after {name}") == before + 1
+
+    async def test_nothing_passes_in_a_tunnel_but_websocket(self, bench: Bench) -> None:
+        await assert_no_tunnel_but_websocket(bench)
+
+    @pytest.mark.parametrize("size", [12_000, 12_287, 12_288, 15_000, 16_000])
+    async def test_bodies_up_to_the_limit_arrive_in_both_directions(self, bench: Bench, size: int) -> None:
+        body = b'"' + b"x" * (size - 2) + b'"'
+        headers = {"content-type": "application/json"}
+        async with bench.through(f"size-{size}").client() as client:
+            await client.post("/echo", content=body, headers=headers)
+        capture = await bench.collected.one_of(f"size-{size}")
+        assert body_bytes(capture.request) == body
+        assert body_bytes(capture.response) == body
+
+    @pytest.mark.parametrize("padding", [12_400, 14_800, 50_000])
+    async def test_a_client_cannot_push_its_headers_out(self, bench: Bench, padding: int) -> None:
+        marker = f"padded-{padding}"
+        headers = {"x-http-method-override": "PUT", "pad": "p" * padding, "content-type": "application/json"}
+        async with bench.through(marker).client() as client:
+            await client.post("/widgets", content=WIDGET, headers=headers)
+        capture = await bench.collected.one_of(marker)
+        assert capture.request.headers["x-http-method-override"] == "PUT"
+        assert capture.request.headers["content-type"] == "application/json"
+
+    async def test_headers_that_are_copied_cannot_push_one_another_out(self, bench: Bench) -> None:
+        repeated = [
+            ("x-forwarded-for", "192.0.2.1," * 400),
+            ("user-agent", "a" * 9_000),
+            ("cf-ray", "b" * 9_000),
+        ] * 2
+        headers = [*repeated, ("x_http_method_override", "PUT"), ("content-type", "application/json")]
+        async with bench.through("crowded").client() as client:
+            await client.post("/echo", content=b"1" * 16_000, headers=headers)
+        capture = await bench.collected.one_of("crowded")
+        assert capture.request.headers["x-http-method-override"] == "PUT"
+        assert body_bytes(capture.response) == b"1" * 16_000
+
+    @pytest.mark.parametrize(
+        "query", ['"' * 9_000, "a=1&b=" + "x" * 20_000, "%00" * 9_000], ids=["quotes", "long", "encoded"]
+    )
+    async def test_a_long_query_costs_the_query_alone(self, bench: Bench, query: str) -> None:
+        marker = f"query-{len(query)}"
+        async with bench.through(marker).client() as client:
+            await client.post(f"/widgets?{query}", content=WIDGET)
+        url = (await bench.collected.one_of(marker)).request.url
+        assert url.partition("?")[0].endswith("/widgets")
+        assert len(url) < 9_000
+
+    async def test_a_path_that_is_too_long_matches_nothing_as_it_is_written(self, bench: Bench) -> None:
+        async with bench.through("long-path").client() as client:
+            await client.post("/widgets/" + "x" * 20_000, content=WIDGET)
+        url = (await bench.collected.one_of("long-path")).request.url
+        assert "/widgets/xxx" in url
+        assert url.endswith("/.")
 
 
 class TestHaproxyReceiverFaults(ReceiverFaultContract):

@@ -7,7 +7,7 @@ import contextlib
 import gzip
 import json
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -136,8 +136,8 @@ async def _respond(upstream: Upstream, exchange: _Exchange, call: _Call) -> None
             await exchange.respond(200, _widget(call))
         case "/compressed":
             await exchange.respond(200, gzip.compress(_widget(call), mtime=0), content_encoding="gzip")
-        case "/big":
-            await exchange.respond(200, big_body())
+        case path if path in _WHOLE_BODIES:
+            await exchange.respond(200, _WHOLE_BODIES[path](call))
         case "/events" | "/half":
             await _stream(
                 upstream, exchange, "text/event-stream" if call.path == "/events" else "application/json"
@@ -176,6 +176,17 @@ async def _stream(upstream: Upstream, exchange: _Exchange, content_type: str) ->
 def big_body() -> bytes:
     """Return JSON of about 3 MB."""
     return json.dumps({"id": "big", "filler": "x" * BIG_BYTES}).encode()
+
+
+def _asked_upgrade(call: _Call) -> bytes:
+    return json.dumps({"upgrade": call.headers.get(b"upgrade", b"").decode()}).encode()
+
+
+_WHOLE_BODIES: dict[str, Callable[[_Call], bytes]] = {
+    "/big": lambda _: big_body(),
+    "/echo": lambda call: call.body,
+    "/asked-upgrade": _asked_upgrade,
+}
 
 
 def _widget(call: _Call) -> bytes:

@@ -20,6 +20,7 @@ from gateway_tap.receivers.line_stream import LineStream
 from gateway_tap.receivers.received_tap import ReceivedTap
 from redactor.config import HeaderNames, RedactionConfig
 from schemas.capture import Capture
+from schemas.errors import RefusedCapture
 from tests.signed_tokens import an_issuer
 from tests.unit.auditap_tap.tapped import CANARY, Collector, eventually
 
@@ -35,7 +36,8 @@ def line(number: int | None, target: str = "/orders", **changes: object) -> byte
         "client": "203.0.113.9",
         "tls": 0,
         "method": "POST",
-        "target": target,
+        "target": base64.b64encode(target.encode()).decode(),
+        "request": {"head": "DQo=", "bytes": "0"},
         "status": 200,
         "end": "--",
         **changes,
@@ -209,3 +211,17 @@ async def test_headers_with_credentials_stay_behind(tmp_path: Path, collector: C
         await send(tmp_path, line(1, request=logged))
         await eventually(lambda: len(collector.captures) == 1)
     assert collector.captures[0].request.headers == {"user-agent": "a"}
+
+
+def test_a_target_of_any_bytes_stays_what_it_was() -> None:
+    """A path that loses a byte is another path."""
+    sent = line(1).replace(
+        b'"target":"L29yZGVycw=="', b'"target":"' + base64.b64encode(b"/ac\xffme/a b?q=\xfe#") + b'"'
+    )
+    assert HAPROXY.decode(sent).request.url == "/ac%FFme/a%20b?q=%FE%23"
+
+
+def test_a_request_without_its_headers_is_refused() -> None:
+    """An override of its method may have stood among them."""
+    with pytest.raises(RefusedCapture, match=r"request\.head"):
+        HAPROXY.decode(line(1, request={"head": "-", "bytes": "0"}))
