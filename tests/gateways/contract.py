@@ -132,14 +132,19 @@ class GatewayContract:
 
 async def assert_no_tunnel_but_websocket(bench: Bench) -> None:
     """Inside of another protocol, requests would pass that nobody sees."""
-    for protocol, passed_on in (("h2c", ""), ("websocket, h2c", ""), ("websocket", "websocket")):
-        headers = {
-            "connection": "Upgrade, HTTP2-Settings",
-            "upgrade": protocol,
-            "http2-settings": "AAMAAABk",
-            "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
-            "sec-websocket-version": "13",
-        }
+    for protocols, passed_on in (
+        (["h2c"], ""),
+        (["websocket, h2c"], ""),
+        (["websocket", "h2c"], ""),
+        (["websocket"], "websocket"),
+    ):
+        headers = [
+            *(("upgrade", protocol) for protocol in protocols),
+            ("connection", "Upgrade, HTTP2-Settings"),
+            ("http2-settings", "AAMAAABk"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-version", "13"),
+        ]
         async with bench.through("upgrade").client() as client:
             answer = await client.get("/asked-upgrade", headers=headers)
         assert answer.json() == {"upgrade": passed_on}
