@@ -82,8 +82,11 @@ class ProcessedExchange:
 
     def _begin(self, part: Part) -> bool:
         if part.is_response or part.headers is None:
-            # A filter before this one has responded: Envoy does not show what the request was.
-            self._tap.refuse(part.position)
+            # A filter before this one has responded: Envoy does not show what the request was. One that the Lua filter, which
+            # numbers all, has not seen either is no pair: Envoy answered a request that it could not read or route by itself.
+            is_numbered = part.position is not None
+            if is_numbered or not part.is_response or part.headers is None:
+                self._tap.refuse(part.position)
             return True
         run, tap = self._run, self._tap
         self._started_s = time.perf_counter()

@@ -175,6 +175,16 @@ async def test_a_response_without_its_request_is_a_gap(received: Received) -> No
     assert received.drops() == {DropCause.REFUSED: 1}
 
 
+async def test_what_envoy_answers_before_its_filters_is_no_gap(received: Received) -> None:
+    """Or anyone could make gaps, with requests that Envoy cannot read."""
+    assert pass_through(received, OK[:-2])[1] == [True]
+    pass_through(received, request(is_last=True), OK, trailers(7))
+    [capture] = await received.captures()
+    assert capture.tap is not None
+    assert capture.tap.seq == 1
+    assert received.drops() == {}
+
+
 @pytest.mark.parametrize("status", ["", "abc"])
 async def test_what_fails_is_counted_and_gives_its_bytes_back(received: Received, status: str) -> None:
     ends = pass_through(received, request(), body(4, b"{}"), head(3, {":status": status}))[1]
