@@ -25,6 +25,10 @@ from .run import TapRun
 
 _App = TypeVar("_App")
 _PATH = re.compile(r"/.*", re.DOTALL)
+# A service may take these for other characters or for steps to another folder, however often they are encoded.
+_AMBIGUOUS: Final = re.compile(
+    r"//|/\.{1,2}(?:/|$)|[\\;\x00-\x20\x7f]|%(?:[01][0-9a-f]|2[05ef]|3b|5c|7f|u)", re.IGNORECASE
+)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a header's name, or a method
 _TAP_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:\-]{0,63}")
 _LEASE_MS_MIN: Final = 100
@@ -48,7 +52,8 @@ class TapMiddleware(Generic[_App]):
     - `state_dir`: a folder on a local disk, where each run keeps its highest sequence number in a state file. With None,
       or with a folder that cannot be used, a crash leaves the number of missing captures unknown.
     - `compress`: gzip what is sent.
-    - `exclude_paths`: these paths, and all below them, are not tapped.
+    - `exclude_paths`: these paths, and all below them, are not tapped. A path that a service may read as another one, such as
+      `/health/../orders`, is tapped.
     - `request_headers`, `response_headers`: names of headers to copy besides REQUEST_HEADERS and RESPONSE_HEADERS;
       `x-tenant-*` stands for all with that prefix. No other header is ever copied, cookies and authorization included. A
       header with a signed token that says who acts, such as `cf-access-jwt-assertion`, has to be named here.
@@ -146,7 +151,9 @@ class TapMiddleware(Generic[_App]):
             atexit.unregister(self.close)
 
     def _is_excluded(self, path: str) -> bool:
-        return any(path == below or path.startswith(f"{below}/") for below in self._excluded)
+        if not any(path == below or path.startswith(f"{below}/") for below in self._excluded):
+            return False
+        return _AMBIGUOUS.search(path) is None
 
     def _count_failed(self) -> None:
         self._failed += 1
