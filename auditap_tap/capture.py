@@ -24,6 +24,7 @@ _MEDIA_NEVER_RECORDED: Final = (b"text/event-stream", b"image/", b"audio/", b"vi
 _REPEATABLE: Final = frozenset({list, tuple})
 # Each proxy appends to these, so that their end can be trusted and their start is what the client made up.
 _CHAINS: Final = frozenset({b"x-forwarded-for", b"forwarded"})
+_UNDERSCORE: Final = ord("_")  # a number, because looking for one byte as `bytes` takes ten times as long
 
 _Part = TypeVar("_Part")
 
@@ -57,10 +58,14 @@ class ByteBudget(Protocol):
 
 
 class HeaderSelection:
-    """Which headers are copied: exact names, and prefixes written `name-*`."""
+    """Which headers are copied: exact names, and prefixes written `name-*`.
+
+    Names are compared with `_` read as `-`, because services behind WSGI and CGI take either for the same header. They are copied
+    as they were written, in lower case.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
-        lowered = [name.lower().encode("latin-1") for name in names]
+        lowered = [_dashed(name.lower().encode("latin-1")) for name in names]
         self._names = frozenset(name for name in lowered if not name.endswith(b"*"))
         self._prefixes = tuple(name[:-1] for name in lowered if name.endswith(b"*"))
 
@@ -72,26 +77,43 @@ class HeaderSelection:
         for name, value in headers:
             # Copied, because servers may reuse the memory; of `bytes`, no copy is made.
             lowered = bytes(name).lower()
-            if lowered in self._names or (self._prefixes and lowered.startswith(self._prefixes)):
+            if (
+                lowered in self._names
+                or (self._prefixes and lowered.startswith(self._prefixes))
+                or (_UNDERSCORE in lowered and self._takes(_dashed(lowered)))
+            ):
                 kept = value if len(value) <= _HEADER_VALUE_BYTES_MAX else _cut(lowered, value)
                 selected.append((lowered, bytes(kept)))
         return selected if len(selected) <= _HEADER_LINES_MAX else self._fewer(selected)
+
+    def _takes(self, dashed: bytes) -> bool:
+        return dashed in self._names or dashed.startswith(self._prefixes)
 
     def _fewer(self, selected: RawHeaders) -> RawHeaders:
         """Return the first and the last line of each header, those with exact names first.
 
         A client that sends one header many times must not hide another one, nor the value that the service takes. The lines
         of a chain of proxies are joined: without those in its middle, it would seem that others had passed the request on.
+        All spellings of an exact name with `_` count as one header, or there would be so many that they hide others.
         """
         ends: dict[bytes, RawHeaders] = {}
         for name, value in selected:
-            lines = ends.setdefault(name, [])
+            lines = ends.setdefault(self._group(name), [])
             if name in _CHAINS and lines:
                 lines[0] = (name, _cut(name, lines[0][1] + b", " + value))
             else:
                 lines[1:] = [(name, value)]
-        names = sorted(ends, key=lambda name: name not in self._names)
+        names = sorted(ends, key=lambda name: _dashed(name) not in self._names)
         return [line for name in names for line in ends[name]][:_HEADER_LINES_MAX]
+
+    def _group(self, name: bytes) -> bytes:
+        if name in self._names or _dashed(name) not in self._names:
+            return name
+        return name.replace(b"-", b"_")
+
+
+def _dashed(name: bytes) -> bytes:
+    return name.replace(b"_", b"-")
 
 
 def _cut(name: bytes, value: bytes) -> bytes:

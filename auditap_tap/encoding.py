@@ -92,12 +92,13 @@ def _url(pair: Pair) -> str:
     path = pair.path.partition(b"?")[0] if isinstance(pair.path, bytes) else pair.path
     url = f"{pair.scheme}://{_authority(pair)}/{quote(path, safe=_URL_SAFE).removeprefix('/')}"
     if len(url) > _URL_CHARS_MAX:
-        # A path cut short could be that of another operation. With the segment `..` it matches none as written.
-        return f"{url[: _URL_CHARS_MAX // 2]}/.."
-    if not pair.query:
+        # A path cut short could be that of another operation. With the segment `.` it matches none as written, and its account
+        # is still seen: `..` would take its last segment away.
+        return f"{url[: _URL_CHARS_MAX // 2]}/."
+    room = _URL_CHARS_MAX - len(url) - 1
+    if not pair.query or room < 0:
         return url
     query = quote(pair.query, safe=_URL_SAFE + "?")
-    room = _URL_CHARS_MAX - len(url) - 1
     # Whole parameters only: a value cut short would be another value.
     return f"{url}?{query if len(query) <= room else query[:room].rpartition('&')[0]}"
 

@@ -19,6 +19,10 @@ class InsideContract(GatewayContract):
 
     double_slashed = "/"
     """What the gateway leaves of the first of two slashes before the tap sees them."""
+    underscored: str | None = "PUT"
+    """What a tap sees of a method override that is written with underscores: None where the gateway drops such names."""
+    passes_long_targets = True
+    """Whether the gateway reads a target of 30,000 characters."""
 
     async def test_copies_the_headers_that_the_middleware_copies(self, bench: Bench) -> None:
         sent = {name: f"of {name}" for name in REQUEST_HEADERS}
@@ -36,7 +40,7 @@ class InsideContract(GatewayContract):
         names = [b"x-request-id: repeated", b"user-agent: caf\xe9", b"cf-ray: caf\xc3\xa9"]
         chain = [b"x-forwarded-for: 192.0.2.7", b"x-forwarded-for: 198.51.100.9, 203.0.113.4"]
         methods = [b"x-http-method: PUT", b"x-http-method: DELETE"]
-        await _send(bench, b"/widgets?a|b=%ff", *names, *chain, *methods)
+        await send(bench, b"/widgets?a|b=%ff", *names, *chain, *methods)
         capture = await bench.collected.one_of("repeated")
         headers = capture.request.headers
         assert capture.request.url == "http://api.example/widgets?a%7Cb=%ff"
@@ -51,8 +55,31 @@ class InsideContract(GatewayContract):
             "203.0.113.4",
         ]
 
+    async def test_copies_a_method_override_that_is_written_with_underscores(self, bench: Bench) -> None:
+        """A WSGI service reads it as the one with dashes."""
+        await send(
+            bench, b"/widgets", b"x-request-id: underscores", b"X_HTTP_Method_Override: PUT", b"X_Other: 1"
+        )
+        headers = (await bench.collected.one_of("underscores")).request.headers
+        assert headers.get("x_http_method_override") == self.underscored
+        assert "x_other" not in headers
+
+    @pytest.mark.parametrize("place", ["path", "query"])
+    async def test_a_url_that_is_too_long_keeps_its_account(self, bench: Bench, place: str) -> None:
+        if not self.passes_long_targets:
+            return
+        long = b'"' * 30_000
+        target = b"/accounts/1/" + long if place == "path" else b"/accounts/1?a=1&b=" + long
+        await send(bench, target, b"x-request-id: long-" + place.encode(), status=None)
+        url = (await bench.collected.one_of(f"long-{place}")).request.url
+        start = "http://api.example/accounts/1"
+        if place == "query":
+            assert url == f"{start}?a=1"
+        else:
+            assert url == f"{start}/{'%22' * 30_000}"[:32_768] + "/."
+
     async def test_a_host_or_target_cannot_pass_for_another_part_of_the_url(self, bench: Bench) -> None:
-        await _send(bench, b"//evil.example/widgets", b"x-request-id: double-slash")
+        await send(bench, b"//evil.example/widgets", b"x-request-id: double-slash")
         url = (await bench.collected.one_of("double-slash")).request.url
         assert url == f"http://api.example{self.double_slashed}/evil.example/widgets"
 
@@ -76,11 +103,11 @@ class InsideContract(GatewayContract):
         assert not capture.response.complete
 
 
-async def _send(bench: Bench, target: bytes, *lines: bytes) -> None:
-    """Send a GET with these header lines as they are, which no client library would."""
+async def send(bench: Bench, target: bytes, *lines: bytes, status: int | None = 200) -> None:
+    """Send a GET with these header lines as they are, which no client library would. `status`: None if any will do."""
     reader, writer = await asyncio.open_connection("127.0.0.1", bench.running.port)
     head = [b"GET " + target + b" HTTP/1.1", b"host: api.example", *lines, b"connection: close"]
     writer.write(b"\r\n".join(head) + b"\r\n\r\n")
     answer = await reader.read()
     writer.close()
-    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.startswith(b"HTTP/1.1 " + (b"" if status is None else b"%d" % status))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from schemas.capture import CapturedRequest, CapturedResponse, body_bytes
 from tests.gateways.contract import Bench
 from tests.gateways.exchanges import JSON, WIDGET
-from tests.gateways.inside import InsideContract
+from tests.gateways.inside import InsideContract, send
 
 LOCATIONS = """
+    underscores_in_headers on;
+    large_client_header_buffers 4 64k;
     location /zipped/ {
       ${HOOKS}
       gzip on;
@@ -44,7 +46,7 @@ LOCATIONS = """
       return 403;
     }
 """
-"""Locations that a test adds to the example; `${HOOKS}` is what a tap needs in each."""
+"""What a test adds to the server of the example; `${HOOKS}` is what a tap needs in each location."""
 
 
 def with_locations(configuration: str, hooks: str) -> str:
@@ -76,6 +78,11 @@ class NginxContract(InsideContract):
         assert capture.request.url.endswith("/replaced/")
         assert body_of(capture.request) == WIDGET
         assert body_of(capture.response) == response.content
+
+    async def test_a_hash_in_the_target_is_kept_as_nginx_passes_it_on(self, bench: Bench) -> None:
+        await send(bench, b"/widgets#/..?a=1", b"x-request-id: hash", status=None)
+        url = (await bench.collected.one_of("hash")).request.url
+        assert url == "http://api.example/widgets%23/..?a=1"
 
     async def test_a_part_of_a_body_does_not_pass_for_it(self, bench: Bench) -> None:
         large = b'{"filler":"' + b"x" * 100_000 + b'"}'

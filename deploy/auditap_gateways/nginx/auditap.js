@@ -56,9 +56,15 @@ const COLLECTOR = /^(?:unix:\/.+|http:\/\/(?:127\.[0-9.]+|\[::1\]):[0-9]{1,5})$/
 // What is copied ------------------------------------------------------------------------------------------------------------
 
 function namesWith(names, more) {
-    return more ? names.concat(more.map((name) => name.toLowerCase())) : names;
+    return more ? names.concat(more.map((name) => dashed(name.toLowerCase()))) : names;
 }
 
+// Services behind WSGI and CGI take a header with `_` in its name for the one with `-`.
+function dashed(name) {
+    return name.indexOf('_') < 0 ? name : name.replace(/_/g, '-');
+}
+
+// `name` is compared with `_` read as `-`.
 function chooses(names, name) {
     for (let i = 0; i < names.length; i++) {
         const chosen = names[i];
@@ -88,7 +94,7 @@ function selectHeaders(r, pairs, names, variables) {
     let lines = 0;
     for (let i = 0; i < pairs.length; i++) {
         const name = pairs[i][0].toLowerCase();
-        if (!chooses(names, name)) {
+        if (!chooses(names, dashed(name))) {
             continue;
         }
         const isChain = CHAINS.indexOf(name) >= 0;
@@ -117,24 +123,37 @@ function percentEncoded(bytes) {
     let text = '';
     for (let i = 0; i < bytes.length; i++) {
         const byte = bytes[i];
-        const isPlain = byte > 0x20 && byte < 0x7f && '"<>\\^`{|}'.indexOf(String.fromCharCode(byte)) < 0;
+        const isPlain = byte > 0x20 && byte < 0x7f && '"#<>\\^`{|}'.indexOf(String.fromCharCode(byte)) < 0;
         text += isPlain ? String.fromCharCode(byte) : '%' + (byte < 16 ? '0' : '') + byte.toString(16).toUpperCase();
     }
     return text;
+}
+
+// Returns a URL that is not too long. Of a query, whole parameters are kept: a value cut short would be another value.
+function boundedUrl(url) {
+    if (url.length <= URL_CHARS_MAX) {
+        return url;
+    }
+    const path = url.split('?', 1)[0];
+    if (path.length > URL_CHARS_MAX) {
+        // A path cut short could be that of another operation. With the segment `.` it matches none as written, and its
+        // account is still seen: `..` would take its last segment away.
+        return path.slice(0, URL_CHARS_MAX / 2) + '/.';
+    }
+    const end = url.lastIndexOf('&', URL_CHARS_MAX);
+    return end > path.length ? url.slice(0, end) : path;
 }
 
 // Returns the URL as received. It is always absolute, so that neither path nor Host can pass for another part of it.
 function requestUrl(r) {
     let target = r.variables.request_uri;
     if (!/^[!$-;=?-Z\[\]_a-z~]*$/.test(target)) {
-        // nginx ignores what follows a hash, so it is no part of what the service sees.
-        target = percentEncoded(r.rawVariables.request_uri).split('#')[0];
+        // nginx passes a hash and what follows it on.
+        target = percentEncoded(r.rawVariables.request_uri);
     }
     const host = r.variables.http_host;
-    const url = `${r.variables.scheme}://${host && HOST.test(host) ? host : 'unknown.invalid'}`
-        + (target.startsWith('/') ? target : '/' + target);
-    // A target cut short could be that of another operation. With the segment `..` it matches none as written.
-    return url.length > URL_CHARS_MAX ? url.split('?')[0].slice(0, URL_CHARS_MAX / 2) + '/..' : url;
+    return boundedUrl(`${r.variables.scheme}://${host && HOST.test(host) ? host : 'unknown.invalid'}`
+        + (target.startsWith('/') ? target : '/' + target));
 }
 
 // Returns the method as received: error_page turns that of the request into GET.

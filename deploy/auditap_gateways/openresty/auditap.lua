@@ -469,7 +469,15 @@ local function copy_header(selected, name, value)
   selected[name] = values
 end
 
--- Returns the chosen headers as a table by name; a repeated one has a list of values.
+-- Returns the name with `_` as `-`: services behind WSGI and CGI take either for the same header.
+local function dashed(name)
+  if not name:find("_", 1, true) then
+    return name
+  end
+  return (name:gsub("_", "-"))
+end
+
+-- Returns the chosen headers as a table by name; a repeated one has a list of values. Names with `_` are copied as written.
 local function select_headers(headers, selection)
   local selected = {}
   for _, name in ipairs(selection.names) do
@@ -481,8 +489,12 @@ local function select_headers(headers, selection)
   end
   local lines = 0
   for name, value in pairs(headers) do
+    local compared = dashed(name)
+    if compared ~= name and selection.has_name[compared] then
+      copy_header(selected, name, value)
+    end
     for _, prefix in ipairs(selection.prefixes) do
-      if name:sub(1, #prefix) == prefix and lines < HEADER_LINES_MAX then
+      if compared:sub(1, #prefix) == prefix and lines < HEADER_LINES_MAX then
         lines = lines + 1
         copy_header(selected, name, value)
       end
@@ -510,24 +522,33 @@ local function percent(byte)
   return string.format("%%%02X", byte:byte())
 end
 
+-- Returns a URL that is not too long. Of a query, whole parameters are kept: a value cut short would be another value.
+local function bounded_url(text)
+  if #text <= URL_CHARS_MAX then
+    return text
+  end
+  local path = text:match("^[^?]*")
+  if #path > URL_CHARS_MAX then
+    -- A path cut short could be that of another operation. With the segment `.` it matches none as written, and its account
+    -- is still seen: `..` would take its last segment away.
+    return path:sub(1, URL_CHARS_MAX / 2) .. "/."
+  end
+  local kept = text:sub(1, URL_CHARS_MAX + 1):match("^(.*)&")
+  return kept and #kept > #path and kept or path
+end
+
 -- Returns the URL as received. It is always absolute, so that neither path nor Host can pass for another part of it.
 local function url()
   local host = ngx.var.http_host
   if not host or not ngx.re.find(host, [[^(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?$]], "jo") then
     host = "unknown.invalid"
   end
-  -- nginx ignores what follows a hash, so it is no part of what the service sees.
-  local target = (ngx.var.request_uri or "/"):match("^[^#]*")
-  target = target:gsub("[^%w%-._~!$&'()*+,/:;=@%%?%[%]]", percent)
+  -- nginx passes a hash and what follows it on.
+  local target = (ngx.var.request_uri or "/"):gsub("[^%w%-._~!$&'()*+,/:;=@%%?%[%]]", percent)
   if target:sub(1, 1) ~= "/" then
     target = "/" .. target
   end
-  local text = ngx.var.scheme .. "://" .. host .. target
-  if #text > URL_CHARS_MAX then
-    -- A target cut short could be that of another operation. With the segment `..` it matches none as written.
-    return text:match("^[^?]*"):sub(1, URL_CHARS_MAX / 2) .. "/.."
-  end
-  return text
+  return bounded_url(ngx.var.scheme .. "://" .. host .. target)
 end
 
 -- Exchanges -------------------------------------------------------------------------------------------------------------
@@ -720,17 +741,18 @@ end
 -- The module's functions ------------------------------------------------------------------------------------------------
 
 local function selection(defaults, more, name)
-  local chosen = { names = {}, prefixes = {} }
+  local chosen = { names = {}, has_name = {}, prefixes = {} }
   for _, list in ipairs({ defaults, more }) do
     for _, header in ipairs(list) do
       if type(header) ~= "string" or not header:find("^[%w!#$%%&'+.^_`|~%-]+%*?$") then
         error("auditap: " .. name .. " must be a list of header names, or prefixes like x-tenant-*", 0)
       end
-      local kind, value = "names", header:lower()
+      local kind, value = "names", dashed(header:lower())
       if value:sub(-1) == "*" then
         kind, value = "prefixes", value:sub(1, -2)
       end
       table.insert(chosen[kind], value)
+      chosen.has_name[value] = kind == "names" or chosen.has_name[value]
     end
   end
   return chosen

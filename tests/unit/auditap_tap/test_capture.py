@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -29,6 +30,31 @@ def test_a_header_that_stands_many_times_hides_no_other() -> None:
     ]
     assert len(selected) == 64
     assert selection.select(asked) == [(name.lower(), value) for name, value in asked]
+
+
+def test_a_name_with_underscores_is_copied_as_written() -> None:
+    """A WSGI service cannot tell `X_HTTP_Method_Override` from the header with dashes."""
+    selection = HeaderSelection(["x-http-method-override", "x-tenant-*", "X_Zone"])
+    names = [b"X_HTTP_Method_Override", b"x-http_method-override", b"X_Tenant_Id", b"x-zone", b"x_zone"]
+    others = [b"x_http_method", b"authorization", b"x_tenan"]
+    selected = selection.select([(name, b"PUT") for name in (*names, *others)])
+    assert selected == [(name.lower(), b"PUT") for name in names]
+
+
+def test_spellings_with_underscores_hide_no_other_header() -> None:
+    dashed = b"x-a-b-c-d-e-f-g-h"
+    selection = HeaderSelection([dashed.decode(), "x-http-method-override"])
+    spellings = [
+        b"".join(map(bytes, zip(b"xabcdefgh", (*signs, 0x20), strict=True))).strip()
+        for signs in product(b"-_", repeat=8)
+    ]
+    selected = selection.select([*((name, b"1") for name in spellings), (b"x_http_method_override", b"PUT")])
+    assert selected == [
+        (dashed, b"1"),
+        (spellings[1], b"1"),
+        (spellings[-1], b"1"),
+        (b"x_http_method_override", b"PUT"),
+    ]
 
 
 @pytest.mark.parametrize("name", [b"x-forwarded-for", b"Forwarded"])

@@ -92,7 +92,11 @@ async def test_bytes_that_are_not_text_arrive_unchanged(
         ({"headers": [(b"host", b"x/accounts/1?")]}, "https://unknown.invalid/a"),
         ({"headers": [(b"host", b"user@x")]}, "https://unknown.invalid/a"),
         ({"headers": [(b"host", b"x"), (b"host", b"y")]}, "https://unknown.invalid/a"),
-        ({"raw_path": b"/" + b"p" * 70_000}, "https://api.example.com/" + "p" * (32_768 - 24) + "/.."),
+        ({"raw_path": b"/" + b"p" * 70_000}, "https://api.example.com/" + "p" * (32_768 - 24) + "/."),
+        (
+            {"raw_path": b"/" + b"p" * (65_536 - 24), "query_string": b"a=1&b=2"},
+            "https://api.example.com/" + "p" * (65_536 - 24),
+        ),
         ({"query_string": b"a=1&" + b"b" * 70_000}, "https://api.example.com/a?a=1"),
     ],
 )

@@ -53,6 +53,16 @@ def assert_is_attributed(event: AuditEvent) -> None:
     assert text_of(event.resource.request) is text_of(event.resource.response) is None
 
 
+def test_a_path_that_a_tap_has_cut_stays_in_its_accounts_list() -> None:
+    """Taps end a path that is too long with the segment `.`: it matches no template as written."""
+    item = {"post": operation("create", summary="Create")}
+    spec = document(**{"/accounts/{account_id}/items/{item_id}/{part}": item})
+    event = recorded(f"{PATH}/{'p' * 30_000}/.", spec)
+    assert event.account.id == ACCOUNT
+    assert event.receipt.altered
+    assert text_of(event.resource.request) is text_of(event.resource.response) is None
+
+
 @pytest.mark.parametrize("url", [url for urls in TARGETS.values() for url in urls])
 def test_a_path_in_another_spelling_stays_in_its_accounts_list(url: str) -> None:
     event = recorded(url)

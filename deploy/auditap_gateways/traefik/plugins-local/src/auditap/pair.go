@@ -51,10 +51,16 @@ func selectHeaders(headers http.Header, chosen *selection) map[string][]string {
 	for name, values := range headers {
 		lowered, known := chosen.exact[name]
 		if !known {
-			lowered = chosen.prefixed(name)
-			if lowered == "" || len(selected) >= headerLinesMax {
+			dashed := name
+			if strings.Contains(name, "_") {
+				// Services behind WSGI and CGI take it for the header with `-`.
+				dashed = http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
+				_, known = chosen.exact[dashed]
+			}
+			if !known && (len(selected) >= headerLinesMax || !chosen.prefixed(dashed)) {
 				continue
 			}
+			lowered = strings.ToLower(name)
 		}
 		if len(values) == 1 && len(values[0]) <= headerValueBytesMax {
 			selected[lowered] = values

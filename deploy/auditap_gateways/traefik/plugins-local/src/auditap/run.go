@@ -89,26 +89,27 @@ func newRun(config *Config, settings string) *run {
 }
 
 // selection is which headers are copied: exact names, as net/http writes them, with those in lower case; and the prefixes of
-// others, as net/http writes them.
+// others, as net/http writes them. All are written with `-`.
 type selection struct {
 	exact    map[string]string
 	prefixes []string
 }
 
-// prefixed returns the name in lower case if it has one of the prefixes, else nothing.
-func (s *selection) prefixed(name string) string {
+// prefixed returns whether the name has one of the prefixes.
+func (s *selection) prefixed(name string) bool {
 	for _, prefix := range s.prefixes {
 		if strings.HasPrefix(name, prefix) {
-			return strings.ToLower(name)
+			return true
 		}
 	}
-	return ""
+	return false
 }
 
 func splitNames(defaults []string, more []string) *selection {
 	chosen := &selection{exact: map[string]string{}}
 	for _, names := range [][]string{defaults, more} {
 		for _, name := range names {
+			name = strings.ReplaceAll(name, "_", "-")
 			canonical := http.CanonicalHeaderKey(strings.TrimSuffix(name, "*"))
 			if strings.HasSuffix(name, "*") {
 				chosen.prefixes = append(chosen.prefixes, canonical)
@@ -250,16 +251,25 @@ func requestURL(request *http.Request) string {
 	if request.TLS != nil {
 		scheme = "https://"
 	}
-	url := scheme + host + "/" + strings.TrimPrefix(percentEncoded(target), "/")
-	if len(url) > urlCharsMax {
-		// A target cut short could be that of another operation. With the segment `..` it matches none as written.
-		path, _, _ := strings.Cut(url, "?")
-		if len(path) > urlCharsMax/2 {
-			path = path[:urlCharsMax/2]
-		}
-		return path + "/.."
+	return boundedURL(scheme + host + "/" + strings.TrimPrefix(percentEncoded(target), "/"))
+}
+
+// boundedURL returns a URL that is not too long. Of a query, whole parameters are kept: a value cut short would be another value.
+func boundedURL(url string) string {
+	if len(url) <= urlCharsMax {
+		return url
 	}
-	return url
+	path, _, _ := strings.Cut(url, "?")
+	if len(path) > urlCharsMax {
+		// A path cut short could be that of another operation. With the segment `.` it matches none as written, and its
+		// account is still seen: `..` would take its last segment away.
+		return path[:urlCharsMax/2] + "/."
+	}
+	end := strings.LastIndex(url[:urlCharsMax+1], "&")
+	if end > len(path) {
+		return url[:end]
+	}
+	return path
 }
 
 var unsafeInURL = regexp.MustCompile("[^!$-;=?-Z\\[\\]_a-z~]")
