@@ -79,13 +79,14 @@ function cutValue(value, isChain) {
     return isChain ? value.slice(-HEADER_VALUE_CHARS_MAX) : value.slice(0, HEADER_VALUE_CHARS_MAX);
 }
 
-// Returns the value of a variable that is not UTF-8, which njs has no text for. Then it is Latin-1.
+// Returns the value of a variable that is not UTF-8, which njs has no text for. Then it is Latin-1. Joined at the end, because njs
+// keeps the text of each step until the request ends.
 function latin1(bytes) {
-    let text = '';
+    const chars = [];
     for (let i = 0; i < bytes.length; i++) {
-        text += String.fromCharCode(bytes[i]);
+        chars.push(String.fromCharCode(bytes[i]));
     }
-    return text;
+    return chars.join('');
 }
 
 // Returns the chosen headers by name; a repeated one has a list of values. `variables`: how variables with their bytes begin.
@@ -120,13 +121,13 @@ function selectHeaders(r, pairs, names, variables) {
 }
 
 function percentEncoded(bytes) {
-    let text = '';
+    const parts = [];
     for (let i = 0; i < bytes.length; i++) {
         const byte = bytes[i];
         const isPlain = byte > 0x20 && byte < 0x7f && '"#<>\\^`{|}'.indexOf(String.fromCharCode(byte)) < 0;
-        text += isPlain ? String.fromCharCode(byte) : '%' + (byte < 16 ? '0' : '') + byte.toString(16).toUpperCase();
+        parts.push(isPlain ? String.fromCharCode(byte) : '%' + (byte < 16 ? '0' : '') + byte.toString(16).toUpperCase());
     }
-    return text;
+    return parts.join('');
 }
 
 // Returns a URL that is not too long. Of a query, whole parameters are kept: a value cut short would be another value.
