@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from collections.abc import Iterator
 from importlib.resources import files
@@ -60,7 +61,10 @@ def init_command(gateway: str, spec: Path) -> None:
     Nothing that is there already is changed.
     """
     chosen = _GATEWAYS[gateway]
-    written = [*_write_token(chosen), *_write_settings(gateway, chosen, spec), *_write_files(chosen)]
+    loaded = _gateway_files(chosen)
+    if _SETTINGS.exists():
+        raise _settings_exist()
+    written = [*_write_token(chosen), *_write_settings(gateway, chosen, spec), *_write_files(chosen, loaded)]
     console = Console()
     for path, what in written:
         console.print(f"[green]wrote[/green] {path}  {what}", highlight=False, soft_wrap=True)
@@ -78,6 +82,22 @@ def _steps(gateway: str, chosen: _Gateway, spec: Path) -> Iterator[str]:
     yield "Follow a request through the gateway to its record: auditap doctor URL"
 
 
+def _settings_exist() -> StartupError:
+    return StartupError(f"{_SETTINGS} is there already: move it away, or go to another folder.")
+
+
+def _gateway_files(chosen: _Gateway) -> list[tuple[Path, Traversable]]:
+    """Return what the gateway loads, by its path in this folder. Raises StartupError if this installation has no such files."""
+    if not chosen.folder:
+        return []
+    try:
+        return list(_files_below(Path(chosen.folder), files("auditap_gateways") / chosen.folder))
+    except (ModuleNotFoundError, OSError):
+        raise StartupError(
+            "this installation lacks the files that gateways load: install auditap again."
+        ) from None
+
+
 def _write_token(chosen: _Gateway) -> Iterator[tuple[Path, str]]:
     if chosen.needs_token and not _TOKEN.exists():
         create_private_file(_TOKEN, secrets.token_urlsafe(32))
@@ -90,7 +110,7 @@ def _write_settings(gateway: str, chosen: _Gateway, spec: Path) -> Iterator[tupl
         with _SETTINGS.open("x") as file:
             file.write("\n".join(_settings(gateway, chosen, spec)) + "\n")
     except FileExistsError:
-        raise StartupError(f"{_SETTINGS} is there already: move it away, or go to another folder.") from None
+        raise _settings_exist() from None
     except OSError as failure:
         raise StartupError(
             f"cannot write {_SETTINGS} ({failure.strerror}): choose a writable folder."
@@ -98,10 +118,8 @@ def _write_settings(gateway: str, chosen: _Gateway, spec: Path) -> Iterator[tupl
     yield _SETTINGS, "settings, with comments"
 
 
-def _write_files(chosen: _Gateway) -> Iterator[tuple[Path, str]]:
-    if not chosen.folder:
-        return
-    for path, entry in _files_below(Path(chosen.folder), files("auditap_gateways") / chosen.folder):
+def _write_files(chosen: _Gateway, loaded: list[tuple[Path, Traversable]]) -> Iterator[tuple[Path, str]]:
+    for path, entry in loaded:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(_filled(entry.read_text(), chosen.folder))
@@ -140,6 +158,11 @@ def _files_below(folder: Path, entries: Traversable) -> Iterator[tuple[Path, Tra
             yield path, entry
 
 
+def _quoted(text: str) -> str:
+    """Return a text as TOML's basic string, which differs from JSON's in one character."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def _settings(gateway: str, chosen: _Gateway, spec: Path) -> Iterator[str]:
     """Yield the lines of the settings file."""
     yield from (
@@ -150,7 +173,7 @@ def _settings(gateway: str, chosen: _Gateway, spec: Path) -> Iterator[str]:
         "",
         "# What is recorded: exactly what this document marks `x-auditable`.",
         "[[redaction.documents]]",
-        f'path = "{spec.as_posix()}"',
+        f"path = {_quoted(spec.as_posix())}",
         '# envelope = "result"    # the property of responses that holds the resource, if they have one',
         "",
         "# Who acted. Only headers of the response count, which the client cannot forge.",

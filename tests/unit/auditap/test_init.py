@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -71,8 +72,24 @@ def test_what_is_commented_out_is_right_as_well(tmp_path: Path) -> None:
     assert load_settings().kafka.bootstrap_servers
 
 
-def test_nothing_is_overwritten() -> None:
+@pytest.mark.parametrize("gateway", ["haproxy", "kong"])
+def test_nothing_is_overwritten_nor_written_beside_what_is_there(gateway: str) -> None:
     Path("auditap.toml").write_text("# mine\n")
     with pytest.raises(StartupError, match="is there already"):
-        init("haproxy")
+        init(gateway)
     assert Path("auditap.toml").read_text() == "# mine\n"
+    assert [path.name for path in Path().iterdir()] == ["auditap.toml"]
+
+
+def test_nothing_is_written_where_the_gateways_files_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "auditap_gateways", None)
+    with pytest.raises(StartupError, match="install auditap again"):
+        init("traefik")
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ['a "b"\nx = 1', "a\\b", "ü\x7f\t.yaml"])
+def test_the_name_of_a_document_is_quoted(name: str) -> None:
+    init("kong", "--spec", name)
+    [document] = tomllib.loads(Path("auditap.toml").read_text())["redaction"]["documents"]
+    assert document["path"] == name
