@@ -70,7 +70,7 @@ class TokenReason(StrEnum):
     """Why a request's token says nothing about who acted. A closed list, in the order of the checks."""
 
     SEVERAL = "several"
-    """There is more than one token."""
+    """More than one token is genuine, or there are too many to verify."""
     TOO_LARGE = "too_large"
     MALFORMED = "malformed"
     ISSUER = "issuer"
@@ -112,7 +112,7 @@ class Identity(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     source: IdentitySource
     reason: TokenReason | None = None
-    """Set where the request has a token that is not verified."""
+    """Set where the request has a token that is not verified; with the source `TOKEN`, another than the one that counts."""
     issuer: str | None = None
     kind: IdentityKind | None = None
     client: str | None = None

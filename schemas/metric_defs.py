@@ -127,7 +127,8 @@ class Metrics:
     identity_tokens = MetricDef(
         Counter,
         _COLLECT,
-        "Requests with a signed token, where issuers are configured, by outcome: verified, or the receipt's reason why not.",
+        "Requests with a signed token, where issuers are configured, by outcome: verified, or the receipt's reason why not. "
+        "A request with a verified token and another one counts under both.",
         ["outcome"],
     )
     signing_key_fetches = MetricDef(

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import jwt
+from msgspec import structs
 
 from redactor.identity.claims import VerifiedActor, read_claims
 from redactor.identity.signing_keys import SigningKeys
@@ -23,6 +24,10 @@ from schemas.event import TokenReason
 
 TOKEN_CHARS_MAX: Final = 16_384
 """As much as the ASGI middleware copies of a header."""
+TOKENS_MAX: Final = 4
+"""How many tokens of one request are verified: more than gateways send, and few enough to cost little."""
+_FORGERIES: Final = frozenset({TokenReason.ALGORITHM, TokenReason.SIGNATURE})
+_CHECKS: Final = tuple(TokenReason)
 _VERIFIED_MAX: Final = 8_192
 _NAME_SETS_MAX: Final = 1_024
 _NAMES_CHARS_MAX: Final = 4_096
@@ -93,10 +98,16 @@ class TokenVerifier:
         tokens = self._tokens(headers, denied)
         if not tokens:
             return None
-        if len(tokens) > 1:
+        if len(tokens) > TOKENS_MAX:
             return TokenReason.SEVERAL
+        if len(tokens) == 1:
+            return self._verified_at(tokens[0], at_ms)
+        return _only_verified([self._verified_at(each, at_ms) for each in tokens])
+
+    def _verified_at(self, token: _Token, at_ms: int) -> VerifiedActor | TokenReason:
+        """Return who acted by a token at that time (Unix ms), or why it does not count."""
         try:
-            verified = self._genuine(tokens[0])
+            verified = self._genuine(token)
         except _Refused as refused:
             return refused.reason
         if at_ms < verified.from_ms:
@@ -104,30 +115,35 @@ class TokenVerifier:
         return TokenReason.EXPIRED if at_ms >= verified.until_ms else verified.actor
 
     def issuers_without_key(self, headers: Headers) -> tuple[str, ...]:
-        """Return the issuers whose key the request's token names and that is not known, to fetch it; mostly none."""
+        """Return the issuers of which the request's tokens name a key that is not known, to fetch it; mostly none."""
         tokens = self._tokens(headers, frozenset())
-        if len(tokens) != 1 or len(tokens[0].text) > TOKEN_CHARS_MAX:
+        if len(tokens) > TOKENS_MAX:
             return ()
-        token = tokens[0]
+        self._forget_if_keys_changed()
+        found = (self._issuer_without_key(each) for each in tokens)
+        return tuple(dict.fromkeys(each for each in found if each is not None))
+
+    def _issuer_without_key(self, token: _Token) -> str | None:
+        if len(token.text) > TOKEN_CHARS_MAX:
+            return None
         # Tokens that were signed with one key begin alike.
         head = (token.header, token.text.partition(".")[0])
-        self._forget_if_keys_changed()
         if head in self._known_heads:
-            return ()
+            return None
         try:
             issuer, header, _ = self._read(token)
         except _Refused:
-            return ()
+            return None
         kid = header.get("kid")
         if not isinstance(kid, str):
-            return ()
+            return None
         if self.keys.find(issuer.issuer, kid) is None:
-            return (issuer.issuer,)
+            return issuer.issuer
         if len(head[1]) <= _HEAD_CHARS_MAX and len(self._by_header[token.header]) == 1:
             if len(self._known_heads) >= _HEADS_MAX:
                 self._known_heads.clear()
             self._known_heads.add(head)
-        return ()
+        return None
 
     def _tokens(self, headers: Headers, denied: frozenset[str]) -> list[_Token]:
         """Return the tokens that a request carries, each with its header."""
@@ -247,6 +263,22 @@ class TokenVerifier:
             return claims
         # Raised out here, because PyJWT's errors may hold parts of the token.
         raise _Refused(reason)
+
+
+def _only_verified(found: Sequence[VerifiedActor | TokenReason]) -> VerifiedActor | TokenReason:
+    """Return the only actor among what several tokens say, with the reason why another token does not count.
+
+    Of two actors neither counts: choosing would let a client choose who it was.
+    """
+    actors = [each for each in found if isinstance(each, VerifiedActor)]
+    if len(actors) > 1:
+        return TokenReason.SEVERAL
+    # A forgery counts first, so that no other token can hide it; then the token that passed the most checks.
+    reasons = (each for each in found if not isinstance(each, VerifiedActor))
+    reason = max(reasons, key=lambda each: (each in _FORGERIES, _CHECKS.index(each)))
+    if not actors:
+        return reason
+    return actors[0]._replace(identity=structs.replace(actors[0].identity, reason=reason))
 
 
 def _earliest_ms(claims: Mapping[str, Any]) -> float | None:

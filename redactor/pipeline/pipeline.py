@@ -74,7 +74,7 @@ class Observer(Protocol):
         ...
 
     def token(self, reason: TokenReason | None) -> None:
-        """The request carries a token that says who acts (None), or why it does not."""
+        """The request carries a token that says who acts (None), or one that does not, and why."""
         ...
 
     def without_account(self) -> None:
@@ -152,7 +152,9 @@ class Pipeline:
             self._observer.without_account()
 
     def _count_token(self, identity: Identity) -> None:
-        if identity.source is IdentitySource.TOKEN or identity.reason is not None:
+        if identity.source is IdentitySource.TOKEN:
+            self._observer.token(None)
+        if identity.reason is not None:
             self._observer.token(identity.reason)
 
     def _read_bodies(

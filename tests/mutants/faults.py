@@ -538,8 +538,8 @@ FAULTS = (
     _fault(
         "the first of several tokens counts",
         "redactor/identity/tokens.py",
-        "        if len(tokens) > 1:\n",
-        "        if len(tokens) > 9:\n",
+        "    if len(actors) > 1:\n",
+        "    if len(actors) > 9:\n",
         TOKENS,
     ),
 )

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 
 from redactor.identity.claims import ACTORS_BEFORE_MAX, VerifiedActor
 from redactor.identity.signing_keys import SigningKeys, read_jwks
-from redactor.identity.tokens import TOKEN_CHARS_MAX, TokenVerifier
+from redactor.identity.tokens import TOKEN_CHARS_MAX, TOKENS_MAX, TokenVerifier
 from schemas.capture import Headers
 from schemas.event import Actor, Identity, IdentityKind, IdentitySource, Principal, TokenReason
 from tests.signed_tokens import (
@@ -196,13 +196,53 @@ def test_no_forged_foreign_or_outdated_token_says_who_acted(forged: str, reason:
     assert outcome(forged) is reason
 
 
-def test_several_tokens_say_nothing() -> None:
+ASSERTION = token("access-1", iss=OTHER_ISSUER, aud="tag")
+
+
+def test_several_genuine_tokens_say_nothing() -> None:
     assert outcome(token(), token(sub="u-2")) is TokenReason.SEVERAL
     assert outcome(token(), token()) is TokenReason.SEVERAL
-    access = token("access-1", iss=OTHER_ISSUER, aud="tag")
-    assert outcome(token(), cf_access_jwt_assertion=access) is TokenReason.SEVERAL
-    assert outcome(token(), cf_access_jwt_assertion="x") is TokenReason.SEVERAL
+    assert outcome(token(), cf_access_jwt_assertion=ASSERTION) is TokenReason.SEVERAL
     assert outcome(token(), authorization=f"Bearer {token()}") is TokenReason.SEVERAL
+    assert outcome("x", token(), token(sub="u-2"), "y") is TokenReason.SEVERAL
+
+
+@pytest.mark.parametrize(
+    ("beside", "reason"),
+    [
+        (["x"], TokenReason.MALFORMED),
+        ([token("forged", headers={"kid": "rsa-1"})], TokenReason.SIGNATURE),
+        ([token(exp=AT_S - SKEW_S)], TokenReason.EXPIRED),
+        ([token(aud="https://other.example.com")], TokenReason.AUDIENCE),
+        (["x", token(aud="https://other.example.com"), "y"], TokenReason.AUDIENCE),
+        # No later check hides a forgery.
+        ([token(exp=AT_S - SKEW_S), UNSIGNED, "x"], TokenReason.ALGORITHM),
+    ],
+)
+def test_a_token_that_is_not_genuine_does_not_cancel_a_genuine_one(
+    beside: list[str], reason: TokenReason
+) -> None:
+    found = actor_of(*beside, cf_access_jwt_assertion=ASSERTION)
+    assert found.actor == ACTOR
+    assert (found.identity.issuer, found.identity.reason) == (OTHER_ISSUER, reason)
+    assert outcome(*beside) is reason
+
+
+def test_so_many_tokens_are_verified_and_no_more() -> None:
+    assert actor_of(*["x"] * (TOKENS_MAX - 1), token()).actor == ACTOR
+    assert outcome(*["x"] * TOKENS_MAX, token()) is TokenReason.SEVERAL
+
+
+def test_another_token_does_not_keep_keys_from_being_fetched() -> None:
+    unknown = f"Bearer {token('rsa-2')}"
+    verifier = a_verifier()
+    assert verifier.issuers_without_key({"authorization": ["Bearer x", unknown]}) == (ISSUER,)
+    both: Headers = {
+        "authorization": [unknown, unknown],
+        "cf-access-jwt-assertion": token("access-2", iss=OTHER_ISSUER),
+    }
+    assert set(verifier.issuers_without_key(both)) == {ISSUER, OTHER_ISSUER}
+    assert verifier.issuers_without_key({"authorization": [unknown] * (TOKENS_MAX + 1)}) == ()
 
 
 def test_a_token_counts_in_its_issuers_headers_alone() -> None:
