@@ -11,7 +11,6 @@ from schemas.event import Actor, Identity, IdentityKind, IdentitySource, Princip
 
 ACTORS_BEFORE_MAX: Final = 4
 """How many earlier actors a token may list (RFC 8693): more than any chain of services that pass a request on."""
-_NOT_VERIFIED: Final = (False, "false")
 _ACTOR_TYPES: Final = {IdentityKind.USER: "user", IdentityKind.MACHINE: "system"}
 
 
@@ -58,7 +57,7 @@ def read_claims(claims: Mapping[str, Any], issuer: IssuerConfig) -> VerifiedActo
 
 def _subject_acts(claims: Mapping[str, Any], issuer: IssuerConfig, reader: _Reader) -> VerifiedActor | None:
     actor_id = reader.text(claims, issuer.claims.id, "actor.id")
-    email = _email(claims, issuer, reader, "actor.email")
+    email = _email(claims, issuer.claims.email, reader, "actor.email")
     kind = IdentityKind.USER
     if actor_id is None and "actor.id" not in reader.refused:
         actor_id = reader.text(claims, issuer.machine_claim, "actor.id")
@@ -76,10 +75,10 @@ def _other_acts(
     """Return who acts in another's name. The record's actor is who acts: `act`, and not the token's subject."""
     subject = Principal(
         reader.text(claims, issuer.claims.id, "identity.on_behalf_of.id"),
-        _email(claims, issuer, reader, "identity.on_behalf_of.email"),
+        _email(claims, issuer.claims.email, reader, "identity.on_behalf_of.email"),
     )
     actor_id = reader.text(acting, "sub", "actor.id", path="act.")
-    email = reader.text(acting, "email", "actor.email", path="act.")
+    email = _email(acting, "email", reader, "actor.email", path="act.")
     via = _earlier_actors(acting)
     # Half of who it was would be taken for all of it.
     if actor_id is None or via is None or (subject.id is None and subject.email is None):
@@ -119,12 +118,18 @@ def _verified(  # noqa: PLR0917  all of one token
     return VerifiedActor(actor, identity, tuple(reader.refused), reader.claims)
 
 
-def _email(claims: Mapping[str, Any], issuer: IssuerConfig, reader: _Reader, field: str) -> str | None:
-    """Return the subject's e-mail address, unless the issuer says that it may be somebody else's."""
-    if claims.get("email_verified") in _NOT_VERIFIED and claims.get(issuer.claims.email):
+def _email(
+    holder: Mapping[str, Any], name: str, reader: _Reader, field: str, *, path: str = ""
+) -> str | None:
+    """Return the e-mail address in the claim `name`, unless the issuer says that it may be somebody else's.
+
+    Whatever `email_verified` holds but `true` says so; some issuers write that as a string.
+    """
+    verified = holder.get("email_verified", True)
+    if verified is not True and verified != "true" and holder.get(name):
         reader.refused.append(field)
         return None
-    return reader.text(claims, issuer.claims.email, field)
+    return reader.text(holder, name, field, path=path)
 
 
 def _is_client(actor_id: Any, claims: Mapping[str, Any]) -> bool:

@@ -33,7 +33,7 @@ _NAME_SETS_MAX: Final = 1_024
 _NAMES_CHARS_MAX: Final = 4_096
 _HEADS_MAX: Final = 1_024
 _HEAD_CHARS_MAX: Final = 1_024
-_BEARER: Final = "bearer "
+_BEARER: Final = "bearer"
 _AUTHORIZATION: Final = "authorization"
 _UNVERIFIED: Final[Any] = {"verify_signature": False}
 _OPTIONS: Final[Any] = {
@@ -153,11 +153,14 @@ class TokenVerifier:
                 continue
             values = headers[written]
             for value in (values,) if isinstance(values, str) else values:
-                text = value.strip(" \t")
-                if text[: len(_BEARER)].lower() == _BEARER:
-                    text = text[len(_BEARER) :].lstrip(" ")
-                elif name == _AUTHORIZATION:
-                    # Another scheme, such as Basic, has no token.
+                text = value.strip()
+                # At any blank: some servers take a tab for a space.
+                scheme, *rest = text.split(None, 1) or [""]
+                if scheme.lower() == _BEARER:
+                    text = rest[0] if rest else ""
+                elif name == _AUTHORIZATION and _BEARER not in text.lower():
+                    # Another scheme, such as Basic, has no token. What holds `Bearer` elsewhere, as a list does, is refused
+                    # as a token, because a service may find one in it.
                     continue
                 if text:
                     found.append(_Token(name, text))
@@ -202,6 +205,9 @@ class TokenVerifier:
 
     def _read(self, token: _Token) -> tuple[IssuerConfig, Mapping[str, Any], Mapping[str, Any]]:
         """Return a token's issuer, header and claims, none of which is verified yet. Raises _Refused."""
+        # PyJWT would skip blanks.
+        if len(token.text.split()) != 1:
+            raise _Refused(TokenReason.MALFORMED)
         try:
             parts = self._jws.decode_complete(token.text, options=_UNVERIFIED)
             claims = json.loads(parts["payload"])

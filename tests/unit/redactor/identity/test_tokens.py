@@ -65,9 +65,43 @@ def test_a_genuine_token_says_who_acted(key: str, algorithm: str) -> None:
     assert found.refused == ()
 
 
-@pytest.mark.parametrize("value", ["Bearer {}", "bearer {}", "BEARER   {}", " Bearer {}\t"])
-def test_bearer_is_read_in_any_case(value: str) -> None:
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Bearer {}",
+        "bearer {}",
+        "BEARER   {}",
+        " Bearer {}\t",
+        "Bearer\t{}",
+        "bEARER \t {}",
+        "Bearer\x0b{}",
+        "Bearer\xa0{}",
+    ],
+)
+def test_bearer_is_read_in_any_case_with_any_blanks(value: str) -> None:
     assert isinstance(a_verifier().verify({"authorization": value.format(token())}, AT_MS), VerifiedActor)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Bearer{}",
+        "Bearer:{}",
+        "Bearer,{}",
+        "Bearer\u200b{}",
+        "Bearer\0{}",
+        "\ufeffBearer {}",
+        "Bearer {} ,",
+        "Bearer {}, Bearer {}",
+        "Bearer Bearer {}",
+        "Basic dTpw, Bearer {}",
+        "Bearer opaque",
+    ],
+)
+def test_bearer_in_another_form_is_malformed_and_never_silent(value: str) -> None:
+    headers = {"authorization": value.replace("{}", token())}
+    assert a_verifier().verify(headers, AT_MS) is TokenReason.MALFORMED
+    assert a_verifier().issuers_without_key(headers) == ()
 
 
 @pytest.mark.parametrize(
@@ -388,13 +422,28 @@ def test_a_chain_of_actors_has_an_end() -> None:
     assert outcome(token(act=chain(ACTORS_BEFORE_MAX + 2))) is TokenReason.CLAIMS
 
 
+NOT_VERIFIED = ["false", "False", "FALSE", "no", "0", "", 0, 1, [], {}, "True", "yes"]
+
+
+@pytest.mark.parametrize("value", [True, "true"])
+def test_an_address_that_the_issuer_has_verified_is_kept(value: Any) -> None:
+    assert actor_of(token(email_verified=value)).actor == ACTOR
+    acting = {"sub": "admin", "email": "admin@example.com"}
+    assert actor_of(token(act={**acting, "email_verified": value})).actor.email == "admin@example.com"
+
+
+def test_an_actor_claims_address_that_is_not_verified_is_refused() -> None:
+    found = actor_of(token(act={"sub": "admin", "email": "ceo@example.com", "email_verified": False}))
+    assert (found.actor.id, found.actor.email, found.refused) == ("admin", None, ("actor.email",))
+
+
 @pytest.mark.parametrize(
     ("changed", "field"),
     [
         ({"email": "who@example.com\n"}, "actor.email"),
         ({"email": 7}, "actor.email"),
         ({"email_verified": False}, "actor.email"),
-        ({"email_verified": "false"}, "actor.email"),
+        *(({"email_verified": value}, "actor.email") for value in NOT_VERIFIED),
         ({"sub": "\u202eroot"}, "actor.id"),
         ({"sub": "x" * 1_025}, "actor.id"),
         ({"jti": ["t"]}, "actor.token_id"),
