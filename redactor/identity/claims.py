@@ -83,7 +83,7 @@ def _other_acts(
     # Half of who it was would be taken for all of it.
     if actor_id is None or via is None or (subject.id is None and subject.email is None):
         return None
-    is_machine = _is_client(actor_id, claims) or _is_client(actor_id, acting)
+    is_machine = _is_client(acting["sub"], claims) or _is_client(acting["sub"], acting)
     kind = IdentityKind.MACHINE if is_machine else IdentityKind.USER
     return _verified(claims, issuer, reader, actor_id, email, kind, subject, via)
 
@@ -142,8 +142,9 @@ def _earlier_actors(acting: Mapping[str, Any]) -> tuple[str, ...] | None:
     found: list[str] = []
     each = acting.get("act")
     while each is not None:
-        earlier = each.get("sub") if isinstance(each, dict) else None
-        if not isinstance(earlier, str) or valid_identifier(earlier) is None:
+        named = each.get("sub") if isinstance(each, dict) else None
+        earlier = valid_identifier(named) if isinstance(named, str) else None
+        if earlier is None:
             return None
         if len(found) == ACTORS_BEFORE_MAX:
             return None

@@ -9,6 +9,7 @@ import pytest
 from redactor.config import HeaderNames
 from schemas.capture import Headers
 from schemas.event import Actor, AuditEvent, encode_event
+from tests.invisible_texts import INVISIBLE
 from tests.unit.redactor.documents import a_document, an_operation
 from tests.unit.redactor.pairs import a_pair, a_redactor, event_of
 
@@ -96,7 +97,7 @@ FOREIGN = [
 @pytest.mark.parametrize("value", FOREIGN)
 @pytest.mark.parametrize("name", IDENTIFIERS)
 def test_any_printable_text_is_an_identifier(name: str, value: str) -> None:
-    event = recorded(response={name: f" {value}\t"})
+    event = recorded(response={name: f" \u3000{value}\xa0\t"})
     assert of_field(event, FIELDS[name]) == value
     assert event.receipt.refused == ()
 
@@ -128,7 +129,7 @@ def test_a_dash_is_no_account() -> None:
         *(
             (name, value)
             for name in IDENTIFIERS
-            for value in ("a\nb", "a\x00b", "a\u2028b", "a\u202eb", "a\x85b")
+            for value in ("a\nb", "a\x00b", "a\u2028b", "\na", "a\x85b", "\u3000", "\xa0 \u2003", *INVISIBLE)
         ),
         ("x-actor-id", "x" * 1_025),
         ("x-actor-token-name", "x" * 1_025),

@@ -156,6 +156,10 @@ def test_tokens_are_counted_by_outcome() -> None:
     for pair in (sent(token()), sent(token(), url="//things"), sent("x"), sent("x", url="/none"), sent(None)):
         redactor.redact(pair, EVENT_ID)
     assert observer.tokens == {"verified": 2, "malformed": 2}
+    access = token("access-1", iss=OTHER_ISSUER, aud="tag")
+    pair = a_pair(request_headers={"authorization": "Bearer x", "cf-access-jwt-assertion": access})
+    redactor.redact(pair, EVENT_ID)
+    assert observer.tokens == {"verified": 3, "malformed": 3}
 
 
 def test_a_token_that_is_sent_again_gives_the_same_event_when_it_has_expired() -> None:

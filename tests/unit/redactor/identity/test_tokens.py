@@ -15,6 +15,7 @@ from redactor.identity.signing_keys import SigningKeys, read_jwks
 from redactor.identity.tokens import TOKEN_CHARS_MAX, TOKENS_MAX, TokenVerifier
 from schemas.capture import Headers
 from schemas.event import Actor, Identity, IdentityKind, IdentitySource, Principal, TokenReason
+from tests.invisible_texts import INVISIBLE
 from tests.signed_tokens import (
     AT_MS,
     AT_S,
@@ -99,7 +100,7 @@ def test_bearer_is_read_in_any_case_with_any_blanks(value: str) -> None:
     ],
 )
 def test_bearer_in_another_form_is_malformed_and_never_silent(value: str) -> None:
-    headers = {"authorization": value.replace("{}", token())}
+    headers: Headers = {"authorization": value.replace("{}", token())}
     assert a_verifier().verify(headers, AT_MS) is TokenReason.MALFORMED
     assert a_verifier().issuers_without_key(headers) == ()
 
@@ -446,6 +447,9 @@ def test_an_actor_claims_address_that_is_not_verified_is_refused() -> None:
         *(({"email_verified": value}, "actor.email") for value in NOT_VERIFIED),
         ({"sub": "\u202eroot"}, "actor.id"),
         ({"sub": "x" * 1_025}, "actor.id"),
+        *(({"sub": value}, "actor.id") for value in INVISIBLE),
+        ({"sub": " "}, "actor.id"),
+        ({"jti": "\u3000\xa0"}, "actor.token_id"),
         ({"jti": ["t"]}, "actor.token_id"),
         ({"azp": "\0"}, "identity.client"),
     ],
@@ -455,6 +459,14 @@ def test_a_claim_that_is_refused_leaves_its_fields_name(changed: dict[str, Any],
     assert found.refused == (field,)
     part, _, name = field.partition(".")
     assert getattr(found.actor if part == "actor" else found.identity, name) is None
+
+
+def test_blanks_around_a_claim_are_not_part_of_it() -> None:
+    acting = {"sub": "\u3000admin ", "email": "\xa0a@example.com", "act": {"sub": " edge\t"}}
+    found = actor_of(token(sub=" u-1\u2003", jti="t 1 ", act=acting, client_id="\u3000admin "))
+    assert found.actor == Actor(id="admin", email="a@example.com", token_id="t 1", type="system")
+    assert found.identity.on_behalf_of == Principal("u-1", "who@example.com")
+    assert (found.identity.client, found.identity.via) == ("admin", ("edge",))
 
 
 def test_claims_are_a_setting() -> None:
