@@ -15,7 +15,7 @@ from faust.types import TP
 from yarl import URL
 
 from alerting.processor import AlertingLimits
-from eventlog.kafka.client import METADATA_AGE_MS_MAX, KafkaConnection
+from eventlog.kafka.client import METADATA_AGE_MS_MAX, KafkaConnection, prepare_library
 
 _COMMIT_S = 5.0
 # Below Faust's own, which are silenced.
@@ -70,6 +70,7 @@ def application(settings: FaustSettings, limits: AlertingLimits) -> faust.App:
     """Return an application that only reads, with the group and connection of `settings`. Give it an agent before its start."""
     # Faust only reads: no tables, no topics of its own, no web server, and no wait for its buffers on a rebalance, because
     # the store decides what was processed.
+    prepare_library()
     return _App(
         settings.group,
         broker=[URL(f"kafka://{host}") for host in settings.connection.hosts],

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
+    KafkaConnectionError,
+    KafkaError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
@@ -94,9 +98,36 @@ def _ssl_context(
     return context
 
 
-def silence_library() -> None:
-    """Turn aiokafka's log off: its debug lines hold whole requests, and while a broker is away it repeats its errors."""
+def prepare_library() -> None:
+    """Turn aiokafka's log off, and let its connections fail alike on every event loop. Every client does this first; more often is harmless.
+
+    The log's debug lines hold whole requests, and while a broker is away it repeats its errors.
+    """
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    for name in ("send", "_send_sasl_token"):
+        send = getattr(AIOKafkaConnection, name)
+        if not hasattr(send, "__wrapped__"):
+            setattr(AIOKafkaConnection, name, _failing_alike(send))
+
+
+def _failing_alike(send: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method that writes to a broker raise KafkaConnectionError where the connection has just been closed.
+
+    There uvloop raises a bare RuntimeError, where asyncio's own loop raises nothing. aiokafka takes only an OSError for a
+    lost connection: its tasks would end, and a client would not start (aiokafka's issue 1038).
+    """
+
+    @functools.wraps(send)
+    def sent(connection: AIOKafkaConnection, *args: Any, **options: Any) -> Any:
+        try:
+            return send(connection, *args, **options)
+        except KafkaError:
+            raise
+        except RuntimeError:
+            connection.close(reason=CloseReason.CONNECTION_BROKEN)
+            raise KafkaConnectionError from None
+
+    return sent
 
 
 def connection_error(error: BaseException, topic: str, group: str = "") -> StartupError | RetryableError:

@@ -28,7 +28,7 @@ from eventlog.kafka.client import (
     METADATA_AGE_MS_MAX,
     KafkaConnection,
     connection_error,
-    silence_library,
+    prepare_library,
 )
 from schemas.errors import EventsTooLarge, NotDurable, RetryableError, StartupError
 from schemas.event import EncodedEvent
@@ -81,7 +81,7 @@ class KafkaPublisher:
 
     async def start(self) -> None:
         """Connect. Raises RetryableError while Kafka is away, StartupError where waiting cannot help."""
-        silence_library()
+        prepare_library()
         self._producer = await self._connect()
         self._supervisor = asyncio.create_task(self._supervise(), name="kafka-publisher")
 

@@ -22,7 +22,7 @@ from eventlog.kafka.client import (
     METADATA_AGE_MS_MAX,
     KafkaConnection,
     connection_error,
-    silence_library,
+    prepare_library,
 )
 from eventlog.kafka.topic_id import NO_ID, TopicWatch, commit_metadata, committed_topic_id
 from eventlog.ports import Batch, LoggedEvent, Partition, RevokeListener
@@ -114,7 +114,7 @@ class KafkaSource:
             raise
 
     async def _join(self) -> None:
-        silence_library()
+        prepare_library()
         consumer = _new_consumer(self._settings)
         self._watch = TopicWatch(consumer._client, self._settings.topic)  # noqa: SLF001
         consumer.subscribe([self._settings.topic], listener=_Rebalance(self, consumer))

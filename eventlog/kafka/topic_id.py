@@ -30,7 +30,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from eventlog.kafka.client import KafkaConnection, connection_error, silence_library
+from eventlog.kafka.client import KafkaConnection, connection_error, prepare_library
 
 NO_ID = ""
 """The id of every topic where the brokers give them none: they are older than Kafka 2.8."""
@@ -142,7 +142,7 @@ class TopicWatch:
 @asynccontextmanager
 async def own_topic_watch(connection: KafkaConnection, topic: str) -> AsyncIterator[TopicWatch]:
     """Yield a watch with connections of its own. Raises RetryableError while Kafka is away."""
-    silence_library()
+    prepare_library()
     client = AIOKafkaClient(request_timeout_ms=_REQUEST_TIMEOUT_MS, **connection.arguments())
     watch = TopicWatch(client, topic)
     try:

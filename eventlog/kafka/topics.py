@@ -18,7 +18,7 @@ from aiokafka.errors import (
     for_code,
 )
 
-from eventlog.kafka.client import KafkaConnection, silence_library
+from eventlog.kafka.client import KafkaConnection, prepare_library
 from schemas.errors import RetryableError, StartupError
 
 DAY_MS = 86_400_000
@@ -71,7 +71,7 @@ async def ensure_topics(settings: TopicSettings) -> TopicReport:
 
     Raises RetryableError while Kafka is away, StartupError if it refuses to create them.
     """
-    silence_library()
+    prepare_library()
     admin = AIOKafkaAdminClient(
         client_id=settings.client_id,
         request_timeout_ms=settings.request_timeout_ms,

@@ -436,7 +436,7 @@ def _last_lines(system: System) -> str:
 
 
 def _last_line(process: Process) -> str:
-    return (process.log().splitlines() or ["nothing logged"])[-1][:500]
+    return (process.log().splitlines() or ["nothing logged"])[-1][:3000]
 
 
 async def revived(system: System, parts: Collection[Part] = frozenset(Part)) -> list[str]:
