@@ -90,11 +90,11 @@ class HeaderSelection:
         return dashed in self._names or dashed.startswith(self._prefixes)
 
     def _fewer(self, selected: RawHeaders) -> RawHeaders:
-        """Return the first and the last line of each header, those with exact names first.
+        """Return the first and the last line of each header: all of those with exact names, and as many others as there is room for.
 
         A client that sends one header many times must not hide another one, nor the value that the service takes. The lines
         of a chain of proxies are joined: without those in its middle, it would seem that others had passed the request on.
-        All spellings of an exact name with `_` count as one header, or there would be so many that they hide others.
+        All spellings of an exact name with `_` count as one header, or there would be so many that nothing bounds them.
         """
         ends: dict[bytes, RawHeaders] = {}
         for name, value in selected:
@@ -103,8 +103,10 @@ class HeaderSelection:
                 lines[0] = (name, _cut(name, lines[0][1] + b", " + value))
             else:
                 lines[1:] = [(name, value)]
-        names = sorted(ends, key=lambda name: _dashed(name) not in self._names)
-        return [line for name in names for line in ends[name]][:_HEADER_LINES_MAX]
+        exact, others = RawHeaders(), RawHeaders()
+        for name, lines in ends.items():
+            (exact if _dashed(name) in self._names else others).extend(lines)
+        return exact + others[: max(0, _HEADER_LINES_MAX - len(exact))]
 
     def _group(self, name: bytes) -> bytes:
         if name in self._names or _dashed(name) not in self._names:

@@ -18,6 +18,7 @@ _URL_CHARS_MAX: Final = 65_536
 _UNKNOWN_HOST: Final = "unknown.invalid"
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._\-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _URL_SAFE: Final = "!$%&'()*+,/:;=@[]~"
+_AFTER_PATH: Final = re.compile("[?#]")
 
 
 def encode_pair(pair: Pair, tap_id: str, epoch: int) -> bytes:
@@ -91,16 +92,21 @@ def _url(pair: Pair) -> str:
     """Return the URL. It is always absolute, so that neither path nor Host header can pass for another part of it."""
     path = pair.path.partition(b"?")[0] if isinstance(pair.path, bytes) else pair.path
     url = f"{pair.scheme}://{_authority(pair)}/{quote(path, safe=_URL_SAFE).removeprefix('/')}"
-    if len(url) > _URL_CHARS_MAX:
-        # A path cut short could be that of another operation. With the segment `.` it matches none as written, and its account
-        # is still seen: `..` would take its last segment away.
-        return f"{url[: _URL_CHARS_MAX // 2]}/."
-    room = _URL_CHARS_MAX - len(url) - 1
-    if not pair.query or room < 0:
-        return url
-    query = quote(pair.query, safe=_URL_SAFE + "?")
-    # Whole parameters only: a value cut short would be another value.
-    return f"{url}?{query if len(query) <= room else query[:room].rpartition('&')[0]}"
+    return bounded_url(f"{url}?{quote(pair.query, safe=_URL_SAFE + '?')}" if pair.query else url)
+
+
+def bounded_url(url: str) -> str:
+    """Return the URL, as `altered_url` does if it is too long for a capture."""
+    return url if len(url) <= _URL_CHARS_MAX else altered_url(url)
+
+
+def altered_url(url: str) -> str:
+    """Return the URL of a request of which not all is known, without its query and with the segment `.` at the end of its path.
+
+    What was cut off may ask for another method, or make another path. With this segment, no operation applies as the URL is
+    written, so that no bodies are recorded, and the account is still found.
+    """
+    return f"{_AFTER_PATH.split(url, 1)[0][: _URL_CHARS_MAX // 2]}/."
 
 
 def _authority(pair: Pair) -> str:

@@ -17,6 +17,7 @@ from auditap_tap.config import METHODS_WITHOUT_BODIES
 from gateway_tap.body import split_texts
 from gateway_tap.formats.contracts import decode_text
 from gateway_tap.formats.messages import (
+    HEADER_LINES_MAX,
     Message,
     capture_of,
     declared_length,
@@ -32,7 +33,6 @@ from schemas.capture import Capture, Headers, TapPosition
 _BODY_BYTES_MAX: Final = 256 * 1024
 _CLIENT_CLOSED: Final = 499
 _NO_STATUS: Final = 0
-_HEADER_LINES_MAX: Final = 1_000
 
 _Seconds = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 _Lines = dict[str, list[str]]
@@ -79,7 +79,9 @@ class CaddyFormat:
         if logged.host:
             headers["host"] = logged.host
         request_message = _message(headers, entry.req_body, entry.bytes_read, "req_body")
-        request = request_of(logged.method, _url(logged), request_message)
+        # Caddy writes headers in any order, so that nobody knows which ones are left out.
+        is_head_cut = sum(map(len, logged.headers.values())) > HEADER_LINES_MAX
+        request = request_of(logged.method, _url(logged), request_message, is_head_cut=is_head_cut)
         status = _CLIENT_CLOSED if entry.status == _NO_STATUS else entry.status
         response_headers = _headers(entry.resp_headers)
         response_message = _message(response_headers, entry.resp_body, entry.size, "resp_body")
@@ -107,7 +109,7 @@ CADDY: Final = CaddyFormat()
 
 def _headers(lines: _Lines) -> Headers:
     each = ((name, value) for name, values in lines.items() for value in values)
-    return joined_headers(islice(each, _HEADER_LINES_MAX))
+    return joined_headers(islice(each, HEADER_LINES_MAX))
 
 
 def _url(logged: _LoggedRequest) -> str:

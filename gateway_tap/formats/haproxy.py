@@ -43,7 +43,6 @@ _NO_STATUS: Final = -1
 _ENDED_IN_DATA: Final = "D"
 """The second letter of `end`, HAProxy's termination state: the session ended while the response was being sent."""
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
-_HEADER_LINES_MAX: Final = 1_000
 
 
 class _LoggedMessage(msgspec.Struct, frozen=True, gc=False):
@@ -127,9 +126,9 @@ HAPROXY: Final = HaproxyFormat()
 def _headers(message: _LoggedMessage, path: str) -> Headers:
     if message.head == _ABSENT:
         return {}
-    lines = from_base64(message.head, path).split(b"\r\n", _HEADER_LINES_MAX)[:_HEADER_LINES_MAX]
-    split = (line.partition(b":") for line in lines if line)
-    return joined_headers((header_text(name), header_text(value.strip(b" \t"))) for name, _, value in split)
+    split = (line.partition(b":") for line in from_base64(message.head, path).split(b"\r\n") if line)
+    lines = ((header_text(name), header_text(value.strip(b" \t"))) for name, _, value in split)
+    return joined_headers(lines, path)
 
 
 def _url(entry: _LogEntry, headers: Headers) -> str:

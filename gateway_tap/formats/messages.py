@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from auditap_tap.encoding import altered_url, bounded_url
 from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers
 from schemas.errors import RefusalReason, RefusedCapture
 from schemas.identity import rfc3339_ms
 
 # The bounds of schemas/capture.schema.json. Its types check them only where they are decoded from JSON.
 _METHOD_CHARS_MAX: Final = 64
-_URL_CHARS_MAX: Final = 65_536
 _ADDRESS_CHARS_MAX: Final = 64
 _STATUS_RANGE: Final = range(100, 1000)
 HEADER_LINES_MAX: Final = 1_000
@@ -54,13 +54,19 @@ class Message(NamedTuple):
         return "<Message>"
 
 
-def request_of(method: str, url: str, message: Message, *, is_inflated: bool = False) -> CapturedRequest:
+def request_of(
+    method: str, url: str, message: Message, *, is_inflated: bool = False, is_head_cut: bool = False
+) -> CapturedRequest:
     """Return the request. `truncated` where `message` shows that there was more of a body. Raises RefusedCapture.
 
     `is_inflated`: whoever wrote the format undid the content's coding. Otherwise the header is the client's word, true or not.
+    `is_head_cut`: the format does not have all headers, or not the query. Then, or if the URL is too long, it is an `altered_url`.
     """
     _require(0 < len(method) <= _METHOD_CHARS_MAX, "request.method: length")
-    _require(0 < len(url) <= _URL_CHARS_MAX, "request.url: length")
+    _require(url != "", "request.url: length")
+    # A hash within a request target is no fragment: gateways and services take what follows it for more of the path.
+    url = url.replace("#", "%23")
+    url = altered_url(url) if is_head_cut else bounded_url(url)
     headers, is_undone = _with_true_coding(message) if is_inflated else (message.headers, False)
     is_cut = message.is_cut
     if message.content is None:

@@ -30,6 +30,8 @@ from schemas.errors import RefusalReason, RefusedCapture
 CONSUMER_HEADERS: Final = ("auditap-consumer-id", "auditap-consumer-username")
 """Response headers under which the consumer that the gateway recognised stands in the capture."""
 _CLIENT_CLOSED: Final = 499
+_HEADER_LINES_LOGGED_MAX: Final = 100
+"""How many header lines nginx' Lua module hands out, unless Kong is configured otherwise. What a request has beyond is not logged."""
 
 LuaHeaders = dict[str, str | list[str]] | list[None]
 """An empty table is an array in some encoders."""
@@ -105,7 +107,12 @@ def entry_capture(
         response, response_headers, "response", is_bytes=is_bytes, body_bytes_cap=body_bytes_cap
     )
     return capture_of(
-        request_of(request.method, url_as_sent(url, uri or None, request_headers), asked),
+        request_of(
+            request.method,
+            url_as_sent(url, uri or None, request_headers),
+            asked,
+            is_head_cut=_line_count(request.headers) >= _HEADER_LINES_LOGGED_MAX,
+        ),
         response_of(
             request.method,
             response.status,
@@ -158,6 +165,11 @@ def _headers(headers: LuaHeaders, path: str, *, is_bytes: bool) -> Headers:
         for each in ([value] if isinstance(value, str) else value)
     )
     return joined_headers(lines, path)
+
+
+def _line_count(headers: LuaHeaders) -> int:
+    values = headers.values() if isinstance(headers, dict) else ()
+    return sum(1 if isinstance(value, str) else len(value) for value in values)
 
 
 def _text(value: str, *, is_bytes: bool) -> str:

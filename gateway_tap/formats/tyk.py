@@ -102,7 +102,9 @@ def _request(event: _Event) -> CapturedRequest:
     if read is None:
         # -1: of a length that was not known in advance.
         message = Message({}, is_cut=event.content_length != 0 or wire != b"")
-        return request_of(event.method, event.raw_path or event.path, message)
+        # Unless the head was recorded and cut, Tyk records no details, and there is no body of a response either.
+        is_head_cut = wire != b"" or event.raw_response != ""
+        return request_of(event.method, event.raw_path or event.path, message, is_head_cut=is_head_cut)
     return request_of(read.method, read.target, read.message._replace(is_cut=read.message.is_cut or is_cut))
 
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gateway_tap.body import RejectedBody
+from gateway_tap.formats.har import HAR
+from gateway_tap.formats.own import OWN
 from gateway_tap.intake import read_batch
 from gateway_tap.limits import IntakeLimits
 from redactor.config import DocumentConfig, RedactionConfig
@@ -22,6 +25,7 @@ from redactor.openapi.document import parse_document
 from schemas.capture import Capture, body_bytes
 from schemas.contracts import schema_path_of_first_error
 from schemas.errors import RefusedCapture
+from schemas.event import decode_event
 from schemas.identity import new_id, parse_rfc3339_ms
 from tests.agreeing import AgreeingRedactor
 from tests.gateway_formats.encoders import FORMATS, FormatUnderTest
@@ -119,6 +123,37 @@ def test_a_body_that_the_format_cannot_carry_does_not_read_as_none(
         assert message.truncated or kept in (whole or b"", inflated(whole or b""))
     assert capture.request.method == pair.method
     assert capture.response.status == pair.status
+
+
+@pytest.mark.parametrize("under_test", [each for each in FORMATS if each.format is not OWN], ids=str)
+@pytest.mark.parametrize("more", [(), [("X-Header", "1")] * 1_000], ids=["URL", "headers"])
+def test_a_request_of_which_not_all_is_known_keeps_its_account_and_no_bodies(
+    under_test: FormatUnderTest, more: Sequence[tuple[str, str]], redactor: AgreeingRedactor
+) -> None:
+    """What was cut off may ask for another method, whose operation is another allow-list."""
+    pair = PAIRS[0]
+    if more:
+        pair = dataclasses.replace(pair, request_headers=(*pair.request_headers, *more))
+    else:
+        pair = dataclasses.replace(pair, target=f"{pair.target}&{'x' * 70_000}&_method=DELETE")
+    try:
+        capture = under_test.format.decode(under_test.encode(pair))
+    except RefusedCapture:
+        assert more
+        return
+    event = decode_event(redactor.redact(capture, EVENT_ID) or b"")
+    assert (event.receipt.operation, event.receipt.altered) == ("post", True)
+    assert event.resource.id == "1042"
+    assert event.resource.request is event.resource.response is msgspec.UNSET
+
+
+@pytest.mark.parametrize("under_test", [each for each in FORMATS if each.format not in (OWN, HAR)], ids=str)
+def test_what_follows_a_hash_belongs_to_the_target(
+    under_test: FormatUnderTest, redactor: AgreeingRedactor
+) -> None:
+    pair = dataclasses.replace(PAIRS[0], target="/orders/1042#/../../orders/7")
+    event = decode_event(redactor.redact(under_test.format.decode(under_test.encode(pair)), EVENT_ID) or b"")
+    assert event.receipt.unmatched is not None
 
 
 @every_format

@@ -72,11 +72,9 @@ class InsideContract(GatewayContract):
         target = b"/accounts/1/" + long if place == "path" else b"/accounts/1?a=1&b=" + long
         await send(bench, target, b"x-request-id: long-" + place.encode(), status=None)
         url = (await bench.collected.one_of(f"long-{place}")).request.url
-        start = "http://api.example/accounts/1"
-        if place == "query":
-            assert url == f"{start}?a=1"
-        else:
-            assert url == f"{start}/{'%22' * 30_000}"[:32_768] + "/."
+        # With the segment `.`, nothing applies as it is written: what was cut off may ask for another method.
+        path = "" if place == "query" else f"/{'%22' * 30_000}"
+        assert url == f"http://api.example/accounts/1{path}"[:32_768] + "/."
 
     async def test_a_host_or_target_cannot_pass_for_another_part_of_the_url(self, bench: Bench) -> None:
         await send(bench, b"//evil.example/widgets", b"x-request-id: double-slash")

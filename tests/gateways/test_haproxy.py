@@ -120,13 +120,13 @@ class TestHaproxy(GatewayContract):
     @pytest.mark.parametrize(
         "query", ['"' * 9_000, "a=1&b=" + "x" * 20_000, "%00" * 9_000], ids=["quotes", "long", "encoded"]
     )
-    async def test_a_long_query_costs_the_query_alone(self, bench: Bench, query: str) -> None:
+    async def test_a_query_that_is_too_long_costs_the_bodies(self, bench: Bench, query: str) -> None:
+        """What is cut off may ask for another method."""
         marker = f"query-{len(query)}"
         async with bench.through(marker).client() as client:
             await client.post(f"/widgets?{query}", content=WIDGET)
         url = (await bench.collected.one_of(marker)).request.url
-        assert url.partition("?")[0].endswith("/widgets")
-        assert len(url) < 9_000
+        assert url.endswith("/widgets/.")
 
     async def test_a_path_that_is_too_long_matches_nothing_as_it_is_written(self, bench: Bench) -> None:
         async with bench.through("long-path").client() as client:

@@ -79,18 +79,13 @@ local function head_of(headers, names)
   return table.concat(lines, "\r\n")
 end
 
--- Returns the target, of at most TARGET_BYTES_MAX: with whole parameters, because one that is cut is another one, and with a path that
--- nothing matches as it is written where the path itself is too long.
+-- Returns a target that is not too long. What is cut off may ask for another method, or make another path: with the segment `.`, no
+-- operation applies as it is written, and its account is still found.
 local function bounded_target(target)
   if #target <= TARGET_BYTES_MAX then
     return target
   end
-  local path, query = target:match("^([^?]*)%??(.*)$")
-  if #path > TARGET_BYTES_MAX then
-    return path:sub(1, TARGET_BYTES_MAX) .. "/."
-  end
-  local whole = query:sub(1, TARGET_BYTES_MAX - #path - 1):match("^(.*)&")
-  return whole and path .. "?" .. whole or path
+  return target:match("^[^?]*"):sub(1, TARGET_BYTES_MAX) .. "/."
 end
 
 -- Takes the bytes from what the line has room for, and returns whether they fit.

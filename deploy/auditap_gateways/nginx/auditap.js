@@ -130,19 +130,10 @@ function percentEncoded(bytes) {
     return parts.join('');
 }
 
-// Returns a URL that is not too long. Of a query, whole parameters are kept: a value cut short would be another value.
+// Returns a URL that is not too long. What is cut off may ask for another method, or make another path: with the segment `.`, no
+// operation applies as it is written, and its account is still found.
 function boundedUrl(url) {
-    if (url.length <= URL_CHARS_MAX) {
-        return url;
-    }
-    const path = url.split('?', 1)[0];
-    if (path.length > URL_CHARS_MAX) {
-        // A path cut short could be that of another operation. With the segment `.` it matches none as written, and its
-        // account is still seen: `..` would take its last segment away.
-        return path.slice(0, URL_CHARS_MAX / 2) + '/.';
-    }
-    const end = url.lastIndexOf('&', URL_CHARS_MAX);
-    return end > path.length ? url.slice(0, end) : path;
+    return url.length <= URL_CHARS_MAX ? url : url.split('?', 1)[0].slice(0, URL_CHARS_MAX / 2) + '/.';
 }
 
 // Returns the URL as received. It is always absolute, so that neither path nor Host can pass for another part of it.

@@ -522,19 +522,13 @@ local function percent(byte)
   return string.format("%%%02X", byte:byte())
 end
 
--- Returns a URL that is not too long. Of a query, whole parameters are kept: a value cut short would be another value.
+-- Returns a URL that is not too long. What is cut off may ask for another method, or make another path: with the segment `.`, no
+-- operation applies as it is written, and its account is still found.
 local function bounded_url(text)
   if #text <= URL_CHARS_MAX then
     return text
   end
-  local path = text:match("^[^?]*")
-  if #path > URL_CHARS_MAX then
-    -- A path cut short could be that of another operation. With the segment `.` it matches none as written, and its account
-    -- is still seen: `..` would take its last segment away.
-    return path:sub(1, URL_CHARS_MAX / 2) .. "/."
-  end
-  local kept = text:sub(1, URL_CHARS_MAX + 1):match("^(.*)&")
-  return kept and #kept > #path and kept or path
+  return text:match("^[^?]*"):sub(1, URL_CHARS_MAX / 2) .. "/."
 end
 
 -- Returns the URL as received. It is always absolute, so that neither path nor Host can pass for another part of it.

@@ -57,6 +57,15 @@ def test_spellings_with_underscores_hide_no_other_header() -> None:
     ]
 
 
+def test_no_header_with_an_exact_name_is_hidden_by_many_others() -> None:
+    """A method override that is not copied leads to the marks of another operation."""
+    names = [f"x-chosen-{number}" for number in range(70)]
+    selection = HeaderSelection([*names, "x-http-method-override", "x-tenant-*"])
+    headers = [(name.encode(), b"1") for name in names for _ in range(2)]
+    selected = selection.select([*headers, (b"x-tenant-id", b"t"), (b"x-http-method-override", b"PUT")])
+    assert selected == [*headers, (b"x-http-method-override", b"PUT")]
+
+
 @pytest.mark.parametrize("name", [b"x-forwarded-for", b"Forwarded"])
 def test_a_client_cannot_push_the_end_of_a_chain_of_proxies_out_of_the_copy(name: bytes) -> None:
     selection = HeaderSelection(REQUEST_HEADERS)

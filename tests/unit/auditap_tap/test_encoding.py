@@ -95,9 +95,9 @@ async def test_bytes_that_are_not_text_arrive_unchanged(
         ({"raw_path": b"/" + b"p" * 70_000}, "https://api.example.com/" + "p" * (32_768 - 24) + "/."),
         (
             {"raw_path": b"/" + b"p" * (65_536 - 24), "query_string": b"a=1&b=2"},
-            "https://api.example.com/" + "p" * (65_536 - 24),
+            "https://api.example.com/" + "p" * (32_768 - 24) + "/.",
         ),
-        ({"query_string": b"a=1&" + b"b" * 70_000}, "https://api.example.com/a?a=1"),
+        ({"query_string": b"a=1&" + b"b" * 70_000}, "https://api.example.com/a/."),
     ],
 )
 async def test_the_url_is_absolute_and_its_parts_cannot_be_confused(

@@ -219,6 +219,21 @@ def test_an_event_without_details_says_that_bodies_are_missing() -> None:
     assert not TYK.decode(hec(response_code=204)).response.truncated
 
 
+def test_a_request_whose_head_is_cut_keeps_no_bodies() -> None:
+    """Headers that are missing may ask for another method."""
+    head = b"POST /a?b=1 HTTP/1.1\r\nX: y\r\nX-HTTP-Method-Override: DELETE\r\n\r\n"
+    for raw in (wire(head)[:40], ""):
+        captured = TYK.decode(
+            hec(raw_path="/a", raw_request=raw, raw_response=wire(b"HTTP/1.1 200 OK\r\n\r\n{}"))
+        )
+        assert captured.request.url == "/a/."
+    lines = {f"x-{number}": "" for number in range(99)}
+    for gateway_format in (KONG, APISIX):
+        assert read(gateway_format, entry(request={"headers": lines})).request.url == "http://h:80/a"
+        cut = read(gateway_format, entry(request={"headers": {**lines, "x": ["1"]}}))
+        assert cut.request.url == "http://h:80/a/."
+
+
 def test_chunks_are_joined_and_trailers_left_out() -> None:
     response = wire(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: T\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nT: c4n4ry\r\n\r\n"

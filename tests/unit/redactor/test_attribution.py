@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from auditap_tap.encoding import altered_url, bounded_url
 from schemas.capture import Headers
 from schemas.event import AuditEvent, BodyReason, UnmatchedReason
 from tests.spellings import ACCOUNT, OVERRIDES, PATH, TARGETS
@@ -61,6 +62,13 @@ def test_a_path_that_a_tap_has_cut_stays_in_its_accounts_list() -> None:
     assert event.account.id == ACCOUNT
     assert event.receipt.altered
     assert text_of(event.resource.request) is text_of(event.resource.response) is None
+
+
+@pytest.mark.parametrize("query", ["_method=PUT&q=" + "1" * 70_000, "q=" + "1" * 70_000 + "&_method=PUT"])
+def test_a_query_that_a_tap_has_cut_opens_no_body(query: str) -> None:
+    """What is cut off may ask for another method."""
+    assert_is_attributed(recorded(bounded_url(f"{PATH}?{query}")))
+    assert_is_attributed(recorded(altered_url(f"{PATH}#{query}")))
 
 
 @pytest.mark.parametrize("url", [url for urls in TARGETS.values() for url in urls])

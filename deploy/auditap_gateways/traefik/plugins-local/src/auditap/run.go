@@ -254,22 +254,17 @@ func requestURL(request *http.Request) string {
 	return boundedURL(scheme + host + "/" + strings.TrimPrefix(percentEncoded(target), "/"))
 }
 
-// boundedURL returns a URL that is not too long. Of a query, whole parameters are kept: a value cut short would be another value.
+// boundedURL returns a URL that is not too long. What is cut off may ask for another method, or make another path: with the
+// segment `.`, no operation applies as it is written, and its account is still found.
 func boundedURL(url string) string {
 	if len(url) <= urlCharsMax {
 		return url
 	}
 	path, _, _ := strings.Cut(url, "?")
-	if len(path) > urlCharsMax {
-		// A path cut short could be that of another operation. With the segment `.` it matches none as written, and its
-		// account is still seen: `..` would take its last segment away.
-		return path[:urlCharsMax/2] + "/."
+	if len(path) > urlCharsMax/2 {
+		path = path[:urlCharsMax/2]
 	}
-	end := strings.LastIndex(url[:urlCharsMax+1], "&")
-	if end > len(path) {
-		return url[:end]
-	}
-	return path
+	return path + "/."
 }
 
 var unsafeInURL = regexp.MustCompile("[^!$-;=?-Z\\[\\]_a-z~]")
