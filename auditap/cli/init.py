@@ -133,6 +133,7 @@ def _filled(text: str, gateway: str) -> str:
     values = {
         "COLLECTOR_SOCKET": data_dir / "collector.sock",
         "RECEIVER_SOCKET": data_dir / f"{gateway}.sock",
+        "RELAY_SOCKET": here / "haproxy" / "relay.sock",
         "LUA": here / "haproxy" / "auditap.lua",
         "LUA_FOLDER": here / "openresty",
         "JS_FOLDER": here / "nginx",

@@ -18,6 +18,7 @@ import pytest
 
 _LISTENS_WITHIN_S = 60
 _ENDS_WITHIN_S = 30
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,16 @@ class Running:
     def children(self) -> list[int]:
         """Return the processes that the main one has started: its workers."""
         return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that its processes have taken so far."""
+        return sum(process_cpu_s(pid) for pid in (self.pid, *self.children()))
+
+
+def process_cpu_s(pid: int) -> float:
+    """Return the CPU seconds that a process has taken so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
 class Gateway(Protocol):

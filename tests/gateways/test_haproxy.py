@@ -14,12 +14,13 @@ from gateway_tap.receivers.line_stream import LineStream
 from schemas.capture import body_bytes
 from tests.gateways.contract import Bench, GatewayContract, assert_no_tunnel_but_websocket
 from tests.gateways.exchanges import EXCHANGES, WIDGET
-from tests.gateways.faults import ReceiverFaultContract
+from tests.gateways.faults import FaultBench, ReceiverFaultContract
 from tests.gateways.gateway import Abilities, Place, Running, filled, installed, process
 from tests.gateways.receiving import RECEIVER_SOCKET, receiving
 from tests.ports import free_port
 
 _FOLDER = Path(__file__).parents[2] / "deploy" / "auditap_gateways" / "haproxy"
+_AWAY_S = 2
 
 
 class HaproxyGateway:
@@ -39,6 +40,7 @@ class HaproxyGateway:
         values = {
             "LUA": _FOLDER / "auditap.lua",
             "RECEIVER_SOCKET": receiver,
+            "RELAY_SOCKET": place.folder / "relay.sock",
             "PORT": port,
             "H2_PORT": h2_port,
             "UPSTREAM_PORT": place.upstream_port,
@@ -138,3 +140,17 @@ class TestHaproxy(GatewayContract):
 
 class TestHaproxyReceiverFaults(ReceiverFaultContract):
     gateway = HaproxyGateway(receives=False)
+
+    async def test_haproxy_waits_for_its_receiver_without_taking_a_core(
+        self, receiver_faults: FaultBench
+    ) -> None:
+        faults = receiver_faults
+        await faults.kill_collector()
+        before_s = faults.running.cpu_s()
+        sent = await faults.send("waiting", 100, b"{}")
+        # Time without anything to do, of which a process that tries again and again takes all it gets.
+        await asyncio.sleep(_AWAY_S)
+        assert faults.running.cpu_s() - before_s < _AWAY_S / 5
+        await faults.start_collector()
+        sent |= await self._send_until_one_arrives(faults)
+        await self._all_are_accounted_for(faults, sent)
