@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from schemas.heartbeat import TapState
+from tests.gateways.contract import Bench
+from tests.gateways.exchanges import WIDGET
 from tests.gateways.faults import FaultBench, FaultContract
 from tests.gateways.gateway import Abilities, Place, Running, filled, installed, process
 from tests.gateways.journal import Run
@@ -20,6 +22,14 @@ from tests.ports import free_port
 
 _HERE = Path(__file__).resolve().parents[2] / "deploy" / "auditap_gateways" / "openresty"
 _MODULES = Path("/usr/lib/nginx/modules")
+_UNLOGGED = """
+    location /unlogged/ {
+      log_by_lua_block { local _ = "without the tap" }
+      proxy_pass http://service/;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+    }
+"""
 
 
 def _configuration(place: Place, port: int, h2_port: int) -> str:
@@ -56,6 +66,7 @@ class OpenRestyGateway:
     async def running(self, place: Place) -> AsyncIterator[Running]:
         nginx, port, h2_port = installed("nginx", "libnginx-mod-http-lua"), free_port(), free_port()
         configuration = with_locations(_configuration(place, port, h2_port), "")
+        configuration = configuration.replace("    location / {", _UNLOGGED + "    location / {")
         if not self._is_tapped:
             lines = configuration.splitlines(keepends=True)
             configuration = "".join(line for line in lines if "_by_lua_block { require" not in line)
@@ -66,6 +77,22 @@ class OpenRestyGateway:
 
 class TestOpenResty(NginxContract):
     gateway = OpenRestyGateway()
+
+    @pytest.mark.parametrize("is_http2", [False, True])
+    async def test_a_request_is_not_taken_for_one_whose_last_hook_did_not_run(
+        self, bench: Bench, is_http2: bool
+    ) -> None:
+        """nginx gives a request the address of an earlier one."""
+        marker = f"reused-{is_http2}"
+        async with bench.through(marker).client(http2=is_http2) as client:
+            for number in range(50):
+                await client.post("/unlogged/", content=b"{}")
+                headers = {"x-request-id": f"{marker}-{number}"}
+                await client.put(f"/widgets?number={number}", content=WIDGET, headers=headers)
+        for number in range(50):
+            request = (await bench.collected.one_of(f"{marker}-{number}")).request
+            assert (request.method, request.url.partition("?")[2]) == ("PUT", f"number={number}")
+        assert not bench.collected.of(marker)
 
 
 class TestOpenRestyFaults(FaultContract):

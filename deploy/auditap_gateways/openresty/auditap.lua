@@ -399,14 +399,18 @@ local function end_run()
   end
 end
 
+local function count_failure(failure)
+  run.failed = run.failed + 1
+  -- Once: a failure that repeats must not fill the log.
+  if run.failed == 1 then
+    ngx.log(ngx.ERR, "the audit tap failed: ", failure)
+  end
+end
+
 local function attempt(step, ...)
   local done, failure = pcall(step, ...)
   if not done then
-    run.failed = run.failed + 1
-    -- Once: a failure that repeats must not fill the log.
-    if run.failed == 1 then
-      ngx.log(ngx.ERR, "the audit tap failed: ", failure)
-    end
+    count_failure(failure)
   end
   return done
 end
@@ -566,6 +570,21 @@ local function new_exchange()
   return exchange
 end
 
+local function forget_exchange(exchange)
+  run.exchanges[exchange.address] = nil
+  run.exchanges_count = run.exchanges_count - 1
+end
+
+-- Drops the exchange of a request that has ended without its last hook.
+local function abandon(exchange)
+  forget_exchange(exchange)
+  if not exchange.captured then
+    run.bytes = run.bytes - exchange.copied_bytes
+    drop_number(exchange.seq, "failed")
+    count_failure("a server or location has a log_by_lua block that does not call it")
+  end
+end
+
 -- Returns what is known of the present request, from its first hook on; nil if there is nothing to capture: for a
 -- subrequest, and for what nginx could not read as a request.
 local function current_exchange()
@@ -574,10 +593,16 @@ local function current_exchange()
   end
   -- Not in ngx.ctx, which an internal redirect (error_page, try_files) empties: the request keeps its address.
   local address = tonumber(ffi.cast("uintptr_t", get_request()))
+  -- A later request may get the same address, but not the same place on the same connection.
+  local place = ngx.var.connection .. ":" .. ngx.var.connection_requests
   local exchange = run.exchanges[address]
+  if exchange and exchange.place ~= place then
+    abandon(exchange)
+    exchange = nil
+  end
   if not exchange then
     exchange = new_exchange()
-    exchange.address = address
+    exchange.address, exchange.place = address, place
     run.exchanges[address] = exchange
     run.exchanges_count = run.exchanges_count + 1
   end
@@ -726,8 +751,7 @@ local function observe_log()
   local exchange = current_exchange()
   if exchange then
     -- Kept until here even if it was captured before, so that no hook takes the request for a new one.
-    run.exchanges[exchange.address] = nil
-    run.exchanges_count = run.exchanges_count - 1
+    forget_exchange(exchange)
     capture(exchange)
   end
 end
