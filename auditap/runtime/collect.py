@@ -157,9 +157,9 @@ class Collector:
     async def _fetch_unknown_keys(self, capture: Capture) -> None:
         """Fetch the keys of the issuer of a capture's token if it was signed with one that is not known."""
         if self._verifier is not None and self._keys is not None:
-            issuers = self._verifier.issuers_without_key(capture.request.headers)
-            if issuers:
-                await self._keys.fetch_unknown(issuers)
+            unknown = self._verifier.unknown_keys(capture.request.headers)
+            if unknown:
+                await self._keys.fetch_unknown(unknown)
 
 
 def _token_verifier(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
+import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import httpx
 import structlog
 
-from auditap.runtime.lifecycle import clock_ms
 from redactor.identity.signing_keys import JWKS_BYTES_MAX, SigningKeys, UnusableKeySet, read_jwks
+from redactor.identity.tokens import UnknownKey
 from redactor.issuer_config import IssuerConfig
 from schemas.errors import StartupError
 from schemas.metric_defs import Metrics
@@ -20,12 +23,19 @@ log = structlog.get_logger("signing_keys")
 # Issuers publish a new key long before they sign with it: hours to days.
 _REFRESH_MS = 300_000
 _RETRY_MS = 15_000
-# An unknown key may be a forger's. Nobody can make the collector ask more often than this.
-_ASKED_MS_MIN = 30_000
-# A batch of captures waits for it, at most once in `_ASKED_MS_MIN`.
+# An unknown key may be a forger's. Nobody can make the collector ask for more of them within this time: few, and more than one, so
+# that a made-up key does not keep the issuer's next one waiting.
+_UNKNOWN_KEYS_MAX = 3
+_ASKED_WITHIN_MS = 30_000
+# A batch of captures waits for it.
 _TIMEOUT_MS = 3_000
 _LOOK_MS = 5_000
 _HEADERS = {"accept": "application/json", "accept-encoding": "identity"}
+
+
+def _monotonic_ms() -> int:
+    # Not the time of day: a step of it would make keys stale, or keep them from being fetched.
+    return time.monotonic_ns() // 1_000_000
 
 
 class KeysNotFetched(Exception):
@@ -69,15 +79,21 @@ async def _get(url: str, transport: httpx.AsyncBaseTransport) -> bytes:
 
 def _read_file(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            text = file.read(JWKS_BYTES_MAX + 1)
+        with open(path, "rb", opener=_open_at_once) as file:
+            is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            text = file.read(JWKS_BYTES_MAX + 1) if is_regular else b""
     except OSError as error:
         cause = f"the file cannot be read ({error.strerror})"
     else:
-        if len(text) <= JWKS_BYTES_MAX:
+        if is_regular and len(text) <= JWKS_BYTES_MAX:
             return text
-        cause = "too many bytes"
+        cause = "too many bytes" if is_regular else "it is no regular file, which can be read again"
     raise KeysNotFetched(cause)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Opening a FIFO would otherwise wait for somebody who writes to it.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class SigningKeyFetcher:
@@ -88,14 +104,14 @@ class SigningKeyFetcher:
         issuers: Sequence[IssuerConfig],
         keys: SigningKeys,
         metrics: Metrics,
-        now_ms: Callable[[], int] = clock_ms,
+        now_ms: Callable[[], int] = _monotonic_ms,
     ) -> None:
         self._issuers = {each.issuer: each for each in issuers}
         self._keys = keys
         self._metrics = metrics
         self._now_ms = now_ms
-        # Of each issuer, when it was last asked because of an unknown key, and when it is asked next anyway.
-        self._asked_ms: dict[str, int] = {}
+        # Of each issuer, when it was asked for unknown keys lately, and when it is asked next anyway.
+        self._asked_ms: dict[str, dict[str, int]] = {}
         self._due_ms = dict.fromkeys(self._issuers, 0)
         self._failed: set[str] = set()
         self._fetching: dict[str, asyncio.Task[None]] = {}
@@ -128,18 +144,22 @@ class SigningKeyFetcher:
         names = self._issuers if issuers is None else issuers
         await asyncio.gather(*(asyncio.shield(self._task(name)) for name in names))
 
-    async def fetch_unknown(self, issuers: Collection[str]) -> None:
-        """Fetch the keys of issuers of which a token names an unknown one, unless that was done lately."""
-        now_ms = self._now_ms()
-        wanted = []
-        for name in issuers:
-            if name in self._fetching:
-                wanted.append(name)
-            elif now_ms - self._asked_ms.get(name, -_ASKED_MS_MIN) >= _ASKED_MS_MIN:
-                self._asked_ms[name] = now_ms
-                wanted.append(name)
+    async def fetch_unknown(self, unknown: Collection[UnknownKey]) -> None:
+        """Fetch the keys of issuers of which tokens name unknown ones, unless that was done lately."""
+        wanted = {each.issuer for each in unknown if each.issuer in self._fetching or self._may_ask(each)}
         if wanted:
             await self.fetch(wanted)
+
+    def _may_ask(self, unknown: UnknownKey) -> bool:
+        """Whether the issuer is to be asked for this key now; it is then noted as asked for."""
+        now_ms = self._now_ms()
+        asked = self._asked_ms.setdefault(unknown.issuer, {})
+        for kid in [kid for kid, at_ms in asked.items() if now_ms - at_ms >= _ASKED_WITHIN_MS]:
+            del asked[kid]
+        if unknown.kid in asked or len(asked) >= _UNKNOWN_KEYS_MAX:
+            return False
+        asked[unknown.kid] = now_ms
+        return True
 
     async def run(self) -> None:
         """Fetch all keys when they are due, until cancelled."""

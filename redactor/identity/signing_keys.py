@@ -15,7 +15,7 @@ RETIRED_MS: Final = 3_600_000
 """How long a key counts after it has disappeared, so that a pair which is sent again gives the same event."""
 STALE_MS: Final = 86_400_000
 """How long keys count that cannot be fetched any more: a day, in which somebody can see to it."""
-_KID_CHARS_MAX: Final = 512
+KID_CHARS_MAX: Final = 512
 _RSA_BITS_MIN: Final = 2_048  # NIST SP 800-131A: shorter keys no longer protect
 _RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _BY_CURVE: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512", "Ed25519": "EdDSA"}
@@ -53,7 +53,7 @@ def read_jwks(text: bytes) -> dict[str, SigningKey]:
     repeated: set[str] = set()
     for each in listed:
         kid = each.get("kid") if isinstance(each, dict) else None
-        if not isinstance(kid, str) or not 1 <= len(kid) <= _KID_CHARS_MAX:
+        if not isinstance(kid, str) or not 1 <= len(kid) <= KID_CHARS_MAX:
             continue
         key = _read_key(each)
         if key is not None:
@@ -128,7 +128,10 @@ class SigningKeys:
         return bool(keys.current or keys.retired)
 
     def replace(self, issuer: str, found: Mapping[str, SigningKey], now_ms: int) -> None:
-        """Take what was fetched now (Unix ms) for the issuer's keys. Those that are not in it count for RETIRED_MS more."""
+        """Take what was fetched now for the issuer's keys. Those that are not in it count for RETIRED_MS more.
+
+        `now_ms`, here as in `expire`: milliseconds of a clock that nobody sets.
+        """
         keys = self._issuers[issuer]
         before = {kid: key.thumbprint for kid, key in keys.current.items()}
         for kid, key in keys.current.items():
@@ -152,7 +155,3 @@ class SigningKeys:
                 keys.current, keys.retired = {}, {}
             if gone or has_lost_all:
                 self.version += 1
-
-    def fetched_ms(self, issuer: str) -> int | None:
-        """Return when the issuer's keys were last fetched (Unix ms); None: never."""
-        return self._issuers[issuer].fetched_ms

@@ -17,7 +17,7 @@ import jwt
 from msgspec import structs
 
 from redactor.identity.claims import VerifiedActor, read_claims
-from redactor.identity.signing_keys import SigningKeys
+from redactor.identity.signing_keys import KID_CHARS_MAX, SigningKeys
 from redactor.issuer_config import IssuerConfig, token_headers
 from schemas.capture import Headers
 from schemas.event import TokenReason
@@ -70,6 +70,16 @@ class _Verified(NamedTuple):
     actor: VerifiedActor
 
 
+class UnknownKey(NamedTuple):
+    """The id of a key that a token names, and its issuer. It may be made up, so the repr does not show it."""
+
+    issuer: str
+    kid: str
+
+    def __repr__(self) -> str:
+        return "<UnknownKey>"
+
+
 class TokenVerifier:
     """Verifies the tokens of requests with the keys that `keys` holds. Use it from one thread."""
 
@@ -114,16 +124,16 @@ class TokenVerifier:
             return TokenReason.NOT_YET_VALID
         return TokenReason.EXPIRED if at_ms >= verified.until_ms else verified.actor
 
-    def issuers_without_key(self, headers: Headers) -> tuple[str, ...]:
-        """Return the issuers of which the request's tokens name a key that is not known, to fetch it; mostly none."""
+    def unknown_keys(self, headers: Headers) -> tuple[UnknownKey, ...]:
+        """Return the keys that the request's tokens name and that are not known, to fetch them; mostly none."""
         tokens = self._tokens(headers, frozenset())
         if len(tokens) > TOKENS_MAX:
             return ()
         self._forget_if_keys_changed()
-        found = (self._issuer_without_key(each) for each in tokens)
+        found = (self._unknown_key(each) for each in tokens)
         return tuple(dict.fromkeys(each for each in found if each is not None))
 
-    def _issuer_without_key(self, token: _Token) -> str | None:
+    def _unknown_key(self, token: _Token) -> UnknownKey | None:
         if len(token.text) > TOKEN_CHARS_MAX:
             return None
         # Tokens that were signed with one key begin alike.
@@ -135,10 +145,10 @@ class TokenVerifier:
         except _Refused:
             return None
         kid = header.get("kid")
-        if not isinstance(kid, str):
+        if not isinstance(kid, str) or len(kid) > KID_CHARS_MAX:
             return None
         if self.keys.find(issuer.issuer, kid) is None:
-            return issuer.issuer
+            return UnknownKey(issuer.issuer, kid)
         if len(head[1]) <= _HEAD_CHARS_MAX and len(self._by_header[token.header]) == 1:
             if len(self._known_heads) >= _HEADS_MAX:
                 self._known_heads.clear()

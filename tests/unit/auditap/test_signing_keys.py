@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from auditap.runtime import signing_keys
 from auditap.runtime.http_server import HttpServer, bind_tcp_socket
 from auditap.runtime.signing_keys import SigningKeyFetcher
 from redactor.identity.signing_keys import JWKS_BYTES_MAX, SigningKeys
+from redactor.identity.tokens import UnknownKey
 from schemas.errors import StartupError
 from schemas.metric_defs import Metrics
 from tests.ports import free_port
@@ -147,15 +150,41 @@ async def test_an_unknown_key_is_asked_for_at_most_every_half_minute(
     server: Jwks, fetching: Fetching
 ) -> None:
     await fetching.fetcher.fetch()
+    unknown = [UnknownKey(ISSUER, "rsa-2")]
     # Captures that wait for the same fetch share it.
-    await asyncio.gather(*(fetching.fetcher.fetch_unknown([ISSUER]) for _ in range(9)))
+    await asyncio.gather(*(fetching.fetcher.fetch_unknown(unknown) for _ in range(9)))
     assert server.asked == 2
     fetching.now_ms += 29_999
-    await fetching.fetcher.fetch_unknown([ISSUER])
+    await fetching.fetcher.fetch_unknown(unknown)
     assert server.asked == 2
     fetching.now_ms += 1
-    await fetching.fetcher.fetch_unknown([ISSUER])
+    await fetching.fetcher.fetch_unknown(unknown)
     assert server.asked == 3
+
+
+async def test_made_up_keys_neither_hold_up_the_next_one_nor_cause_load(
+    server: Jwks, fetching: Fetching
+) -> None:
+    await fetching.fetcher.fetch()
+    await fetching.fetcher.fetch_unknown([UnknownKey(ISSUER, "made up")])
+    server.answer = lambda: Response(jwks(jwk("rsa-2")))
+    await fetching.fetcher.fetch_unknown([UnknownKey(ISSUER, "rsa-2")])
+    assert fetching.keys.find(ISSUER, "rsa-2")
+    for number in range(9):
+        await fetching.fetcher.fetch_unknown([UnknownKey(ISSUER, f"made up {number}")])
+    assert server.asked == 4
+
+
+async def test_a_step_of_the_clock_changes_nothing(server: Jwks, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetcher = SigningKeyFetcher([an_issuer(jwks_url=server.url)], SigningKeys([ISSUER]), Metrics())
+    unknown = [UnknownKey(ISSUER, "rsa-2")]
+    await fetcher.fetch_unknown(unknown)
+    present_ns = time.time_ns()
+    for step_s in (-86_400, 86_400):
+        monkeypatch.setattr(time, "time_ns", lambda step_s=step_s: present_ns + step_s * 10**9)
+        await fetcher.fetch_unknown(unknown)
+    assert server.asked == 1
+    await fetcher.stop()
 
 
 async def test_keys_are_fetched_when_they_are_due(
@@ -185,6 +214,15 @@ async def test_keys_are_fetched_when_they_are_due(
     assert not fetching.keys.has_any(ISSUER)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_file_that_cannot_be_read_again_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "jwks.json")
+    fetching = Fetching(jwks_url="", jwks_file=tmp_path / "jwks.json")
+    with pytest.raises(StartupError, match=r"(no regular file|Is a directory).*jwks_file") as refused:
+        fetching.fetcher.check_files()
+    assert "\n" not in str(refused.value)
 
 
 async def test_keys_may_be_in_a_file(tmp_path: Path) -> None:
