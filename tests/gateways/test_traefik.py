@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,11 +17,12 @@ import pytest
 
 from schemas.heartbeat import TapState
 from tests.gateways.faults import FaultBench, FaultContract
-from tests.gateways.gateway import Abilities, Place, Running, filled, process
+from tests.gateways.gateway import Abilities, Place, Running, filled, installed, process
 from tests.gateways.inside import InsideContract
 from tests.ports import free_port
 
 _HERE = Path(__file__).resolve().parents[2] / "deploy" / "auditap_gateways" / "traefik"
+_GO_CACHE = Path(__file__).resolve().parents[2] / ".cache" / "go-build"
 _ROUTES_WITHIN_S = 60
 
 
@@ -70,6 +72,26 @@ class TraefikGateway:
 class TestTraefik(InsideContract):
     gateway = TraefikGateway()
     double_slashed = ""
+
+
+def test_a_body_is_read_on_while_the_exchange_ends(tmp_path: Path) -> None:
+    """By Go's race detector: Traefik's interpreter has none."""
+    installed("gcc", "gcc")
+    plugin = shutil.copytree(_HERE / "plugins-local" / "src" / "auditap", tmp_path / "auditap")
+    for test in Path(__file__).with_name("traefik").glob("*_test.go"):
+        shutil.copy(test, plugin)
+    environment = {
+        "CGO_ENABLED": "1",
+        "GOCACHE": str(_GO_CACHE),
+        "GOFLAGS": "-mod=mod -buildvcs=false",
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+    }
+    command = (installed("go", "golang-go"), "test", "-race", "-count=3", "-timeout=120s", ".")
+    ended = subprocess.run(
+        command, cwd=plugin, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 class TestTraefikFaults(FaultContract):

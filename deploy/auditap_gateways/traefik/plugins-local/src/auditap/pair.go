@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -121,8 +122,10 @@ func (b *bodyCopy) discard() {
 	}
 }
 
-// pair is one request and its response, as observed. Its request belongs to the handler's goroutine until it ends.
+// pair is one request and its response, as observed. It belongs to the handler's goroutine until it ends.
 type pair struct {
+	// Held where the request's body is copied: the proxy's transport may read on in another goroutine while the exchange ends.
+	bodyLock        sync.Mutex
 	seq             int64
 	atMs            int64
 	started         time.Time
@@ -163,11 +166,30 @@ func (p *pair) observeBody(body io.ReadCloser, declaredBytes int64) io.ReadClose
 
 func (o *observedBody) Read(buffer []byte) (int, error) {
 	n, err := o.body.Read(buffer)
-	o.pair.requestBody.append(buffer[:n])
-	if err == io.EOF {
-		o.pair.requestEnded = true
-	}
+	o.pair.observeRead(buffer[:n], err == io.EOF)
 	return n, err
+}
+
+// observeRead copies what was read of the request's body, unless the exchange has ended.
+func (p *pair) observeRead(chunk []byte, last bool) {
+	p.bodyLock.Lock()
+	defer p.bodyLock.Unlock()
+	if p.captured {
+		return
+	}
+	p.requestBody.append(chunk)
+	p.requestEnded = p.requestEnded || last
+}
+
+// endRequest ends the copying of the request's body. One that was not read to its end is discarded.
+func (p *pair) endRequest() {
+	p.bodyLock.Lock()
+	defer p.bodyLock.Unlock()
+	p.captured = true
+	if !p.requestEnded {
+		p.requestBody.notRead = p.requestBody.copied && !p.requestBody.truncated
+		p.requestBody.discard()
+	}
 }
 
 func (o *observedBody) Close() error {

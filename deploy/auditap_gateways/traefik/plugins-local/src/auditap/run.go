@@ -191,7 +191,7 @@ func (r *run) end(p *pair, returned bool) {
 	if p.captured {
 		return
 	}
-	p.captured = true
+	p.endRequest()
 	if p.status == 0 {
 		p.status = http.StatusOK // as net/http sends it for a handler that has written nothing
 		if !returned {
@@ -205,10 +205,6 @@ func (r *run) end(p *pair, returned bool) {
 	}
 	p.complete = p.isComplete(returned)
 	p.durationMs = float64(time.Since(p.started).Microseconds()) / 1000
-	if !p.requestEnded {
-		p.requestBody.notRead = p.requestBody.copied && !p.requestBody.truncated
-		p.requestBody.discard()
-	}
 	bodyBytes := len(p.requestBody.data) + len(p.responseBody.data)
 	ownBytes := pairBytes + len(p.url) + headerBytes(p.requestHeaders) + headerBytes(p.responseHeaders)
 	r.lock.Lock()
