@@ -254,6 +254,9 @@ class CollectorSettings(_Group):
     health_address: _HealthAddress | None = None
     socket: Path | None = None
     """Path of the Unix socket (mode 0660). Default: `collector.sock` in `data_dir`."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Processes of `auditap collect` that share its listeners, one for each core to use; more than one needs Kafka. Limits of
+    connections, and of requests and bytes in flight, are of each of them; the bound of the spool is of all. `auditap up` has one."""
     tokens: tuple[TapToken, ...] = ()
     receivers: tuple[ReceiverSettings, ...] = ()
     identity_key: SecretStr | None = None

@@ -88,8 +88,9 @@ class Run:
 class Sender:
     """Sends batches over several connections, each of which waits for the response."""
 
-    def __init__(self, socket: Path, lines: Lines, run: Run) -> None:
+    def __init__(self, socket: Path, lines: Lines, run: Run, connections: int = _CONNECTIONS) -> None:
         self._socket = socket
+        self._connections = connections
         self._lines = lines
         self._run = run
 
@@ -97,7 +98,7 @@ class Sender:
         """Send until a time of `time.monotonic`, as fast as accepted or at a pace; at least one batch on each connection."""
         began = time.monotonic()
         turns = self._paced(began, batches_per_s) if batches_per_s else self._unpaced()
-        await asyncio.gather(*(self._connection(until, turns) for _ in range(_CONNECTIONS)))
+        await asyncio.gather(*(self._connection(until, turns) for _ in range(self._connections)))
         self._run.sending_s = time.monotonic() - began
 
     def _unpaced(self) -> Iterator[float]:
@@ -111,36 +112,54 @@ class Sender:
             number += 1
 
     async def _connection(self, until: float, turns: Iterator[float]) -> None:
-        reader, writer = await asyncio.open_unix_connection(str(self._socket))
+        connection = _Connection(self._socket)
         while True:
             await asyncio.sleep(max(0.0, next(turns) - time.monotonic()))
             body = self._lines.batch()
-            head = f"POST /v1/captures HTTP/1.1\r\nhost: c\r\ncontent-type: application/x-ndjson\r\ncontent-length: {len(body)}\r\n\r\n"
-            while not await self._accepted(reader, writer, head.encode() + body):
+            while not await connection.takes(body):
                 self._run.refused += 1
                 await asyncio.sleep(0.2)
             self._run.sent += _BATCH
             if time.monotonic() >= until:
                 break
-        writer.close()
-        await writer.wait_closed()
+        await connection.close()
 
-    async def _accepted(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
-    ) -> bool:
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
+
+class _Connection:
+    """A connection to the collector, opened again where a worker that had more than others ended it with its response."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def takes(self, body: bytes) -> bool:
+        """Send a batch, and return whether it was accepted and not refused as too much."""
+        if self._streams is None:
+            self._streams = await asyncio.open_unix_connection(str(self._socket))
+        reader, writer = self._streams
+        head = f"POST /v1/captures HTTP/1.1\r\nhost: c\r\ncontent-type: application/x-ndjson\r\ncontent-length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        fields = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = next(
             int(line.partition(b":")[2])
-            for line in head.lower().split(b"\r\n")
+            for line in fields.split(b"\r\n")
             if line.startswith(b"content-length:")
         )
         answer = await reader.readexactly(length)
-        if head.startswith(b"HTTP/1.1 200"):
+        if b"connection: close" in fields:
+            await self.close()
+        if fields.startswith(b"http/1.1 200"):
             assert b'"refused":[]' in answer, answer
             return True
-        assert head.startswith(b"HTTP/1.1 503"), head
+        assert fields.startswith(b"http/1.1 503"), fields
         return False
+
+    async def close(self) -> None:
+        if self._streams is not None:
+            _, writer = self._streams
+            self._streams = None
+            writer.close()
+            await writer.wait_closed()
 
 
 async def record_latencies(connection: asyncpg.Connection, lines: Lines, run: Run) -> None:

@@ -25,7 +25,8 @@ class MetricDef(Generic[MetricType]):
     """One row of the table: a descriptor, so that `metrics.<attribute>` has the metric's own type.
 
     The attribute's name, after `auditap_`, is the metric's. `commands`: the `auditap` commands that expose it. `labels`:
-    names of labels. `options`: what else the constructor of the type takes.
+    names of labels. `largest_of_workers`: where several processes share a page, it shows the largest of their values and not the
+    sum. `options`: what else the constructor of the type takes.
     """
 
     def __init__(
@@ -34,12 +35,15 @@ class MetricDef(Generic[MetricType]):
         commands: Sequence[Command],
         meaning: str,
         labels: Sequence[str] = (),
+        *,
+        largest_of_workers: bool = False,
         **options: Any,
     ) -> None:
         self.kind = kind
         self.commands = tuple(commands)
         self.meaning = meaning
         self.labels = tuple(labels)
+        self.largest_of_workers = largest_of_workers
         self._options: Mapping[str, Any] = options
         self.name = self.attribute = ""
 
@@ -141,6 +145,7 @@ class Metrics:
         Gauge,
         _COLLECT,
         "Issuers whose public keys could not be fetched lately: older ones are used, after a day none.",
+        largest_of_workers=True,
     )
     openapi_documents_reloaded = MetricDef(
         Counter, _COLLECT, "Changed OpenAPI documents reloaded while running."
@@ -155,6 +160,14 @@ class Metrics:
         "Events published without their bodies because they exceed what the log accepts; they are dead-lettered.",
     )
 
+    # The processes of a collector (`collector.workers`).
+    collector_workers = MetricDef(Gauge, _COLLECT, "Processes of this collector that take captures.")
+    collector_workers_restarted = MetricDef(
+        Counter,
+        _COLLECT,
+        "Workers started again because they had ended. What one had counted in its last second is missing in the sums.",
+    )
+
     # The spool (`collector.durability = spool`).
     spool_events_written = MetricDef(Counter, _COLLECT, "Events spooled because Kafka was away.")
     spool_events_drained = MetricDef(Counter, _COLLECT, "Spooled events that Kafka has acknowledged.")
@@ -165,7 +178,7 @@ class Metrics:
     spool_events = MetricDef(Gauge, _COLLECT, "Events in the spool files that this process holds.")
     spool_bytes = MetricDef(Gauge, _COLLECT, "Size of the events in the spool.")
     spool_oldest_event_age_seconds = MetricDef(
-        Gauge, _COLLECT, "Age of the oldest event in the spool; 0 if it is empty."
+        Gauge, _COLLECT, "Age of the oldest event in the spool; 0 if it is empty.", largest_of_workers=True
     )
 
     # Reading the log and storing records.

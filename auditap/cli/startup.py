@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import uvloop
 
@@ -13,16 +14,18 @@ from auditap.runtime.logs import configure_logs
 from auditap.settings import Settings, load_settings
 
 
-def configured_settings() -> Settings:
-    """Return the settings, with logs as they say. Raises StartupError."""
-    settings = load_settings()
+def configured_settings(**overrides: Any) -> Settings:
+    """Return the settings, with logs as they say. `overrides`: see `load_settings`. Raises StartupError."""
+    settings = load_settings(**overrides)
     configure_logs(settings.log_level, settings.log_format)
     return settings
 
 
-def run_process(make: Callable[[Settings], Callable[[asyncio.Event], Awaitable[None]]]) -> None:
-    """Run what `make` returns of the settings until SIGINT or SIGTERM. Raises StartupError."""
-    settings = configured_settings()
+def run_process(
+    make: Callable[[Settings], Callable[[asyncio.Event], Awaitable[None]]], **overrides: Any
+) -> None:
+    """Run what `make` returns of the settings until SIGINT or SIGTERM. `overrides`: see `load_settings`. Raises StartupError."""
+    settings = configured_settings(**overrides)
     raise_descriptor_limit()
 
     async def run() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -29,23 +30,52 @@ Degraded = Callable[[], Sequence[str]]
 _CHECK_MS_MAX = 2_000
 
 
-class _Exposition:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Of each dependency, by name, whether it can be used; and what the process does without for now."""
+
+    parts: Mapping[str, bool]
+    degraded: Sequence[str] = ()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every dependency can be used."""
+        return all(self.parts.values())
+
+
+class HealthSource(Protocol):
+    """What `/readyz` and `/metrics` show."""
+
+    async def standing(self) -> Standing:
+        """Return what can be used now, within seconds whatever hangs."""
+        ...
+
+    async def exposition(self) -> bytes:
+        """Return the metrics as they are after this call, in Prometheus' text format."""
+        ...
+
+
+class Exposition:
     """The metrics as text, made once for all who ask at the same time: it takes milliseconds of the event loop."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._making: asyncio.Task[bytes] | None = None
+    def __init__(self, make: Callable[[], Awaitable[bytes]]) -> None:
+        self._make_text = make
+        self._next: asyncio.Task[bytes] | None = None
+        self._latest: asyncio.Task[bytes] | None = None
 
     async def text(self) -> bytes:
         """Return the metrics as they are after this call."""
-        if self._making is None or self._making.done():
-            self._making = asyncio.create_task(self._make())
-        return await asyncio.shield(self._making)
+        if self._next is None:
+            self._next = asyncio.create_task(self._make(self._latest))
+        return await asyncio.shield(self._next)
 
-    async def _make(self) -> bytes:
-        # Whoever asked in the same turn of the loop joins first.
+    async def _make(self, before: asyncio.Task[bytes] | None) -> bytes:
+        # Whoever asks in the same turn of the loop, or while the one before is made, joins first.
         await asyncio.sleep(0)
-        return generate_latest(self._metrics.registry)
+        if before is not None:
+            await asyncio.wait([before])
+        self._latest, self._next = self._next, None
+        return await self._make_text()
 
 
 class _Check:
@@ -65,6 +95,24 @@ class _Check:
         return bool(done) and checking.result()
 
 
+class OwnHealth:
+    """The health of this process: its checks, and the metrics of its registry."""
+
+    def __init__(self, metrics: Metrics, readiness: Readiness, degraded: Degraded = tuple) -> None:
+        self._metrics = metrics
+        self._checks = {name: _Check(check) for name, check in readiness.items()}
+        self._degraded = degraded
+
+    async def standing(self) -> Standing:
+        """See `HealthSource.standing`."""
+        passed = await asyncio.gather(*(check.passes() for check in self._checks.values()))
+        return Standing(dict(zip(self._checks, passed, strict=True)), self._degraded())
+
+    async def exposition(self) -> bytes:
+        """See `HealthSource.exposition`."""
+        return generate_latest(self._metrics.registry)
+
+
 @dataclass(frozen=True)
 class Health:
     """What a process tells of itself.
@@ -72,31 +120,30 @@ class Health:
     `/healthz` is 200 as long as the event loop runs. `/readyz` is 200 where every check of `readiness` passes, and 503 where
     one does not, or takes more than two seconds; it also lists what `degraded` returns, which the process can do without for
     some time.
-    `/metrics` is Prometheus' text format. With a `token`, all three are 401 without it.
+    `/metrics` is Prometheus' text format. With a `token`, all three are 401 without it. `of_all`: where this process is one of
+    several that share a listener, what answers for all of them.
     """
 
     metrics: Metrics
     readiness: Readiness
     degraded: Degraded = tuple
     token: str | None = None
+    of_all: HealthSource | None = None
 
     def routes(self) -> list[BaseRoute]:
         """Return the three routes."""
-        exposition = _Exposition(self.metrics)
-        checks = {name: _Check(check) for name, check in self.readiness.items()}
+        source = self.of_all or OwnHealth(self.metrics, self.readiness, self.degraded)
+        exposition = Exposition(source.exposition)
 
         async def exposed(_request: Request) -> Response:
             return Response(await exposition.text(), media_type=CONTENT_TYPE_LATEST)
 
         async def ready(_request: Request) -> Response:
-            passed = await asyncio.gather(*(check.passes() for check in checks.values()))
-            content: dict[str, object] = {
-                "ready": all(passed),
-                "parts": dict(zip(checks, passed, strict=True)),
-            }
-            if without := self.degraded():
-                content["degraded"] = list(without)
-            return JSONResponse(content, status_code=200 if all(passed) else 503)
+            found = await source.standing()
+            content: dict[str, object] = {"ready": found.is_ready, "parts": dict(found.parts)}
+            if found.degraded:
+                content["degraded"] = list(found.degraded)
+            return JSONResponse(content, status_code=200 if found.is_ready else 503)
 
         handlers = {"/healthz": self._healthz, "/readyz": ready, "/metrics": exposed}
         return [Route(path, self._guarded(handler)) for path, handler in handlers.items()]

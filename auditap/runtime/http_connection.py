@@ -61,6 +61,9 @@ class ConnectionOwner(Protocol):
     def stopped_waiting(self, connection: HttpConnection) -> None:
         """Take note that a request is in progress."""
 
+    def is_surplus(self) -> bool:
+        """Whether a connection should end with its response, so that its client connects to a process that has fewer."""
+
     def ended(self, reason: EndReason) -> None:
         """Count a connection that the server ends."""
 
@@ -216,6 +219,9 @@ class HttpConnection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
+        if not self.pipeline and self._owner.is_surplus():
+            # The response says so, and a client that sends again opens another connection.
+            cycle.keep_alive = False
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import structlog
 
+from auditap.runtime.connection_share import ConnectionShare
 from auditap.runtime.http_connection import ConnectionOwner, HttpConnection
 from auditap.runtime.http_limits import EndReason, HttpLimits, RefusalReason
 from gateway_tap.unix_socket import PEER_UID, peer_uid
@@ -31,6 +32,8 @@ _log = structlog.get_logger("http")
 # Others get their turn in between.
 _ACCEPTS_AT_ONCE: Final = 32
 _PAUSE_S: Final = 0.1
+# Long enough for a process that runs to accept a connection, and too short for who connects to notice.
+_YIELD_S: Final = 0.002
 _LOG_INTERVAL_S: Final = 60
 
 
@@ -54,8 +57,11 @@ class HttpListener:
         metrics: Metrics,
         tls: ssl.SSLContext | None,
         make: MakeConnection,
+        share: ConnectionShare | None = None,
     ) -> None:
-        """`descriptors_below`: connections with a higher descriptor are not accepted."""
+        """`descriptors_below`: connections with a higher descriptor are not accepted. `share`: where other processes accept
+        from the same socket, which of the connections are for this one.
+        """
         self._socket = listening
         self._name = name
         self._limits = limits
@@ -64,6 +70,7 @@ class HttpListener:
         self._metrics = metrics
         self._tls = tls
         self._make = make
+        self._share = share
         self._loop = asyncio.get_running_loop()
         self._places: dict[HttpConnection, _Place] = {}
         self._by_address: Counter[str] = Counter()
@@ -123,14 +130,36 @@ class HttpListener:
             self._by_address[place.address] -= 1
             if not self._by_address[place.address]:
                 del self._by_address[place.address]
+        self._note_places(-1)
+
+    def is_surplus(self) -> bool:
+        """See `ConnectionOwner.is_surplus`."""
+        return self._share is not None and self._share.sheds_one(self._loop.time())
+
+    def _note_places(self, change: int) -> None:
+        if self._share is not None:
+            self._share.add(change)
         self._metrics.http_connections.labels(self._name).set(len(self._places))
 
     def _resume(self) -> None:
         self._paused = None
         self._loop.add_reader(self._socket, self._accept)
 
-    def _accept(self) -> None:
-        for _ in range(_ACCEPTS_AT_ONCE):
+    def _yield(self) -> None:
+        """Leave the next connection to a process that has fewer; take it a moment later, if that one has not."""
+        self._loop.remove_reader(self._socket)
+        self._paused = self._loop.call_later(_YIELD_S, self._resume_after_yield)
+
+    def _resume_after_yield(self) -> None:
+        self._resume()
+        self._accept(takes_first=True)
+
+    def _accept(self, *, takes_first: bool = False) -> None:
+        for number in range(_ACCEPTS_AT_ONCE):
+            is_taken = takes_first and not number
+            if self._share is not None and not is_taken and not self._share.is_ours:
+                self._yield()
+                return
             try:
                 accepted, address = self._socket.accept()
             except (BlockingIOError, InterruptedError):
@@ -181,7 +210,7 @@ class HttpListener:
         self._waiting[connection] = None
         if address is not None:
             self._by_address[address] += 1
-        self._metrics.http_connections.labels(self._name).set(len(self._places))
+        self._note_places(1)
 
     def _make_room(self, descriptor: int, address: str | None) -> RefusalReason | None:
         """Displace a connection if a new one needs its place. Return why there is none, if so."""

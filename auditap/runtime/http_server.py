@@ -15,6 +15,7 @@ from typing import Any, Final
 import uvicorn
 from starlette.types import ASGIApp
 
+from auditap.runtime.connection_share import ConnectionShare
 from auditap.runtime.descriptors import descriptor_shares
 from auditap.runtime.http_connection import ConnectionOwner, HttpConnection
 from auditap.runtime.http_limits import HttpLimits
@@ -82,13 +83,18 @@ class HttpServer:
         metrics: Metrics | None = None,
         tls: TlsFiles | None = None,
         drain_wait_s: int = 10,
+        share: ConnectionShare | None = None,
     ) -> None:
-        """`name`: the listener in metrics; all but `tcp` may use descriptors that are reserved. `metrics`: None counts nothing."""
+        """`name`: the listener in metrics; all but `tcp` may use descriptors that are reserved. `metrics`: None counts nothing.
+
+        `share`: see `HttpListener`.
+        """
         self._sockets = list(sockets)
         self._name = name
         self._limits = limits or HttpLimits()
         self._metrics = metrics or Metrics()
         self._tls = tls
+        self._share = share
         authority = tls.client_authority if tls else None
         config = uvicorn.Config(
             app,
@@ -155,6 +161,7 @@ class HttpServer:
                 metrics=self._metrics,
                 tls=server.config.ssl,
                 make=make,
+                share=self._share,
             )
             for listening in self._sockets
         ]

@@ -24,8 +24,11 @@ _FRAMES_MAX = 20
 _QUIET = ("aiokafka", "asyncio", "httpx", "httpcore", "uvicorn", "openapi_core")
 
 
-def configure_logs(level: str, log_format: LogFormat) -> None:
-    """Send structlog's and the standard library's logs to standard error in one shape."""
+def configure_logs(level: str, log_format: LogFormat, worker: int | None = None) -> None:
+    """Send structlog's and the standard library's logs to standard error in one shape.
+
+    `worker`: the number of this process among several of one command, for each of its lines.
+    """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
@@ -33,6 +36,8 @@ def configure_logs(level: str, log_format: LogFormat) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         without_message,
     ]
+    if worker is not None:
+        shared.append(_named(worker))
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     )
@@ -58,6 +63,14 @@ def configure_logs(level: str, log_format: LogFormat) -> None:
     logging.getLogger("httpcore").setLevel(logging.WARNING)
     # stamina's own hook would log the arguments of the call. Retries are logged where they are made.
     stamina.instrumentation.set_on_retry_hooks([])
+
+
+def _named(worker: int) -> structlog.typing.Processor:
+    def named(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event["worker"] = worker
+        return event
+
+    return named
 
 
 def report_task_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
@@ -27,10 +28,10 @@ COUNTING: Final = frozenset({"caddy", "envoy", "haproxy"})
 class Receivers:
     """All receivers of a process. Each is a tap that sends to the collector's Unix socket."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Bind the sockets. Raises StartupError."""
+    def __init__(self, settings: Settings, receivers: Sequence[ReceiverSettings]) -> None:
+        """Bind the sockets of `receivers`. Raises StartupError."""
         self._settings = settings
-        self._receivers = [(each, receiver_of(each)) for each in settings.collector.receivers]
+        self._receivers = [(each, receiver_of(each)) for each in receivers]
 
     async def run(self) -> None:
         """Receive until cancelled; then send what is left, for two seconds at most. Raises StartupError."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import bench
-from bench import ingestor, ledger, pipeline, redactor, scaling, tap
+from bench import ingestor, ledger, pipeline, redactor, scaling, tap, workers
 from bench.servers import Servers, child_cpu_s, servers
 
 # Importing it runs it.
@@ -55,6 +55,13 @@ async def test_a_filled_table_is_measured_beside_an_empty_one(
 
     monkeypatch.setattr(scaling, "measured", once)
     assert "1,000 rows" in await scaling.filled(running, 1_000, seconds=0.3, rounds=1)
+
+
+@pytest.mark.kafka
+async def test_workers_are_measured_beside_one_alone(running: Servers, tmp_path: Path) -> None:
+    found = await workers.compare(running.kafka, tmp_path, seconds=0.2, rounds=1, counts=(1, 2))
+    assert "| 1 | " in found
+    assert "| 2 | " in found
 
 
 def test_runs_are_reported() -> None:

@@ -238,6 +238,9 @@ class Owner:
     def stopped_waiting(self, connection: HttpConnection) -> None:
         pass
 
+    def is_surplus(self) -> bool:
+        return False
+
     def ended(self, reason: EndReason) -> None:
         self.reasons.append(reason)
 

@@ -210,3 +210,23 @@ def test_a_token_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     stderr = auditap(tmp_path, "query", "--token-file", "mine.token").stderr.decode()
     assert "mine.token" in stderr
     assert "data_dir" not in stderr
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("arguments", "environment", "sentence"),
+    [
+        (["--workers", "0"], {}, b"collector.workers"),
+        ([], {"AUDITAP_COLLECTOR__WORKERS": "65"}, b"AUDITAP_COLLECTOR__WORKERS"),
+        (["--workers", "2"], {}, b"there is no Kafka"),
+    ],
+)
+def test_numbers_of_workers_that_cannot_be_are_answered_with_one_sentence(
+    tmp_path: Path, arguments: list[str], environment: Mapping[str, str], sentence: bytes
+) -> None:
+    ended = auditap(tmp_path, "collect", *arguments, environment=environment)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(b"auditap: ")
+    assert sentence in line
+    assert not list(tmp_path.iterdir())
