@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
+from auditap.runtime.lifecycle import run_until
 from auditap.settings import ReceiverSettings, Settings
 from gateway_tap.formats.caddy import CADDY
 from gateway_tap.formats.haproxy import HAPROXY
@@ -34,14 +35,15 @@ class Receivers:
         self._receivers = [(each, receiver_of(each)) for each in receivers]
 
     async def run(self) -> None:
-        """Receive until cancelled; then send what is left, for two seconds at most. Raises StartupError."""
+        """Receive until cancelled, or until a receiver fails; then send what is left, for two seconds at most. Raises StartupError."""
         async with AsyncExitStack() as stack:
-            work = []
-            for receiver_settings, receiver in self._receivers:
-                tap = self._tap(receiver_settings)
-                stack.push_async_callback(asyncio.to_thread, tap.close)
-                work += [receiver.run(tap), tap.keep_watching()]
-            await asyncio.gather(*work)
+            taps = []
+            for receiver_settings, _ in self._receivers:
+                taps.append(self._tap(receiver_settings))
+                stack.push_async_callback(asyncio.to_thread, taps[-1].close)
+            receiving = (receiver.run(tap) for (_, receiver), tap in zip(self._receivers, taps, strict=True))
+            # Never stopped from here: none of them may go on while the taps are closed.
+            await run_until(asyncio.Event(), *receiving, *(tap.keep_watching() for tap in taps))
 
     def _tap(self, receiver: ReceiverSettings) -> ReceivedTap:
         of_request, of_response = headers_read(self._settings.redaction)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from auditap.runtime.receivers import Receivers
+from auditap.settings import load_settings
+from schemas.errors import StartupError
 from tests.settings_mistakes import mistake
 
 
@@ -30,3 +34,16 @@ def test_wrong_receivers_end_the_start_with_one_sentence(receivers: list[object]
     said = mistake(collector={"receivers": receivers})
     assert sentence in said
     assert len(said.splitlines()) == 1
+
+
+async def test_a_receiver_that_fails_ends_the_others(tmp_path: Path) -> None:
+    fine, taken = tmp_path / "a.sock", tmp_path / "b.sock"
+    taken.mkdir()
+    receivers = [receiver(socket=fine), receiver(format="envoy", socket=taken, tap_id="other")]
+    settings = load_settings(data_dir=tmp_path, collector={"receivers": receivers})
+    with pytest.raises(StartupError, match=r"b\.sock") as failure:
+        await Receivers(settings, settings.collector.receivers).run()
+    assert "\n" not in str(failure.value)
+    # None of them goes on without its tap.
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert not fine.exists()
