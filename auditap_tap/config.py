@@ -24,7 +24,7 @@ REQUEST_HEADERS: Final = (
     "x-forwarded-for",
     "forwarded",
 )
-RESPONSE_HEADERS: Final = ("x-actor-*", "x-account-id", "content-type", "content-encoding")
+RESPONSE_HEADERS: Final = ("x-actor-*", "x-account-id", "content-type", "content-encoding", "content-length")
 METHODS_WITHOUT_BODIES: Final = ("GET", "HEAD", "OPTIONS", "TRACE", "CONNECT")
 DEFAULT_STATE_DIR: Final = "~/.local/state/auditap"
 

@@ -12,7 +12,14 @@ from eventlog.ports import LoggedEvent
 from ingestor.config import DAY_MS, IngestorConfig
 from schemas.addresses import parse_address
 from schemas.errors import DeadLetterReason, UnprocessableEvent
-from schemas.event import AuditEvent, decode_event, event_digest
+from schemas.event import (
+    DURATION_MS_MAX,
+    RESPONSE_BYTES_MAX,
+    AuditEvent,
+    Exchange,
+    decode_event,
+    event_digest,
+)
 from schemas.identity import id_ms, parse_id, with_ms
 from schemas.record import EnrichmentState, Record
 
@@ -41,7 +48,9 @@ _TEXTS = (
     "zone_name",
     "operation_id",
     "tap_id",
+    "exchange_host",
 )
+_NOT_KNOWN = Exchange()
 _encode_json = msgspec.json.Encoder().encode
 
 
@@ -68,7 +77,7 @@ def build_record(
         event.raw,
         event.resource,
     )
-    tap, zone = event.tap, event.zone
+    tap, zone, exchange = event.tap, event.zone, event.exchange or _NOT_KNOWN
     # Positional, in the order of the columns: that many keyword arguments would cost as much as reading the values.
     record = Record(
         claimed_id if at_ms == claimed_ms else with_ms(claimed_id, at_ms),
@@ -106,6 +115,9 @@ def build_record(
         _digest(event, source.value),
         EnrichmentState.PARTIAL,
         None if at_ms == claimed_ms else claimed_ms,
+        exchange.host,
+        exchange.duration_ms,
+        exchange.response_bytes,
     )
     _make_storable(record, source.value, config)
     return record
@@ -145,12 +157,21 @@ def _check(event: AuditEvent) -> None:
         raise UnprocessableEvent(DeadLetterReason.MALFORMED, "raw.status_code: maximum")
     if not (_is_bigint(event.tap.epoch) and _is_bigint(event.tap.seq)):
         raise UnprocessableEvent(DeadLetterReason.MALFORMED, "tap: maximum")
+    if event.exchange is not None and not _is_storable(event.exchange):
+        raise UnprocessableEvent(DeadLetterReason.MALFORMED, "exchange: maximum")
     if event.cut is not None and not _DIGEST.fullmatch(event.cut.digest):
         raise UnprocessableEvent(DeadLetterReason.MALFORMED, "cut.digest: pattern")
 
 
 def _is_bigint(number: int | None) -> bool:
     return number is None or 0 <= number <= _BIGINT_MAX
+
+
+def _is_storable(exchange: Exchange) -> bool:
+    return (
+        0 <= (exchange.duration_ms or 0) <= DURATION_MS_MAX
+        and 0 <= (exchange.response_bytes or 0) <= RESPONSE_BYTES_MAX
+    )
 
 
 def _at_ms(at_ms: int, received_ms: int, config: IngestorConfig, now_ms: int) -> int:

@@ -111,7 +111,7 @@ class PostgresLogDatabase:
         async def read(session: Session) -> None:
             # An id that no record has: a query without an id would lock every partition.
             await session.value(
-                "SELECT FROM auditap.audit_log WHERE id = '00000000-0000-0000-0000-000000000000'"
+                "SELECT exchange_host FROM auditap.audit_log WHERE id = '00000000-0000-0000-0000-000000000000'"
             )
             await self._shape.time_limits(session)
             await session.value("SELECT requests_per_s FROM auditap.find_token(NULL)")

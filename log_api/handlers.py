@@ -30,7 +30,7 @@ from log_api.path_segments import ALL_ACCOUNTS
 from log_api.ports import LogDatabase, LogReads, Token
 from log_api.query_parameters import InvalidParameter, NumberedQuery, Parameters, QueryReader
 from log_api.rate_limits import RateLimits
-from log_api.records import AuditRecord, Page, organization_record, page_info
+from log_api.records import AuditRecord, Page, organization_record, page_info, request_line
 from log_api.request_log import HEADERS_STATE, TOKEN_STATE
 from log_api.sql_builder import ListQuery
 from log_api.summary import summarize
@@ -109,6 +109,7 @@ class Handlers:
         """Return the handlers by the `operationId` of the OpenAPI document."""
         methods: dict[str, _AuthorizedHandler] = {
             "listAuditLogs": self._list,
+            "listRequests": self._requests,
             "getAuditLog": self._get,
             "getAuditLogHistory": self._history,
             "listProductCategories": self._product_categories,
@@ -206,12 +207,20 @@ class Handlers:
         return accounts
 
     async def _list(self, request: AuthorizedRequest) -> Response:
+        page, info = await self._page_of(request)
+        return _page(await self._response_records(request, page), info)
+
+    async def _requests(self, request: AuthorizedRequest) -> Response:
+        page, info = await self._page_of(request)
+        return _page(await _array(request, page.records, request_line), info)
+
+    async def _page_of(self, request: AuthorizedRequest) -> tuple[Page, Mapping[str, Any]]:
+        """Return a page of the records that the request's filters match, and what `result_info` says of it."""
         query = self._queries.list_query(request.accounts, request.query)
         # Before the page: a record stored between the two must not be below the watermark and missing on the page.
         watermark_ms = await self._watermark_ms(request, query)
         page = await request.reads.page(query)
-        info = page_info(len(page.records), self._cursor(query, page, watermark_ms), watermark_ms)
-        return _page(await self._response_records(request, page), info)
+        return page, page_info(len(page.records), self._cursor(query, page, watermark_ms), watermark_ms)
 
     async def _watermark_ms(self, request: AuthorizedRequest, query: ListQuery) -> int | None:
         """Return the watermark at the time when the first page of the list was read: every page is complete below it."""

@@ -10,7 +10,8 @@ from uuid import UUID
 
 import msgspec
 
-from schemas.event import Account, Action, Actor, RawRequest, Resource, Tap, Zone
+from schemas.event import Account, Action, Actor, Exchange, RawRequest, Resource, Tap, Zone
+from schemas.http_requests import http_request
 from schemas.identity import id_ms, rfc3339_ms
 
 # Clients with closed enums reject a whole page for one value that they do not know. These are known to all of them.
@@ -26,6 +27,8 @@ _ADDRESS = re.compile(
 _MAY_HOLD_FAR_NUMBER = re.compile(r"\d[eE]\+?\d\d|\d{300}", re.ASCII)
 _STRING_OR_NUMBER = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]*', re.ASCII)
 
+_NOT_KNOWN = Exchange()
+
 
 class Row(Protocol):
     """A row of a named query, read by the names of its columns."""
@@ -37,13 +40,14 @@ class Provenance(msgspec.Struct, frozen=True, omit_defaults=True):
     """Facts about the record itself. `received_at`: when the collector received the capture.
 
     `clamped_from`: the time that the tap sent, if its clock was so far ahead that the record has the time of receipt.
-    `actor_email`: what was recorded as the actor's e-mail address, if strict clients would not accept it as one.
+    `exchange`: what the operator lets leave of it. `actor_email`: what was recorded as the actor's e-mail address, if strict clients would not accept it as one.
     """
 
     receipt: msgspec.Raw
     enrichment: str
     tap: Tap
     received_at: str
+    exchange: Exchange | None = None
     operation_id: str | None = None
     clamped_from: str | None = None
     actor_email: str | None = None
@@ -120,6 +124,7 @@ def audit_record(row: Row, *, keep_unknown_values: bool = False) -> AuditRecord:
             enrichment=row["enrichment"],
             tap=Tap(row["tap_id"], row["tap_epoch"], row["tap_seq"]),
             received_at=rfc3339_ms(row["received_ms"]),
+            exchange=_exchange(row),
             operation_id=row["operation_id"],
             clamped_from=None if clamped_from_ms is None else rfc3339_ms(clamped_from_ms),
             actor_email=row["actor_email"] if actor.email is None else None,
@@ -135,6 +140,23 @@ def organization_record(
     if not keep_unknown_values and actor.type not in ORGANIZATION_ACTOR_TYPES:
         actor = msgspec.structs.replace(actor, type=None)
     return msgspec.structs.replace(record, organization=Organization(organization_id), actor=actor)
+
+
+def request_line(record: AuditRecord) -> dict[str, Any]:
+    """Return the record as a line of the request log."""
+    return http_request(
+        record.id,
+        record.raw,
+        record.auditap.exchange,
+        # Here it need be no address that strict clients accept.
+        user=record.actor_email or record.actor.id,
+        client_ip=record.actor.ip_address,
+    )
+
+
+def _exchange(row: Row) -> Exchange | None:
+    found = Exchange(row["exchange_host"], row["exchange_duration_ms"], row["exchange_response_bytes"])
+    return None if found == _NOT_KNOWN else found
 
 
 def _actor(row: Row, *, keep_unknown_values: bool) -> Actor:

@@ -54,6 +54,7 @@ FILTERS: dict[str, Column] = {
     "actor_token_id": Column("r.actor_token_id"),
     "actor_token_name": _backfilled("actor_token_name"),
     "actor_type": Column("r.actor_type"),
+    "exchange_host": Column("r.exchange_host"),
     "raw_cf_ray_id": Column("r.raw_cf_ray_id"),
     "raw_method": Column("r.raw_method"),
     "raw_status_code": Column("r.raw_status_code", "smallint"),

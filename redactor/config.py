@@ -162,6 +162,9 @@ class RedactionConfig:
     """Ids of operations that are not recorded at all."""
     trailing_slash_allowed: bool = False
     """Whether a path with one slash at its end matches as if it had none."""
+    exchange_facts_kept: bool = False
+    """Whether the host that was asked, the duration, and the size of the response's body are recorded, with every pair. Request logs show
+    them. No document marks them, and the size tells of values that are dropped."""
     trusted_proxies: tuple[str, ...] = ()
     """Networks of the proxies before the tap, such as `10.0.0.0/8`, whose word on the client's address counts
     (`redaction.headers.client_address`). Empty: the address of the tap's peer is recorded."""

@@ -20,6 +20,10 @@ from schemas.errors import DeadLetterReason, UnprocessableEvent
 from schemas.identity import parse_id
 
 EVENT_VERSION = 1
+DURATION_MS_MAX = (1 << 31) - 1
+"""24 days: what a column of type `integer` holds."""
+RESPONSE_BYTES_MAX = (1 << 53) - 1
+"""Larger numbers are not exact in every JSON reader."""
 
 
 class BodyReason(StrEnum):
@@ -210,6 +214,17 @@ class Tap(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     seq: int | None = None
 
 
+class Exchange(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What no document can mark of a pair, where the operator lets it leave (`redaction.exchange_facts_kept`). None: not known.
+
+    `host` is a name in lower case, or an address, without its port. `response_bytes`: the length of the body as it was sent.
+    """
+
+    host: str | None = None
+    duration_ms: int | None = None
+    response_bytes: int | None = None
+
+
 class Truncation(msgspec.Struct, frozen=True, gc=False):
     """The size of an event before it was truncated, and the hex of its `event_digest`."""
 
@@ -229,6 +244,8 @@ class AuditEvent(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     zone: Zone = Zone()
     receipt: Receipt = Receipt()
     tap: Tap = Tap()
+    exchange: Exchange | None = None
+    """Set where the configuration lets it leave."""
     cut: Truncation | None = None
     """Set if the log refused the event because of its size, and this is what is left of it."""
     v: int = EVENT_VERSION

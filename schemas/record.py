@@ -66,6 +66,9 @@ class Record(msgspec.Struct, gc=False):
     event_digest: bytes
     enrichment: str = EnrichmentState.PARTIAL
     clamped_from_ms: int | None = None
+    exchange_host: str | None = None
+    exchange_duration_ms: int | None = None
+    exchange_response_bytes: int | None = None
 
 
 class PartialRecord(msgspec.Struct, frozen=True):

@@ -26,6 +26,7 @@ from log_api.path_segments import ALL_ACCOUNTS
 from log_api.sql_builder import FILTERS
 from log_api.timestamps import parse_timestamp_ms
 from schemas.errors import RetryableError, StartupError
+from schemas.http_requests import USER_HEADER
 from schemas.identity import rfc3339_ms
 from schemas.private_files import SECRET_CHARS_MIN, read_token
 from schemas.urls import has_unencoded_login
@@ -36,6 +37,7 @@ _MODIFIERS = re.compile(r"(\.not)?(\[\])?\Z|\[not\]\Z", re.ASCII)
 _AGO = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _TIMEOUT_S = 30
+_NS = 1_000_000
 _ACCOUNTS_NAMED_MAX = 20
 _STYLES = {"create": "green", "update": "yellow", "delete": "red", "view": "dim"}
 
@@ -56,6 +58,17 @@ class _ShownRecord(msgspec.Struct):
     actor: dict[str, Any]
     resource: _ShownResource
     auditap: _ShownProvenance = msgspec.field(default_factory=_ShownProvenance)
+
+
+class _ShownRequest(msgspec.Struct, rename="pascal"):
+    client_request_host: str | None
+    client_request_method: str | None
+    client_request_uri: str | None = msgspec.field(name="ClientRequestURI")
+    edge_start_timestamp: int
+    edge_end_timestamp: int | None
+    edge_response_bytes: int | None
+    edge_response_status: int | None
+    request_headers: dict[str, str]
 
 
 class _Info(msgspec.Struct):
@@ -81,6 +94,10 @@ class LogReader(NamedTuple):
 
     url: str
     headers: Mapping[str, str]
+
+    def of_requests(self) -> LogReader:
+        """Return the reader of the same log's requests."""
+        return self._replace(url=self.url.removesuffix("/audit") + "/requests")
 
     def fetch(self, path: str, query: Sequence[tuple[str, str]]) -> bytes:
         """Return the JSON text of what stands at `path` below the list. Raises StartupError, RetryableError."""
@@ -320,6 +337,31 @@ def table_cells(text: bytes | msgspec.Raw) -> tuple[Text, ...]:
         Text(_one_line(who)),
         Text(_one_line(f"{what} {resource.id or ''}".strip())),
         Text(_one_line(action.get("description") or "")),
+    )
+
+
+def request_cells(text: bytes | msgspec.Raw) -> tuple[Text, ...]:
+    """Return the cells of the row for a request in JSON: time, user, method, host, URI, status, bytes, milliseconds."""
+    shown = msgspec.json.decode(text, type=_ShownRequest)
+    start_ns, end_ns, status = (
+        shown.edge_start_timestamp,
+        shown.edge_end_timestamp,
+        shown.edge_response_status,
+    )
+    taken_ms = None if end_ns is None else (end_ns - start_ns) // _NS
+    cells = (
+        shown.request_headers.get(USER_HEADER),
+        shown.client_request_method,
+        shown.client_request_host,
+        shown.client_request_uri,
+        status,
+        shown.edge_response_bytes,
+        taken_ms,
+    )
+    style = "red" if status is not None and status >= 400 else ""
+    return (
+        Text(rfc3339_ms(start_ns // _NS)),
+        *(Text("" if each is None else _one_line(str(each)), style=style) for each in cells),
     )
 
 

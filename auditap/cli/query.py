@@ -15,6 +15,7 @@ from auditap.cli.log_client import (
     is_interactive,
     parse_filters,
     reading_the_log,
+    request_cells,
     table_cells,
     time_range,
 )
@@ -23,6 +24,9 @@ from auditap.plain_text import print_json
 
 # The maximum of `limit` in the OpenAPI document of the log API.
 _PAGE_RECORDS_MAX = 1000
+_RECORD_COLUMNS = ("time", "action", "actor", "resource", "description")
+_REQUEST_COLUMNS = ("time", "user", "method", "host", "uri", "status", "bytes", "ms")
+_FACTS = tuple(_REQUEST_COLUMNS.index(name) for name in ("host", "bytes", "ms"))
 
 
 @click.command("query")
@@ -32,6 +36,7 @@ _PAGE_RECORDS_MAX = 1000
 @click.option("--before", default="now", show_default=True, help="The same, or now.")
 @number_option("--limit", default=50)
 @click.option("--oldest-first", is_flag=True)
+@click.option("--requests", is_flag=True, help="Show the log's requests, one line each.")
 @click.option("--json", "as_json", is_flag=True, help="Print NDJSON, as in a pipe.")
 def query_command(
     *,
@@ -41,6 +46,7 @@ def query_command(
     before: str,
     limit: int,
     oldest_first: bool,
+    requests: bool,
     as_json: bool,
 ) -> None:
     """Read the log. Filters are the log API's: action_type=delete, actor_email.not=me@example.com."""
@@ -50,18 +56,24 @@ def query_command(
         ("direction", "asc" if oldest_first else "desc"),
         ("limit", str(min(limit, _PAGE_RECORDS_MAX))),
     ]
+    if requests:
+        source = source.of_requests()
     found = islice(_records(source, query), limit)
     if not is_interactive(as_json=as_json):
         for record in found:
             print_json(bytes(record))
         return
-    table = Table("time", "action", "actor", "resource", "description", box=None, padding=(0, 2, 0, 0))
+    columns, cells = (_REQUEST_COLUMNS, request_cells) if requests else (_RECORD_COLUMNS, table_cells)
+    table = Table(*columns, box=None, padding=(0, 2, 0, 0))
     table.columns[0].no_wrap = True
     # Times stay whole on narrow terminals: they order the list, and `--since` accepts them.
     table.columns[0].min_width = len("2026-11-20T10:00:00.000Z")
-    for record in found:
-        table.add_row(*table_cells(record))
-    Console().print(table if table.row_count else "No records.")
+    rows = [cells(record) for record in found]
+    for row in rows:
+        table.add_row(*row)
+    if requests and rows and not any(row[place].plain for row in rows for place in _FACTS):
+        click.echo("Host, bytes and ms are recorded with redaction.exchange_facts_kept = true.", err=True)
+    Console().print(table if table.row_count else f"No {'requests' if requests else 'records'}.")
 
 
 def _records(source: LogReader, query: list[tuple[str, str]]) -> Iterator[msgspec.Raw]:

@@ -20,7 +20,7 @@ from redactor.compile.path_plan import PathSegmentPlan, path_segments
 from redactor.compile.plan import DROP, AllOfPlan, Plan
 from redactor.compile.query_plan import QueryParameterPlan, query_parameters
 from redactor.config import RedactionConfig
-from redactor.decode.headers import recordable_headers
+from redactor.decode.headers import CONTENT_LENGTH, HOST, recordable_headers
 from redactor.decode.media_types import format_of, is_form, is_json
 from redactor.issuer_config import token_headers
 from redactor.openapi.document import Place, is_same_json
@@ -76,7 +76,10 @@ class CompiledOperation:
         self._names_kept: Collection[str] = config.path_parameters_kept
         of_request, of_response = recordable_headers(config.headers)
         # What is read from a token that is denied is not recorded either.
-        self._deniable_headers = of_request | token_headers(config.issuers), of_response
+        of_request |= token_headers(config.issuers)
+        if config.exchange_facts_kept:
+            of_request, of_response = of_request | {HOST}, of_response | {CONTENT_LENGTH}
+        self._deniable_headers = of_request, of_response
         self._requests: dict[bool, BodyPlans] = {}
         self._responses: dict[tuple[str, bool], BodyPlans] = {}
         self._paths: dict[bool, tuple[PathSegmentPlan, ...]] = {}

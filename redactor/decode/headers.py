@@ -33,6 +33,8 @@ HEADER_FIELDS = (
     ("actor.token_name", "actor_token_name"),
 )
 """Fields of the event, and the attribute of `HeaderNames` and `KeptHeaders` for each."""
+HOST = "host"
+CONTENT_LENGTH = "content-length"
 _OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
 
 
@@ -97,7 +99,7 @@ def readable_headers(names: HeaderNames) -> tuple[frozenset[str], frozenset[str]
     """Return the names of the headers that are read from a request and from a response, in lower case."""
     of_request, of_response = recordable_headers(names)
     framing = {"content-type", "content-encoding"}
-    return of_request | framing | {"host"}, of_response | framing
+    return of_request | framing | {HOST}, of_response | framing
 
 
 class HeaderReader:

@@ -6,11 +6,14 @@ Percent-encoding is decoded once. What servers might read differently is refused
 from __future__ import annotations
 
 import re
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://([^/]*)(.*)", re.DOTALL)
 _HOST = re.compile(r"[a-z0-9._\-]{1,253}|\[[0-9a-f:.]{2,45}\]")
+_LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _REFUSED_CHARS = re.compile(r"[\x00-\x1f\x7f-\x9f/\\;%\ud800-\udfff]")
 _METHOD_FIELDS = frozenset(
     {
@@ -55,6 +58,24 @@ def parse_host(authority: str) -> str:
     """Return the host of `host:port` in lower case, without a final dot; empty where it is no valid host."""
     host = re.sub(r":[0-9]{0,5}$", "", authority).lower().removesuffix(".")
     return host if _HOST.fullmatch(host) else ""
+
+
+def valid_host(host: str) -> str | None:
+    """Return what `parse_host` found if it is an address, in its usual form, or can be a name; else None."""
+    if host.startswith("["):
+        address = _address(IPv6Address, host[1:-1])
+        return None if address is None else f"[{address}]"
+    # What ends in a number is an address or nothing: so do browsers read it.
+    if host.rpartition(".")[2].isdecimal():
+        return _address(IPv4Address, host)
+    return host if _HOST_NAME.fullmatch(host) is not None else None
+
+
+def _address(kind: type[IPv4Address | IPv6Address], text: str) -> str | None:
+    try:
+        return str(kind(text))
+    except ValueError:
+        return None
 
 
 class Segments(NamedTuple):

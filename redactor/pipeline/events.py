@@ -18,6 +18,7 @@ from schemas.event import (
     AuditEvent,
     BodyReason,
     BodyReceipt,
+    Exchange,
     RawRequest,
     Receipt,
     Resource,
@@ -62,6 +63,7 @@ class EventWriter:
         uri: RecordedUri,
         request: KeptBody,
         response: KeptBody,
+        exchange: Exchange | None,
     ) -> bytes:
         """Return the event of a pair to which an operation applies."""
         resource_id = uri.resource
@@ -95,22 +97,26 @@ class EventWriter:
                 headers.identity,
             ),
             _tap(capture),
+            exchange,
         )
         return self._encode(event)
 
-    def unmatched(
+    def unmatched(  # noqa: PLR0917  as above
         self,
         capture: Capture,
         event_id: str,
         headers: RecordedHeaders,
         reason: UnmatchedReason,
         known_path: str,
+        exchange: Exchange | None,
     ) -> bytes:
         """Return the event of a pair to which no operation applies: nothing of its bodies, query and variables.
 
         `known_path` is the literal prefix of the path that the route table holds.
         """
-        return self._encode(_without_bodies(capture, event_id, headers, reason, known_path + _ELIDED))
+        return self._encode(
+            _without_bodies(capture, event_id, headers, reason, known_path + _ELIDED, exchange)
+        )
 
     def attributed(  # noqa: PLR0917  as the others
         self,
@@ -120,6 +126,7 @@ class EventWriter:
         reason: UnmatchedReason,
         attribution: Attribution,
         uri: RecordedUri,
+        exchange: Exchange | None,
     ) -> bytes:
         """Return the event of a pair to which no operation applies as it was sent, with whose action it was.
 
@@ -127,7 +134,7 @@ class EventWriter:
         """
         operation = attribution.operation
         facts = operation.facts
-        event = _without_bodies(capture, event_id, headers, reason, uri.uri)
+        event = _without_bodies(capture, event_id, headers, reason, uri.uri, exchange)
         action = event.action
         if capture.request.method.upper() in operation.methods:
             action = structs.replace(action, type=facts.action_type, description=facts.description)
@@ -163,8 +170,13 @@ class EventWriter:
         return text + _MILLISECONDS[ms]
 
 
-def _without_bodies(
-    capture: Capture, event_id: str, headers: RecordedHeaders, reason: UnmatchedReason, uri: str | None
+def _without_bodies(  # noqa: PLR0917  as the methods that call it
+    capture: Capture,
+    event_id: str,
+    headers: RecordedHeaders,
+    reason: UnmatchedReason,
+    uri: str | None,
+    exchange: Exchange | None,
 ) -> AuditEvent:
     """Return the event of a pair that no operation applies to as it was sent."""
     return AuditEvent(
@@ -187,6 +199,7 @@ def _without_bodies(
             identity=headers.identity,
         ),
         tap=_tap(capture),
+        exchange=exchange,
     )
 
 

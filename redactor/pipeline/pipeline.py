@@ -12,13 +12,14 @@ from typing import NamedTuple, Protocol
 
 from msgspec import structs
 
-from redactor.compile.denied_headers import NO_HEADERS
+from redactor.compile.denied_headers import NO_HEADERS, DeniedHeaders
 from redactor.config import RedactionConfig
 from redactor.decode.url import query_overrides_method
 from redactor.openapi.routes import Route, Routes
 from redactor.pipeline.bodies import NEVER_READ, OVERRIDES_METHOD, FastBodies, ReferenceBodies
 from redactor.pipeline.event_template import EventTemplate, never_read
 from redactor.pipeline.events import EventWriter
+from redactor.pipeline.exchanges import FastExchanges, ReferenceExchanges
 from redactor.pipeline.headers import FastHeaders, ReferenceHeaders
 from redactor.pipeline.identities import Identities
 from redactor.pipeline.kept_body import KeptBody
@@ -27,7 +28,7 @@ from redactor.pipeline.routing import FastRouting, ReferenceRouting
 from redactor.pipeline.stages import RecordedHeaders, RecordedUri, RoutedRequest
 from redactor.pipeline.uris import FastUris, ReferenceUris
 from schemas.capture import Capture
-from schemas.event import Identity, IdentitySource, TokenReason, UnmatchedReason
+from schemas.event import Exchange, Identity, IdentitySource, TokenReason, UnmatchedReason
 
 
 class Stages(NamedTuple):
@@ -37,6 +38,8 @@ class Stages(NamedTuple):
     routing: ReferenceRouting
     uris: ReferenceUris
     bodies: ReferenceBodies
+    exchanges: ReferenceExchanges | None
+    """None where the configuration lets nothing of the exchange leave."""
 
 
 Resolve = Callable[[tuple[Route, ...]], ResolvedOperation]
@@ -49,6 +52,7 @@ def reference_stages(config: RedactionConfig, routes: Routes, resolve: Resolve) 
         ReferenceRouting(routes, resolve),
         ReferenceUris(config.limits.uri_bytes_max),
         ReferenceBodies(config.limits),
+        ReferenceExchanges() if config.exchange_facts_kept else None,
     )
 
 
@@ -59,6 +63,7 @@ def fast_stages(config: RedactionConfig, routes: Routes, resolve: Resolve) -> St
         FastRouting(routes, resolve),
         FastUris(config.limits.uri_bytes_max),
         FastBodies(config.limits),
+        FastExchanges() if config.exchange_facts_kept else None,
     )
 
 
@@ -112,6 +117,7 @@ class Pipeline:
         self._routing = stages.routing
         self._uris = stages.uris
         self._bodies = stages.bodies
+        self._exchanges = stages.exchanges
         self._events = EventWriter()
 
     def event(self, capture: Capture, event_id: str) -> bytes | None:
@@ -140,7 +146,11 @@ class Pipeline:
         if uri.refused:
             headers = _refusing(headers, uri)
         self._count(headers, uri)
-        return self._events.matched(capture, event_id, template, headers, uri, request, response)
+        exchange = self._exchange(capture, denied)
+        return self._events.matched(capture, event_id, template, headers, uri, request, response, exchange)
+
+    def _exchange(self, capture: Capture, denied: DeniedHeaders | None) -> Exchange | None:
+        return None if self._exchanges is None else self._exchanges.record(capture, denied or NO_HEADERS)
 
     def _count(self, headers: RecordedHeaders, uri: RecordedUri) -> None:
         """Tell the observer what an event to which an operation applies lacks."""
@@ -210,10 +220,11 @@ class Pipeline:
             headers = _refusing(headers, uri)
         if headers.refused:
             self._observer.refused(headers.refused)
+        exchange = self._exchange(capture, denied)
         if attribution is None or uri is None:
             known_path = routed.known_path or self._routing.known_path(capture.request)
-            return self._events.unmatched(capture, event_id, headers, reason, known_path)
-        return self._events.attributed(capture, event_id, headers, reason, attribution, uri)
+            return self._events.unmatched(capture, event_id, headers, reason, known_path, exchange)
+        return self._events.attributed(capture, event_id, headers, reason, attribution, uri, exchange)
 
 
 def _refusing(headers: RecordedHeaders, uri: RecordedUri) -> RecordedHeaders:

@@ -34,5 +34,8 @@ CREATE TEMPORARY TABLE IF NOT EXISTS staging (
     received_ms bigint,
     event_digest bytea,
     enrichment text,
-    clamped_from_ms bigint
+    clamped_from_ms bigint,
+    exchange_host text,
+    exchange_duration_ms integer,
+    exchange_response_bytes bigint
 ) ON COMMIT DELETE ROWS

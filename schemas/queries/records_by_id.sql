@@ -17,7 +17,8 @@ SELECT
     coalesce(r.zone_name, e.zone_name) AS zone_name,
     r.receipt, r.operation_id, r.tap_id, r.tap_epoch, r.tap_seq, r.received_ms,
     coalesce(e.state, r.enrichment) AS enrichment,
-    r.clamped_from_ms
+    r.clamped_from_ms,
+    r.exchange_host, r.exchange_duration_ms, r.exchange_response_bytes
 FROM unnest($1::uuid[]) WITH ORDINALITY AS wanted (id, place)
 CROSS JOIN LATERAL (
     SELECT stored.*

@@ -25,6 +25,9 @@ from tests.records import record
 
 # No lock is ever waited for so long: the state that a test waits for comes first, or the test fails.
 _LONG_MS = 600_000
+# Those of the versions before 0027, and of the view that shows them.
+_OLD_COLUMNS = tuple(name for name in COLUMNS if not name.startswith("exchange_"))
+_LOG_COLUMNS = tuple(name for name in _OLD_COLUMNS if name != "event_digest")
 
 
 def now_ms() -> int:
@@ -62,8 +65,8 @@ async def insert(connection: asyncpg.Connection, new: Record) -> None:
     await connection.copy_records_to_table(
         "audit_records",
         schema_name="auditap",
-        columns=COLUMNS,
-        records=[tuple(getattr(new, name) for name in COLUMNS)],
+        columns=_OLD_COLUMNS,
+        records=[tuple(getattr(new, name) for name in _OLD_COLUMNS)],
     )
 
 
@@ -184,7 +187,7 @@ async def test_what_a_database_of_version_15_holds_is_kept(database: str, migrat
     unchanged = {
         "dead_letters": "SELECT * FROM auditap.dead_letters ORDER BY number",
         "gaps": "SELECT * FROM auditap.completeness_gaps ORDER BY tap_id, first",
-        "records": "SELECT * FROM auditap.audit_log ORDER BY id",
+        "records": f"SELECT {', '.join(_LOG_COLUMNS)} FROM auditap.audit_log ORDER BY id",
         "clamped": "SELECT event_id, clamped_id FROM auditap.clamped_ids",
     }
     async with administrator(database) as admin:
@@ -295,3 +298,43 @@ async def test_a_heartbeat_of_the_future_does_not_keep_an_old_epoch(
         ]
         assert past_ms == at_ms - DAY_MS
         assert at_ms <= future_ms <= now_ms() + 1
+
+
+async def test_records_of_before_have_no_exchange_and_ingest_goes_on(
+    database: str, migrate_to: Migrate
+) -> None:
+    at_ms = now_ms()
+    old, repeated = record(at_ms), record(at_ms + 1)
+    known = {"exchange_host": "a.example", "exchange_duration_ms": 12, "exchange_response_bytes": 2**53 - 1}
+    new = record(at_ms + 2, **known)
+    async with administrator(database) as admin:
+        audit = await migrate_to(admin, database, 26)
+        await admin.execute("SELECT auditap.ensure_partitions($1, $1)", at_ms)
+        await insert(admin, old)
+        await insert(admin, repeated)
+        await migrate(admin)
+        store = await PostgresStore.connect(audit.writer_dsn, connections_max=1, command_timeout_ms=120_000)
+        try:
+            # With a repetition, so that the batch goes through the staging table.
+            outcome = await store.store([repeated, new])
+        finally:
+            await store.close()
+        assert (outcome.stored, outcome.repeated, list(outcome.refused)) == (1, 1, [])
+        rows = await admin.fetch(f"SELECT {', '.join(known)} FROM auditap.audit_log ORDER BY id")
+        assert [tuple(row) for row in rows] == [(None,) * 3, (None,) * 3, tuple(known.values())]
+
+
+async def test_a_migration_never_deadlocks_with_who_reads_the_log(database: str, migrate_to: Migrate) -> None:
+    async with (
+        administrator(database) as admin,
+        administrator(database) as observer,
+        administrator(database) as reader,
+    ):
+        await migrate_to(admin, database, 26)
+        async with reader.transaction():
+            # As a reader of the view does first: its lock, before that of the table.
+            await reader.execute("COMMENT ON VIEW auditap.audit_log IS NULL")
+            migrating = asyncio.create_task(migrate(admin, lock_wait_ms=_LONG_MS, attempts_max=1))
+            await until_blocked(observer, admin.get_server_pid(), reader.get_server_pid())
+            await reader.execute("SELECT FROM auditap.audit_records")
+        assert (await migrating)[0].startswith("0027")

@@ -27,10 +27,13 @@ async def start_pipeline(
         *,
         ingestors: int = 1,
         envelope: str = "result",
+        redaction: str = "",
         extra: str = "",
         other_constants: dict[str, dict[str, Any]] | None = None,
     ) -> Pipeline:
-        documents = f'[redaction]\ndocuments = [{{path = "{document}", envelope = "{envelope}"}}]'
+        documents = (
+            f'[redaction]\n{redaction}\ndocuments = [{{path = "{document}", envelope = "{envelope}"}}]'
+        )
         pipeline = Pipeline(
             tmp_path,
             audit_database,

@@ -324,10 +324,27 @@ class Pipeline:
     async def list_records(
         self, account: str, since: str, before: str, **filters: str
     ) -> list[dict[str, Any]]:
+        return await self._list(f"accounts/{account}/logs/audit", None, since, before, filters)
+
+    async def list_requests(
+        self,
+        account: str,
+        since: str,
+        before: str,
+        query: dict[str, str],
+        *,
+        accounts: list[str] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return the lines of the request log that a token for `accounts` gets (None: for every account)."""
+        return await self._list(f"accounts/{account}/logs/requests", accounts, since, before, query)
+
+    async def _list(
+        self, path: str, accounts: list[str] | None, since: str, before: str, filters: dict[str, str]
+    ) -> list[dict[str, Any]]:
         async with administrator(self.database.admin_dsn) as connection:
             expires = await connection.fetchval("SELECT now() + interval '1 hour'")
-            _, token = await create_token(connection, "test", None, ["audit_logs:read"], expires)
-        url = f"http://127.0.0.1:{self.api_port}/client/v4/accounts/{account}/logs/audit"
+            _, token = await create_token(connection, "test", accounts, ["audit_logs:read"], expires)
+        url = f"http://127.0.0.1:{self.api_port}/client/v4/{path}"
         async with httpx.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=120) as client:
             pages = all_pages(client, url, {"since": since, "before": before, **filters})
             return [record async for page in pages for record in page.json()["result"]]

@@ -133,6 +133,19 @@ async def test_query_prints_ndjson_into_a_pipe(reader: Reader) -> None:
     assert [json.loads(line)["id"] for line in lines] == [one.id.hex for one in records[::2]]
 
 
+async def test_query_prints_request_logs(reader: Reader) -> None:
+    records = [
+        record(now_ms() - 60_000 + number, account_id=ACCOUNT, raw_method=method, exchange_host="a.example")
+        for number, method in enumerate(("GET", "PUT", "GET"))
+    ]
+    await reader.log.add(records)
+    failed, lines, _ = await reader.run("query", "--requests", "--account", ACCOUNT, "raw_method=GET")
+    assert not failed
+    found = [json.loads(line) for line in lines]
+    assert [each["auditap"]["id"] for each in found] == [records[2].id.hex, records[0].id.hex]
+    assert {each["ClientRequestHost"] for each in found} == {"a.example"}
+
+
 async def test_without_an_account_the_accounts_are_named(reader: Reader) -> None:
     (reader.folder / "auditap.toml").write_text('[[redaction.documents]]\npath = "openapi.yaml"\n')
     first, second, nobodys = (

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from redactor.config import DocumentConfig, RedactionConfig
+from redactor.pipeline.exchanges import ReferenceExchanges
 from redactor.pipeline.redactor import Redactor
 from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers, body_bytes
 from schemas.identity import parse_rfc3339_ms
@@ -69,6 +70,14 @@ class GatewayContract:
         assert_timed(capture, began_s, time.time())
         redacted, untouched = events_of(capture, expected, abilities)
         assert redacted == untouched
+
+    async def test_host_and_size_are_known_of_a_body_that_is_not_copied(self, bench: Bench) -> None:
+        for method in ("GET", "HEAD"):
+            marker = f"size-of-{method.lower()}"
+            async with bench.through(marker).client() as client:
+                response = await client.request(method, "/widgets?page=2")
+            exchange = ReferenceExchanges().record(await bench.collected.one_of(marker))
+            assert (exchange.host, exchange.response_bytes) == ("127.0.0.1", len(response.content))
 
     async def test_two_thousand_mixed_requests_all_arrive_once(self, bench: Bench) -> None:
         markers = [f"mixed-{number}" for number in range(_MANY)]

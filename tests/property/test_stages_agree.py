@@ -15,6 +15,7 @@ from redactor.config import HeaderNames, RedactionConfig
 from redactor.decode.json import Unusable, read_json
 from redactor.pipeline.bodies import FastBodies, Message, ReferenceBodies
 from redactor.pipeline.event_template import MessageTemplate
+from redactor.pipeline.exchanges import FastExchanges, ReferenceExchanges
 from redactor.pipeline.headers import FastHeaders, ReferenceHeaders
 from redactor.pipeline.pipeline import Stages
 from redactor.pipeline.redactor import Redactor
@@ -112,6 +113,9 @@ URLS = st.sampled_from(["/accounts/a1/things/x", "/accounts/a1/things/x?q=kept"]
         "https://example.com?/accounts/a1/things/x",
         "https:///accounts/a1/things/x",
         "https://example.com",
+        "https://example.co",
+        "verylongscheme://[::FFFF:a]/accounts/a1/things/x",
+        "https://unknown.invalid/accounts/a1/things/x",
         "accounts/a1/things/x",
         "/accounts//things/x",
         "/accounts/../things/x",
@@ -170,6 +174,7 @@ HEADERS: st.SearchStrategy[Headers] = st.dictionaries(
                 "é",
             ),
             *("x-forwarded-for", "X-Forwarded-For"),
+            *("Host", "content-length", "Content-Length", "transfer-encoding"),
         ]
     ),
     st.sampled_from(
@@ -193,6 +198,7 @@ HEADERS: st.SearchStrategy[Headers] = st.dictionaries(
                 "x" * 300,
             ),
             *('a"b', "\ud800", ["u1"], ["u1", "u2"], list[str]()),
+            *("12", "0012", "-1", "9" * 16, "٣", ["12"], ["12", "12"], "Api.example:8080", "a@b"),
             *("198.51.100.1", "198.51.100.1, 203.0.113.7", ["198.51.100.1", "203.0.113.7"], "203.0.113.9"),
         ]
     ),
@@ -202,7 +208,7 @@ HEADERS: st.SearchStrategy[Headers] = st.dictionaries(
 
 @st.composite
 def messages(draw: Draw, text: str) -> dict[str, Any]:
-    headers: Headers = {"content-type": "application/json", "x-actor-id": "u1"}
+    headers: Headers = {"content-type": "application/json", "x-actor-id": "u1", "content-length": "9"}
     if draw(st.integers(0, 3)) == 0:
         headers = draw(HEADERS)
     kept_at = draw(st.sampled_from(["body"] * 8 + ["body_base64", "both", "none"]))
@@ -222,6 +228,7 @@ CONFIGS = st.sampled_from(
         RedactionConfig(
             headers=HeaderNames(client_address="x-forwarded-for"), trusted_proxies=("203.0.113.0/24",)
         ),
+        RedactionConfig(exchange_facts_kept=True),
     ]
 )
 
@@ -263,6 +270,7 @@ def pairs(draw: Draw, shapes: list[Shape]) -> Capture:
         ),
         CapturedResponse(draw(STATUSES), **draw(messages(response))),
         client_ip=draw(st.sampled_from([None, "203.0.113.9", "::FFFF:1", "fe80::1%eth0", "x"])),
+        duration_ms=draw(st.none() | st.floats()),
     )
 
 
@@ -300,11 +308,16 @@ def the_bodies(stages: Stages, pair: Capture) -> Any:
     return [(bytes(each.text or b""), each.receipt, each.id) for each in found]
 
 
+def the_exchange(stages: Stages, pair: Capture) -> Any:
+    return stages.exchanges and stages.exchanges.record(pair)
+
+
 CONTRACTS: dict[str, tuple[Callable[[Stages, Capture], Any], type, type, str]] = {
     "headers": (the_headers, FastHeaders, ReferenceHeaders, "record"),
     "routing": (the_route, FastRouting, ReferenceRouting, "route"),
     "uris": (the_uri, FastUris, ReferenceUris, "record"),
     "bodies": (the_bodies, FastBodies, ReferenceBodies, "read"),
+    "exchanges": (the_exchange, FastExchanges, ReferenceExchanges, "record"),
 }
 
 
@@ -349,9 +362,9 @@ def test_a_plain_pair_is_read_by_the_fast_stage_alone(
     item["parameters"] = [
         {"name": name, "in": "path", "schema": path_schema} for name in ("account_id", "name")
     ]
-    headers: Headers = {"content-type": "application/json", "x-actor-id": "u1"}
+    headers: Headers = {"content-type": "application/json", "x-actor-id": "u1", "content-length": "10"}
     request = CapturedRequest("POST", url, headers, '{"a": "1", "b": [2]}')
-    fast, _ = stages_of(a_redactor(document))
+    fast, _ = stages_of(a_redactor(document, RedactionConfig(exchange_facts_kept=True)))
     value_of, _, reference_kind, name = CONTRACTS[stage]
     calls: Counter[type] = Counter()
     _count(monkeypatch, calls, reference_kind, name)

@@ -25,7 +25,7 @@ local REQUEST_HEADERS = {
 }
 local RESPONSE_HEADERS = {
   "x-actor-id", "x-actor-email", "x-actor-type", "x-actor-context", "x-actor-token-id", "x-actor-token-name", "x-account-id",
-  "content-type", "content-encoding", "x-request-id", "cf-ray",
+  "content-type", "content-encoding", "content-length", "x-request-id", "cf-ray",
 }
 -- Each proxy appends to these, so their end can be trusted and their start is what the client made up.
 local CHAINS = { "x-forwarded-for", "forwarded" }

@@ -21,7 +21,7 @@ const REQUEST_HEADERS = [
 ];
 // Each proxy appends to these, so that their end can be trusted and their start is what the client made up.
 const CHAINS = ['x-forwarded-for', 'forwarded'];
-const RESPONSE_HEADERS = ['x-actor-*', 'x-account-id', 'content-type', 'content-encoding'];
+const RESPONSE_HEADERS = ['x-actor-*', 'x-account-id', 'content-type', 'content-encoding', 'content-length'];
 const METHODS_WITHOUT_BODIES = ['GET', 'HEAD', 'OPTIONS', 'TRACE', 'CONNECT'];
 // The redactor records nothing of these media types, and some of these streams never end.
 const MEDIA_NEVER_RECORDED = /^\s*(?:text\/event-stream|image\/|audio\/|video\/|font\/)/i;
@@ -216,6 +216,11 @@ function encode(r, seq, atMs) {
         headers: selectHeaders(r, headersOut, namesWith(RESPONSE_HEADERS, settings.response_headers), 'sent_http_'),
         complete: isComplete(r),
     };
+    const length = r.headersOut['Content-Length'];
+    if (length) {
+        // A number of nginx' own, and no header of the list.
+        response.headers['content-length'] = length;
+    }
     if (r.auditap) {
         // nginx's own gzip comes after the filters: this one belongs to the body that they saw.
         delete response.headers['content-encoding'];

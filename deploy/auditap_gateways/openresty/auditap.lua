@@ -25,7 +25,7 @@ local REQUEST_HEADERS = {
 }
 -- Each proxy appends to these, so that their end can be trusted and their start is what the client made up.
 local CHAINS = { ["x-forwarded-for"] = true, forwarded = true }
-local RESPONSE_HEADERS = { "x-actor-*", "x-account-id", "content-type", "content-encoding" }
+local RESPONSE_HEADERS = { "x-actor-*", "x-account-id", "content-type", "content-encoding", "content-length" }
 local METHODS_WITHOUT_BODIES = { "GET", "HEAD", "OPTIONS", "TRACE", "CONNECT" }
 -- The redactor records nothing of these media types, and some of these streams never end.
 local MEDIA_NEVER_RECORDED = { "text/event-stream", "image/", "audio/", "video/", "font/" }

@@ -5,16 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import click
+import msgspec
 import pytest
+from click.testing import CliRunner
 
 from auditap.cli import tail
-from auditap.cli.log_client import LogReader, log_reader, parse_filters, table_cells, time_range
+from auditap.cli.log_client import (
+    LogReader,
+    log_reader,
+    parse_filters,
+    request_cells,
+    table_cells,
+    time_range,
+)
+from auditap.cli.query import query_command
 from auditap.settings import Settings, load_settings
 from log_api.config import LogApiConfig
 from log_api.contract import contract_document
 from schemas.errors import RetryableError, StartupError
+from schemas.event import Exchange, RawRequest
+from schemas.http_requests import http_request
 
 _NO_FILTERS = {"since", "before", "direction", "limit", "cursor"}
 
@@ -128,6 +141,61 @@ def test_who_is_no_address_is_in_its_row_all_the_same() -> None:
         rb'"resource":{},"auditap":{"actor_email":"CORP\\alice","receipt":{"n":1e400}}}'
     )
     assert table_cells(record)[2].plain == r"CORP\alice"
+
+
+LINE = http_request(
+    "019be973000d70008000000000000001",
+    RawRequest("ray-1", "GET", 404, "/things/1", "curl"),
+    Exchange("api.example.com", 12, 812),
+    user="ana\u202e@example.com",
+    client_ip="203.0.113.9",
+)
+
+
+def cells_of(line: dict[str, Any]) -> list[str]:
+    return [cell.plain for cell in request_cells(msgspec.json.encode(line))]
+
+
+def test_a_request_is_a_row_without_what_a_terminal_would_interpret() -> None:
+    assert cells_of(LINE) == [
+        "2026-01-23T06:03:06.637Z",
+        "ana\N{REPLACEMENT CHARACTER}@example.com",
+        *("GET", "api.example.com", "/things/1", "404", "812", "12"),
+    ]
+    nothing = http_request("0" * 32, RawRequest(), None, user=None, client_ip=None)
+    assert cells_of(nothing) == ["1970-01-01T00:00:00.000Z", *[""] * 7]
+    assert cells_of({**LINE, "EdgeResponseBytes": 0, "EdgeEndTimestamp": LINE["EdgeStartTimestamp"]})[
+        -2:
+    ] == [
+        "0",
+        "0",
+    ]
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_query_says_which_setting_records_what_its_requests_lack(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, knows: bool
+) -> None:
+    lacking = {**LINE, "ClientRequestHost": None, "EdgeResponseBytes": None, "EdgeEndTimestamp": None}
+    page = {"result": [LINE if knows else lacking, lacking], "result_info": {}}
+    asked: list[str] = []
+
+    def get(_client: object, url: str, _query: object = ()) -> bytes:
+        asked.append(url)
+        return msgspec.json.encode(page)
+
+    monkeypatch.setattr("auditap.cli.log_client._get", get)
+    monkeypatch.setattr("auditap.cli.query.is_interactive", lambda *, as_json: not as_json)
+    monkeypatch.setenv("AUDITAP_TOKEN", "atp_" + "x" * 32)
+    monkeypatch.setenv("AUDITAP_DATA_DIR", str(tmp_path))
+    shown = CliRunner().invoke(query_command, ["--requests", "--account", "a", "raw_method=GET"])
+    assert shown.exit_code == 0, shown.output
+    assert asked[0].endswith("/accounts/a/logs/requests")
+    assert ("redaction.exchange_facts_kept = true" in shown.stderr) is not knows
+    assert "404" in shown.stdout
+    as_json = CliRunner().invoke(query_command, ["--requests", "--account", "a", "--json"])
+    assert [msgspec.json.decode(line) for line in as_json.stdout.splitlines()] == page["result"]
+    assert as_json.stderr == ""
 
 
 def test_tail_waits_as_long_as_the_log_api_asks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,7 @@ async def test_headers_that_are_not_selected_never_enter_the_buffer(wrap: Wrap) 
         b"x-request-id",
     }
     assert sorted(name for name, _ in pair.response_headers) == [
+        b"content-length",
         b"content-type",
         b"x-actor-email",
         b"x-tenant-id",

@@ -26,7 +26,11 @@ async def test_a_pair_arrives_as_it_was(collector: Collector, wrap: Wrap) -> Non
     assert (capture.request.method, capture.request.url) == ("PUT", url)
     assert capture.request.headers == {**headers, "host": url.split("/")[2]}
     assert capture.response.status == 200
-    assert capture.response.headers == {"x-actor-id": "u1", "content-type": "application/json"}
+    assert capture.response.headers == {
+        "x-actor-id": "u1",
+        "content-type": "application/json",
+        "content-length": "11",
+    }
     assert body_bytes(capture.request) == body_bytes(capture.response) == answer.content
     assert not capture.request.truncated
     assert not capture.response.truncated

@@ -15,6 +15,7 @@ from schemas.event import (
     Action,
     Actor,
     AuditEvent,
+    Exchange,
     RawRequest,
     Resource,
     Tap,
@@ -55,6 +56,7 @@ def test_every_field_of_an_event_reaches_its_column() -> None:
             ),
             zone=Zone("z1", "example.com"),
             tap=Tap("gw", 5, 6),
+            exchange=Exchange("api.example.com", 12, 812),
         )
     )
     assert (record.account_id, record.account_name) == ("acc", "Acme")
@@ -71,6 +73,11 @@ def test_every_field_of_an_event_reaches_its_column() -> None:
     )
     assert (record.actor_token_id, record.actor_token_name, record.actor_type) == ("t1", "ci", "user")
     assert (record.raw_cf_ray_id, record.raw_method, record.raw_status_code) == ("ray", "DELETE", 404)
+    assert (record.exchange_host, record.exchange_duration_ms, record.exchange_response_bytes) == (
+        "api.example.com",
+        12,
+        812,
+    )
     assert (record.raw_uri, record.raw_user_agent) == ("/things/1", "curl")
     assert (record.resource_id, record.resource_product, record.resource_type) == ("1", "things", "thing")
     assert (record.resource_request, record.resource_response, record.resource_scope) == (
@@ -107,6 +114,10 @@ def test_a_value_that_is_no_event_is_malformed(value: bytes, path: str) -> None:
         ({"raw": RawRequest(status_code=70_000)}, "raw.status_code: maximum"),
         ({"tap": Tap("gw", 1 << 63, 0)}, "tap: maximum"),
         ({"actor": Actor(ip_address="s3cret")}, "actor.ip_address: format"),
+        ({"exchange": Exchange("s3cret", -1)}, "exchange: maximum"),
+        ({"exchange": Exchange(duration_ms=1 << 31)}, "exchange: maximum"),
+        ({"exchange": Exchange(response_bytes=-1)}, "exchange: maximum"),
+        ({"exchange": Exchange(response_bytes=1 << 53)}, "exchange: maximum"),
     ],
 )
 def test_fields_out_of_their_bounds_are_dead_lettered_by_name(changes: dict[str, Any], path: str) -> None:

@@ -48,6 +48,7 @@ SHARED: Mapping[str, Any] = {
     "action_type": "update",
     "actor_token_id": "t1",
     "actor_token_name": "deploy",
+    "exchange_host": "api.example.com",
     "resource_product": "access",
     "resource_type": "login",
     "zone_id": "z1",

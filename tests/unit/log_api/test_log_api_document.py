@@ -104,6 +104,10 @@ def test_exports_tails_and_summaries_have_the_filters_of_the_list(
     assert parameters_of(settings, path) == filters | others
 
 
+def test_request_logs_take_the_parameters_of_the_list(settings: LogApiConfig) -> None:
+    assert parameters_of(settings, "/accounts/{account_id}/logs/requests") == parameters_of(settings, LIST)
+
+
 def test_organizations_lack_the_filters_that_their_clients_do_not_know(settings: LogApiConfig) -> None:
     lacking = {"account_id", "account_name", "zone_id", "zone_name", "audit_log_id", "product_category"}
     lacking |= {f"{name}.not" for name in lacking}

@@ -34,6 +34,7 @@ from log_api.sql_builder import (
     SummaryQuery,
 )
 from schemas.errors import RetryableError, StartupError
+from schemas.event import Exchange
 from schemas.identity import first_id_at, rfc3339_ms
 from schemas.metric_defs import Metrics
 from schemas.record import Record
@@ -216,6 +217,7 @@ EXAMPLE: dict[str, Any] = {
     "action_type": "delete",
     "actor_token_id": "t1",
     "actor_token_name": "deploy",
+    "exchange_host": "api.example.com",
     "raw_method": "DELETE",
     "raw_status_code": 403,
     "zone_id": "z1",
@@ -598,6 +600,23 @@ async def test_a_statement_timeout_is_retryable(audit_database: AuditDatabase, s
                 await reads(hasty).page(list_query())
     finally:
         await hasty.stop()
+
+
+async def test_a_record_shows_of_its_exchange_what_is_known(log: Log) -> None:
+    known = {"exchange_host": "a.example", "exchange_duration_ms": 0, "exchange_response_bytes": 1 << 40}
+    await log.write.add(
+        [
+            record(NOON_MS, account_id=A, **known),
+            record(NOON_MS + 1, account_id=A, exchange_response_bytes=7),
+            record(NOON_MS + 2, account_id=A),
+        ]
+    )
+    found = (await reads(log.read).page(list_query(direction=Direction.ASC))).records
+    assert [one.auditap.exchange for one in found] == [
+        Exchange("a.example", 0, 1 << 40),
+        Exchange(None, None, 7),
+        None,
+    ]
 
 
 async def test_a_clamped_record_holds_the_time_its_tap_sent(log: Log) -> None:

@@ -28,7 +28,7 @@ var (
 	}
 	// Each proxy appends to these, so that their end can be trusted and their start is what the client made up.
 	chains               = map[string]bool{"x-forwarded-for": true, "forwarded": true}
-	responseHeaders      = []string{"x-actor-*", "x-account-id", "content-type", "content-encoding"}
+	responseHeaders      = []string{"x-actor-*", "x-account-id", "content-type", "content-encoding", "content-length"}
 	methodsWithoutBodies = map[string]bool{"GET": true, "HEAD": true, "OPTIONS": true, "TRACE": true, "CONNECT": true}
 	// The redactor records nothing of these media types, and some of these streams never end.
 	mediaNeverRecorded = []string{"text/event-stream", "image/", "audio/", "video/", "font/"}
