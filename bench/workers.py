@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from auditap.runtime.logs import configure_logs
-from bench.pipeline import Lines, Run, Sender
+from bench.pipeline import _BATCH, Lines, Run, Sender
 from bench.results import BENCH, table, write_section
 from bench.servers import cpu_s
 from bench.workload import EXAMPLE_DOCUMENT
@@ -27,6 +27,8 @@ from tests.kafka_broker import KafkaBroker
 
 _CONNECTIONS = 4  # for each worker, so that all of them publish batches of the same size
 _COUNTS = (1, 2, 4)
+_PAIRS_PER_S = 5_000
+_TICK_S = 0.01
 _ROUNDS = 5
 _WARMING_S_MAX = 2
 _NO_DATABASE = "postgresql://nobody@127.0.0.1/none"
@@ -45,43 +47,50 @@ class Turn:
     """The CPU time of the worker that had least to do, relative to the mean."""
 
 
-async def measured(pipeline: Pipeline, kafka: KafkaBroker, workers: int, seconds: float) -> Turn:
-    """Start a collector, send to it as fast as it accepts, and end it."""
-    collector = await pipeline.start_collector(AUDITAP_COLLECTOR__WORKERS=str(workers))
-    try:
-        lines = Lines(seed=1)
-        connections = workers * _CONNECTIONS
-        await _send(pipeline, lines, Run(), connections, min(seconds, _WARMING_S_MAX))
-        taking = _workers_of(collector.pid) if workers > 1 else [collector.pid]
-        pids = {"collector": collector.pid, "kafka": kafka.pid or 0}
-        cpu = {name: cpu_s(pid) for name, pid in pids.items()} | {"sender": time.process_time()}
-        each = [cpu_s(pid) for pid in taking]
+class _Collector:
+    """A running collector of so many workers, beside its Kafka."""
+
+    def __init__(self, pipeline: Pipeline, kafka: KafkaBroker, workers: int) -> None:
+        assert pipeline.collector is not None
+        self._socket = pipeline.socket
+        self._connections = workers * _CONNECTIONS
+        self._pids = {"collector": pipeline.collector.pid, "kafka": kafka.pid or 0}
+        pid = pipeline.collector.pid
+        self._taking = _children(pid) if workers > 1 else [pid]
+        self._lines = Lines(seed=1)
+
+    async def send(self, seconds: float, pairs_per_s: int | None = None) -> Run:
         run = Run()
-        await _send(pipeline, lines, run, connections, seconds)
-        spent = {name: cpu_s(pid) - cpu[name] for name, pid in pids.items()}
-        spent["sender"] = time.process_time() - cpu["sender"]
-        shares = [cpu_s(pid) - before for pid, before in zip(taking, each, strict=True)]
-    finally:
-        await collector.stop()
-    us = {name: spent_s / run.sent * 1e6 for name, spent_s in spent.items()}
-    least = min(shares) / statistics.mean(shares)
-    return Turn(run.sent / run.sending_s, us["collector"], us["sender"], us["kafka"], least)
+        sender = Sender(self._socket, self._lines, run, self._connections)
+        await sender.send(time.monotonic() + seconds, pairs_per_s and pairs_per_s / _BATCH)
+        return run
+
+    async def measured(self, seconds: float, pairs_per_s: int | None) -> Turn:
+        """Send at a rate, or as fast as accepted."""
+        before, each_before = self._cpu_s(), list(map(cpu_s, self._taking))
+        run = await self.send(seconds, pairs_per_s)
+        us = {name: (spent_s - before[name]) / run.sent * 1e6 for name, spent_s in self._cpu_s().items()}
+        shares = [cpu_s(pid) - spent_s for pid, spent_s in zip(self._taking, each_before, strict=True)]
+        least = min(shares) / max(statistics.mean(shares), _TICK_S)
+        return Turn(run.sent / run.sending_s, us["collector"], us["sender"], us["kafka"], least)
+
+    def _cpu_s(self) -> dict[str, float]:
+        return {name: cpu_s(pid) for name, pid in self._pids.items()} | {"sender": time.process_time()}
 
 
-async def _send(pipeline: Pipeline, lines: Lines, run: Run, connections: int, seconds: float) -> None:
-    sender = Sender(pipeline.socket, lines, run, connections)
-    await sender.send(time.monotonic() + seconds, None)
-
-
-def _workers_of(pid: int) -> list[int]:
+def _children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+Turns = dict[int, list[Turn]]
 
 
 async def compare(
     kafka: KafkaBroker, folder: Path, seconds: float, rounds: int = _ROUNDS, counts: Sequence[int] = _COUNTS
 ) -> str:
-    """Measure each number of workers in turns."""
-    turns: dict[int, list[Turn]] = {count: [] for count in counts}
+    """Measure each number of workers in turns, at a rate for each worker and as fast as accepted."""
+    steady: Turns = {count: [] for count in counts}
+    fastest: Turns = {count: [] for count in counts}
     pipeline = Pipeline(
         folder,
         AuditDatabase(*[_NO_DATABASE] * 4),
@@ -93,10 +102,15 @@ async def compare(
         await pipeline.run_command("topics")
         for _ in range(rounds):
             for count in counts:
-                turns[count].append(await measured(pipeline, kafka, count, seconds))
+                process = await pipeline.start_collector(AUDITAP_COLLECTOR__WORKERS=str(count))
+                collector = _Collector(pipeline, kafka, count)
+                await collector.send(min(seconds, _WARMING_S_MAX))
+                steady[count].append(await collector.measured(seconds, count * _PAIRS_PER_S))
+                fastest[count].append(await collector.measured(seconds, None))
+                await process.stop()
     finally:
         await pipeline.stop()
-    return report(turns, seconds)
+    return report(steady, fastest, seconds)
 
 
 async def live(seconds: float) -> str:
@@ -107,7 +121,25 @@ async def live(seconds: float) -> str:
             return await compare(kafka, folder, seconds)
 
 
-def report(turns: dict[int, list[Turn]], seconds: float) -> str:
+def report(steady: Turns, fastest: Turns, seconds: float) -> str:
+    rounds = len(next(iter(steady.values())))
+    conditions = (
+        f"{_CONNECTIONS} open connections for each worker, {rounds} rounds of {seconds:.0f} s each, in turns; medians. The"
+        " collector's CPU time is that of the parent and all workers. The ratio is of runs in the same round, with its range."
+        " Least share: the CPU time of the worker that had least to do, relative to the mean of all."
+    )
+    return "\n\n".join(
+        (
+            conditions,
+            f"At {_PAIRS_PER_S:,} pairs/s for each worker, which leaves some of the cores free:",
+            _table(steady),
+            "As fast as accepted, with sender and Kafka on the same cores:",
+            _table(fastest),
+        )
+    )
+
+
+def _table(turns: Turns) -> str:
     first = next(iter(turns.values()))
     rows = []
     for count, of_count in turns.items():
@@ -123,23 +155,8 @@ def report(turns: dict[int, list[Turn]], seconds: float) -> str:
                 f"{statistics.median(one.pairs_per_s for one in of_count):,.0f}",
             ]
         )
-    return (
-        f"As fast as accepted over {_CONNECTIONS} open connections for each worker, {len(first)} rounds of {seconds:.0f} s each, in turns; medians."
-        " The collector's CPU time is that of the parent and all workers. The ratio is of runs in the same round, with its range."
-        " Least share: the CPU time of the worker that had least to do, relative to the mean of all.\n\n"
-        + table(
-            [
-                "workers",
-                "collector's CPU µs a pair",
-                "relative to one",
-                "least share",
-                "sender's CPU µs a pair",
-                "Kafka's",
-                "accepted/s on these cores",
-            ],
-            rows,
-        )
-    )
+    head = ["workers", "collector's CPU µs a pair", "relative to one", "least share"]
+    return table([*head, "sender's CPU µs a pair", "Kafka's", "accepted/s"], rows)
 
 
 def run(seconds: float = 5) -> None:

@@ -18,7 +18,7 @@ import uvloop
 from auditap.runtime.collect import Collector, SharedListeners
 from auditap.runtime.connection_share import ConnectionCounts, ConnectionShare
 from auditap.runtime.exception_hooks import install_exception_hooks
-from auditap.runtime.health import Standing
+from auditap.runtime.health import HealthStatus
 from auditap.runtime.lifecycle import stop_on_signals
 from auditap.runtime.logs import configure_logs
 from auditap.runtime.merged_metrics import families_of
@@ -26,7 +26,7 @@ from auditap.runtime.worker_channel import (
     Answer,
     MetricsAnswer,
     PageAnswer,
-    StandingAnswer,
+    StatusAnswer,
     Subject,
     WorkerChannel,
     receive_first,
@@ -58,10 +58,14 @@ class _Parent:
     def __init__(self, channel: WorkerChannel) -> None:
         self._channel = channel
 
-    async def standing(self) -> Standing:
-        """See `HealthSource.standing`."""
-        answer = await self._channel.ask("standing", StandingAnswer, ANSWER_MS_MAX)
-        return Standing({"workers": False}) if answer is None else Standing(answer.parts, answer.degraded)
+    async def status(self) -> HealthStatus:
+        """See `HealthSource.status`."""
+        answer = await self._channel.ask("status", StatusAnswer, ANSWER_MS_MAX)
+        return (
+            HealthStatus({"workers": False})
+            if answer is None
+            else HealthStatus(answer.parts, answer.degraded)
+        )
 
     async def exposition(self) -> bytes:
         """See `HealthSource.exposition`."""
@@ -92,9 +96,9 @@ async def _run(start: WorkerStart, connected: socket.socket) -> bool:
             families = [] if collector is None else families_of(collector.metrics.registry)
             return MetricsAnswer(families=families)
         if collector is None:
-            return StandingAnswer(parts={"log": False}, degraded=[])
-        found = await collector.health.standing()
-        return StandingAnswer(parts=dict(found.parts), degraded=list(found.degraded))
+            return StatusAnswer(parts={"log": False}, degraded=[])
+        found = await collector.health.status()
+        return StatusAnswer(parts=dict(found.parts), degraded=list(found.degraded))
 
     channel = await WorkerChannel.on(connected, respond)
     watching = asyncio.create_task(_watch(channel, stop), name="worker-parent")

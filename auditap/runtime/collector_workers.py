@@ -17,14 +17,14 @@ import structlog
 from auditap.runtime.collect import bind_collector_address, bind_collector_socket
 from auditap.runtime.collector_worker import WorkerStart
 from auditap.runtime.connection_share import ConnectionCounts
-from auditap.runtime.health import Exposition, Health, Standing, health_server
+from auditap.runtime.health import Exposition, Health, HealthStatus, health_server
 from auditap.runtime.lifecycle import run_until
 from auditap.runtime.merged_metrics import Family, MergedMetrics, families_of
 from auditap.runtime.worker_channel import (
     Answer,
     MetricsAnswer,
     PageAnswer,
-    StandingAnswer,
+    StatusAnswer,
     Subject,
     WorkerChannel,
 )
@@ -47,7 +47,7 @@ _STOP_S_MAX: Final = 60
 _PROGRAM: Final = "import sys; sys.path[:] = sys.argv[2:]; from auditap.runtime.collector_worker import main; main(int(sys.argv[1]))"
 
 
-class _Worker:
+class WorkerProcess:
     """One worker, from process to process."""
 
     def __init__(self, number: int, start: WorkerStart) -> None:
@@ -57,7 +57,7 @@ class _Worker:
         self.metrics: list[Family] = []
         """What the running process last counted."""
         self._start = start
-        self._process: asyncio.subprocess.Process | None = None
+        self.process: asyncio.subprocess.Process | None = None
         self._listening: asyncio.Task[None] | None = None
 
     async def run(self, parent: CollectorWorkers) -> int:
@@ -66,7 +66,7 @@ class _Worker:
         with theirs:
             descriptors = (theirs.fileno(), self._start.unix, self._start.tcp, self._start.counts)
             try:
-                self._process = await asyncio.create_subprocess_exec(
+                self.process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-c",
                     _PROGRAM,
@@ -86,7 +86,7 @@ class _Worker:
         self.channel.send_first(pickle.dumps(self._start))
         # In a task of its own, which goes on while the process is being stopped.
         self._listening = asyncio.create_task(self.channel.run(), name="worker-channel")
-        status = await self._process.wait()
+        status = await self.process.wait()
         await self._listening
         return status
 
@@ -97,17 +97,17 @@ class _Worker:
 
     async def stop(self, within_s: float) -> None:
         """Let the process hand on what it has in hand and end; kill one that takes longer, of which taps send the rest again."""
-        if self._process is None:
+        if self.process is None:
             return
         with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+            self.process.send_signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(within_s):
-                await self._process.wait()
+                await self.process.wait()
         except TimeoutError:
             log.error("worker_killed", killed=self.number)
-            self._process.kill()
-            await self._process.wait()
+            self.process.kill()
+            await self.process.wait()
         if self._listening is not None:
             await self._listening
 
@@ -142,7 +142,7 @@ class CollectorWorkers:
         )
         unix, tcp = (each.fileno() for each in self._sockets)
         self._workers = [
-            _Worker(number, WorkerStart(settings, number, unix, tcp, self._counts.descriptor))
+            WorkerProcess(number, WorkerStart(settings, number, unix, tcp, self._counts.descriptor))
             for number in range(1, count + 1)
         ]
 
@@ -163,14 +163,14 @@ class CollectorWorkers:
 
     async def respond(self, subject: Subject) -> Answer:
         """Answer a worker that is asked for the health of all."""
-        if subject == "standing":
-            found = await self.standing()
-            return StandingAnswer(parts=dict(found.parts), degraded=list(found.degraded))
+        if subject == "status":
+            found = await self.status()
+            return StatusAnswer(parts=dict(found.parts), degraded=list(found.degraded))
         return PageAnswer(page=await self._page.text())
 
-    async def standing(self) -> Standing:
+    async def status(self) -> HealthStatus:
         """Return what all workers can use, and what any of them does without."""
-        answers = await asyncio.gather(*map(_standing_of, self._workers))
+        answers = await asyncio.gather(*map(_status_of, self._workers))
         parts = {"workers": True}
         degraded: list[str] = []
         for worker, answer in zip(self._workers, answers, strict=True):
@@ -181,7 +181,7 @@ class CollectorWorkers:
                 parts[name] = parts.get(name, True) and is_usable
             degraded += [each for each in answer.degraded if each not in degraded]
             worker.has_been_ready |= all(answer.parts.values())
-        return Standing(parts, degraded)
+        return HealthStatus(parts, degraded)
 
     async def exposition(self) -> bytes:
         """Return the metrics of all workers added up, as they are after this call."""
@@ -196,9 +196,9 @@ class CollectorWorkers:
         """Note what the workers have counted and whether they are ready, for the time when one has ended."""
         while True:
             await asyncio.sleep(_POLL_S)
-            await asyncio.gather(self.standing(), *map(_note_metrics, self._workers))
+            await asyncio.gather(self.status(), *map(_note_metrics, self._workers))
 
-    async def _keep_running(self, worker: _Worker) -> None:
+    async def _keep_running(self, worker: WorkerProcess) -> None:
         """Start a worker again whenever it ends. Raises StartupError if it cannot start and was never ready."""
         pause_s = _RESTART_S_MIN
         while True:
@@ -221,19 +221,19 @@ class CollectorWorkers:
             pause_s = min(2 * pause_s, _RESTART_S_MAX)
             self._metrics.collector_workers_restarted.inc()
 
-    def _note_end(self, worker: _Worker) -> None:
+    def _note_end(self, worker: WorkerProcess) -> None:
         self._counts.remove(worker.number - 1)
         self._merged.note_end(worker.metrics)
         worker.metrics, worker.channel = [], None
 
 
-async def _standing_of(worker: _Worker) -> StandingAnswer | None:
+async def _status_of(worker: WorkerProcess) -> StatusAnswer | None:
     if worker.channel is None:
         return None
-    return await worker.channel.ask("standing", StandingAnswer, _ANSWER_MS_MAX)
+    return await worker.channel.ask("status", StatusAnswer, _ANSWER_MS_MAX)
 
 
-async def _note_metrics(worker: _Worker) -> None:
+async def _note_metrics(worker: WorkerProcess) -> None:
     channel = worker.channel
     if channel is None:
         return

@@ -31,7 +31,7 @@ _CHECK_MS_MAX = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class HealthStatus:
     """Of each dependency, by name, whether it can be used; and what the process does without for now."""
 
     parts: Mapping[str, bool]
@@ -46,12 +46,12 @@ class Standing:
 class HealthSource(Protocol):
     """What `/readyz` and `/metrics` show."""
 
-    async def standing(self) -> Standing:
+    async def status(self) -> HealthStatus:
         """Return what can be used now, within seconds whatever hangs."""
         ...
 
     async def exposition(self) -> bytes:
-        """Return the metrics as they are after this call, in Prometheus' text format."""
+        """Return the metrics as they are after this call, in Prometheus' text format; nothing where they cannot be known."""
         ...
 
 
@@ -103,10 +103,10 @@ class OwnHealth:
         self._checks = {name: _Check(check) for name, check in readiness.items()}
         self._degraded = degraded
 
-    async def standing(self) -> Standing:
-        """See `HealthSource.standing`."""
+    async def status(self) -> HealthStatus:
+        """See `HealthSource.status`."""
         passed = await asyncio.gather(*(check.passes() for check in self._checks.values()))
-        return Standing(dict(zip(self._checks, passed, strict=True)), self._degraded())
+        return HealthStatus(dict(zip(self._checks, passed, strict=True)), self._degraded())
 
     async def exposition(self) -> bytes:
         """See `HealthSource.exposition`."""
@@ -136,10 +136,11 @@ class Health:
         exposition = Exposition(source.exposition)
 
         async def exposed(_request: Request) -> Response:
-            return Response(await exposition.text(), media_type=CONTENT_TYPE_LATEST)
+            text = await exposition.text()
+            return Response(text, status_code=200 if text else 503, media_type=CONTENT_TYPE_LATEST)
 
         async def ready(_request: Request) -> Response:
-            found = await source.standing()
+            found = await source.status()
             content: dict[str, object] = {"ready": found.is_ready, "parts": dict(found.parts)}
             if found.degraded:
                 content["degraded"] = list(found.degraded)

@@ -1,4 +1,4 @@
-"""What the processes of one collector tell each other, over a socket pair between the parent and each worker.
+"""Messages between the processes of one collector, over a socket pair between the parent and each worker.
 
 Each end may ask the other for its health. The socket ends with the process at its other end, however that ends.
 """
@@ -19,7 +19,7 @@ _LENGTH_BYTES: Final = 4
 _MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 """Far above what a page of metrics takes."""
 
-Subject = Literal["standing", "metrics", "page"]
+Subject = Literal["status", "metrics", "page"]
 _AnswerType = TypeVar("_AnswerType", bound="Answer")
 
 
@@ -36,7 +36,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     number: int = 0
 
 
-class StandingAnswer(Answer, frozen=True, tag=True):
+class StatusAnswer(Answer, frozen=True, tag=True):
     """Of each dependency whether it can be used, and what the process does without."""
 
     parts: dict[str, bool]
@@ -61,7 +61,7 @@ class CannotStart(msgspec.Struct, frozen=True, tag=True):
     sentence: str
 
 
-_Message = Ask | StandingAnswer | MetricsAnswer | PageAnswer | CannotStart
+_Message = Ask | StatusAnswer | MetricsAnswer | PageAnswer | CannotStart
 Respond = Callable[[Subject], Awaitable[Answer]]
 _decoder: Final[msgspec.msgpack.Decoder[_Message]] = msgspec.msgpack.Decoder(_Message)
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -121,7 +121,7 @@ class WorkerChannel:
         self._writer.write(framed(message))
 
     async def say_why(self, sentence: str) -> None:
-        """Tell the parent why this worker cannot start."""
+        """Send the parent the reason why this worker cannot start."""
         self._send(CannotStart(sentence))
         with contextlib.suppress(ConnectionError):
             await self._writer.drain()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections import Counter
@@ -123,7 +124,7 @@ async def logged(pipeline: Pipeline, bootstrap: str) -> Counter[int]:
     return found
 
 
-async def standing_of(pipeline: Pipeline) -> dict[str, object]:
+async def status_of(pipeline: Pipeline) -> dict[str, object]:
     async with httpx.AsyncClient(timeout=WITHIN_S) as client:
         answer = await client.get(f"http://127.0.0.1:{pipeline.collector_port}/readyz")
     found: dict[str, object] = answer.json()
@@ -162,7 +163,7 @@ async def test_both_take_connections_and_each_capture_is_in_the_log_once(
     await load.pause()
     assert await collector.metric("auditap_captures_accepted_total") == len(load.accepted)
     assert await collector.metric("auditap_collector_workers") == 2
-    assert await standing_of(pipeline) == {"ready": True, "parts": {"workers": True, "log": True}}
+    assert await status_of(pipeline) == {"ready": True, "parts": {"workers": True, "log": True}}
 
     load.resume()
     await load.accepts(200)
@@ -174,6 +175,8 @@ async def test_both_take_connections_and_each_capture_is_in_the_log_once(
     assert not any(map(runs, workers))
     assert not pipeline.socket.exists()
     assert "uncaught" not in collector.output()
+    lines = map(json.loads, collector.output().splitlines())
+    assert {each["worker"] for each in lines if each["event"] == "stopped"} == {1, 2}
 
 
 async def test_a_worker_killed_while_it_spools_loses_nothing_and_comes_back(
@@ -209,7 +212,7 @@ async def test_a_worker_killed_while_it_spools_loses_nothing_and_comes_back(
     await load.finish()
 
     async def drained() -> bool:
-        return "degraded" not in await standing_of(pipeline)
+        return "degraded" not in await status_of(pipeline)
 
     await until(drained, WITHIN_S, "empty spools", collector.log)
     assert await collector.metric("auditap_spool_files_adopted_total") >= 1
@@ -224,7 +227,7 @@ async def test_what_a_worker_that_stands_still_makes_of_the_health_of_all(
     assert await collector_of(pipeline).metric("auditap_collector_workers") == 2
     try:
         freeze(frozen)
-        assert await standing_of(pipeline) == {"ready": False, "parts": {"workers": False, "log": True}}
+        assert await status_of(pipeline) == {"ready": False, "parts": {"workers": False, "log": True}}
         # As it last said.
         assert await collector_of(pipeline).metric("auditap_collector_workers") == 2
     finally:
