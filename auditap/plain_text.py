@@ -1,4 +1,4 @@
-"""Text of OpenAPI documents and records on a terminal, with control characters and markup made harmless."""
+"""Text on a terminal: of OpenAPI documents and records, with control characters and markup made harmless, and in the right number."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def plain(text: str) -> str:
 def plain_line(text: str) -> str:
     """Return a text on one line, without control characters; for what does not read markup."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number and what it counts; `plural` where that is not the noun and an s."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
 def plain_json(text: str) -> str:

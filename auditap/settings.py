@@ -12,7 +12,7 @@ import ipaddress
 import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -41,8 +41,14 @@ from auditap.runtime.http_limits import HttpLimits
 from auditap.runtime.http_server import TlsFiles
 from auditap.runtime.logs import LogFormat
 from auditap.settings_fields import SettingField, setting_fields, with_paths_below
-from auditap.settings_file import SettingsFile, Steps, read_settings_file
-from auditap.settings_mistakes import mistaken_names, unparsed_variables, unreadable_values, wrong_value
+from auditap.settings_file import Steps, read_settings_file
+from auditap.settings_mistakes import (
+    mistaken_names,
+    unparsed_variables,
+    unreadable_values,
+    wrong_option,
+    wrong_value,
+)
 from enricher.config import EnricherConfig
 from eventlog.spool.config import SpoolBounds
 from gateway_tap.limits import IntakeLimits
@@ -577,9 +583,21 @@ class Settings(BaseSettings):
         return not any((self.postgres.writer_dsn, self.postgres.reader_dsn, self.postgres.admin_dsn))
 
 
-def load_settings(**overrides: Any) -> Settings:
-    """Return the settings. Raises StartupError with one sentence for each mistake, none of which holds a value."""
+def load_settings(options: Mapping[str, str] | None = None, /, **overrides: Any) -> Settings:
+    """Return the settings. Raises StartupError with one sentence for each mistake, none of which holds a value.
+
+    `options`: the command's option by the setting that it overrides, such as `--upstream` by `up.upstream`.
+    """
     file = read_settings_file()
+
+    def wrong(steps: Steps, kind: str, message: str) -> str:
+        option = (options or {}).get(".".join(map(str, steps)))
+        return (
+            wrong_option(option, kind, message)
+            if option
+            else wrong_value(Settings, file, steps, kind, message)
+        )
+
     if unreadable := list(unreadable_values(Settings, file)):
         raise StartupError("\n".join(unreadable))
     mistakes = list(mistaken_names(Settings, file))
@@ -587,7 +605,7 @@ def load_settings(**overrides: Any) -> Settings:
         settings = Settings(**overrides)
     except ValidationError as error:
         mistakes += [
-            wrong_value(Settings, file, found["loc"], found["type"], found["msg"])
+            wrong(found["loc"], found["type"], found["msg"])
             # Without the input, which may be a secret.
             for found in error.errors(include_input=False)
             if not (mistakes and found["type"] in _UNKNOWN_NAME)
@@ -596,25 +614,28 @@ def load_settings(**overrides: Any) -> Settings:
         # What begins as JSON and is none has a sentence already.
         mistakes = mistakes or list(unparsed_variables(Settings))
     else:
-        mistakes += _unusable(settings, file)
+        mistakes += _unusable(settings, wrong)
         if not mistakes:
             _check_together(settings)
             return settings
     raise StartupError("\n".join(mistakes))
 
 
-def _unusable(group: Any, file: SettingsFile | None, path: Steps = ()) -> Iterator[str]:
-    """Yield a sentence for each value that no setting means anything by: numbers out of their bounds, and empty secrets."""
+def _unusable(group: Any, wrong: Callable[[Steps, str, str], str], path: Steps = ()) -> Iterator[str]:
+    """Yield a sentence for each value that no setting means anything by: numbers out of their bounds, and empty secrets.
+
+    `wrong` makes it of the steps to a setting, no type, and a rule.
+    """
     for name, value in _members(group):
         steps = (*path, name)
         if isinstance(value, SecretStr):
             if rule := _secret_rule(str(name), value.get_secret_value()):
-                yield wrong_value(Settings, file, steps, "", rule)
+                yield wrong(steps, "", rule)
         elif isinstance(value, int | float):
             if rule := _number_rule(str(name), value):
-                yield wrong_value(Settings, file, steps, "", rule)
+                yield wrong(steps, "", rule)
         else:
-            yield from _unusable(value, file, steps)
+            yield from _unusable(value, wrong, steps)
 
 
 def _number_rule(name: str, number: float) -> str | None:

@@ -209,6 +209,11 @@ def _tables_rule(field: SettingField | None, *, is_json: bool) -> str | None:
     return f'give a list of tables, such as [{{ {member} = "a" }}, {{ {member} = "b" }}]'
 
 
+def wrong_option(option: str, kind: str, message: str) -> str:
+    """Return the sentence for one error of pydantic, by its type and message, in a value that an option of a command gave."""
+    return f"The option {option} is wrong: {_rule(kind, message)}."
+
+
 def wrong_value(owner: type, file: SettingsFile | None, steps: Steps, kind: str, message: str) -> str:
     """Return the sentence for one error of pydantic: its location, type and message (which must hold no input)."""
     name = ".".join(map(str, steps))

@@ -24,6 +24,10 @@ _RESPONSE_BYTES_MAX: Final = 4 * 1024 * 1024  # a refusal of each of 10,000 capt
 # Responses while a token is being rotated, or a proxy is not ready yet.
 _RETRIED_STATUS: Final = frozenset({401, 403, 408, 425, 429})
 
+_NOT_READY: Final = 503
+# A collector that starts says so until it has reached the log: worth a warning only if it lasts.
+_NOT_READY_S_MAX: Final = 10.0
+
 _log = logging.getLogger("auditap.tap")
 
 
@@ -184,6 +188,8 @@ class CollectorClient:
         self._compress = compress
         self._connection: http.client.HTTPConnection | None = None
         self._unavailable = False
+        self._not_ready_since_s: float | None = None
+        """By `time.monotonic`; None unless the last response was that the collector is not ready."""
 
     def pack(self, lines: list[bytes]) -> bytes:
         """Return the request body for these lines: their concatenation, compressed with gzip if so configured."""
@@ -210,13 +216,24 @@ class CollectorClient:
             self.close()
             self._log_availability(f"cannot be reached ({type(error).__name__})")
             return Reply(0)
-        self._log_availability(None if response.status < 300 else f"responds with status {response.status}")
+        self._log_response(response.status)
         return Reply(response.status, asked_s or 0.0, response_body)
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _log_response(self, status: int) -> None:
+        if status != _NOT_READY:
+            self._not_ready_since_s = None
+            self._log_availability(None if status < 300 else f"responds with status {status}")
+            return
+        now_s = time.monotonic()
+        if self._not_ready_since_s is None:
+            self._not_ready_since_s = now_s
+        if now_s - self._not_ready_since_s >= _NOT_READY_S_MAX:
+            self._log_availability(f"has responded with status {status} for some time")
 
     def _log_availability(self, problem: str | None) -> None:
         """Log changes alone: one line when the collector becomes unavailable, one when it is available again."""

@@ -25,6 +25,7 @@ _RETRY_DELAY_S: Final = 0.2
 _RETRY_DELAY_S_MAX: Final = 5.0
 _ASKED_WAIT_S_MAX: Final = 60.0
 _RETRIED_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})
+_NONE_GIVEN: Final = "the collector requires a token over TCP, and none was given: name the file that holds one with --token-file"
 _ERROR_SENTENCES: Final = {
     401: "the collector refuses the token: use one that it knows",
     404: "there is no collector at this address",
@@ -176,7 +177,7 @@ async def _send(
         except StartupError as reason:
             if report.accepted == 0:
                 raise
-            raise StartupError(f"{reason}, after {report.accepted} accepted captures") from None
+            raise StartupError(f"{reason}; captures accepted before: {report.accepted}") from None
     return report
 
 
@@ -299,7 +300,7 @@ class _Sender:
         while True:
             response = await self._post(body)
             if response is not None and response.status_code not in _RETRIED_STATUS:
-                return _checked(response)
+                return self._checked(response)
             wait_s = min(delay_s, _RETRY_DELAY_S_MAX)
             if wait_s > left_s:
                 raise NotDurable(
@@ -312,6 +313,15 @@ class _Sender:
             left_s -= wait_s
             delay_s *= 2
             self._report.retried += 1
+
+    def _checked(self, response: httpx.Response) -> httpx.Response:
+        """Return a response with status 200. Raises StartupError for any other, because a retry would not help."""
+        status = response.status_code
+        if status == 200:
+            return response
+        if status == 401 and "authorization" not in self._client.headers:
+            raise StartupError(_NONE_GIVEN)
+        raise StartupError(_ERROR_SENTENCES.get(status, f"the collector responds with status {status}"))
 
     async def _post(self, body: bytes) -> httpx.Response | None:
         try:
@@ -330,16 +340,6 @@ def _first_line(counted: _Counted | None, batch: list[Line]) -> _Found | None:
     if counted is None or not 0 <= counted.first_index < len(batch):
         return None
     return _Found(counted.captures, batch[counted.first_index].number)
-
-
-def _checked(response: httpx.Response) -> httpx.Response:
-    """Return a response with status 200. Raises StartupError for any other, because a retry would not help."""
-    if response.status_code != 200:
-        sentence = _ERROR_SENTENCES.get(
-            response.status_code, f"the collector responds with status {response.status_code}"
-        )
-        raise StartupError(sentence)
-    return response
 
 
 def _asked_to_wait_s(response: httpx.Response | None) -> float:

@@ -21,7 +21,10 @@ from auditap.settings import Settings
 )
 def collect_command(workers: int | None) -> None:
     """Take captures from taps, redact them and publish events."""
-    run_process(_run, **({} if workers is None else {"collector": {"workers": workers}}))
+    if workers is None:
+        run_process(_run)
+    else:
+        run_process(_run, {"collector.workers": "--workers"}, collector={"workers": workers})
 
 
 def _run(settings: Settings) -> Callable[[asyncio.Event], Awaitable[None]]:

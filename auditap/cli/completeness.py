@@ -25,7 +25,7 @@ from auditap.database.completeness import (
     list_watermark_bounds,
     retire_tap,
 )
-from auditap.plain_text import plain_line, print_json
+from auditap.plain_text import counted, plain_line, print_json
 from log_api.path_segments import ALL_ACCOUNTS
 from schemas.errors import StartupError
 from schemas.identity import rfc3339_ms
@@ -143,12 +143,14 @@ def summary(info: dict[str, Any]) -> list[str]:
         if complete
         else "No tap sends sequence numbers, or all such taps are retired, so completeness is unknown.",
         f"Taps: {taps['alive']} alive, {gone}, {taps['unnumbered']} without sequence numbers.",
-        f"Gaps: {info['gaps']}, with {info['missing']} captures." if info["gaps"] else "No gaps.",
+        f"Gaps: {info['gaps']}, with {counted(info['missing'], 'capture')}." if info["gaps"] else "No gaps.",
     ]
     # An older log API does not count them.
     surplus, retired = taps.get("surplus", 0), taps.get("retired", 0)
     if surplus or retired:
-        lines.insert(2, f"The watermark does not wait for {surplus} surplus and {retired} retired epochs.")
+        lines.insert(
+            2, f"The watermark does not wait for {surplus} surplus and {counted(retired, 'retired epoch')}."
+        )
     if not info["complete"]:
         lines.append(
             f"The first {info['count']} of them are listed, earliest first; choose a shorter time range."

@@ -19,7 +19,7 @@ from rich.table import Table
 from auditap.cli.administration import operator, operator_dsn
 from auditap.cli.log_client import is_interactive, parse_time
 from auditap.cli.options import choice_option, number_option
-from auditap.plain_text import plain, plain_json, plain_line, print_json
+from auditap.plain_text import counted, plain, plain_json, plain_line, print_json
 from auditap.runtime.lifecycle import clock_ms
 from auditap.runtime.logs import configure_logs
 from auditap.settings import Settings, load_settings
@@ -191,7 +191,7 @@ def dead_letters_discard(*, every: bool, yes: bool, **given: Any) -> None:
     _with_store(lambda store: _require_known(store, chosen))
     count, last = _with_store(lambda store: store.count(chosen))
     if count and not yes:
-        click.confirm(f"Discard {count} dead letters?", abort=True, err=True)
+        click.confirm(f"Discard {counted(count, 'dead letter')}?", abort=True, err=True)
     # Dead letters that arrived while the operator was deciding are not discarded.
     discarded = _with_store(lambda store: store.discard(chosen._replace(number_max=last))) if count else 0
     click.echo(f"{discarded} discarded")

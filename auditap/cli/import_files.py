@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from auditap.cli.sending import Sending, print_counts, print_refusals, sending_options
-from auditap.plain_text import plain_line
+from auditap.plain_text import counted, plain_line
 from gateway_tap.formats.port import NoPair
 from gateway_tap.replay import ReplayLimits, ReplayReport, import_file
 from gateway_tap.traffic_file import read_captures
@@ -77,7 +77,8 @@ def _print_captures(files: Sequence[Path]) -> None:
             output.write(line.text + b"\n")
             report.accepted += 1
     output.flush()
-    captures = "1 capture" if report.accepted == 1 else f"{report.accepted} captures"
-    click.echo(f"{captures}, {report.refused} refused, {report.skipped} skipped", err=True)
+    click.echo(
+        f"{counted(report.accepted, 'capture')}, {report.refused} refused, {report.skipped} skipped", err=True
+    )
     if report.refused:
         sys.exit(1)

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from auditap.cli.options import choice_option, envelope_option, number_option
-from auditap.plain_text import plain
+from auditap.plain_text import counted, plain
 from redactor.config import DocumentConfig, RedactionConfig
 from redactor.openapi.document import load_document
 from redactor.report.coverage import OperationCoverage, Tally, by_side, total
@@ -168,16 +168,12 @@ def _uri_of(spec: Path) -> str:
 
 def _show(console: Console, spec: Path, report: LintReport, options: _Options) -> None:
     read = sum(each.reads_bodies for each in report.operations)
-    summary = f"{_counted(len(report.operations), 'operation')}, {read} with bodies that auditap reads"
+    summary = f"{counted(len(report.operations), 'operation')}, {read} with bodies that auditap reads"
     console.print(Panel(f"[bold]{plain(str(spec))}[/bold]\n{summary}\ndigest {report.digest}", expand=False))
     console.print(_sides_table(report))
     console.print(_groups_table(_groups(report, options.by), options))
     _show_findings(console, report, options.examples)
     _show_totals(console, report, options)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _sides_table(report: LintReport) -> Table:
@@ -268,7 +264,7 @@ def _show_check(console: Console, check: Check, found: Sequence[Finding], exampl
 
 def _show_totals(console: Console, report: LintReport, options: _Options) -> None:
     by_level = Counter(each.level for each in report.findings)
-    counts = [_counted(by_level[level], level.text) for level in reversed(Level)]
+    counts = [counted(by_level[level], level.text) for level in reversed(Level)]
     if report.ignored:
         counts.append(f"{len(report.ignored)} ignored with reasons")
     console.print(f"\n{', '.join(counts)}", highlight=False)

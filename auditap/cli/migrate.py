@@ -10,6 +10,7 @@ from auditap.cli.startup import configured_settings
 from auditap.database.connection import administrator
 from auditap.database.roles import roles_that_log_in, set_role_password
 from auditap.database.schema import migrate, set_log_layout
+from auditap.plain_text import counted
 from auditap.settings import admin_dsn
 
 
@@ -35,7 +36,7 @@ def migrate_command() -> None:
                 if password is not None:
                     await set_role_password(connection, role, password.get_secret_value())
         click.echo(f"applied: {', '.join(applied)}" if applied else "up to date")
-        click.echo(f"records are partitioned by {interval} and kept for {days} days")
+        click.echo(f"records are partitioned by {interval} and kept for {counted(days, 'day')}")
         for role, password in passwords.items():
             if password is not None:
                 state = "may log in"

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from auditap.cli.sending import Sending, print_counts, print_refusals, sending_options
+from auditap.plain_text import counted
 from gateway_tap.replay import replay
 
 
@@ -32,20 +33,15 @@ def replay_command(
         print_refusals(report, "line")
     if report.unknown_fields:
         click.echo(
-            f"{_captures(report.unknown_fields, 'has', 'have')} unknown fields, which were ignored. The first is on line"
+            f"{counted(report.unknown_fields, 'capture has', 'captures have')} unknown fields, which were ignored. The first is on line"
             f" {report.unknown_fields_line}: compare its names with schemas/capture.schema.json.",
             err=True,
         )
     if report.unrepeatable:
         click.echo(
-            f"Sent again, {_captures(report.unrepeatable, 'becomes a second record', 'become second records')}. The first is"
+            f"Sent again, {counted(report.unrepeatable, 'capture becomes a second record', 'captures become second records')}. The first is"
             f" on line {report.unrepeatable_line}: give each an id, or captured_at with tap.seq or one x-request-id header.",
             err=True,
         )
     if report.refused:
         sys.exit(1)
-
-
-def _captures(count: int, of_one: str, of_many: str) -> str:
-    """Return how many captures do what the predicates say, in the right number."""
-    return f"1 capture {of_one}" if count == 1 else f"{count} captures {of_many}"

@@ -26,7 +26,7 @@ from auditap.cli.alerts import alerts_table
 from auditap.cli.deliveries import since_option_ms
 from auditap.cli.log_client import is_interactive
 from auditap.database.alerts import records_between
-from auditap.plain_text import print_json
+from auditap.plain_text import counted, print_json
 from schemas.errors import StartupError
 from schemas.record import Record
 
@@ -51,7 +51,11 @@ def rules_check(file: Path, *, without_files: bool) -> None:
     if not without_files:
         _check_channels(rule_set)
     drops = sum(rule.drops for rule in rule_set.rules)
-    click.echo(f"{len(rule_set.rules) - drops} rules, {drops} that drop, {len(rule_set.channels)} channels")
+    alerting, channels = (
+        counted(len(rule_set.rules) - drops, "rule"),
+        counted(len(rule_set.channels), "channel"),
+    )
+    click.echo(f"{alerting}, {counted(drops, 'that drops', 'that drop')}, {channels}")
 
 
 @rules.command("test")
@@ -134,7 +138,7 @@ def _show(rule_set: RuleSet, backtest: Backtest, seconds: float) -> None:
         console.print(alerts_table(backtest.payloads[:_SHOWN_MAX]))
     if len(backtest.payloads) > _SHOWN_MAX:
         console.print(f"… and {len(backtest.payloads) - _SHOWN_MAX} more: --json shows all.")
-    console.print(f"{backtest.records} records in {seconds:.1f} s. Nothing was stored or sent.")
+    console.print(f"{counted(backtest.records, 'record')} in {seconds:.1f} s. Nothing was stored or sent.")
 
 
 def _read(file: Path) -> RuleSet:

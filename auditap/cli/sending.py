@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from auditap.cli.startup import configured_settings
-from auditap.plain_text import plain_line
+from auditap.plain_text import counted, plain_line
 from auditap.settings import DATA_DIR_HINT, Settings
 from gateway_tap.replay import ReplayLimits, ReplayReport
 from schemas.errors import StartupError, refusal_text
@@ -86,7 +86,7 @@ class Sending(NamedTuple):
 
 def print_counts(report: ReplayReport, *, of: str = "") -> None:
     """Print how many captures were accepted and refused; `of` names the file where there are several."""
-    batches = "1 batch" if report.retried == 1 else f"{report.retried} batches"
+    batches = counted(report.retried, "batch", "batches")
     skipped = f", {report.skipped} skipped" if report.skipped else ""
     click.echo(f"{of}{report.accepted} accepted, {report.refused} refused{skipped}, {batches} sent again")
 

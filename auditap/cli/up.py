@@ -49,7 +49,10 @@ def up_command(spec: Path | None, upstream: str | None) -> None:
 
 def _settings(spec: Path | None, upstream: str | None) -> Settings:
     """Return the settings with what the options name. Raises StartupError."""
-    settings = load_settings() if upstream is None else load_settings(up={"upstream": upstream})
+    if upstream is None:
+        settings = load_settings()
+    else:
+        settings = load_settings({"up.upstream": "--upstream"}, up={"upstream": upstream})
     if spec is None:
         return settings
     redaction = replace(settings.redaction, documents=(document_at(settings.redaction, spec),))

@@ -20,6 +20,7 @@ from auditap.runtime.descriptors import descriptor_shares
 from auditap.runtime.http_connection import ConnectionOwner, HttpConnection
 from auditap.runtime.http_limits import HttpLimits
 from auditap.runtime.http_listener import HttpListener, ListenerName
+from auditap.settings_mistakes import variable_name
 from schemas.errors import StartupError
 from schemas.metric_defs import Metrics
 
@@ -177,7 +178,9 @@ def _mistake_of(tls: TlsFiles | None) -> str:
 
 
 def bind_tcp_socket(host: str, port: int, setting: str = "") -> socket.socket:
-    """Return a listening socket. Raises StartupError where the address is in use or not of this machine; it names the `setting`."""
+    """Return a listening socket. Raises StartupError where the address is in use or not of this machine; it names the `setting`,
+    which is that of an address or of a port alone.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol given, asyncio turns Nagle's algorithm off. Without it, responses wait for acknowledgements.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -187,9 +190,10 @@ def bind_tcp_socket(host: str, port: int, setting: str = "") -> socket.socket:
         bound.listen(2048)
     except OSError as error:
         bound.close()
-        place = f" in {setting}" if setting else ""
+        port_setting = f"{setting}.port" if setting.endswith("address") else setting
+        how = f" by {port_setting} ({variable_name(tuple(port_setting.split('.')))})" if setting else ""
         raise StartupError(
-            f"The address {host}:{port} cannot be used ({error.strerror}): stop what listens there, or choose another{place}."
+            f"The address {host}:{port} cannot be used ({error.strerror}): stop what listens there, or choose another port{how}."
         ) from None
     bound.setblocking(False)
     return bound

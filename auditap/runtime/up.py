@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import secrets
+import socket
 import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -58,6 +59,7 @@ async def up(settings: Settings, stop: asyncio.Event, console: Console) -> None:
         )
     if has_example:
         settings = with_example(settings)
+    _refuse_second(settings)
     _check_ports(settings, has_example=has_example)
     gateway = None if settings.up.upstream is None else FrontGateway(settings)
     data_dir = ensure_data_dir(settings)
@@ -129,6 +131,19 @@ def _refuse_addresses(settings: Settings) -> None:
             "`auditap up` runs with an embedded log and database: unset kafka.bootstrap_servers and the DSNs of Postgres,"
             " or use them with `auditap collect`, `ingest` and `serve`."
         )
+
+
+def _refuse_second(settings: Settings) -> None:
+    """Raise StartupError if a collector runs in the same folder: every other address would only say that it is in use."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(settings.collector_socket))
+        except OSError:
+            return
+    raise StartupError(
+        f"auditap runs in {settings.data_dir.absolute()} already: stop it, or give this one a folder by data_dir"
+        " (AUDITAP_DATA_DIR) and ports of its own."
+    )
 
 
 def _check_ports(settings: Settings, *, has_example: bool) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from auditap.plain_text import plain_line
+from auditap.plain_text import counted, plain_line
 from auditap.runtime.lifecycle import Run
 from auditap.settings import Address, Settings
 from auditap_example.cast import accounts
@@ -157,7 +157,7 @@ def lint_findings(console: Console, settings: Settings) -> Run:
 
 def _findings_line(report: LintReport, path: Path) -> Text | None:
     counts = Counter(finding.level for finding in report.findings)
-    told = [f"{counts[level]} {level.text}s" for level in (Level.ERROR, Level.WARNING) if counts[level]]
+    told = [counted(counts[level], level.text) for level in (Level.ERROR, Level.WARNING) if counts[level]]
     if not told:
         return None
     return Text(f"The OpenAPI document has {' and '.join(told)}: auditap lint {path}", style="yellow")

@@ -91,9 +91,7 @@ async def test_a_wrong_file_is_refused_with_its_line(tmp_path: Path) -> None:
     assert ended == 1
     assert "rules.yaml, line 5: " in sentence
     (tmp_path / "rules.yaml").write_text(RULES)
-    assert (await run(tmp_path, "", "rules", "check", "rules.yaml"))[
-        1
-    ] == "1 rules, 0 that drop, 0 channels\n"
+    assert (await run(tmp_path, "", "rules", "check", "rules.yaml"))[1] == "1 rule, 0 that drop, 0 channels\n"
 
 
 async def test_a_channel_without_a_usable_file_is_reported(tmp_path: Path) -> None:
@@ -112,7 +110,7 @@ async def test_a_channel_without_a_usable_file_is_reported(tmp_path: Path) -> No
     assert (ended, "channel chat: its address is not https" in sentence) == (1, True)
     assert "secret-path" not in sentence
     (tmp_path / "chat.url").write_text("https://chat.example/secret-path")
-    assert (await run(tmp_path, "", *check))[:2] == (0, "1 rules, 0 that drop, 2 channels\n")
+    assert (await run(tmp_path, "", *check))[:2] == (0, "1 rule, 0 that drop, 2 channels\n")
 
 
 async def test_dead_deliveries_are_listed_and_retried(audit_database: AuditDatabase, tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_a_token_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "environment", "sentence"),
     [
-        (["--workers", "0"], {}, b"collector.workers"),
+        (["--workers", "0"], {}, b"The option --workers is wrong"),
         ([], {"AUDITAP_COLLECTOR__WORKERS": "65"}, b"AUDITAP_COLLECTOR__WORKERS"),
         (["--workers", "2"], {}, b"there is no Kafka"),
     ],

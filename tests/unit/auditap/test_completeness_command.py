@@ -24,7 +24,7 @@ from tests.unit.auditap.commands import run
     [
         (0, 0, []),
         (2, 0, ["The watermark does not wait for 2 surplus and 0 retired epochs."]),
-        (0, 1, ["The watermark does not wait for 0 surplus and 1 retired epochs."]),
+        (0, 1, ["The watermark does not wait for 0 surplus and 1 retired epoch."]),
     ],
 )
 def test_epochs_that_are_left_out_are_counted(surplus: int, retired: int, line: list[str]) -> None:

@@ -63,7 +63,10 @@ def test_an_address_in_use_is_reported_in_a_sentence() -> None:
         port = other.getsockname()[1]
         with pytest.raises(StartupError, match=f"127.0.0.1:{port} cannot be used"):
             bind_tcp_socket("127.0.0.1", port)
-        with pytest.raises(StartupError, match=r"or choose another in api\.health_address\.$"):
+        with pytest.raises(
+            StartupError,
+            match=r"or choose another port by api\.health_address\.port \(AUDITAP_API__HEALTH_ADDRESS__PORT\)\.$",
+        ):
             bind_tcp_socket("127.0.0.1", port, "api.health_address")
 
 

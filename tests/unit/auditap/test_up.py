@@ -8,20 +8,25 @@ import socket
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
+from auditap.cli.main import cli
 from auditap.database.connection import administrator
 from auditap.database.tokens import create_token
 from auditap.runtime import up
 from auditap.runtime.embedded_log import event_log
 from auditap.runtime.example import with_example
-from auditap.runtime.up_greeting import Greeting
+from auditap.runtime.up_greeting import Greeting, _findings_line
 from auditap.settings import Settings, load_settings
 from eventlog.embedded.log import EmbeddedLog
+from gateway_tap.unix_socket import bind_unix_socket
 from log_api.ports import Permission
+from redactor.report.findings import Level
 from schemas.errors import StartupError
 from tests.audit_database import migrated
 
@@ -46,6 +51,38 @@ class FailingAlerting:
         if FailingAlerting.ran == 1:
             raise RuntimeError
         await stop.wait()
+
+
+async def test_a_second_one_in_the_same_folder_says_so(tmp_path: Path) -> None:
+    listener = bind_unix_socket(tmp_path / "collector.sock")
+    settings = load_settings(data_dir=tmp_path)
+    with pytest.raises(StartupError, match=r"runs in .* already.*\(AUDITAP_DATA_DIR\)") as refused:
+        await up.up(settings, asyncio.Event(), Console(quiet=True))
+    assert str(tmp_path) in str(refused.value)
+    assert not (tmp_path / "postgres").exists()
+    listener.close()
+
+
+def test_a_mistake_in_an_option_names_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["up", "--upstream", "127.0.0.1:3000"], ["collect", "--workers", "-1"]):
+        refused = CliRunner().invoke(cli, arguments).exception
+        assert isinstance(refused, StartupError)
+        assert str(refused).startswith(f"The option {arguments[1]} is wrong: ")
+
+
+@pytest.mark.parametrize(
+    ("errors", "warnings", "line"),
+    [
+        (1, 0, "The OpenAPI document has 1 error: auditap lint a.json"),
+        (2, 1, "The OpenAPI document has 2 errors and 1 warning: auditap lint a.json"),
+        (0, 0, "None"),
+    ],
+)
+def test_the_line_about_findings_is_in_the_right_number(errors: int, warnings: int, line: str) -> None:
+    levels = [Level.ERROR] * errors + [Level.WARNING] * warnings
+    report: Any = SimpleNamespace(findings=[SimpleNamespace(level=level) for level in levels])
+    assert str(_findings_line(report, Path("a.json"))) == line
 
 
 async def test_alerting_whose_rules_have_become_unusable_does_not_end_the_pipeline(
@@ -157,5 +194,7 @@ async def test_a_port_that_another_program_has_is_named_with_its_setting(tmp_pat
             api={"address": {"port": 0}, "health_address": {"port": port}},
             up={"alerting": False},
         )
-        with pytest.raises(StartupError, match=r"in api\.health_address\.$"):
+        with pytest.raises(
+            StartupError, match=r"by api\.health_address\.port \(AUDITAP_API__HEALTH_ADDRESS__PORT\)\.$"
+        ):
             await up.up(settings, asyncio.Event(), Console())

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
+import math
 import ssl
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from auditap_tap import AuditTapMiddleware
-from auditap_tap.client import TOKEN_CHARS_MIN, _UnixConnection
+from auditap_tap.client import (
+    TOKEN_CHARS_MIN,
+    CollectorAddress,
+    CollectorClient,
+    _UnixConnection,
+    request_headers,
+)
 from schemas.private_files import SECRET_CHARS_MIN
 from tests.unit.auditap_tap.apps import call, echo, one_route, sends
 from tests.unit.auditap_tap.tapped import Collector, Wrap, eventually
@@ -73,3 +81,23 @@ async def test_the_connection_is_kept_open(collector: Collector, wrap: Wrap) -> 
 def test_valid_addresses(url: str) -> None:
     context = ssl.create_default_context()
     AuditTapMiddleware(sends(), collector=url, tap_id="t-1", token="s3cret-of-the-tap", ssl_context=context)
+
+
+async def test_a_collector_that_is_not_ready_yet_is_no_warning_unless_it_lasts(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def not_ready(_: Request) -> Response:
+        return Response(status_code=503)
+
+    listener, url = loopback()
+    async with serving(one_route(not_ready), listener):
+        address = CollectorAddress.parse(url, None, timeout_s=60)
+        client = CollectorClient(
+            address, request_headers("s3cret-of-the-tap", compress=False), compress=False
+        )
+        for longest_s, warnings in ((math.inf, 0), (0.0, 1)):
+            monkeypatch.setattr("auditap_tap.client._NOT_READY_S_MAX", longest_s)
+            for _ in range(3):
+                assert (await asyncio.to_thread(client.post, "/v1/captures", b"")).status == 503
+            assert len([each for each in caplog.records if each.name == "auditap.tap"]) == warnings
+        await asyncio.to_thread(client.close)

@@ -285,8 +285,12 @@ async def test_over_tcp_with_a_token(sink: FakeSink, tmp_path: Path) -> None:
     listener, url = loopback()
     async with serving(collector_for(sink, tokens), listener):
         assert (await replay(tmp_path / "file", url, token="s3cret-of-the-tap")).accepted == 1
-        with pytest.raises(StartupError, match="refuses the token"):
+        with pytest.raises(
+            StartupError, match="none was given: name the file that holds one with --token-file"
+        ):
             await replay(tmp_path / "file", url)
+        with pytest.raises(StartupError, match="refuses the token"):
+            await replay(tmp_path / "file", url, token="another-of-16-chars")
 
 
 @pytest.mark.parametrize(
@@ -344,7 +348,7 @@ async def test_a_file_that_is_damaged_later_on_ends_with_what_was_accepted(
         for number in range(300)
     ]
     (tmp_path / "f.gz").write_bytes(gzip.compress(b"\n".join(lines))[:-9_000])
-    with pytest.raises(StartupError, match=r"is damaged after line \d+, after 200 accepted captures$"):
+    with pytest.raises(StartupError, match=r"is damaged after line \d+; captures accepted before: 200$"):
         await replay(tmp_path / "f.gz", address)
 
 
