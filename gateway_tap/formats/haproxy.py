@@ -34,6 +34,8 @@ from schemas.errors import RefusalReason, RefusedCapture
 
 _JSON_BEGINS: Final = b'{"number":'
 _POSITION: Final = re.compile(rb'{"number":"([0-9]{1,18})","began":([0-9]{1,18}),')
+_RING_WAS_FULL: Final = re.compile(rb" - - [0-9]{1,18} events? dropped\Z")
+"""A line of HAProxy's own, for lines that its ring had no room for."""
 _ABSENT: Final = "-"
 _METHOD_CHARS_MAX: Final = 64
 _URL_SAFE: Final = "!$%&'()*+,/:;=@[]~?"
@@ -84,6 +86,9 @@ class HaproxyFormat:
         """See `GatewayFormat.decode`."""
         begins = text.find(_JSON_BEGINS)
         if begins < 0:
+            if _RING_WAS_FULL.search(text):
+                # The numbers of the lines around it say what is missing.
+                raise NoPair("events dropped")
             raise RefusedCapture(RefusalReason.MALFORMED)
         entry = decode_text(_decoder, text[begins:])
         if entry.at == _ABSENT:

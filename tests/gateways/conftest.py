@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.audit_database import AuditDatabase
 from tests.gateways.beside import served_beside
 from tests.gateways.collected import TOKEN, collecting
 from tests.gateways.contract import Bench, GatewayContract
@@ -38,32 +39,36 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
 
 
 @pytest_asyncio.fixture
-async def faults(request: pytest.FixtureRequest) -> AsyncIterator[FaultBench]:
+async def faults(request: pytest.FixtureRequest, audit_database: AuditDatabase) -> AsyncIterator[FaultBench]:
     """The gateway that the test's class names, with a collector in a process of its own."""
     contract = request.cls
     assert contract is not None
     assert issubclass(contract, FaultContract)
-    async with _fault_bench(contract.gateway, has_receiver=False) as bench:
+    async with _fault_bench(contract.gateway, audit_database, has_receiver=False) as bench:
         yield bench
 
 
 @pytest_asyncio.fixture
-async def receiver_faults(request: pytest.FixtureRequest) -> AsyncIterator[FaultBench]:
+async def receiver_faults(
+    request: pytest.FixtureRequest, audit_database: AuditDatabase
+) -> AsyncIterator[FaultBench]:
     """The gateway that the test's class names, with a collector and its receiver in a process of their own."""
     contract = request.cls
     assert contract is not None
     assert issubclass(contract, ReceiverFaultContract)
-    async with _fault_bench(contract.gateway, has_receiver=True) as bench:
+    async with _fault_bench(contract.gateway, audit_database, has_receiver=True) as bench:
         yield bench
 
 
 @asynccontextmanager
-async def _fault_bench(gateway: Gateway, *, has_receiver: bool) -> AsyncIterator[FaultBench]:
+async def _fault_bench(
+    gateway: Gateway, database: AuditDatabase, *, has_receiver: bool
+) -> AsyncIterator[FaultBench]:
     # Receivers of files take them in memory alone.
     parent = IN_MEMORY if has_receiver else None
     with (
         tempfile.TemporaryDirectory(prefix="auditap-", dir=parent) as folder,
         served_beside(running_upstream()) as upstream,
     ):
-        async with fault_bench(gateway, upstream, Path(folder), has_receiver=has_receiver) as bench:
+        async with fault_bench(gateway, upstream, Path(folder), database, has_receiver=has_receiver) as bench:
             yield bench

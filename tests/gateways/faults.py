@@ -12,10 +12,12 @@ from pathlib import Path
 
 import httpx
 
+from tests.audit_database import AuditDatabase
 from tests.freezing import frozen
 from tests.gateways.collected import TOKEN
 from tests.gateways.gateway import Gateway, Place, Running
-from tests.gateways.journal import Journal, Run
+from tests.gateways.journal import Journal, Run, log_file
+from tests.gateways.ledger import ingested
 from tests.gateways.receiving import RECEIVER_SOCKET
 from tests.gateways.upstream import Upstream
 
@@ -37,6 +39,7 @@ class FaultBench:
     journal: Journal
     socket: Path
     collector: asyncio.subprocess.Process
+    database: AuditDatabase
     receiving: Sequence[str | Path] = ()
     """What the collector's receiver is started with, if it has one."""
 
@@ -91,6 +94,12 @@ class FaultBench:
             lambda: f"{len(markers - self.journal.markers())} of {len(markers)} captures did not arrive",
         )
 
+    async def until_in_the_ledger(self) -> None:
+        """Ingest what the collector has written, and wait until the gap ledger has all that was dropped, with its causes."""
+        async with ingested(log_file(self.journal.path), self.database) as ledger, asyncio.timeout(_WITHIN_S):
+            while await ledger.dropped() != self.journal.gaps():
+                await asyncio.sleep(0.1)
+
     def unaccounted(self) -> list[tuple[Run, list[int]]]:
         """Return, of each run, the numbers of which the collector has neither the capture nor a report."""
         dropped, missing = self.journal.dropped(), []
@@ -106,7 +115,7 @@ class FaultBench:
 
 @asynccontextmanager
 async def fault_bench(
-    gateway: Gateway, upstream: Upstream, folder: Path, *, has_receiver: bool = False
+    gateway: Gateway, upstream: Upstream, folder: Path, database: AuditDatabase, *, has_receiver: bool = False
 ) -> AsyncIterator[FaultBench]:
     """Run the gateway with a collector process beside it, both in `folder`.
 
@@ -120,7 +129,7 @@ async def fault_bench(
     place = Place(own, upstream.port, socket, 0, TOKEN)
     try:
         async with gateway.running(place) as running:
-            bench = FaultBench(running, journal, socket, collector, receiving)
+            bench = FaultBench(running, journal, socket, collector, database, receiving)
             try:
                 yield bench
             finally:
@@ -185,6 +194,8 @@ class FaultContract:
             lambda: any(faults.journal.dropped(full).values()), lambda: "nothing reported as dropped"
         )
         await faults.until(lambda: not faults.unaccounted(), faults.unaccounted)
+        assert any(cause == full for _, cause in faults.journal.gaps())
+        await faults.until_in_the_ledger()
 
 
 class ReceiverFaultContract:
@@ -194,6 +205,8 @@ class ReceiverFaultContract:
     """
 
     gateway: Gateway
+    keeps_what_passes = True
+    """Whether the gateway keeps what passes while the receiver is away, as far as it has room."""
 
     async def test_a_receiver_that_was_killed_costs_no_request_and_no_number(
         self, receiver_faults: FaultBench
@@ -205,7 +218,8 @@ class ReceiverFaultContract:
         sent |= await faults.send("during", 100, _LARGE)
         await faults.start_collector()
         sent |= await self._send_until_one_arrives(faults)
-        await self._all_are_accounted_for(faults, sent)
+        await self.all_are_accounted_for(faults, sent)
+        assert _causes(faults) == (set() if self.keeps_what_passes else {"lost"})
 
     async def test_a_frozen_receiver_costs_no_request_and_no_number(
         self, receiver_faults: FaultBench
@@ -219,7 +233,23 @@ class ReceiverFaultContract:
             await asyncio.sleep(_FROZEN_S)
             sent |= await faults.send("late", 100, _LARGE)
         sent |= await self._send_until_one_arrives(faults)
-        await self._all_are_accounted_for(faults, sent)
+        await self.all_are_accounted_for(faults, sent)
+
+    async def exceed_what_the_gateway_keeps(self, faults: FaultBench, body: bytes) -> set[str]:
+        """Send more of these bodies than it has room for while the receiver is away, and wait until what is lost is in the ledger.
+
+        Returns the ids of all requests.
+        """
+        sent = await faults.send("before", 20, _SMALL)
+        await faults.until_all_arrived(sent)
+        await faults.kill_collector()
+        sent |= await faults.send("exceeding", 200, body)
+        await faults.start_collector()
+        sent |= await self._send_until_one_arrives(faults)
+        await faults.until(lambda: bool(faults.journal.gaps()), lambda: "nothing reported as dropped")
+        assert _causes(faults) == {"lost"}
+        await faults.until_in_the_ledger()
+        return sent
 
     async def _send_until_one_arrives(self, faults: FaultBench) -> set[str]:
         """Send requests until one arrives: gateways wait a while before they connect again."""
@@ -230,7 +260,7 @@ class ReceiverFaultContract:
                 await asyncio.sleep(0.2)
         return sent
 
-    async def _all_are_accounted_for(self, faults: FaultBench, sent: set[str]) -> None:
+    async def all_are_accounted_for(self, faults: FaultBench, sent: set[str]) -> None:
         """Wait for it. Send more meanwhile: what one thread of a gateway lost shows when that thread sends again."""
         for attempt in range(_ATTEMPTS):
             with suppress(TimeoutError):
@@ -242,6 +272,7 @@ class ReceiverFaultContract:
         assert not faults.unaccounted()
         assert _counted(faults) == len(sent)
         assert faults.journal.markers() <= sent
+        await faults.until_in_the_ledger()
 
 
 def _counted(faults: FaultBench) -> int:
@@ -250,3 +281,7 @@ def _counted(faults: FaultBench) -> int:
     return sum(
         len(arrived.get(run, set()) | dropped.get(run, set())) for run in arrived.keys() | dropped.keys()
     )
+
+
+def _causes(faults: FaultBench) -> set[str]:
+    return {cause for _, cause in faults.journal.gaps()}

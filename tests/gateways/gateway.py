@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -102,6 +103,13 @@ def filled(template: Path, values: Mapping[str, object]) -> str:
         assert f"${{{name}}}" in text, f"{template.name} has no ${{{name}}}"
         text = text.replace(f"${{{name}}}", str(value))
     return text
+
+
+def without_tap(configuration: str) -> str:
+    """Return a configuration without what stands between "auditap" and "end of auditap", to compare with."""
+    bare, cuts = re.subn(r"(?ms)^\s*# auditap\n.*?^\s*# end of auditap\n", "", configuration)
+    assert cuts
+    return bare
 
 
 @asynccontextmanager

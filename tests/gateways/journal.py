@@ -3,7 +3,7 @@
     python -m tests.gateways.journal SOCKET JOURNAL [FORMAT RECEIVER_SOCKET STATE_DIR]
 
 With the last three, it has a receiver for a gateway, whose format is the tap's id as well.
-It writes what it has accepted to a journal, one line each, before it answers.
+It redacts what it accepts and writes it to an embedded log, as a collector does, and then to a journal, one line each, before it answers.
 """
 
 from __future__ import annotations
@@ -17,17 +17,25 @@ from typing import NamedTuple
 
 import msgspec
 
+from auditap.runtime.lifecycle import clock_ms
 from auditap.runtime.receivers import COUNTING, receiver_of
+from auditap.runtime.redacting_sink import RedactingSink
 from auditap.settings import ReceiverSettings
+from eventlog.embedded.log import EmbeddedLog, EmbeddedLogSettings
+from eventlog.embedded.publisher import EmbeddedPublisher
 from gateway_tap.collector import collector_app
 from gateway_tap.limits import IntakeLimits
-from gateway_tap.ports import IdentifiedCapture
+from gateway_tap.ports import CaptureSink, IdentifiedCapture
 from gateway_tap.receivers.received_tap import ReceivedTap
 from gateway_tap.unix_socket import bind_unix_socket
+from redactor.config import DocumentConfig, RedactionConfig
+from redactor.pipeline.redactor import Redactor
 from schemas.capture import TapPosition
 from schemas.heartbeat import Heartbeat
 from schemas.metric_defs import Metrics
 from tests.unit.gateway_tap.servers import serving
+
+_DOCUMENT = Path(__file__).with_name("openapi.yaml")
 
 
 class Noted(msgspec.Struct):
@@ -90,18 +98,39 @@ class Journal:
             for run, beats in self.heartbeats().items()
         }
 
+    def gaps(self) -> dict[tuple[Run, str], set[int]]:
+        """Return the numbers of each run that heartbeats report as dropped and that did not arrive, by cause."""
+        causes = {
+            drop.cause for beats in self.heartbeats().values() for beat in beats for drop in beat.dropped
+        }
+        arrived = self.numbers()
+        found = {
+            (run, cause): numbers - arrived.get(run, set())
+            for cause in causes
+            for run, numbers in self.dropped(cause).items()
+        }
+        return {key: numbers for key, numbers in found.items() if numbers}
+
+
+def log_file(journal: Path) -> Path:
+    """Return the embedded log of the collector that writes this journal."""
+    return journal.with_name("log") / "events.sqlite"
+
 
 class _JournalSink:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sink: CaptureSink) -> None:
         self._path = path
+        self._sink = sink
 
     async def accept(
         self, captures: Sequence[IdentifiedCapture], received_ms: int, refused: Sequence[TapPosition] = ()
     ) -> None:
+        await self._sink.accept(captures, received_ms, refused)
         markers = ((each.capture.tap, each.capture.request.headers.get("x-request-id")) for each in captures)
         self._note([Noted(position, str(marker)) for position, marker in markers])
 
     async def report(self, heartbeats: Sequence[Heartbeat], received_ms: int) -> None:
+        await self._sink.report(heartbeats, received_ms)
         self._note([Noted(heartbeat=each) for each in heartbeats])
 
     def _note(self, lines: Sequence[Noted]) -> None:
@@ -110,13 +139,18 @@ class _JournalSink:
 
 
 async def _collect(socket: Path, journal: Path, receiving: Sequence[str]) -> None:
+    log = EmbeddedLog(EmbeddedLogSettings(log_file(journal)))
+    publisher = EmbeddedPublisher(log)
+    await publisher.start()
+    redactor = Redactor.from_config(RedactionConfig(documents=(DocumentConfig(_DOCUMENT),)))
+    sink = RedactingSink(lambda: redactor, publisher, Metrics())
     app = collector_app(
-        _JournalSink(journal),
+        _JournalSink(journal, sink),
         identity_key=b"k",
         limits=IntakeLimits(),
         tokens=None,
         metrics=Metrics(),
-        clock_ms=lambda: 0,
+        clock_ms=clock_ms,
     )
     async with serving(app, bind_unix_socket(socket)):
         if receiving:

@@ -17,16 +17,22 @@ from tests.ports import free_port
 _SETTINGS = Path(__file__).parents[2] / "deploy" / "auditap_gateways" / "envoy" / "envoy.yaml"
 
 _WEBSOCKET = "upgrade_type: websocket"
+_FILTERS = "# Both filters of the tap come first"
+_ROUTER = "- name: envoy.filters.http.router"
 
 
 class EnvoyGateway:
-    """Envoy with the settings of deploy/auditap_gateways/envoy. `receives`: whether it brings its receiver with it."""
+    """Envoy with the settings of deploy/auditap_gateways/envoy; or without the tap's filters, to compare with.
+
+    `receives`: whether it brings its receiver with it.
+    """
 
     name = "envoy"
     abilities = Abilities()
 
-    def __init__(self, *, receives: bool = True) -> None:
-        self._receives = receives
+    def __init__(self, *, receives: bool = True, is_tapped: bool = True) -> None:
+        self._receives = receives and is_tapped
+        self._is_tapped = is_tapped
 
     @asynccontextmanager
     async def running(self, place: Place) -> AsyncIterator[Running]:
@@ -37,6 +43,10 @@ class EnvoyGateway:
         text = filled(_SETTINGS, values)
         # The upstream's protocol after an upgrade.
         assert _WEBSOCKET in text
+        if not self._is_tapped:
+            before, filters, after = text.partition(_FILTERS)
+            assert filters
+            text = before + _ROUTER + after.partition(_ROUTER)[2]
         settings.write_text(text.replace(_WEBSOCKET, "upgrade_type: echo"))
         envoy = Path(sys.executable).with_name("envoy")
         command: tuple[str | Path, ...] = (envoy, "-c", settings, "--concurrency", "2")
@@ -58,3 +68,4 @@ class TestEnvoyFaults(FaultContract):
 
 class TestEnvoyReceiverFaults(ReceiverFaultContract):
     gateway = EnvoyGateway(receives=False)
+    keeps_what_passes = False

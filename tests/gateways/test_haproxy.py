@@ -15,22 +15,30 @@ from schemas.capture import body_bytes
 from tests.gateways.contract import Bench, GatewayContract, assert_no_tunnel_but_websocket
 from tests.gateways.exchanges import EXCHANGES, WIDGET
 from tests.gateways.faults import FaultBench, ReceiverFaultContract
-from tests.gateways.gateway import Abilities, Place, Running, filled, installed, process
+from tests.gateways.gateway import Abilities, Place, Running, filled, installed, process, without_tap
 from tests.gateways.receiving import RECEIVER_SOCKET, receiving
 from tests.ports import free_port
 
 _FOLDER = Path(__file__).parents[2] / "deploy" / "auditap_gateways" / "haproxy"
+_RING_BYTES = 67_108_864
 _AWAY_S = 2
 
 
 class HaproxyGateway:
-    """HAProxy with the configuration of deploy/auditap_gateways/haproxy. `receives`: whether it brings its receiver with it."""
+    """HAProxy with the configuration of deploy/auditap_gateways/haproxy; or without the tap, to compare with.
+
+    `receives`: whether it brings its receiver with it. `ring_bytes`: how much it keeps while the receiver is away.
+    """
 
     name = "haproxy"
     abilities = Abilities(body_bytes_max=16_000, sees_client_leave=False)
 
-    def __init__(self, *, receives: bool = True) -> None:
-        self._receives = receives
+    def __init__(
+        self, *, receives: bool = True, is_tapped: bool = True, ring_bytes: int = _RING_BYTES
+    ) -> None:
+        self._receives = receives and is_tapped
+        self._ring_bytes = ring_bytes
+        self._is_tapped = is_tapped
 
     @asynccontextmanager
     async def running(self, place: Place) -> AsyncIterator[Running]:
@@ -46,7 +54,10 @@ class HaproxyGateway:
             "UPSTREAM_PORT": place.upstream_port,
         }
         configuration = place.folder / "haproxy.cfg"
-        configuration.write_text(filled(_FOLDER / "haproxy.cfg", values))
+        text = filled(_FOLDER / "haproxy.cfg", values)
+        assert str(_RING_BYTES) in text
+        text = text.replace(str(_RING_BYTES), str(self._ring_bytes))
+        configuration.write_text(text if self._is_tapped else without_tap(text))
         command = (haproxy, "-db", "-f", configuration)
         async with (
             receiving(LineStream(receiver, HAPROXY) if self._receives else None, self.name, place),
@@ -139,7 +150,11 @@ class TestHaproxy(GatewayContract):
 
 
 class TestHaproxyReceiverFaults(ReceiverFaultContract):
-    gateway = HaproxyGateway(receives=False)
+    gateway = HaproxyGateway(receives=False, ring_bytes=1_000_000)
+
+    async def test_what_the_ring_cannot_hold_is_a_gap(self, receiver_faults: FaultBench) -> None:
+        sent = await self.exceed_what_the_gateway_keeps(receiver_faults, b"x" * 15_000)
+        await self.all_are_accounted_for(receiver_faults, sent)
 
     async def test_haproxy_waits_for_its_receiver_without_taking_a_core(
         self, receiver_faults: FaultBench
@@ -153,4 +168,4 @@ class TestHaproxyReceiverFaults(ReceiverFaultContract):
         assert faults.running.cpu_s() - before_s < _AWAY_S / 5
         await faults.start_collector()
         sent |= await self._send_until_one_arrives(faults)
-        await self._all_are_accounted_for(faults, sent)
+        await self.all_are_accounted_for(faults, sent)

@@ -15,6 +15,7 @@ import pytest
 from auditap.runtime.receivers import headers_read
 from auditap_tap.sequence import DropCause
 from gateway_tap.formats.haproxy import HAPROXY
+from gateway_tap.formats.port import NoPair
 from gateway_tap.receivers import line_stream
 from gateway_tap.receivers.line_stream import LineStream
 from gateway_tap.receivers.received_tap import ReceivedTap
@@ -225,3 +226,10 @@ def test_a_request_without_its_headers_is_refused() -> None:
     """An override of its method may have stood among them."""
     with pytest.raises(RefusedCapture, match=r"request\.head"):
         HAPROXY.decode(line(1, request={"head": "-", "bytes": "0"}))
+
+
+@pytest.mark.parametrize("said", ["1 event dropped", "17 events dropped"])
+def test_what_haproxy_says_of_a_full_ring_is_no_pair(said: str) -> None:
+    """It counted as a refused pair, beside the pair that is missing by its number."""
+    with pytest.raises(NoPair):
+        HAPROXY.decode(b"<133>1 2026-01-23T18:25:14.761375+00:00 - haproxy 8 - - " + said.encode())
