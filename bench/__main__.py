@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bench import ingestor, pipeline, plots, redactor, scaling, tap, workers
+from bench import gateways, ingestor, pipeline, plots, redactor, scaling, tap, workers
 from bench.results import BENCH
 
 if __name__ == "__main__":
@@ -15,4 +15,5 @@ if __name__ == "__main__":
     scaling.run()
     tap.run()
     workers.run()
+    gateways.run()
     plots.run()

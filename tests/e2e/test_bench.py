@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import os
 import pkgutil
 import subprocess
 from collections.abc import AsyncIterator
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 import bench
-from bench import ingestor, ledger, pipeline, redactor, scaling, tap, workers
+from bench import gateways, ingestor, ledger, pipeline, redactor, scaling, tap, workers
 from bench.servers import Servers, child_cpu_s, servers
 
 # Importing it runs it.
@@ -94,6 +96,27 @@ def test_a_child_that_ends_before_it_is_looked_at_costs_nothing() -> None:
 
 async def test_the_tap_is_measured() -> None:
     assert "20 pairs" in await tap.measure(turns=1, requests=20)
+
+
+async def test_a_gateway_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    smallest = {
+        "_ROUNDS": 1,
+        "_PAIRS": 6,
+        "_CPU_REQUESTS": 5,
+        "_LARGE_REQUESTS": 6,
+        "_WARM_UP": 4,
+        "_FILLING_S": 0.5,
+    }
+    for name, value in smallest.items():
+        monkeypatch.setattr(gateways, name, value)
+    monkeypatch.setattr(gateways, "GATEWAYS", {"caddy": gateways.GATEWAYS["caddy"]})
+    monkeypatch.setattr(gateways, "BENCH", tmp_path)
+    monkeypatch.setattr(importlib.import_module("bench.gateway_plots"), "BENCH", tmp_path)
+    await asyncio.to_thread(gateways.run)
+    page = (tmp_path / "RESULTS-gateways.md").read_text()
+    assert page.count("| caddy |") == 3
+    assert "| 15 of 15 | 0 |" in page
+    assert {"gateways.png", "gateways-memory.png"} < set(await asyncio.to_thread(os.listdir, tmp_path))
 
 
 def test_results_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
