@@ -284,7 +284,9 @@ async def _start(
         stack.push_async_callback(_end, collector)
     place = Place(own, upstream_port, folder / "collector.sock", 0, TOKEN)
     running = await stack.enter_async_context(measured.gateway(is_tapped=is_tapped).running(place))
-    return Side(running, own, collector, Client(running.port))
+    client = Client(running.port)
+    stack.callback(client.close)
+    return Side(running, own, collector, client)
 
 
 async def _end(collector: asyncio.subprocess.Process) -> None:
@@ -386,7 +388,7 @@ def _memory(found: dict[str, Measured]) -> str:
         "end",
         "growth",
         "in the last third of the time",
-        "queue, MB",
+        "bound, MB",
         "bodies sent, MB",
     ]
     rows = []

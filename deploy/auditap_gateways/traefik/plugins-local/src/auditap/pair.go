@@ -161,6 +161,11 @@ func (p *pair) observeBody(body io.ReadCloser, declaredBytes int64) io.ReadClose
 	if !p.requestBody.copied {
 		return body
 	}
+	if declaredBytes > int64(p.requestBody.run.config.BodyBytesMax) {
+		// Not copied up to the limit first, for which the interpreter takes milliseconds.
+		p.requestBody.discard()
+		return body
+	}
 	return &observedBody{body: body, pair: p}
 }
 
