@@ -41,7 +41,7 @@ help:
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make fuzz    the long runs of the tests that prove redaction; AUDITAP_REAL_SPECS=folder adds real documents"
 	@echo "make mutants put faults into the rules of redaction, one by one, and show which tests see them"
-	@echo "make bench   measure, beside baselines in the same run; results in bench/RESULTS.md"
+	@echo "make bench   measure, beside baselines in the same run; results in bench/RESULTS*.md"
 	@echo "make compile copy the redactor into .cache/compiled and compile it there (needs a C compiler); test-compiled tests it"
 	@echo "make chaos   hurt one part after another under load for ten minutes, then count; SEED, MINUTES, INTO choose"
 	@echo "make setup   only set up .venv, with the tools for development"
