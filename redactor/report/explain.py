@@ -96,7 +96,7 @@ def explain_operation(document_fields: DocumentFields, operation: Operation) -> 
         query=tuple(
             ExplainedPart(each.path, each.decision) for each in parameters if each.side is Side.QUERY
         ),
-        headers=tuple(headers_of_operation(document_fields.config.headers, operation_fields.resolved)),
+        headers=tuple(headers_of_operation(document_fields.config, operation_fields.resolved)),
         bodies=tuple(map(_declared_body, operation_fields.bodies())),
     )
 

@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from redactor.compile.denied_headers import NO_HEADERS, DeniedHeaders
-from redactor.config import HeaderNames, RedactionConfig
-from redactor.decode.headers import HEADER_FIELDS, HeaderFields, HeaderReader, kept_request_id
+from redactor.config import RedactionConfig
+from redactor.decode.headers import (
+    CONTENT_LENGTH,
+    HEADER_FIELDS,
+    HOST,
+    HeaderFields,
+    HeaderReader,
+    kept_request_id,
+)
 from redactor.identity.claims import VerifiedActor
 from redactor.identity.tokens import TokenVerifier
 from redactor.issuer_config import token_headers
@@ -28,6 +35,8 @@ _KEPT: Final = Decision(Outcome.KEPT, 14, "a configured header that occurs once 
 _KEPT_ADDRESS: Final = Decision(
     Outcome.KEPT, 14, "the first address from the right that is no trusted proxy", ""
 )
+_KEPT_FACT: Final = Decision(Outcome.KEPT, 14, "a fact of the exchange", "")
+_NO_FACT: Final = dropped(14, "it tells nothing that is certain of the exchange", "")
 _TOKEN: Final = dropped(14, "may carry a token, which is read for who acted and never recorded", "")
 _ANY_OTHER: Final = ExplainedPart("any other header", dropped(14, "never recorded", ""))
 
@@ -48,7 +57,7 @@ class ConfiguredHeader(NamedTuple):
     of_request: bool
     name: str
     attribute: str
-    """That of `KeptHeaders` for its value."""
+    """That of `KeptHeaders`, or of `Exchange`, for its value."""
 
     @property
     def label(self) -> str:
@@ -59,8 +68,15 @@ class ConfiguredHeader(NamedTuple):
         return self.name in (denied.of_request if self.of_request else denied.of_response)
 
 
-def configured_headers(names: HeaderNames) -> Iterator[ConfiguredHeader]:
+_OF_EXCHANGE: Final = (
+    ConfiguredHeader(True, HOST, "host"),
+    ConfiguredHeader(False, CONTENT_LENGTH, "response_bytes"),
+)
+
+
+def configured_headers(config: RedactionConfig) -> Iterator[ConfiguredHeader]:
     """Yield the headers that are read; those with a request id in the order in which they count."""
+    names = config.headers
     found = [ConfiguredHeader(True, names.user_agent, "user_agent")]
     found += [
         ConfiguredHeader(side, name, "request_id") for side in (True, False) for name in names.request_ids
@@ -71,13 +87,15 @@ def configured_headers(names: HeaderNames) -> Iterator[ConfiguredHeader]:
         for attribute in names.__slots__
         if attribute not in ("user_agent", "client_address", "request_ids")
     ]
+    if config.exchange_facts_kept:
+        found += _OF_EXCHANGE
     return (each for each in found if each.name)
 
 
-def headers_of_operation(names: HeaderNames, resolved: ResolvedOperation) -> Iterator[ExplainedPart]:
+def headers_of_operation(config: RedactionConfig, resolved: ResolvedOperation) -> Iterator[ExplainedPart]:
     """Yield which headers may be recorded of an operation's pairs."""
     denials = {resolved.denied_headers(status) or NO_HEADERS for status in range(100, 600)}
-    for header in configured_headers(names):
+    for header in configured_headers(config):
         denying = [each for each in denials if header.is_in(each)]
         decision = Decision(Outcome.KEPT, 14, "configured", "")
         if len(denying) == len(denials):
@@ -103,6 +121,7 @@ class PairHeaders:
     ) -> None:
         """`denied`: the headers that the document denies. `path_names_account`: whether the path of a matched request does."""
         self._capture = capture
+        self._config = config
         self._token_headers = token_headers(config.issuers)
         self._claims: Mapping[str, str] = {}
         if verifier is not None:
@@ -130,7 +149,7 @@ class PairHeaders:
     def parts(self) -> Iterator[ExplainedPart]:
         """Yield what became of each configured header."""
         has_request_id = False
-        for header in configured_headers(self._names):
+        for header in configured_headers(self._config):
             is_present = self._fields(header).present(header.name)
             decision = _KEPT
             if header.is_in(self._denied):
@@ -146,10 +165,16 @@ class PairHeaders:
         yield _ANY_OTHER
 
     def _fields(self, header: ConfiguredHeader) -> HeaderFields:
+        if header in _OF_EXCHANGE:
+            message = self._capture.request if header.of_request else self._capture.response
+            return HeaderFields(message.headers, frozenset({header.name}))
         return self._request if header.of_request else self._response
 
     def _decision(self, header: ConfiguredHeader, *, has_request_id: bool) -> Decision:
         """Return what became of a header that the pair has and the document does not deny."""
+        if header in _OF_EXCHANGE:
+            is_kept = getattr(self._event.exchange, header.attribute, None) is not None
+            return _KEPT_FACT if is_kept else _NO_FACT
         if header.attribute == "client_address":
             return self._client_address_decision()
         if header.attribute == "request_id":

@@ -30,18 +30,19 @@ from tests.unit.redactor.documents import a_document, an_operation, loaded
 from tests.unit.redactor.pairs import EVENT_ID, a_pair, fail
 from tests.unit.redactor.schemas import TEXT, Node
 
-NAMES = RedactionConfig().headers
+CONFIG = RedactionConfig()
 OF_REQUEST = {
-    each.name: f"value-of-request-{each.name}" for each in configured_headers(NAMES) if each.of_request
+    each.name: f"value-of-request-{each.name}" for each in configured_headers(CONFIG) if each.of_request
 }
 OF_RESPONSE = {
-    each.name: f"value-of-response-{each.name}" for each in configured_headers(NAMES) if not each.of_request
+    each.name: f"value-of-response-{each.name}" for each in configured_headers(CONFIG) if not each.of_request
 } | {"x-actor-type": "system", "x-actor-context": "oauth"}
 LONG = "x" * 257
 
 
-def explained(document: Node, pair: Capture) -> tuple[Explanation, AuditEvent]:
-    config = RedactionConfig()
+def explained(
+    document: Node, pair: Capture, config: RedactionConfig = CONFIG
+) -> tuple[Explanation, AuditEvent]:
     read = loaded(document)
     redactor = Redactor([read], config, on_failure=fail)
     event = decode_event(redactor.redact(pair, EVENT_ID) or b"")
@@ -91,6 +92,36 @@ def test_each_header_is_explained_as_the_redactor_records_it(
             assert part.present is (value is not None)
             if value is not None:
                 assert (part.decision.outcome is Outcome.KEPT) is (f'"{value}"' in recorded), part
+
+
+@pytest.mark.parametrize(
+    ("host", "length", "outcomes"),
+    [
+        ("a.example", "812", (Outcome.KEPT, Outcome.KEPT)),
+        ("CANARY@a.example", "CANARY", (Outcome.DROPPED, Outcome.DROPPED)),
+    ],
+)
+def test_headers_that_tell_facts_of_the_exchange_are_explained_where_these_are_recorded(
+    host: str, length: str, outcomes: tuple[Outcome, Outcome]
+) -> None:
+    pair = a_pair(url="/things", request_headers={"Host": host}, response_headers={"content-length": length})
+    keeping = RedactionConfig(exchange_facts_kept=True)
+    labels = ("request: host", "response: content-length")
+
+    def decisions(document: Node, config: RedactionConfig) -> dict[str, tuple[Outcome, int, bool | None]]:
+        parts = explained(document, pair, config)[0].headers
+        assert "CANARY" not in str(parts)
+        return {
+            each.label: (each.decision.outcome, each.decision.rule, each.present)
+            for each in parts
+            if each.label in labels
+        }
+
+    expected = {label: (outcome, 14, True) for label, outcome in zip(labels, outcomes, strict=True)}
+    assert decisions(denying((), ()), keeping) == expected
+    denied = denying(("host",), ("content-length",))
+    assert decisions(denied, keeping) == dict.fromkeys(labels, (Outcome.DROPPED, 5, True))
+    assert decisions(denying((), ()), CONFIG) == {}
 
 
 @pytest.mark.parametrize(
