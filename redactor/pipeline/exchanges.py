@@ -76,7 +76,7 @@ class FastExchanges(ReferenceExchanges):
     def _new_host(self, request: CapturedRequest, origin: str) -> str | None:
         """Return the host that is recorded; remember it where the beginning of the URL alone decides."""
         host = _host(request)
-        decides = split_url(origin + "/").host is not None and not set("?#") & set(origin)
+        decides = split_url(origin + "/").host is not None
         if host is not None and decides and len(origin) <= _ORIGIN_CHARS_MAX:
             if len(self._hosts) >= _ORIGINS_MAX:
                 self._hosts.clear()
