@@ -47,6 +47,10 @@ class Abilities:
     """Whether the gateway ends an exchange whose client leaves. If not, it arrives as the service ended it."""
     passes_early_hints: bool = True
     """Whether the gateway, without a tap, brings the response that follows a 103."""
+    passes_websocket: bool = True
+    """Whether the gateway under test lets a connection become a WebSocket everywhere. None passes another protocol on."""
+    sees_inside_of_upgrades: bool = False
+    """Whether the tap runs within a server that speaks the other protocol itself, and so sees each request inside of it."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class InsideContract(GatewayContract):
 
     async def test_a_connection_that_changes_its_protocol_passes(self, bench: Bench) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", bench.running.port)
-        lines = (b"host: a", b"x-request-id: upgrade", b"connection: upgrade", b"upgrade: echo")
+        lines = (b"host: a", b"x-request-id: upgrade", b"connection: upgrade", b"upgrade: websocket")
         writer.write(b"GET /upgrade HTTP/1.1\r\n" + b"\r\n".join(lines) + b"\r\n\r\n")
         answer = await reader.read()
         writer.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gateway_tap.formats.caddy import CADDY
 from gateway_tap.receivers.file_tail import FileTail
-from tests.gateways.contract import Bench, GatewayContract, assert_no_tunnel_but_websocket
+from tests.gateways.contract import GatewayContract
 from tests.gateways.faults import FaultBench, ReceiverFaultContract
 from tests.gateways.gateway import Abilities, Place, Running, filled, process, without_tap
 from tests.gateways.receiving import IN_MEMORY, RECEIVER_SOCKET, receiving
@@ -65,9 +65,6 @@ class CaddyGateway:
 
 class TestCaddy(GatewayContract):
     gateway = CaddyGateway()
-
-    async def test_nothing_passes_in_a_tunnel_but_websocket(self, bench: Bench) -> None:
-        await assert_no_tunnel_but_websocket(bench)
 
 
 class TestCaddyReceiverFaults(ReceiverFaultContract):

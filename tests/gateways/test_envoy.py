@@ -16,7 +16,6 @@ from tests.ports import free_port
 
 _SETTINGS = Path(__file__).parents[2] / "deploy" / "auditap_gateways" / "envoy" / "envoy.yaml"
 
-_WEBSOCKET = "upgrade_type: websocket"
 _FILTERS = "# Both filters of the tap come first"
 _ROUTER = "- name: envoy.filters.http.router"
 
@@ -41,13 +40,11 @@ class EnvoyGateway:
         values = {"PORT": port, "UPSTREAM_PORT": place.upstream_port, "RECEIVER_SOCKET": receiver}
         settings = place.folder / "envoy.yaml"
         text = filled(_SETTINGS, values)
-        # The upstream's protocol after an upgrade.
-        assert _WEBSOCKET in text
         if not self._is_tapped:
             before, filters, after = text.partition(_FILTERS)
             assert filters
             text = before + _ROUTER + after.partition(_ROUTER)[2]
-        settings.write_text(text.replace(_WEBSOCKET, "upgrade_type: echo"))
+        settings.write_text(text)
         envoy = Path(sys.executable).with_name("envoy")
         command: tuple[str | Path, ...] = (envoy, "-c", settings, "--concurrency", "2")
         command += ("--disable-hot-restart", "--log-level", "warning")

@@ -7,9 +7,8 @@ from contextlib import asynccontextmanager
 
 from auditap.runtime.front_gateway import FrontGateway
 from auditap.settings import load_settings
-from tests.gateways.contract import Bench, GatewayContract, assert_no_tunnel_but_websocket
-from tests.gateways.gateway import Place, Running
-from tests.gateways.test_nginx import NginxGateway
+from tests.gateways.contract import GatewayContract
+from tests.gateways.gateway import Abilities, Place, Running
 from tests.ports import free_port
 
 
@@ -17,7 +16,7 @@ class UpGateway:
     """nginx, as `auditap up` starts it."""
 
     name = "up"
-    abilities = NginxGateway.abilities
+    abilities = Abilities()
 
     @asynccontextmanager
     async def running(self, place: Place) -> AsyncIterator[Running]:
@@ -34,6 +33,3 @@ class UpGateway:
 
 class TestFrontGateway(GatewayContract):
     gateway = UpGateway()
-
-    async def test_nothing_passes_in_a_tunnel_but_websocket(self, bench: Bench) -> None:
-        await assert_no_tunnel_but_websocket(bench)

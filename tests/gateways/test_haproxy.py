@@ -12,7 +12,7 @@ import pytest
 from gateway_tap.formats.haproxy import HAPROXY
 from gateway_tap.receivers.line_stream import LineStream
 from schemas.capture import body_bytes
-from tests.gateways.contract import Bench, GatewayContract, assert_no_tunnel_but_websocket
+from tests.gateways.contract import Bench, GatewayContract
 from tests.gateways.exchanges import EXCHANGES, WIDGET
 from tests.gateways.faults import FaultBench, ReceiverFaultContract
 from tests.gateways.gateway import Abilities, Place, Running, filled, installed, process, without_tap
@@ -93,9 +93,6 @@ class TestHaproxy(GatewayContract):
         assert b" 400 " in await asyncio.wait_for(reader.readline(), 60)
         writer.close()
         assert await number_of(f"after {name}") == before + 1
-
-    async def test_nothing_passes_in_a_tunnel_but_websocket(self, bench: Bench) -> None:
-        await assert_no_tunnel_but_websocket(bench)
 
     @pytest.mark.parametrize("size", [12_000, 12_287, 12_288, 15_000, 16_000])
     async def test_bodies_up_to_the_limit_arrive_in_both_directions(self, bench: Bench, size: int) -> None:

@@ -16,7 +16,7 @@ class MiddlewareGateway:
     """Hypercorn, which speaks HTTP/1.1 and HTTP/2, with the middleware around a proxy."""
 
     name = "middleware"
-    abilities = Abilities()
+    abilities = Abilities(sees_inside_of_upgrades=True)
 
     @asynccontextmanager
     async def running(self, place: Place) -> AsyncIterator[Running]:

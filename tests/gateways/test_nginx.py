@@ -31,7 +31,8 @@ class NginxGateway:
     """nginx with the tap in njs, which has one run for all workers; or without it, to compare with."""
 
     name = "nginx"
-    abilities = Abilities()
+    # In one location alone.
+    abilities = Abilities(passes_websocket=False)
 
     def __init__(self, *, is_tapped: bool = True, settings: dict[str, str] | None = None) -> None:
         self._is_tapped = is_tapped

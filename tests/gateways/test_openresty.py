@@ -57,7 +57,8 @@ class OpenRestyGateway:
 
     name = "openresty"
     # nginx passes 103 on since 1.29. Before, it takes it for the final response.
-    abilities = Abilities(passes_early_hints=False)
+    # WebSocket passes in one location alone.
+    abilities = Abilities(passes_early_hints=False, passes_websocket=False)
 
     def __init__(self, *, is_tapped: bool = True) -> None:
         self._is_tapped = is_tapped

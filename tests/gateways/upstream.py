@@ -143,7 +143,7 @@ async def _respond(upstream: Upstream, exchange: _Exchange, call: _Call) -> None
                 upstream, exchange, "text/event-stream" if call.path == "/events" else "application/json"
             )
         case "/upgrade":
-            headers = [("upgrade", "echo"), ("connection", "upgrade")]
+            headers = [("upgrade", call.headers[b"upgrade"].decode()), ("connection", "upgrade")]
             await exchange.send(h11.InformationalResponse(status_code=101, headers=headers))
             await exchange.switch(b"hello")
         case "/cut":

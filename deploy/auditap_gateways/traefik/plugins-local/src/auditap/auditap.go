@@ -131,11 +131,21 @@ func New(_ context.Context, next http.Handler, config *Config, name string) (htt
 	return &middleware{next: next, run: runOf(name, config)}, nil
 }
 
+// refuseTunnels lets a connection become a WebSocket alone: inside of another protocol, requests would pass that nobody sees.
+func refuseTunnels(headers http.Header) {
+	upgrades := headers["Upgrade"]
+	if len(upgrades) > 1 || (len(upgrades) == 1 && !strings.EqualFold(upgrades[0], "websocket")) {
+		headers.Del("Upgrade")
+	}
+	headers.Del("Http2-Settings")
+}
+
 // ServeHTTP passes the request on and captures the pair, however the next handler ends.
 func (m *middleware) ServeHTTP(writer http.ResponseWriter, request *http.Request) {
 	pair := m.run.begin(request)
 	observed := &observedWriter{writer: writer, run: m.run, pair: pair}
 	request.Body = pair.observeBody(request.Body, request.ContentLength)
+	refuseTunnels(request.Header)
 	returned := false
 	// Not by recover: the server has to see the panic by which a handler aborts a response, and how it looks.
 	defer func() {
