@@ -13,13 +13,13 @@ from typing import Annotated, Final
 
 import msgspec
 
-from auditap_tap.config import METHODS_WITHOUT_BODIES
 from gateway_tap.body import split_texts
 from gateway_tap.formats.contracts import decode_text
 from gateway_tap.formats.messages import (
+    CLIENT_CLOSED,
     HEADER_LINES_MAX,
     Message,
-    capture_of,
+    capture_without_some_bodies,
     declared_length,
     from_base64,
     is_bodiless,
@@ -31,7 +31,6 @@ from gateway_tap.formats.messages import (
 from schemas.capture import Capture, Headers, TapPosition
 
 _BODY_BYTES_MAX: Final = 256 * 1024
-_CLIENT_CLOSED: Final = 499
 _NO_STATUS: Final = 0
 
 _Seconds = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
@@ -82,16 +81,12 @@ class CaddyFormat:
         # Caddy writes headers in any order, so that nobody knows which ones are left out.
         is_head_cut = sum(map(len, logged.headers.values())) > HEADER_LINES_MAX
         request = request_of(logged.method, _url(logged), request_message, is_head_cut=is_head_cut)
-        status = _CLIENT_CLOSED if entry.status == _NO_STATUS else entry.status
+        status = CLIENT_CLOSED if entry.status == _NO_STATUS else entry.status
         response_headers = _headers(entry.resp_headers)
         response_message = _message(response_headers, entry.resp_body, entry.size, "resp_body")
         is_complete = entry.duration > 0 and _is_all_sent(logged.method, status, response_headers, entry.size)
         response = response_of(logged.method, status, response_message, is_complete=is_complete)
-        if logged.method in METHODS_WITHOUT_BODIES:
-            # Their bodies are not copied, whatever the head declares.
-            request = msgspec.structs.replace(request, truncated=False)
-            response = msgspec.structs.replace(response, truncated=False)
-        return capture_of(
+        return capture_without_some_bodies(
             request,
             response,
             captured_ms=round((entry.ts - entry.duration) * 1000),
@@ -128,7 +123,7 @@ def _message(headers: Headers, encoded: str | None, size_bytes: int, path: str) 
 
 def _is_all_sent(method: str, status: int, headers: Headers, sent_bytes: int) -> bool:
     """Whether all of the response was sent, as far as its head tells how long it is."""
-    if status == _CLIENT_CLOSED:
+    if status == CLIENT_CLOSED:
         return False
     length = declared_length(headers)
     return length is None or sent_bytes >= length or is_bodiless(method, status)

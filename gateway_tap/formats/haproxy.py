@@ -15,12 +15,12 @@ from urllib.parse import quote
 
 import msgspec
 
-from auditap_tap.config import METHODS_WITHOUT_BODIES
 from gateway_tap.body import split_texts
 from gateway_tap.formats.contracts import decode_text
 from gateway_tap.formats.messages import (
+    CLIENT_CLOSED,
     Message,
-    capture_of,
+    capture_without_some_bodies,
     from_base64,
     header_text,
     joined_headers,
@@ -40,7 +40,6 @@ _ABSENT: Final = "-"
 _METHOD_CHARS_MAX: Final = 64
 _URL_SAFE: Final = "!$%&'()*+,/:;=@[]~?"
 _TIME: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
-_CLIENT_CLOSED: Final = 499
 _NO_STATUS: Final = -1
 _ENDED_IN_DATA: Final = "D"
 """The second letter of `end`, HAProxy's termination state: the session ended while the response was being sent."""
@@ -102,16 +101,12 @@ class HaproxyFormat:
         request = request_of(
             entry.method[:_METHOD_CHARS_MAX], url, _message(entry.request, request_headers, "request.body")
         )
-        status = _CLIENT_CLOSED if entry.status == _NO_STATUS else entry.status
+        status = CLIENT_CLOSED if entry.status == _NO_STATUS else entry.status
         is_complete = entry.status != _NO_STATUS and entry.end[1:2] != _ENDED_IN_DATA
         response_headers = _headers(entry.response, "response.head")
         message = _message(entry.response, response_headers, "response.body")
         response = response_of(entry.method, status, message, is_complete=is_complete)
-        if entry.method in METHODS_WITHOUT_BODIES:
-            # Their bodies are not copied, whatever the head declares.
-            request = msgspec.structs.replace(request, truncated=False)
-            response = msgspec.structs.replace(response, truncated=False)
-        return capture_of(
+        return capture_without_some_bodies(
             request,
             response,
             captured_ms=_milliseconds(entry.at),

@@ -12,6 +12,9 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
+from auditap_tap.config import METHODS_WITHOUT_BODIES
 from auditap_tap.encoding import altered_url, bounded_url
 from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers
 from schemas.errors import RefusalReason, RefusedCapture
@@ -21,6 +24,8 @@ from schemas.identity import rfc3339_ms
 _METHOD_CHARS_MAX: Final = 64
 _ADDRESS_CHARS_MAX: Final = 64
 _STATUS_RANGE: Final = range(100, 1000)
+CLIENT_CLOSED: Final = 499
+"""nginx' status for a client that left before there was a response."""
 HEADER_LINES_MAX: Final = 1_000
 """No gateway takes so many; nginx' own limit for Lua is 100."""
 _LENGTH_DIGITS_MAX: Final = 18
@@ -119,6 +124,23 @@ def capture_of(
         captured_at=None if captured_ms is None else rfc3339_ms(round(captured_ms)),
         duration_ms=duration_ms if duration_ms is not None and math.isfinite(duration_ms) else None,
         client_ip=client_ip or None,
+    )
+
+
+def capture_without_some_bodies(
+    request: CapturedRequest,
+    response: CapturedResponse,
+    *,
+    captured_ms: float,
+    duration_ms: float,
+    client_ip: str,
+) -> Capture:
+    """Return the same as `capture_of` for gateways that do not copy bodies of METHODS_WITHOUT_BODIES, whatever a head declares."""
+    if request.method in METHODS_WITHOUT_BODIES:
+        request = replace(request, truncated=False)
+        response = replace(response, truncated=False)
+    return capture_of(
+        request, response, captured_ms=captured_ms, duration_ms=duration_ms, client_ip=client_ip
     )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import msgspec
 
 from gateway_tap.formats.messages import (
+    CLIENT_CLOSED,
     Message,
     byte_length,
     capture_of,
@@ -29,7 +30,6 @@ from schemas.errors import RefusalReason, RefusedCapture
 
 CONSUMER_HEADERS: Final = ("auditap-consumer-id", "auditap-consumer-username")
 """Response headers under which the consumer that the gateway recognised stands in the capture."""
-_CLIENT_CLOSED: Final = 499
 _HEADER_LINES_LOGGED_MAX: Final = 100
 """How many header lines nginx' Lua module hands out, unless Kong is configured otherwise. What a request has beyond is not logged."""
 
@@ -144,7 +144,7 @@ def _message(
 
 def _is_complete(method: str, response: LoggedResponse, answered: Message) -> bool:
     """Return False where the client was gone: nginx's status for that, or fewer bytes sent than the response declared."""
-    if response.status == _CLIENT_CLOSED:
+    if response.status == CLIENT_CLOSED:
         return False
     length = declared_length(answered.headers)
     if length is None or answered.size_bytes is None or is_bodiless(method, response.status):
