@@ -27,7 +27,7 @@ from tests.kafka_broker import KafkaBroker
 
 _CONNECTIONS = 4  # for each worker, so that all of them publish batches of the same size
 _COUNTS = (1, 2, 4)
-_PAIRS_PER_S = 5_000
+_PAIRS_PER_S = 3_000
 _TICK_S = 0.01
 _ROUNDS = 5
 _WARMING_S_MAX = 2
