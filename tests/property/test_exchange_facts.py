@@ -7,6 +7,7 @@ import ipaddress
 import re
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +29,7 @@ AUTHORITIES = (
 )
 
 
+@pytest.mark.timeout(3600)  # ten thousand examples, or a failing one that is made small
 @settings(suppress_health_check=list(HealthCheck))
 @given(examples())
 def test_an_event_with_the_facts_is_the_same_but_for_them(example: Example) -> None:
@@ -51,7 +53,6 @@ def test_a_recorded_host_is_a_name_or_an_address(authority: str, in_url: bool) -
     if host is None:
         return
     assert len(host) <= 253
-    assert host.removesuffix("]") in authority.lower() or host.startswith("[")
     if host.startswith("["):
         assert f"[{ipaddress.IPv6Address(host[1:-1])}]" == host
     elif host.rpartition(".")[2].isdigit():
