@@ -114,6 +114,35 @@ class TestHaproxy(GatewayContract):
         assert capture.request.headers["x-http-method-override"] == "PUT"
         assert capture.request.headers["content-type"] == "application/json"
 
+    async def test_no_spelling_of_an_override_hides_another(self, bench: Bench) -> None:
+        spellings = ["x-method-override", "x_method-override", "x-method_override", "x_method_override"]
+        for number, taken in enumerate(spellings):
+            marker = f"spelled-{number}"
+            lines = [(name, method) for name in spellings for method in ("POST", "POST", "POST")]
+            lines[lines.index((taken, "POST")) + 1] = (taken, "DELETE")
+            async with bench.through(marker).client() as client:
+                await client.post("/widgets", content=WIDGET, headers=lines)
+            headers = (await bench.collected.one_of(marker)).request.headers
+            assert headers["x-method-override"] == "DELETE"
+
+    @pytest.mark.parametrize("asked", ["post", ""])
+    async def test_an_override_that_asks_for_no_other_method_is_none(self, bench: Bench, asked: str) -> None:
+        marker = f"same-{len(asked)}"
+        async with bench.through(marker).client() as client:
+            await client.post("/widgets", content=WIDGET, headers={"x-http-method-override": asked})
+        assert "x-http-method-override" not in (await bench.collected.one_of(marker)).request.headers
+
+    async def test_another_spelling_is_not_taken_for_a_header(self, bench: Bench) -> None:
+        """A proxy before HAProxy appends to x-forwarded-for, and passes on what a client sends under other names."""
+        others = ["x_forwarded-for", "x-forwarded_for", "x_forwarded_for"]
+        headers = [("x-forwarded-for", "192.0.2.1"), *((name, "203.0.113.9") for name in others)]
+        headers += [("content-type", "application/json"), ("content_type", "text/plain")]
+        async with bench.through("respelled").client() as client:
+            await client.post("/widgets", content=WIDGET, headers=headers)
+        capture = await bench.collected.one_of("respelled")
+        assert capture.request.headers["x-forwarded-for"] == "192.0.2.1"
+        assert capture.request.headers["content-type"] == "application/json"
+
     async def test_headers_that_are_copied_cannot_push_one_another_out(self, bench: Bench) -> None:
         repeated = [
             ("x-forwarded-for", "192.0.2.1," * 400),

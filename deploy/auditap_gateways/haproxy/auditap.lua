@@ -13,6 +13,7 @@ local PAIR_BYTES_MAX = 46000
 local VALUE_BYTES_MAX = 1024
 local CHAIN_BYTES_MAX = 4096
 local NAMED_BYTES_MAX = 8192
+local METHOD_BYTES_MAX = 64
 
 local WITHOUT_BODIES = { GET = true, HEAD = true, OPTIONS = true, TRACE = true, CONNECT = true }
 
@@ -20,13 +21,14 @@ local WITHOUT_BODIES = { GET = true, HEAD = true, OPTIONS = true, TRACE = true, 
 local NEVER_RECORDED = { "^text/event%-stream", "^image/", "^audio/", "^video/", "^font/" }
 
 local REQUEST_HEADERS = {
-  "x-http-method-override", "x-http-method", "x-method-override", "host", "content-type", "content-encoding",
+  "host", "content-type", "content-encoding",
   "x-request-id", "cf-ray", "user-agent",
 }
 local RESPONSE_HEADERS = {
   "x-actor-id", "x-actor-email", "x-actor-type", "x-actor-context", "x-actor-token-id", "x-actor-token-name", "x-account-id",
   "content-type", "content-encoding", "content-length", "x-request-id", "cf-ray",
 }
+local OVERRIDES = { ["x-http-method-override"] = true, ["x-http-method"] = true, ["x-method-override"] = true }
 -- Each proxy appends to these, so their end can be trusted and their start is what the client made up.
 local CHAINS = { "x-forwarded-for", "forwarded" }
 
@@ -39,13 +41,12 @@ local function base64(txn, text)
   return table.concat(parts)
 end
 
--- Returns the values by name. Some services read `_` in a name as `-`, so it must not hide a header here.
 local function values_by_name(headers)
   local found = {}
   for name, values in pairs(headers) do
-    local dashed = name:lower():gsub("_", "-")
-    local known = found[dashed] or {}
-    found[dashed] = known
+    local lower = name:lower()
+    local known = found[lower] or {}
+    found[lower] = known
     for index = 0, #values do
       known[#known + 1] = values[index]
     end
@@ -62,9 +63,29 @@ local function add_first_and_last(lines, name, values, bytes_max)
   end
 end
 
+-- Adds of each override one line, if any asks for another method than the request's own: which one a service takes, nobody knows.
+-- Some services read `_` in a name as `-`. Blanks within a value are filled, so that none is cut to what is before them.
+local function add_overrides(lines, found, method)
+  local added = {}
+  for name, values in pairs(found) do
+    local dashed = name:gsub("_", "-")
+    for _, value in ipairs(OVERRIDES[dashed] and values or {}) do
+      local asked = value:match("^%s*(.-)%s*$"):gsub("%s", "_")
+      if not added[dashed] and asked ~= "" and asked:upper() ~= method:upper() then
+        added[dashed] = true
+        lines[#lines + 1] = dashed .. ": " .. asked:sub(1, METHOD_BYTES_MAX)
+      end
+    end
+  end
+end
+
 -- Returns the header lines that are copied. A header that stands more than twice is given twice, so that it does not count as one.
-local function head_of(headers, names)
+-- `method`: of a request.
+local function head_of(headers, names, method)
   local found, lines = values_by_name(headers), {}
+  if method then
+    add_overrides(lines, found, method)
+  end
   for _, name in ipairs(names) do
     add_first_and_last(lines, name, found[name], VALUE_BYTES_MAX)
   end
@@ -110,7 +131,7 @@ core.register_action("auditap_request", { "http-req" }, function(txn)
   local target = bounded_target(txn.f:pathq())
   fits(txn, #target)
   txn:set_var("txn.auditap_target", base64(txn, target))
-  set_head(txn, "request", head_of(txn.http:req_get_headers(), REQUEST_HEADERS))
+  set_head(txn, "request", head_of(txn.http:req_get_headers(), REQUEST_HEADERS, txn.f:method()))
 end)
 
 core.register_action("auditap_response", { "http-res" }, function(txn)
