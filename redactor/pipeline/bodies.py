@@ -68,6 +68,8 @@ ABSENT: Final = KeptBody(UNSET, BodyReceipt())
 NEVER_READ: Final = KeptBody(UNSET, BodyReceipt(reason=BodyReason.GET))
 OVERRIDES_METHOD: Final = KeptBody(UNSET, BodyReceipt())
 """Stands for a request's body that asks for another method, so that no operation applies."""
+OF_UNKNOWN_METHOD: Final = KeptBody(UNSET, BodyReceipt(reason=BodyReason.NO_OPERATION))
+"""Stands for the response to a request that may have asked for another method."""
 
 
 def is_absent(message: Message) -> bool:
@@ -111,6 +113,20 @@ def body_overrides_method(content: Content, essence: str | None, method: str) ->
         return _object_overrides_method(text, method)
     decoded = text.decode(errors="replace")
     return _parts_override_method(decoded, method) or query_overrides_method(decoded, method)
+
+
+def body_hides_method(content: Content, essence: str | None) -> bool:
+    """Whether a body in which frameworks look for another method is not known whole. A service that read none of it saw no method."""
+    form = Format.JSON if essence is None else format_of(essence)
+    if form in (None, Format.LINES) or _is_unread(content.message):
+        return False
+    if content.message.truncated:
+        return True
+    try:
+        content.text()
+    except Unusable:
+        return True
+    return False
 
 
 def _parts_override_method(text: str, method: str) -> bool:
@@ -249,6 +265,11 @@ class ReferenceBodies:
         content = Content(message, self._limits.body_bytes_max)
         return body_overrides_method(content, parse_content_type(content_type).essence, message.method)
 
+    def hides_method(self, message: CapturedRequest, content_type: str | None) -> bool:
+        """Whether what is missing of a request's body may ask for another method."""
+        content = Content(message, self._limits.body_bytes_max)
+        return body_hides_method(content, parse_content_type(content_type).essence)
+
     def read(
         self,
         message: Message,
@@ -270,7 +291,9 @@ class ReferenceBodies:
         if template.may_override_method and body_overrides_method(content, kind.essence, "POST"):
             return OVERRIDES_METHOD
         plan = template.plan_for(kind.essence)
-        return _kept_body(redact_body(content, kind, plan, self._limits), template)
+        kept = _kept_body(redact_body(content, kind, plan, self._limits), template)
+        kept.hides_method = template.may_override_method and body_hides_method(content, kind.essence)
+        return kept
 
 
 def _kept_body(body: Body, template: MessageTemplate) -> KeptBody:
@@ -309,7 +332,7 @@ class FastBodies(ReferenceBodies):
             text is None
             or is_encoded
             or message.body_base64 is not None
-            or (template.may_override_method and may_override_method(text, reader))
+            or (template.may_override_method and (message.truncated or may_override_method(text, reader)))
         ):
             return super().read(message, template, content_type, is_encoded)
         if reader.dropped is not None:

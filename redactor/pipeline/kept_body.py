@@ -15,3 +15,5 @@ class KeptBody(msgspec.Struct, gc=False):
     receipt: BodyReceipt
     id: str | None = None
     """The text or whole number at the place of the resource's id; None where no id is read from this body."""
+    hides_method: bool = False
+    """Whether the body is a request's that is not known whole, and what is missing may ask for another method."""

@@ -16,7 +16,15 @@ from redactor.compile.denied_headers import NO_HEADERS, DeniedHeaders
 from redactor.config import RedactionConfig
 from redactor.decode.url import query_overrides_method
 from redactor.openapi.routes import Route, Routes
-from redactor.pipeline.bodies import NEVER_READ, OVERRIDES_METHOD, FastBodies, ReferenceBodies
+from redactor.pipeline.bodies import (
+    ABSENT,
+    NEVER_READ,
+    OF_UNKNOWN_METHOD,
+    OVERRIDES_METHOD,
+    FastBodies,
+    ReferenceBodies,
+    is_absent,
+)
 from redactor.pipeline.event_template import EventTemplate, never_read
 from redactor.pipeline.events import EventWriter
 from redactor.pipeline.exchanges import FastExchanges, ReferenceExchanges
@@ -143,6 +151,9 @@ class Pipeline:
         if request is OVERRIDES_METHOD:
             return self._unmatched(capture, event_id, headers, routed, UnmatchedReason.METHOD_OVERRIDE)
         uri = self._uris.record(routed, template)
+        if request.hides_method:
+            # The marks of the request line's operation may not be those of the operation that is meant.
+            uri = structs.replace(uri, uri=uri.uri.partition("?")[0])
         if uri.refused:
             headers = _refusing(headers, uri)
         self._count(headers, uri)
@@ -176,7 +187,9 @@ class Pipeline:
             request = self._bodies.read(
                 capture.request, template.request, headers.request_type, headers.request_is_encoded
             )
-        if template.response.is_read and request is not OVERRIDES_METHOD:
+        if request.hides_method:
+            response = ABSENT if is_absent(capture.response) else OF_UNKNOWN_METHOD
+        elif template.response.is_read and request is not OVERRIDES_METHOD:
             response = self._bodies.read(
                 capture.response, template.response, headers.response_type, headers.response_is_encoded
             )
@@ -188,11 +201,18 @@ class Pipeline:
         """Return the event where no operation applies; None where the one that does is excluded."""
         # An excluded operation is no exception: the one that is really meant need not be excluded.
         may_override = capture.request.method == "POST" and not never_read(capture)
-        if may_override and self._bodies.overrides_method(capture.request, headers.request_type):
+        if may_override and self._asks_for_another(capture, headers, routed):
             return self._unmatched(capture, event_id, headers, routed, UnmatchedReason.METHOD_OVERRIDE)
         if routed.unmatched is None:
             return None
         return self._unmatched(capture, event_id, headers, routed, routed.unmatched)
+
+    def _asks_for_another(self, capture: Capture, headers: RecordedHeaders, routed: RoutedRequest) -> bool:
+        """Whether the body asks for another method, or may do so for one that is not excluded."""
+        if self._bodies.overrides_method(capture.request, headers.request_type):
+            return True
+        may_be_meant = routed.template is not None and self._routing.has_another_method(capture.request)
+        return may_be_meant and self._bodies.hides_method(capture.request, headers.request_type)
 
     def _unmatched(
         self,

@@ -29,6 +29,7 @@ _TEMPLATES_MAX: Final = (
 )
 _SCHEME_CHARS_MAX: Final = len("https://")
 _HOST: Final = frozenset({"host"})
+_OVERRIDING_METHODS: Final = ("PUT", "PATCH", "DELETE")
 
 
 class ReferenceRouting:
@@ -74,6 +75,15 @@ class ReferenceRouting:
         if match is None:
             return None
         return Attribution(self._resolve(match.routes), ["", *match.segments], is_altered=not is_by_method)
+
+    def has_another_method(self, request: CapturedRequest) -> bool:
+        """Whether the path of a POST has an operation that an override of its method can mean."""
+        url, host = split_url(request.url), _host(request)
+        segments = split_path(url.path)
+        return any(
+            self._routes.match(url, host, method, segments).unmatched is None
+            for method in _OVERRIDING_METHODS
+        )
 
     def known_path(self, request: CapturedRequest) -> str:
         """Return the longest literal prefix of the path that the route table has, in the table's own text."""

@@ -6,13 +6,14 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from auditap_tap.encoding import altered_url, bounded_url
-from schemas.capture import Headers
-from schemas.event import AuditEvent, BodyReason, UnmatchedReason
+from schemas.capture import Capture, Headers
+from schemas.event import AuditEvent, BodyReason, BodyReceipt, UnmatchedReason
 from tests.spellings import ACCOUNT, OVERRIDES, PATH, TARGETS
 from tests.unit.redactor.documents import a_document, an_operation, loaded
-from tests.unit.redactor.pairs import a_pair, a_redactor, event_of, text_of
+from tests.unit.redactor.pairs import EVENT_ID, a_pair, a_redactor, event_of, text_of
 from tests.unit.redactor.schemas import MARKED, Node, an_object
 
 QUERY = {"name": "q", "in": "query", "schema": MARKED}
@@ -111,6 +112,74 @@ def test_a_body_that_asks_for_another_method_stays_in_its_accounts_list(media_ty
     event = recorded(PATH, headers={"Content-Type": media_type}, body=body)
     assert_is_attributed(event)
     assert event.receipt.unmatched is UnmatchedReason.METHOD_OVERRIDE
+
+
+def incomplete(media_type: str, headers: Headers | None = None, **message: Any) -> Capture:
+    """A POST to `PATH` of whose body something is missing, and a response with a marked value."""
+    pair = a_pair(url=PATH + "?q=1", answer={"name": "s3cret"})
+    request = replace(pair.request, headers={"Content-Type": media_type} | (headers or {}), **message)
+    return replace(pair, request=request)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        incomplete("application/json", body='{"name": "a', truncated=True),
+        incomplete("application/json", truncated=True),
+        incomplete(FORM, body="name=a", truncated=True),
+        incomplete(PARTS, body="--x", truncated=True),
+        incomplete("application/json", {"Content-Encoding": "unknown"}, body='{"name": "a"}'),
+        incomplete(FORM, {"Content-Encoding": "gzip"}, body_base64="AAAA"),
+        incomplete("application/json", body_base64="no base64"),
+    ],
+)
+def test_what_is_missing_of_a_body_may_ask_for_another_method(pair: Capture) -> None:
+    """A form of more than a tap copies, with `_method=PUT` behind the cut, had its response recorded by the marks of POST."""
+    event = event_of(a_redactor(document()), pair)
+    assert (event.account.id, event.receipt.operation) == (ACCOUNT, "create")
+    assert (event.receipt.unmatched, event.receipt.altered) == (None, False)
+    assert event.raw.uri == PATH
+    assert event.receipt.response.reason is BodyReason.NO_OPERATION
+    assert text_of(event.resource.request) is text_of(event.resource.response) is None
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        incomplete("application/octet-stream", body="a", truncated=True),
+        incomplete("application/x-ndjson", body="{}", truncated=True),
+        incomplete("application/json", not_read=True),
+    ],
+)
+def test_a_body_in_which_no_framework_looks_for_a_method_hides_none(pair: Capture) -> None:
+    event = event_of(a_redactor(document()), pair)
+    assert event.raw.uri == PATH + "?q=1"
+    assert text_of(event.resource.response) == '{"name":"s3cret"}'
+
+
+def test_a_put_whose_body_is_cut_off_is_a_put() -> None:
+    spec = document(**{"/accounts/{account_id}/items": {"put": operation("replace")}})
+    pair = incomplete("application/json", truncated=True)
+    event = event_of(a_redactor(spec), replace(pair, request=replace(pair.request, method="PUT")))
+    assert text_of(event.resource.response) == '{"name":"s3cret"}'
+
+
+def test_no_response_stays_no_response() -> None:
+    pair = incomplete(FORM, body="name=a", truncated=True)
+    pair = replace(pair, response=replace(pair.response, body=None))
+    assert event_of(a_redactor(document()), pair).receipt.response == BodyReceipt()
+
+
+def test_an_excluded_operation_hides_no_other_one() -> None:
+    """Whoever made the body longer than a tap copies, could delete unseen."""
+    item = {"post": operation("create"), "delete": operation("delete")}
+    spec = document(**{"/accounts/{account_id}/items": item})
+    redactor = a_redactor(spec, excluded_operations=frozenset({"create"}))
+    event = event_of(redactor, incomplete(FORM, body="name=a", truncated=True))
+    assert (event.account.id, event.receipt.unmatched) == (ACCOUNT, UnmatchedReason.METHOD_OVERRIDE)
+    assert redactor.redact(incomplete(FORM, body="name=a"), EVENT_ID) is None
+    alone = a_redactor(document(), excluded_operations=frozenset({"create"}))
+    assert alone.redact(incomplete(FORM, body="name=a", truncated=True), EVENT_ID) is None
 
 
 @pytest.mark.parametrize("value", ["POST", "post", " Post\t", "", ["POST"], ["", "post"], list[str]()])
