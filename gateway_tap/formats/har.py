@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from auditap_tap.config import METHODS_WITHOUT_BODIES
 from gateway_tap.body import RejectedBody, Rejection, split_texts
 from gateway_tap.formats.contracts import decode_text
 from gateway_tap.formats.messages import (
@@ -30,6 +31,7 @@ from schemas.capture import Capture, CapturedRequest, CapturedResponse, Headers
 from schemas.errors import RefusalReason, RefusedCapture
 from schemas.identity import parse_rfc3339_ms
 
+_DELIMITERS: Final = frozenset("/?&;=%#")
 _FORM_TYPE: Final = "application/x-www-form-urlencoded"
 _CODINGS_WITHOUT_MAGIC: Final = frozenset({"br", "deflate"})
 _SWITCHING: Final = 101
@@ -139,9 +141,18 @@ def _request(request: _Request) -> CapturedRequest:
         is_cut = not is_form
     elif content is None:
         is_cut = (request.body_size or 0) > 0
-    url = request.url.partition("#")[0]
     message = Message(headers, content, is_cut, size_bytes=0)
-    return request_of(request.method, url, message, is_inflated=True)
+    return request_of(request.method, _url(request), message, is_inflated=True)
+
+
+def _url(request: _Request) -> str:
+    """Return the URL without the fragment that browsers may write, which was not sent.
+
+    What a proxy has seen in the target is not cut off: services read it as more of the path or the query.
+    """
+    url, _, fragment = request.url.partition("#")
+    is_page = request.method in METHODS_WITHOUT_BODIES
+    return url if is_page or _DELIMITERS.isdisjoint(fragment) else request.url
 
 
 def _response(method: str, response: _Response) -> CapturedResponse:

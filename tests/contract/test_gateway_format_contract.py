@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gateway_tap.body import RejectedBody
-from gateway_tap.formats.har import HAR
 from gateway_tap.formats.own import OWN
 from gateway_tap.intake import read_batch
 from gateway_tap.limits import IntakeLimits
@@ -147,7 +146,7 @@ def test_a_request_of_which_not_all_is_known_keeps_its_account_and_no_bodies(
     assert event.resource.request is event.resource.response is msgspec.UNSET
 
 
-@pytest.mark.parametrize("under_test", [each for each in FORMATS if each.format not in (OWN, HAR)], ids=str)
+@pytest.mark.parametrize("under_test", [each for each in FORMATS if each.format is not OWN], ids=str)
 def test_what_follows_a_hash_belongs_to_the_target(
     under_test: FormatUnderTest, redactor: AgreeingRedactor
 ) -> None:
