@@ -30,8 +30,7 @@ class ConnectionCounts:
     @classmethod
     def new(cls, processes: int) -> ConnectionCounts:
         """Return counts of so many processes, none of which accepts yet."""
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
+        descriptor = _new_memory()
         os.truncate(descriptor, processes * _SLOT_BYTES)
         made = cls(descriptor, processes)
         for index in range(processes):
@@ -73,3 +72,13 @@ class ConnectionShare:
             return False
         self._shed_s = now_s
         return True
+
+
+def _new_memory() -> int:
+    """Return the descriptor of a new file in memory; where there is none, of a temporary one that no folder names."""
+    make = getattr(os, "memfd_create", None)
+    if make is not None:
+        # A collector may have no folder to write to but its own, and no room on the disk.
+        return int(make("auditap-connections"))
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

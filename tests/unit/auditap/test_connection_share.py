@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -37,6 +40,13 @@ def test_a_connection_is_for_those_that_have_fewest_of_all_that_accept() -> None
     assert ours(one, two) == [False, True]
     two.add(1)
     assert ours(one, two) == [True, True]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, it is a temporary file")
+def test_counts_need_no_folder_to_write_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in a container whose file system is read-only."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    assert len(ConnectionCounts.new(2).counts) == 2
 
 
 def test_what_has_two_more_than_another_gives_up_one_and_then_none_for_a_while() -> None:
