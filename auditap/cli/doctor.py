@@ -200,11 +200,16 @@ def _operation(record: Mapping[str, Any]) -> Hop:
         return Hop(
             "operation", False, "its path has a trailing slash, an empty segment or `..`, and matches nothing"
         )
+    method, uri = record["raw"]["method"], record["raw"]["uri"]
+    if unmatched == "no_method":
+        return Hop(
+            "operation", False, f"the OpenAPI document has no {method} for {uri}: choose another method by -X"
+        )
     if unmatched:
         return Hop(
             "operation",
             False,
-            f"no operation of the OpenAPI document matches {record['action']['type']} {record['raw']['uri']} ({unmatched}): compare"
+            f"no operation of the OpenAPI document matches {method} {uri} ({unmatched}): compare"
             " the document's paths, and the base paths of its servers, with the URL",
         )
     action = record["action"].get("description") or record["action"]["type"]

@@ -21,24 +21,50 @@ _SETTINGS: Final = Path("auditap.toml")
 _TOKEN: Final = Path("tap.token")
 _PAGES: Final = "docs/gateways"
 _CADDY_FILE: Final = "/run/auditap-caddy/caddy.log"
+_PORT: Final = 8080
+_UPSTREAM_PORT: Final = 3000
 
 
 class _Gateway(NamedTuple):
-    """How a gateway sends. `receives`: it needs a receiver. `needs_token`: it sends over TCP. Its files, if any, lie in `folder`."""
+    """How a gateway sends. `receives`: it needs a receiver. `needs_token`: it sends over TCP.
+
+    Its files, if any, lie in `folder`; `start` is the command that runs it with them.
+    """
 
     what: str
     receives: bool = False
     needs_token: bool = False
     folder: str = ""
+    start: str = ""
 
 
 _GATEWAYS: Final = {
-    "envoy": _Gateway("Envoy, by its ext_proc filter", receives=True, folder="envoy"),
-    "nginx": _Gateway("nginx, by njs", folder="nginx"),
-    "openresty": _Gateway("OpenResty, or nginx with Lua, by a Lua module", folder="openresty"),
-    "traefik": _Gateway("Traefik, by a local plugin", folder="traefik"),
-    "caddy": _Gateway("Caddy, by its access log", receives=True, folder="caddy"),
-    "haproxy": _Gateway("HAProxy, by a Lua filter and its log", receives=True, folder="haproxy"),
+    "envoy": _Gateway(
+        "Envoy, by its ext_proc filter", receives=True, folder="envoy", start="envoy -c envoy/envoy.yaml"
+    ),
+    "nginx": _Gateway("nginx, by njs", folder="nginx", start='nginx -p "$PWD/nginx" -c nginx.conf'),
+    "openresty": _Gateway(
+        "OpenResty, or nginx with Lua, by a Lua module",
+        folder="openresty",
+        start='nginx -p "$PWD/openresty" -c nginx.conf',
+    ),
+    "traefik": _Gateway(
+        "Traefik, by a local plugin",
+        folder="traefik",
+        start="(cd traefik && traefik --configFile=traefik.yml)",
+    ),
+    "caddy": _Gateway(
+        "Caddy, by its access log",
+        receives=True,
+        folder="caddy",
+        start="caddy run --config caddy/Caddyfile --adapter caddyfile",
+    ),
+    "haproxy": _Gateway(
+        "HAProxy, by a Lua filter and its log",
+        receives=True,
+        folder="haproxy",
+        start="haproxy -f haproxy/haproxy.cfg",
+    ),
     "kong": _Gateway("Kong, by its http-log plugin", needs_token=True),
     "apisix": _Gateway("APISIX, by its http-logger plugin", needs_token=True),
     "tyk": _Gateway("Tyk, by Tyk Pump", needs_token=True),
@@ -47,7 +73,7 @@ _GATEWAYS: Final = {
 
 
 @click.command("init")
-@click.argument("gateway", type=click.Choice(list(_GATEWAYS)))
+@click.argument("gateway", type=click.Choice(list(_GATEWAYS)), metavar="GATEWAY")
 @click.option(
     "--spec",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -58,7 +84,7 @@ _GATEWAYS: Final = {
 def init_command(gateway: str, spec: Path) -> None:
     """Write auditap.toml for GATEWAY into this folder, and what the gateway has to load.
 
-    Nothing that is there already is changed.
+    GATEWAY is one of envoy, nginx, openresty, traefik, caddy, haproxy, kong, apisix, tyk and middleware. Nothing that is there already is changed.
     """
     chosen = _GATEWAYS[gateway]
     loaded = _gateway_files(chosen)
@@ -77,9 +103,18 @@ def _steps(gateway: str, chosen: _Gateway, spec: Path) -> Iterator[str]:
     if not spec.exists():
         yield f"Put your OpenAPI document at {spec}, or correct redaction.documents in {_SETTINGS}."
     yield f"See what it lets auditap record: auditap lint {spec}"
-    yield f"Set {chosen.what.partition(',')[0]} up: {_PAGES}/{gateway}.md"
+    if not chosen.start:
+        yield f"Set {chosen.what.partition(',')[0]} up: {_page(gateway)}"
     yield "Start everything on this machine: auditap up"
-    yield "Follow a request through the gateway to its record: auditap doctor URL"
+    if chosen.start:
+        yield f"In another terminal, adapt {chosen.folder}/ by {_page(gateway)}, or put its parts into a configuration of yours."
+        yield f"Start the gateway: {chosen.start}    # port {_PORT}, in front of 127.0.0.1:{_UPSTREAM_PORT}"
+    address = f"http://127.0.0.1:{_PORT}/PATH" if chosen.start else "URL"
+    yield f"Follow a request through the gateway to its record: auditap doctor {address}"
+
+
+def _page(gateway: str) -> str:
+    return f"{_PAGES}/{gateway}.md" if gateway != "middleware" else "docs/tutorial.md, step 5"
 
 
 def _settings_exist() -> StartupError:
@@ -141,9 +176,9 @@ def _filled(text: str, gateway: str) -> str:
         "DYNAMIC": here / "traefik" / "dynamic.yml",
         "LOG_FILE": _CADDY_FILE,
         "MODULES": "/usr/lib/nginx/modules",
-        "PORT": 8080,
+        "PORT": _PORT,
         "H2_PORT": 8081,
-        "UPSTREAM_PORT": 3000,
+        "UPSTREAM_PORT": _UPSTREAM_PORT,
     }
     for name, value in values.items():
         text = text.replace(f"${{{name}}}", str(value))
@@ -167,7 +202,7 @@ def _quoted(text: str) -> str:
 def _settings(gateway: str, chosen: _Gateway, spec: Path) -> Iterator[str]:
     """Yield the lines of the settings file."""
     yield from (
-        f"# auditap behind {chosen.what}: {_PAGES}/{gateway}.md. `auditap settings` lists every setting.",
+        f"# auditap behind {chosen.what}. {_page(gateway)} explains it, `auditap settings` lists every setting.",
         "",
         "# Here are the event log, the database and the keys, unless `kafka` and `postgres` below name servers.",
         'data_dir = "auditap-data"',

@@ -285,19 +285,31 @@ def parse_time(text: str, now: datetime) -> str:
 
 
 def time_range(since: str, before: str) -> list[tuple[str, str]]:
-    """Return the parameters of a range that `--since` and `--before` name. Warns on stderr if it can hold no record."""
+    """Return the parameters of a range that `--since` and `--before` name. Warns on stderr if it can hold no record.
+
+    Raises click.UsageError for what is no time.
+    """
     now = datetime.now(UTC)
     # `now` includes the records of the current second.
     parameters = [
         ("since", parse_time(since, now)),
         ("before", parse_time(before, now + timedelta(seconds=1))),
     ]
-    since_ms, before_ms = (parse_timestamp_ms(text) for _, text in parameters)
-    if since_ms is not None and before_ms is not None and since_ms >= before_ms:
+    since_ms, before_ms = (_milliseconds(*parameter) for parameter in parameters)
+    if since_ms >= before_ms:
         click.echo("--since is not earlier than --before: no record is in between.", err=True)
-    elif since_ms is not None and since_ms > now.timestamp() * 1000:
+    elif since_ms > now.timestamp() * 1000:
         click.echo("--since is in the future: there are no records yet.", err=True)
     return parameters
+
+
+def _milliseconds(option: str, text: str) -> int:
+    milliseconds = parse_timestamp_ms(text)
+    if milliseconds is None:
+        raise click.UsageError(
+            f"--{option} is no time: write 2026-01-23, 2026-01-23T18:25:14Z, or 2h or 7d for an age."
+        )
+    return milliseconds
 
 
 def raise_for_status(status: int, body: bytes, wait_s: float | None = None) -> None:

@@ -119,7 +119,8 @@ def _creation_error(
 ) -> StartupError | RetryableError:
     if error is InvalidReplicationFactorError:
         return StartupError(
-            f"the cluster has too few brokers for replication_factor {settings.replication_factor}"
+            f"the cluster has too few brokers for kafka.replication_factor {settings.replication_factor}: lower it"
+            " (AUDITAP_KAFKA__REPLICATION_FACTOR), and kafka.min_insync_replicas with it"
         )
     if error is PolicyViolationError or not error.retriable:
         return StartupError(f"Kafka refuses to create the topic {name}: {error.__name__}")

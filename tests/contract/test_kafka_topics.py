@@ -76,7 +76,7 @@ async def test_concurrent_creation_agrees(settings: TopicSettings) -> None:
 
 
 async def test_more_replicas_than_brokers_are_a_startup_error_with_advice(settings: TopicSettings) -> None:
-    with pytest.raises(StartupError, match="replication_factor 3"):
+    with pytest.raises(StartupError, match=r"kafka\.replication_factor 3.*AUDITAP_KAFKA__REPLICATION_FACTOR"):
         await ensure_topics(replace(settings, replication_factor=3))
 
 

@@ -14,7 +14,7 @@ ALL_ROSE = {"captures_accepted": 1.0, "events_consumed": 1.0, "records_stored": 
 def record(unmatched: str | None = None) -> dict[str, Any]:
     return {
         "id": "018f",
-        "raw": {"uri": "/notes"},
+        "raw": {"method": "POST", "uri": "/notes"},
         "action": {"type": "create", "description": "Create a note"},
         "auditap": {"receipt": {"unmatched": unmatched}},
     }
@@ -31,7 +31,8 @@ def record(unmatched: str | None = None) -> dict[str, Any]:
         (Seen(200, ALL_ROSE, {"dead_letters": 1.0}, None), "ingestor", "dead-letters list"),
         (Seen(200, ALL_ROSE, {}, None), "ingestor", "reads nothing"),
         (Seen(200, ALL_ROSE, ALL_ROSE, None), "record", "replace x-request-id"),
-        (Seen(200, ALL_ROSE, ALL_ROSE, record("no_path")), "operation", "/notes (no_path)"),
+        (Seen(200, ALL_ROSE, ALL_ROSE, record("no_path")), "operation", "POST /notes (no_path)"),
+        (Seen(200, ALL_ROSE, ALL_ROSE, record("no_method")), "operation", "has no POST for /notes"),
         (Seen(200, ALL_ROSE, ALL_ROSE, record("invalid_path")), "operation", "trailing slash"),
     ],
 )

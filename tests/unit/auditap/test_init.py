@@ -42,8 +42,10 @@ def test_the_settings_can_be_loaded_and_have_what_the_gateway_needs(gateway: str
         [known] = settings.collector.tokens
         assert known.sha256 == hashlib.sha256(token.read_text().strip().encode()).hexdigest()
         assert token.read_text().strip() not in output
-    if gateway != "middleware":
-        assert (PAGES / f"{gateway}.md").exists()
+    for text in (output, Path("auditap.toml").read_text()):
+        pages = re.findall(r"docs/\S+\.md", text)
+        assert pages
+        assert all((PAGES.parents[1] / page).exists() for page in pages)
 
 
 @pytest.mark.parametrize("gateway", [name for name, each in _GATEWAYS.items() if each.folder])
@@ -55,6 +57,21 @@ def test_what_the_gateway_loads_is_written_beside_them_with_the_paths_of_this_fo
     left = {name for text in texts for name in re.findall(r"\$\{([A-Z_0-9]+)\}", text)}
     assert left <= {"RESPONSE_PATHS", "NAME"}
     assert any(str(Path.cwd()) in text for text in texts) or gateway == "caddy"
+
+
+@pytest.mark.parametrize("gateway", [name for name, each in _GATEWAYS.items() if each.folder])
+def test_it_says_how_to_start_what_it_wrote(gateway: str) -> None:
+    output = init(gateway)
+    [line] = [line for line in output.splitlines() if "Start the gateway" in line]
+    named = re.findall(r"[\w/]+\.(?:conf|yml|yaml|cfg)|[\w/]+Caddyfile", line.partition(": ")[2])
+    assert all((Path(gateway) / Path(name).name).is_file() for name in named)
+    assert named
+    assert f"docs/gateways/{gateway}.md" in output
+
+
+def test_the_help_names_every_gateway() -> None:
+    described = " ".join(CliRunner().invoke(init_command, ["--help"]).output.split())
+    assert all(f" {gateway}" in described for gateway in _GATEWAYS)
 
 
 def test_files_keep_their_folders() -> None:

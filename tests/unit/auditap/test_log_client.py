@@ -109,7 +109,6 @@ def test_what_is_no_token_in_the_environment_is_refused(monkeypatch: pytest.Monk
         ("2999-01-01", "now", "--since is not earlier than --before"),
         ("24h", "now", ""),
         ("2026-01-01T00:00:00+02:00", "2999-01-01", ""),
-        ("yesterday", "now", ""),
     ],
 )
 def test_a_range_without_records_is_warned_of(
@@ -117,6 +116,14 @@ def test_a_range_without_records_is_warned_of(
 ) -> None:
     time_range(since, before)
     assert capsys.readouterr().err.startswith(warning) if warning else not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("since", "before", "option"), [("yesterday", "now", "--since"), ("7d", "tomorrow", "--before")]
+)
+def test_what_is_no_time_is_refused_with_the_ways_to_write_one(since: str, before: str, option: str) -> None:
+    with pytest.raises(click.UsageError, match=f"^{option} is no time: .* 7d"):
+        time_range(since, before)
 
 
 @pytest.mark.parametrize("content", ["", "short"])
