@@ -56,7 +56,8 @@ def split_url(url: str) -> Url:
 
 def parse_host(authority: str) -> str:
     """Return the host of `host:port` in lower case, without a final dot; empty where it is no valid host."""
-    host = re.sub(r":[0-9]{0,5}$", "", authority).lower().removesuffix(".")
+    # Some other letters have ASCII ones as their lower case, so a foreign name could become a known one.
+    host = re.sub(r":[0-9]{0,5}$", "", authority).lower().removesuffix(".") if authority.isascii() else ""
     return host if _HOST.fullmatch(host) else ""
 
 

@@ -63,6 +63,8 @@ def test_by_default_nothing_of_it_leaves() -> None:
         ("/things", {"host": ["a.example", "a.example"]}, None),
         ("/things", {}, None),
         ("/things", {"host": "user@a.example"}, None),
+        ("https://\N{KELVIN SIGN}.example/things", {}, None),
+        ("/things", {"host": "\N{KELVIN SIGN}.example"}, None),
         ("/things", {"x-forwarded-host": "a.example"}, None),
         ("https://unknown.invalid/things", {"host": "a.example"}, None),
         ("https://a.example\\@b.example/things", {}, None),
