@@ -49,7 +49,7 @@ class FileTail:
             raise StartupError(f"{path.parent} is not there: make the folder that collector.receivers names")
         if not _is_in_memory(path.parent):
             raise StartupError(
-                f"{path.parent} is on a disk, where bodies must not be written: choose a folder on a tmpfs, as below /run"
+                f"{path.parent} is on a disk, where bodies must not be written: choose one on a tmpfs (`df -t tmpfs` lists them) by collector.receivers"
             )
         self._path = path
         self._format = line_format
