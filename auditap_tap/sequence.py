@@ -48,8 +48,6 @@ class DropCause(StrEnum):
     """The process ended before the request did, or before the capture was sent."""
     LOST = "lost"
     """The gateway sent it to a receiver, where it did not arrive."""
-    RECEIVER_DOWN = "receiver_down"
-    """The receiver did not run, so it is not known how many a gateway had to send."""
 
 
 class SequenceNumbers:

@@ -1,4 +1,4 @@
-"""The receivers of a collector: sockets for gateways that send pairs by themselves."""
+"""The receivers of a collector, one for each gateway that sends pairs by itself, to a socket or into a file."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ from redactor.issuer_config import token_headers
 from schemas.errors import StartupError
 
 _LINE_FORMATS: Final[dict[str, LineFormat]] = {"haproxy": HAPROXY}
-COUNTING: Final = frozenset({"caddy", "envoy", "haproxy"})
-"""Formats in which the gateway numbers what it sends, or in which it waits for a receiver."""
 
 
 class Receivers:
     """All receivers of a process. Each is a tap that sends to the collector's Unix socket."""
 
     def __init__(self, settings: Settings, receivers: Sequence[ReceiverSettings]) -> None:
-        """Bind the sockets of `receivers`. Raises StartupError."""
+        """Make the receivers, and bind their sockets. Raises StartupError."""
         self._settings = settings
         self._receivers = [(each, receiver_of(each)) for each in receivers]
 
     async def run(self) -> None:
-        """Receive until cancelled, or until a receiver fails; then send what is left, for two seconds at most. Raises StartupError."""
+        """Receive until cancelled, or until a receiver fails; then send what is left, for two seconds at most.
+
+        Raises StartupError.
+        """
         async with AsyncExitStack() as stack:
             taps = []
             for receiver_settings, _ in self._receivers:
                 taps.append(self._tap(receiver_settings))
                 stack.push_async_callback(asyncio.to_thread, taps[-1].close)
             receiving = (receiver.run(tap) for (_, receiver), tap in zip(self._receivers, taps, strict=True))
-            # Never stopped from here: none of them may go on while the taps are closed.
+            # The event is never set: only cancelling ends this, so that no receiver runs while the taps are closed.
             await run_until(asyncio.Event(), *receiving, *(tap.keep_watching() for tap in taps))
 
     def _tap(self, receiver: ReceiverSettings) -> ReceivedTap:
@@ -52,7 +53,6 @@ class Receivers:
                 receiver.tap_id,
                 collector_socket=self._settings.collector_socket,
                 state_dir=self._settings.data_dir / "receivers",
-                gateway_counts=receiver.format in COUNTING,
                 request_headers=of_request,
                 response_headers=of_response,
             )

@@ -58,10 +58,9 @@ class ReceivedTap:
     """A tap for what a gateway sends to a receiver of this process.
 
     `run` is the tap's run, for receivers that number a pair when its request begins. `collector_socket`: the collector's Unix
-    socket. `state_dir`: a folder on a local disk for what must survive a crash. `gateway_counts`: whether the gateway numbers
-    what it sends. If it does not, nobody knows how much it sent while no receiver ran, and that time becomes a gap.
-    `request_headers`, `response_headers`: names of headers that are passed on besides those that every tap sends, such as one with a
-    signed token.
+    socket. `state_dir`: a folder on a local disk for what must survive a crash.
+    `request_headers`, `response_headers`: names of headers that are passed on besides those that every tap sends, such as one
+    with a signed token.
     """
 
     def __init__(
@@ -70,13 +69,11 @@ class ReceivedTap:
         *,
         collector_socket: Path,
         state_dir: Path,
-        gateway_counts: bool,
         request_headers: Iterable[str] = (),
         response_headers: Iterable[str] = (),
     ) -> None:
         """Start the run. Raises OSError where `state_dir` cannot be used."""
         self._losses = LossDetector(_page(state_dir / f"{tap_id}.gateway"))
-        self._gateway_counts = gateway_counts
         self.run = TapRun(
             TapConfig(
                 address=CollectorAddress.parse(f"unix:{collector_socket}", None, timeout_s=5),
@@ -132,14 +129,11 @@ class ReceivedTap:
             self._losses.observe(position.epoch, position.seq, now_ms)
 
     def lose_unknown(self, from_ms: int) -> None:
-        """Count pairs that passed from this time (Unix ms) until now and are lost, nobody knows how many, as one."""
+        """Count a loss of unknown size, from this time (Unix ms) until now, as one pair."""
         self.run.numbers.assign_dropped(1, DropCause.LOST, from_ms, _now_ms())
 
     async def keep_watching(self) -> None:
-        """Count what was lost while no receiver ran, and then what is lost, until cancelled."""
-        if not self._gateway_counts and self._losses.seen_ms is not None:
-            # Of one number, because nobody knows how many there were.
-            self.run.numbers.assign_dropped(1, DropCause.RECEIVER_DOWN, self._losses.seen_ms, _now_ms())
+        """Count what is lost, until cancelled."""
         while True:
             self._losses.watch(_now_ms())
             self._report_losses()
@@ -156,7 +150,7 @@ class ReceivedTap:
 
 
 def _with_listed_headers(capture: Capture, config: TapConfig) -> Capture:
-    """Return the capture with the headers alone that every tap sends: some gateways log all, those with credentials too."""
+    """Return the capture with only the headers of `config`: some gateways log all headers, credentials included."""
     replaced = msgspec.structs.replace
     request = replaced(capture.request, headers=_listed(capture.request.headers, config.request_headers))
     response = replaced(capture.response, headers=_listed(capture.response.headers, config.response_headers))
@@ -170,7 +164,7 @@ def _listed(headers: Headers, selection: HeaderSelection) -> Headers:
 
 
 class Receiver(Protocol):
-    """Takes what a gateway sends to a socket, and hands it to a tap."""
+    """Takes what a gateway sends to a socket or writes to a file, and hands it to a tap."""
 
     async def run(self, tap: ReceivedTap) -> None:
         """Hand pairs to `tap` until cancelled, without ever making the gateway wait. Raises StartupError."""

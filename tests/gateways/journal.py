@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from auditap.runtime.lifecycle import clock_ms
-from auditap.runtime.receivers import COUNTING, receiver_of
+from auditap.runtime.receivers import receiver_of
 from auditap.runtime.redacting_sink import RedactingSink
 from auditap.settings import ReceiverSettings
 from eventlog.embedded.log import EmbeddedLog, EmbeddedLogSettings
@@ -165,7 +165,6 @@ async def _receive(collector_socket: Path, name: str, socket: str, state_dir: st
         name,
         collector_socket=collector_socket,
         state_dir=Path(state_dir),
-        gateway_counts=name in COUNTING,
     )
     await asyncio.gather(receiver_of(settings).run(tap), tap.keep_watching())
 

@@ -28,9 +28,7 @@ async def receiving(receiver: Receiver | None, tap_id: str, place: Place) -> Asy
 
 @asynccontextmanager
 async def _taking(receiver: Receiver, tap_id: str, place: Place) -> AsyncIterator[None]:
-    tap = ReceivedTap(
-        tap_id, collector_socket=place.collector_socket, state_dir=place.folder, gateway_counts=True
-    )
+    tap = ReceivedTap(tap_id, collector_socket=place.collector_socket, state_dir=place.folder)
     work = asyncio.gather(receiver.run(tap), tap.keep_watching())
     try:
         yield

@@ -58,7 +58,6 @@ async def receiving(
     folder: Path,
     collector: Collector,
     *,
-    gateway_counts: bool = True,
     request_headers: Iterable[str] = (),
     response_headers: Iterable[str] = (),
 ) -> AsyncIterator[ReceivedTap]:
@@ -66,7 +65,6 @@ async def receiving(
         "edge",
         collector_socket=collector.path,
         state_dir=folder / "state",
-        gateway_counts=gateway_counts,
         request_headers=request_headers,
         response_headers=response_headers,
     )
@@ -193,15 +191,6 @@ async def test_what_passed_while_no_receiver_ran_is_counted(tmp_path: Path, coll
         await send(tmp_path, line(9))
         await eventually(lambda: len(collector.captures) == 2)
     assert dropped(collector) == {DropCause.LOST: 7}
-
-
-async def test_where_the_gateway_does_not_count_the_time_without_a_receiver_is_a_gap(
-    tmp_path: Path, collector: Collector
-) -> None:
-    for _ in range(2):
-        async with receiving(tmp_path, collector, gateway_counts=False):
-            await asyncio.sleep(0.05)
-    assert dropped(collector) == {DropCause.RECEIVER_DOWN: 1}
 
 
 async def test_headers_with_credentials_stay_behind(tmp_path: Path, collector: Collector) -> None:

@@ -20,7 +20,6 @@ async def received() -> AsyncIterator[Received]:
                 "edge",
                 collector_socket=collected.socket,
                 state_dir=Path(folder, "state"),
-                gateway_counts=True,
             )
             yield Received(tap, collected)
             await asyncio.to_thread(tap.close)

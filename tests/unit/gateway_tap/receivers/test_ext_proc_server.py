@@ -29,9 +29,7 @@ RESPONSE = head(3, {":status": "200"})
 @asynccontextmanager
 async def serving(folder: Path) -> AsyncIterator[tuple[Collected, Path]]:
     async with collecting(folder) as collected:
-        tap = ReceivedTap(
-            "edge", collector_socket=collected.socket, state_dir=folder / "state", gateway_counts=True
-        )
+        tap = ReceivedTap("edge", collector_socket=collected.socket, state_dir=folder / "state")
         path = folder / "envoy.sock"
         running = asyncio.create_task(ExtProcServer(path).run(tap))
         while not path.exists():
