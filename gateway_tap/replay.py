@@ -108,13 +108,12 @@ async def replay(
     """Send the captures in `source`, NDJSON or a JSON array, gzipped or not, and return the report.
 
     `collector`: `unix:/path/collector.sock`, `http://127.0.0.1:8400` (loopback only, unless `plain_http_allowed`) or
-    `https://host:port`. NDJSON is read as it is sent, a batch at a time; `on_progress` is called after each. A batch that is not accepted is
-    retried, with pauses (`pause`, in seconds) of `retry_ms_max` in all. Captures with ids, or with times and tap
+    `https://host:port`. NDJSON is read as it is sent, a batch at a time; `on_progress` is called after each. A batch that is not
+    accepted is retried, with pauses (`pause`, in seconds) of `retry_ms_max` in all. Captures with ids, or with times and tap
     positions, are recorded once all the same.
 
     Raises StartupError if the file cannot be read or the collector rejects what is sent; it says how many were accepted
-    before. Raises NotDurable, naming the
-    line to begin with again, if the collector stays unavailable.
+    before. Raises NotDurable, naming the line to begin with again, if the collector stays unavailable.
     """
     limits = limits or ReplayLimits()
     destination = Destination(collector, token, plain_http_allowed)

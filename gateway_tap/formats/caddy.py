@@ -1,8 +1,8 @@
 """Caddy's access log in JSON, as deploy/auditap_gateways/caddy/Caddyfile has it written: one object on each line.
 
-Run against Caddy 2.11. `req_body` and `resp_body` are base64, and left out where the Caddyfile does not ask for them. `ts` is when the
-line was written, at the end of the request. `duration` is 0 where Caddy broke the response off. `size` counts the bytes of the response's body that were sent. Caddy itself masks
-credentials.
+Run against Caddy 2.11. `req_body` and `resp_body` are base64, and left out where the Caddyfile does not ask for them. `ts` is when
+the line was written, at the end of the request. `duration` is 0 where Caddy broke off the response. `size` counts the bytes of the
+response's body that were sent. Caddy itself masks credentials.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class CaddyFormat:
         if logged.host:
             headers["host"] = logged.host
         request_message = _message(headers, entry.req_body, entry.bytes_read, "req_body")
-        # Caddy writes headers in any order, so that nobody knows which ones are left out.
+        # Caddy writes headers in any order, so those beyond the bound may be any.
         is_head_cut = sum(map(len, logged.headers.values())) > HEADER_LINES_MAX
         request = request_of(logged.method, _url(logged), request_message, is_head_cut=is_head_cut)
         status = CLIENT_CLOSED if entry.status == _NO_STATUS else entry.status
@@ -115,7 +115,7 @@ def _url(logged: _LoggedRequest) -> str:
 
 
 def _message(headers: Headers, encoded: str | None, size_bytes: int, path: str) -> Message:
-    """Return a message whose body, of which so many bytes passed, stands in the line or not."""
+    """Return a message. `size_bytes`: how long its body was; the line may not hold it."""
     if encoded is None or len(encoded) * 3 // 4 - 2 > _BODY_BYTES_MAX:
         return Message(headers, is_cut=size_bytes > 0, size_bytes=size_bytes)
     return Message(headers, text_or_bytes(from_base64(encoded, path)) or None, size_bytes=size_bytes)

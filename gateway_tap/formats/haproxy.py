@@ -1,9 +1,9 @@
-"""Log lines of HAProxy, as deploy/auditap_gateways/haproxy/haproxy.cfg writes them: a syslog header (RFC 5424), then one JSON object.
+"""Log lines of HAProxy, as deploy/auditap_gateways/haproxy/haproxy.cfg writes them: a syslog header (RFC 5424) and a JSON object.
 
 Known from HAProxy's configuration manual, and run against HAProxy 2.6.
 
-HAProxy writes `-` for what it does not have. `target` is in base64, and so is `head`, the lines of the headers that are copied. `bytes` is how long a body was, once
-all of it has passed; `body`, in base64, is left out where that is more than auditap.lua copies.
+HAProxy writes `-` for what it does not have. `target` is in base64, and so is `head`, the lines of the headers that are copied.
+`bytes` is how long a body was, once all of it has passed; `body`, in base64, is left out if it is longer than auditap.lua copies.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def read_response(wire: bytes, path: str) -> WireResponse | None:
 def _read(parser: _Parser, reading: _FirstMessage, wire: bytes, path: str) -> None:
     reading.parser = parser
     is_http = False
-    # What comes after a whole message, or where the protocol is switched, is none of ours.
+    # What follows a whole message, or a switch of protocols, does not belong to it.
     with suppress(httptools.HttpParserError, httptools.HttpParserUpgrade):
         parser.feed_data(wire)
         is_http = True

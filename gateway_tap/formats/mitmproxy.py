@@ -102,7 +102,7 @@ def _message(message: dict[str, Any], headers: Headers, side: str) -> Message:
     content = message.get("content")
     if content is not None and not isinstance(content, bytes):
         raise RefusedCapture(RefusalReason.INVALID, f"{side}.content")
-    # None: it was streamed, and not kept.
+    # Without content, mitmproxy streamed the body and did not keep it.
     return Message(headers, content, is_cut=content is None, size_bytes=0)
 
 
@@ -144,7 +144,9 @@ def _client_ip(flow: dict[str, Any]) -> str | None:
         address = connection.get(name)
         if isinstance(address, list) and address:
             host = address[0]
-            return header_text(host) if isinstance(host, bytes) else host if isinstance(host, str) else None
+            if isinstance(host, bytes):
+                return header_text(host)
+            return host if isinstance(host, str) else None
     return None
 
 

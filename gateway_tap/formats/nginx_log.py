@@ -94,7 +94,7 @@ def entry_capture(
     request, response = entry.request, entry.response
     request_headers = _headers(request.headers, "request.headers: length", is_bytes=is_bytes)
     if request.id:
-        # The gateway's own id, which is what its other logs have. The client chose the one that it sent.
+        # The gateway's own id, which its other logs have too. A client chose the one in the header.
         request_headers["x-request-id"] = request.id
     response_headers = _headers(response.headers, "response.headers: length", is_bytes=is_bytes)
     for name, value in zip(CONSUMER_HEADERS, _consumer(entry.consumer), strict=True):
@@ -102,22 +102,24 @@ def entry_capture(
         if value:
             response_headers[name] = value
     url, uri = (_text(each, is_bytes=is_bytes) for each in (request.url, request.uri or ""))
-    asked = _message(request, request_headers, "request", is_bytes=is_bytes, body_bytes_cap=body_bytes_cap)
-    answered = _message(
+    request_message = _message(
+        request, request_headers, "request", is_bytes=is_bytes, body_bytes_cap=body_bytes_cap
+    )
+    response_message = _message(
         response, response_headers, "response", is_bytes=is_bytes, body_bytes_cap=body_bytes_cap
     )
     return capture_of(
         request_of(
             request.method,
             url_as_sent(url, uri or None, request_headers),
-            asked,
+            request_message,
             is_head_cut=_line_count(request.headers) >= _HEADER_LINES_LOGGED_MAX,
         ),
         response_of(
             request.method,
             response.status,
-            answered,
-            is_complete=_is_complete(request.method, response, answered),
+            response_message,
+            is_complete=_is_complete(request.method, response, response_message),
         ),
         captured_ms=started_ms,
         duration_ms=duration_ms,
@@ -142,14 +144,14 @@ def _message(
     return Message(headers, content, is_cut, _size(logged.size))
 
 
-def _is_complete(method: str, response: LoggedResponse, answered: Message) -> bool:
+def _is_complete(method: str, response: LoggedResponse, message: Message) -> bool:
     """Return False where the client was gone: nginx's status for that, or fewer bytes sent than the response declared."""
     if response.status == CLIENT_CLOSED:
         return False
-    length = declared_length(answered.headers)
-    if length is None or answered.size_bytes is None or is_bodiless(method, response.status):
+    length = declared_length(message.headers)
+    if length is None or message.size_bytes is None or is_bodiless(method, response.status):
         return True
-    return answered.size_bytes >= length
+    return message.size_bytes >= length
 
 
 def _consumer(consumer: Consumer | None) -> tuple[str | None, str | None]:
@@ -159,11 +161,10 @@ def _consumer(consumer: Consumer | None) -> tuple[str | None, str | None]:
 def _headers(headers: LuaHeaders, path: str, *, is_bytes: bool) -> Headers:
     if isinstance(headers, list):
         return {}
-    lines = (
-        (name, _text(each, is_bytes=is_bytes))
-        for name, value in headers.items()
-        for each in ([value] if isinstance(value, str) else value)
-    )
+    lines: list[tuple[str, str]] = []
+    for name, value in headers.items():
+        values = [value] if isinstance(value, str) else value
+        lines += ((name, _text(each, is_bytes=is_bytes)) for each in values)
     return joined_headers(lines, path)
 
 

@@ -79,8 +79,8 @@ def _events(body: bytes) -> Iterator[bytes]:
     start = 0
     at = body.find(_EVENT_START, 1)
     while at > 0:
-        # Inside of a text, the quotation mark would end it there, and no text is followed by a letter. So it is the beginning of
-        # an object: of an event, if another object ends before it.
+        # No JSON string can hold these bytes, because its quotation marks are escaped. So an object begins here, and it is an
+        # event if another object ends before it.
         if body[max(start, at - _SPACE_BYTES_MAX) : at].rstrip(_SPACE).endswith(b"}"):
             yield body[start:at].strip(_SPACE)
             start = at

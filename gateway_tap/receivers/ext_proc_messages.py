@@ -116,7 +116,7 @@ def _processing_request() -> type[Any]:
         descriptor = file.message_type.add(name=name)
         for field in fields:
             _add_field(descriptor, *field)
-    # A pool of its own: what else this process has described is nobody's business here.
+    # A pool of its own, so that its names cannot clash with those of other packages.
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(struct_pb2.DESCRIPTOR.serialized_pb)
     pool.AddSerializedFile(file.SerializeToString())

@@ -22,7 +22,7 @@ _STREAMS_PER_CONNECTION_MAX: Final = 4_096
 _MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 """A piece of a body is as long as Envoy's buffers, 1 MiB unless it is configured otherwise."""
 _HANG_S: Final = 0.4
-"""Envoy gives a connection up whose pings are not answered within 0.5 seconds (deploy/auditap_gateways/envoy)."""
+"""Envoy gives up a connection whose pings are not answered within 0.5 seconds (deploy/auditap_gateways/envoy)."""
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
     ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION_MAX),
@@ -67,7 +67,7 @@ class ExtProcServer:
     async def _process(self, context: Any, tap: ReceivedTap) -> None:
         """Read one stream."""
         if self._streams >= _STREAMS_MAX:
-            # Envoy goes on without; its number is missing then.
+            # Envoy passes the request on all the same. Its number is missing, so it becomes a gap.
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED)
         self._streams += 1
         exchange = ProcessedExchange(tap)
@@ -79,9 +79,9 @@ class ExtProcServer:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT)
         finally:
             self._streams -= 1
-            # What is pending when the receiver stops, the run drops as it closes.
+            # When the receiver stops, the run drops what is pending as it closes.
             if not self._is_stopping:
-                # A stream that the client broke off ends as one does whose connection was given up.
+                # A stream ends in the same way when the client leaves and when Envoy gives up the connection.
                 exchange.end(is_cut=self._loop_watch.has_hung)
 
 

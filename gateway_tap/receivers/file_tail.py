@@ -1,8 +1,7 @@
 """A receiver of lines that a gateway writes to a file in memory (tmpfs) and rotates.
 
-For gateways that would make users wait for a socket whose reader hangs, and never wait for a file. What is read is erased from the
-file at once, by a hole in its place: what comes first in a file and is no hole has not been read. So nothing else remembers how far
-reading has come.
+For gateways that never wait for a file, and would make users wait for a socket whose reader hangs. What is read is erased from the
+file at once, by punching a hole. Reading goes on at the first data behind the hole, so no other place stores how far it has come.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class FileTail:
     """Takes the lines of `path` and of the files that it was renamed to, `NAME-*.EXT` beside it, oldest first.
 
     A renamed file is removed once it has been read. If the gateway removed one that had not been read to its end, what it held
-    is a gap of one number, because nobody knows how many lines there were.
+    is a gap of one number: how many lines there were is not known.
     """
 
     def __init__(self, path: Path, line_format: LineFormat) -> None:
@@ -77,7 +76,7 @@ class FileTail:
     async def _look(self, tap: ReceivedTap) -> None:
         """Read all that can be read. Raises OSError."""
         with ExitStack() as stack:
-            # The one that is written comes first: if it is renamed now, it is among the others, and not missing.
+            # The file that is being written is opened first: if it is renamed meanwhile, it is found among the renamed ones.
             active = _open(self._path, stack)
             rotated = [(path, _open(path, stack)) for path in self._rotated()]
             opened = [descriptor for _, descriptor in rotated if descriptor is not None]

@@ -8,11 +8,11 @@ from typing import Final
 
 _INTERVAL_S: Final = 0.1
 _SUSPECT_S: Final = 2.0
-"""For how long after a hang connections are found that their other ends gave up meanwhile."""
+"""How long after a hang this process still finds connections that their other ends have given up."""
 
 
 class LoopWatch:
-    """Notices when the event loop has not run for `hang_s`, the time after which peers give a connection up."""
+    """Notices when the event loop has not run for `hang_s`, the time after which peers give up a connection."""
 
     def __init__(self, hang_s: float) -> None:
         self._hang_s = hang_s

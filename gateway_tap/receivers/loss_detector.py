@@ -50,8 +50,8 @@ class _Counter:
 class LossDetector:
     """Watches a gateway's counters. `page` is memory of PAGE_BYTES that may outlive the process: the next run goes on there.
 
-    A counter that is new to a page in use began while nobody watched, so all its numbers up to the first one seen are
-    missing. On a page that is new, it may be any time old, and nothing is known of those before.
+    A counter that is new to a page in use began while no receiver ran, so all its numbers up to the first one seen are
+    missing. On a new page, a counter may be of any age, and nothing is known of its earlier numbers.
     """
 
     def __init__(self, page: bytearray | mmap.mmap) -> None:
@@ -112,15 +112,15 @@ class LossDetector:
             del self._missing[epoch]
 
     def losses(self, now_ms: int, *, all_missing: bool = False) -> list[Loss]:
-        """Return, once each, what has been missing for too long; with `all_missing` everything, because nothing more comes."""
+        """Return, once each, what has been missing for too long; with `all_missing`, everything that is missing."""
         found: list[Loss] = []
         for epoch, ranges in list(self._missing.items()):
             overflow = len(ranges) - _RANGES_MAX
-            late = [
-                each
-                for index, each in enumerate(ranges)
-                if all_missing or index < overflow or now_ms - each.noticed_ms > _LATE_MS_MAX
-            ]
+            late = []
+            for index, each in enumerate(ranges):
+                is_late = now_ms - each.noticed_ms > _LATE_MS_MAX
+                if all_missing or is_late or index < overflow:
+                    late.append(each)
             found += [Loss(each.last - each.first + 1, each.from_ms, each.noticed_ms) for each in late]
             left = [each for each in ranges if each not in late]
             if left:

@@ -1,4 +1,4 @@
-"""One request and its response as Envoy's external processing filter shows them: parts become a pair, as the middleware makes it."""
+"""Makes a pair out of the parts in which Envoy's external processing filter shows a request and its response."""
 
 from __future__ import annotations
 
@@ -75,15 +75,15 @@ class ProcessedExchange:
         return part.is_last
 
     def _note_request_end(self, part: Part) -> None:
-        """Note whether this is the end. By HTTP/2 it may come after the response, when all bytes have long passed."""
+        """Note whether the request has ended. With HTTP/2, Envoy may say so after the response, when all bytes have long passed."""
         if self._request_bytes_left is not None:
             self._request_bytes_left -= len(part.body)
         self._request_ended |= part.is_last or self._request_bytes_left == 0
 
     def _begin(self, part: Part) -> bool:
         if part.is_response or part.headers is None:
-            # A filter before this one has responded: Envoy does not show what the request was. One that the Lua filter, which
-            # numbers all, has not seen either is no pair: Envoy answered a request that it could not read or route by itself.
+            # A filter before this one has responded, and Envoy does not show the request. If it has no number, the numbering
+            # filter has not seen it either: Envoy itself answered what it could not read or route, which is no pair.
             is_numbered = part.position is not None
             if is_numbered or not part.is_response or part.headers is None:
                 self._tap.refuse(part.position)
@@ -96,7 +96,7 @@ class ProcessedExchange:
             pair.request_body.discard()
         self._request_bytes_left = _declared_length(part.headers)
         self._note_request_end(part)
-        # Last, because a number that was assigned must be accounted for.
+        # Last: once a number is assigned, the pair must be captured or dropped.
         seq, now_ms = run.numbers.assign()
         self._pair = pair
         pair.assign(seq, _time_of_request(part.attributes, now_ms))
