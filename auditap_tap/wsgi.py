@@ -24,11 +24,11 @@ _SAFE_IN_PATHS: Final = "/!$&'()*+,;=:@~"
 class AuditTapWSGIMiddleware(TapMiddleware[WSGIApp]):
     """WSGI middleware that taps HTTP requests. `TapMiddleware` describes the settings.
 
-    Each process is a run of the tap. It starts with the first request, or with `start`: call that in each worker, after the server
-    has forked, so that heartbeats come before the first request.
+    Each process is a run of the tap. It starts with the first request, or with `start`: call that in each worker, after the
+    server has forked, so that heartbeats come before the first request.
 
-    Servers join repeated request headers into one, so a header that stands twice cannot be told from one with a comma. A body that the application
-    did not read to its end is marked `not_read`. The response is complete once the server has taken all of it.
+    Servers join repeated request headers into one, so a header that stands twice looks like one with a comma. A body that the
+    application did not read to its end is marked `not_read`. The response is complete once the server has taken all of it.
     """
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -74,7 +74,7 @@ class _Exchange:
             pair.request_body.discard()
         self._input = _Input(environ["wsgi.input"], pair.request_body, _content_length(environ))
         environ["wsgi.input"] = self._input
-        # Last, because a number that was assigned must be accounted for.
+        # Last: once a number is assigned, the pair must be captured or dropped.
         pair.assign(*run.numbers.assign())
 
     def start_response(self, start_response: StartResponse) -> StartResponse:
@@ -161,7 +161,7 @@ class _Body:
         return part
 
     def close(self) -> None:
-        """Called by the server in the end, however it ends."""
+        """End the exchange. The server calls this for every response, also one that failed."""
         try:
             if hasattr(self._body, "close"):
                 self._body.close()

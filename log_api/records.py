@@ -40,7 +40,8 @@ class Provenance(msgspec.Struct, frozen=True, omit_defaults=True):
     """Facts about the record itself. `received_at`: when the collector received the capture.
 
     `clamped_from`: the time that the tap sent, if its clock was so far ahead that the record has the time of receipt.
-    `exchange`: what the operator lets leave of it. `actor_email`: what was recorded as the actor's e-mail address, if strict clients would not accept it as one.
+    `exchange`: host, duration and size, where the operator lets them be recorded. `actor_email`: what was recorded as the actor's
+    e-mail address, if strict clients would not accept it as one.
     """
 
     receipt: msgspec.Raw
@@ -143,12 +144,12 @@ def organization_record(
 
 
 def request_line(record: AuditRecord) -> dict[str, Any]:
-    """Return the record as a line of the request log."""
+    """Return the record as a line of the request log. What was not recorded is None in it."""
     return http_request(
         record.id,
         record.raw,
         record.auditap.exchange,
-        # Here it need be no address that strict clients accept.
+        # In this field, what strict clients refuse as an e-mail address is allowed.
         user=record.actor_email or record.actor.id,
         client_ip=record.actor.ip_address,
     )

@@ -92,9 +92,9 @@ def print_counts(report: ReplayReport, *, of: str = "") -> None:
 
 
 def print_refusals(report: ReplayReport, noun: str) -> None:
-    """Print the first refusals to stderr; `noun`: what the report's lines are numbers of."""
+    """Print the first refusals to stderr; `noun`: what the number of a refusal counts, such as `line`."""
     for refusal in report.refusals[:_REFUSALS_SHOWN_MAX]:
-        # Reason and path are what whoever answers at this address says.
+        # The server at this address wrote the reason and the path, so they may hold anything.
         why = plain_line(refusal_text(refusal.reason, refusal.path))
         click.echo(f"  {noun} {refusal.line}: {why}", err=True)
 

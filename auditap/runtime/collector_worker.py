@@ -1,7 +1,7 @@
 """A worker: one of several collector processes that share their listeners. `collector_workers` starts it.
 
 It is a fresh interpreter that inherits the listening sockets, and one end of a channel to its parent. When the parent has
-ended, however it ended, the worker hands on what it has in hand and ends, too.
+ended, for whatever reason, the worker publishes what it has accepted and ends, too.
 """
 
 from __future__ import annotations
@@ -97,8 +97,7 @@ async def _run(start: WorkerStart, connected: socket.socket) -> bool:
             return MetricsAnswer(families=families)
         if collector is None:
             return StatusAnswer(parts={"log": False}, degraded=[])
-        found = await collector.health.status()
-        return StatusAnswer(parts=dict(found.parts), degraded=list(found.degraded))
+        return StatusAnswer.of(await collector.health.status())
 
     channel = await WorkerChannel.on(connected, respond)
     watching = asyncio.create_task(_watch(channel, stop), name="worker-parent")

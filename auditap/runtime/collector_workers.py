@@ -35,20 +35,20 @@ from schemas.metric_defs import Metrics
 log = structlog.get_logger("collect")
 
 _ANSWER_MS_MAX: Final = 2_000
-# What a worker has counted since is lost when it is killed.
+# What a killed worker counted since the last poll is missing in the metrics.
 _POLL_S: Final = 1
 _RESTART_S_MIN: Final = 0.5
 _RESTART_S_MAX: Final = 30.0
 _STEADY_S: Final = 60
-"""A worker that ran so long is started again without the waits of those before."""
-# Longer than a worker takes at most, besides the last batch that Kafka has to acknowledge.
+"""After a worker ran this long, it is started again after the shortest wait."""
+# Longer than a worker takes to stop, apart from the time in which Kafka acknowledges its last batch.
 _STOP_S_MAX: Final = 60
 # A program of one line: its modules come from where those of this process came from, and not from the working directory.
 _PROGRAM: Final = "import sys; sys.path[:] = sys.argv[2:]; from auditap.runtime.collector_worker import main; main(int(sys.argv[1]))"
 
 
 class WorkerProcess:
-    """One worker, from process to process."""
+    """One worker: the process that runs now, and what is known of it. A process that ends is replaced by another one."""
 
     def __init__(self, number: int, start: WorkerStart) -> None:
         self.number = number
@@ -96,7 +96,7 @@ class WorkerProcess:
         return None if self.channel is None else self.channel.cannot_start
 
     async def stop(self, within_s: float) -> None:
-        """Let the process hand on what it has in hand and end; kill one that takes longer, of which taps send the rest again."""
+        """Let the process publish what it has accepted, and end. Kill it if that takes longer; taps send again what it did not accept."""
         if self.process is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -153,7 +153,7 @@ class CollectorWorkers:
         try:
             await run_until(stop, self._keep_polling(), *map(self._keep_running, self._workers))
         finally:
-            # From here on, only workers that still drain have the addresses.
+            # The workers still hold the sockets while they drain.
             for each in self._sockets:
                 each.close()
             await asyncio.gather(*(worker.stop(self._stop_s_max) for worker in self._workers))
@@ -165,7 +165,7 @@ class CollectorWorkers:
         """Answer a worker that is asked for the health of all."""
         if subject == "status":
             found = await self.status()
-            return StatusAnswer(parts=dict(found.parts), degraded=list(found.degraded))
+            return StatusAnswer.of(found)
         return PageAnswer(page=await self._page.text())
 
     async def status(self) -> HealthStatus:

@@ -125,7 +125,7 @@ class FrontGateway:
 
 
 async def _end(process: subprocess.Popen[bytes]) -> None:
-    """End nginx, after the requests that it has in hand if these end soon."""
+    """End nginx: first let it finish its requests, then stop it, then kill it."""
     for how in (signal.SIGQUIT, signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:
             return

@@ -43,7 +43,7 @@ class Receivers:
                 taps.append(self._tap(receiver_settings))
                 stack.push_async_callback(asyncio.to_thread, taps[-1].close)
             receiving = (receiver.run(tap) for (_, receiver), tap in zip(self._receivers, taps, strict=True))
-            # The event is never set: only cancelling ends this, so that no receiver runs while the taps are closed.
+            # The event is never set: this ends by cancellation or a failure, and no receiver runs on while the taps are closed.
             await run_until(asyncio.Event(), *receiving, *(tap.keep_watching() for tap in taps))
 
     def _tap(self, receiver: ReceiverSettings) -> ReceivedTap:

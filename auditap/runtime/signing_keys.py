@@ -23,29 +23,29 @@ log = structlog.get_logger("signing_keys")
 # Issuers publish a new key long before they sign with it: hours to days.
 _REFRESH_MS = 300_000
 _RETRY_MS = 15_000
-# An unknown key may be a forger's. Nobody can make the collector ask for more of them within this time: few, and more than one, so
-# that a made-up key does not keep the issuer's next one waiting.
+# An unknown key may be made up by a forger, so few are asked for within this time. More than one, so that a made-up key does not
+# delay the issuer's next one.
 _UNKNOWN_KEYS_MAX = 3
 _ASKED_WITHIN_MS = 30_000
-# A batch of captures waits for it.
+# A batch of captures waits for a fetch.
 _TIMEOUT_MS = 3_000
 _LOOK_MS = 5_000
 _HEADERS = {"accept": "application/json", "accept-encoding": "identity"}
 
 
 def _monotonic_ms() -> int:
-    # Not the time of day: a step of it would make keys stale, or keep them from being fetched.
+    # Not the time of day: if it is set, keys would become stale, or not be fetched.
     return time.monotonic_ns() // 1_000_000
 
 
 class KeysNotFetched(Exception):
-    """An issuer's keys cannot be had. The message holds nothing of what was fetched."""
+    """An issuer's keys cannot be fetched. The message holds nothing of what was received."""
 
 
 async def fetch_jwks(issuer: IssuerConfig, transport: httpx.AsyncBaseTransport) -> bytes:
     """Return the text of an issuer's JWKS, from its file or its URL. Raises KeysNotFetched.
 
-    Redirects are not followed, and no proxy of the environment is used: what answers decides who may be whom.
+    Redirects are not followed, and no proxy of the environment is used: whoever answers decides whose tokens are genuine.
     """
     if issuer.jwks_file is not None:
         return await asyncio.to_thread(_read_file, issuer.jwks_file)
@@ -80,15 +80,14 @@ async def _get(url: str, transport: httpx.AsyncBaseTransport) -> bytes:
 def _read_file(path: Path) -> bytes:
     try:
         with open(path, "rb", opener=_open_at_once) as file:
-            is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            text = file.read(JWKS_BYTES_MAX + 1) if is_regular else b""
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise KeysNotFetched("it is no regular file, which can be read again")
+            text = file.read(JWKS_BYTES_MAX + 1)
     except OSError as error:
-        cause = f"the file cannot be read ({error.strerror})"
-    else:
-        if is_regular and len(text) <= JWKS_BYTES_MAX:
-            return text
-        cause = "too many bytes" if is_regular else "it is no regular file, which can be read again"
-    raise KeysNotFetched(cause)
+        raise KeysNotFetched(f"the file cannot be read ({error.strerror})") from None
+    if len(text) > JWKS_BYTES_MAX:
+        raise KeysNotFetched("too many bytes")
+    return text
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -154,7 +153,8 @@ class SigningKeyFetcher:
         """Whether the issuer is to be asked for this key now; it is then noted as asked for."""
         now_ms = self._now_ms()
         asked = self._asked_ms.setdefault(unknown.issuer, {})
-        for kid in [kid for kid, at_ms in asked.items() if now_ms - at_ms >= _ASKED_WITHIN_MS]:
+        lapsed = [kid for kid, at_ms in asked.items() if now_ms - at_ms >= _ASKED_WITHIN_MS]
+        for kid in lapsed:
             del asked[kid]
         if unknown.kid in asked or len(asked) >= _UNKNOWN_KEYS_MAX:
             return False
@@ -170,7 +170,7 @@ class SigningKeyFetcher:
             await asyncio.sleep(_LOOK_MS / 1000)
 
     async def stop(self) -> None:
-        """End what is under way, and close the connections."""
+        """Cancel the fetches that still run, and close the connections."""
         for task in list(self._fetching.values()):
             task.cancel()
         await asyncio.gather(*self._fetching.values(), return_exceptions=True)

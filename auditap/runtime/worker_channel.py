@@ -1,6 +1,6 @@
 """Messages between the processes of one collector, over a socket pair between the parent and each worker.
 
-Each end may ask the other for its health. The socket ends with the process at its other end, however that ends.
+Each end may ask the other for its health. When a process ends, for whatever reason, the other end notices that the socket is closed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
+from auditap.runtime.health import HealthStatus
 from auditap.runtime.merged_metrics import Family
 
 _LENGTH_BYTES: Final = 4
@@ -41,6 +42,10 @@ class StatusAnswer(Answer, frozen=True, tag=True):
 
     parts: dict[str, bool]
     degraded: list[str]
+
+    @classmethod
+    def of(cls, status: HealthStatus) -> StatusAnswer:
+        return cls(parts=dict(status.parts), degraded=list(status.degraded))
 
 
 class MetricsAnswer(Answer, frozen=True, tag=True):
@@ -83,7 +88,7 @@ class WorkerChannel:
 
     @classmethod
     async def on(cls, connected: socket.socket, respond: Respond) -> WorkerChannel:
-        """Return the end that `connected` is. `respond` answers what the other end asks."""
+        """Return the channel over `connected`, one socket of the pair. `respond` answers what the other end asks."""
         reader, writer = await asyncio.open_unix_connection(sock=connected)
         return cls(reader, writer, respond)
 
@@ -137,7 +142,7 @@ class WorkerChannel:
                 return None
             return _decoder.decode(await self._reader.readexactly(length))
         except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError):
-            # The last: of a worker that a newer release has started.
+            # A message cannot be decoded if the package was upgraded after the parent had started: the worker is of another release.
             return None
 
     def _take(self, message: _Message) -> None:

@@ -38,15 +38,15 @@ class ClientAddresses:
         self.header = header
         self._networks = tuple(unmapped_network(ipaddress.ip_network(each)) for each in trusted_proxies)
         self._trusted: set[str] = set()
-        # Of those that were recorded alone, by how they were written.
+        # The addresses that were recorded, by their text in the header.
         self._clients: dict[str, str] = {}
 
     def of(self, peer: str | None, lines: str | Sequence[str]) -> str | None:
         """Return the address to record: the peer's unless it is a trusted proxy, else the client's by its header.
 
         `lines`: the header's values in their order; none where it is absent, and then the peer's own address counts.
-        Returns UNUSABLE where the header of a trusted proxy cannot be read. A client cannot bring that about, unless
-        it is itself a trusted proxy, because the proxy that it connects to appends its address.
+        Returns UNUSABLE where the header of a trusted proxy cannot be read. A client cannot cause that, unless it is itself
+        a trusted proxy, because the proxy that it connects to appends its address.
         """
         if peer is None or not self.trusts(peer):
             return peer

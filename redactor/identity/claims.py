@@ -80,7 +80,7 @@ def _other_acts(
     actor_id = reader.text(acting, "sub", "actor.id", path="act.")
     email = _email(acting, "email", reader, "actor.email", path="act.")
     via = _earlier_actors(acting)
-    # Half of who it was would be taken for all of it.
+    # A record with only a part of the chain would read as if the chain were whole.
     if actor_id is None or via is None or (subject.id is None and subject.email is None):
         return None
     is_machine = _is_client(acting["sub"], claims) or _is_client(acting["sub"], acting)

@@ -14,7 +14,7 @@ KEYS_MAX: Final = 100
 RETIRED_MS: Final = 3_600_000
 """How long a key counts after it has disappeared, so that a pair which is sent again gives the same event."""
 STALE_MS: Final = 86_400_000
-"""How long keys count that cannot be fetched any more: a day, in which somebody can see to it."""
+"""How long keys count after the last fetch that succeeded: a day, in which an operator can repair what fails."""
 KID_CHARS_MAX: Final = 512
 _RSA_BITS_MIN: Final = 2_048  # NIST SP 800-131A: shorter keys no longer protect
 _RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
@@ -32,7 +32,7 @@ class SigningKey:
     key: Any
     algorithms: frozenset[str]
     thumbprint: bytes
-    """By which the same key in two versions of a JWKS is recognized."""
+    """Equal for the same key in two versions of a JWKS."""
 
 
 def read_jwks(text: bytes) -> dict[str, SigningKey]:
@@ -128,9 +128,9 @@ class SigningKeys:
         return bool(keys.current or keys.retired)
 
     def replace(self, issuer: str, found: Mapping[str, SigningKey], now_ms: int) -> None:
-        """Take what was fetched now for the issuer's keys. Those that are not in it count for RETIRED_MS more.
+        """Replace the issuer's keys by those just fetched. Keys that are no longer among them count for RETIRED_MS more.
 
-        `now_ms`, here as in `expire`: milliseconds of a clock that nobody sets.
+        `now_ms`, here as in `expire`: milliseconds of a monotonic clock.
         """
         keys = self._issuers[issuer]
         before = {kid: key.thumbprint for kid, key in keys.current.items()}

@@ -169,8 +169,8 @@ class TokenVerifier:
                 if scheme.lower() == _BEARER:
                     text = rest[0] if rest else ""
                 elif name == _AUTHORIZATION and _BEARER not in text.lower():
-                    # Another scheme, such as Basic, has no token. What holds `Bearer` elsewhere, as a list does, is refused
-                    # as a token, because a service may find one in it.
+                    # Another scheme, such as Basic, has no token. A value that holds `Bearer` elsewhere, such as a list, counts as a
+                    # malformed token, because a service may find one in it.
                     continue
                 if text:
                     found.append(_Token(name, text))
@@ -284,7 +284,7 @@ class TokenVerifier:
 def _only_verified(found: Sequence[VerifiedActor | TokenReason]) -> VerifiedActor | TokenReason:
     """Return the only actor among what several tokens say, with the reason why another token does not count.
 
-    Of two actors neither counts: choosing would let a client choose who it was.
+    If two tokens name an actor, neither counts: otherwise a client could choose who it was by adding a token.
     """
     actors = [each for each in found if isinstance(each, VerifiedActor)]
     if len(actors) > 1:

@@ -36,7 +36,7 @@ class ReferenceExchanges:
     """Records the exchange of any pair."""
 
     def record(self, capture: Capture, denied: DeniedHeaders = NO_HEADERS) -> Exchange:
-        """Return what is recorded. `denied`: the headers that the document denies; what they say is denied in any other form, too."""
+        """Return what is recorded. `denied`: the headers that the document denies; their values are denied in any other form, too."""
         return Exchange(
             None if HOST in denied.of_request else _host(capture.request),
             _duration_ms(capture.duration_ms),

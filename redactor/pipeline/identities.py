@@ -32,9 +32,9 @@ class Identities:
     def apply(
         self, headers: RecordedHeaders, capture: Capture, event_id: str, denied: DeniedHeaders = NO_HEADERS
     ) -> None:
-        """Give what is recorded of the headers the actor of the request's token, if it has one that is verified.
+        """Replace the recorded actor by the one that the request's verified token names, if it has one.
 
-        Such a token fills all of the actor but its address: fields of two sources might be of two people.
+        The token fills all fields of the actor but its address: fields from two sources might belong to two people.
         """
         found = self._verifier.verify(capture.request.headers, id_ms(event_id), denied.of_request)
         if isinstance(found, VerifiedActor):
