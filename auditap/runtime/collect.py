@@ -47,7 +47,9 @@ class SharedListeners:
 
     unix: socket.socket
     tcp: socket.socket
-    share: ConnectionShare
+    # Apart, or connections over TCP, which anybody may open, would decide who takes those of the taps on this host.
+    unix_share: ConnectionShare
+    tcp_share: ConnectionShare
     health: HealthSource
     """Answers for all workers."""
     number: int
@@ -112,14 +114,13 @@ class Collector:
             )
             return with_health_routes(app, health) if collector.health_address is None else app
 
-        share = None if shared is None else shared.share
         unix = HttpServer(
             application(None),
             [bind_collector_socket(settings) if shared is None else shared.unix],
             name="unix",
             limits=limits,
             metrics=self.metrics,
-            share=share,
+            share=None if shared is None else shared.unix_share,
         )
         tcp = HttpServer(
             application(_tokens(settings)),
@@ -127,7 +128,7 @@ class Collector:
             limits=limits,
             metrics=self.metrics,
             tls=collector.address.tls,
-            share=share,
+            share=None if shared is None else shared.tcp_share,
         )
         if collector.health_address is None or shared is not None:
             return [unix, tcp]
@@ -143,7 +144,8 @@ class Collector:
             # Before the first capture: a token of it would not be verified without them.
             await self._keys.fetch()
         if self._shared is not None:
-            self._shared.share.begin()
+            self._shared.unix_share.begin()
+            self._shared.tcp_share.begin()
         # Before the log is reached: until then taps are answered 503, and keep their captures.
         for server in self._servers:
             await server.start()

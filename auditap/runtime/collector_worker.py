@@ -49,7 +49,8 @@ class WorkerStart:
     """From 1 to `settings.collector.workers`."""
     unix: int
     tcp: int
-    counts: int
+    unix_counts: int
+    tcp_counts: int
 
 
 class _Parent:
@@ -118,7 +119,8 @@ def _listeners(start: WorkerStart, parent: _Parent) -> SharedListeners:
     return SharedListeners(
         unix=socket.socket(fileno=start.unix),
         tcp=socket.socket(fileno=start.tcp),
-        share=ConnectionShare(ConnectionCounts(start.counts, count), start.number - 1),
+        unix_share=ConnectionShare(ConnectionCounts(start.unix_counts, count), start.number - 1),
+        tcp_share=ConnectionShare(ConnectionCounts(start.tcp_counts, count), start.number - 1),
         health=parent,
         number=start.number,
     )

@@ -64,7 +64,8 @@ class WorkerProcess:
         """Start a process, and return its exit status once it has ended. Raises StartupError where it cannot start at all."""
         ours, theirs = socket.socketpair()
         with theirs:
-            descriptors = (theirs.fileno(), self._start.unix, self._start.tcp, self._start.counts)
+            start = self._start
+            descriptors = (theirs.fileno(), start.unix, start.tcp, start.unix_counts, start.tcp_counts)
             try:
                 self.process = await asyncio.create_subprocess_exec(
                     sys.executable,
@@ -129,7 +130,7 @@ class CollectorWorkers:
         self._metrics = Metrics("collect")
         self._merged = MergedMetrics()
         self._page = Exposition(self._make_page)
-        self._counts = ConnectionCounts.new(count)
+        self._counts = (ConnectionCounts.new(count), ConnectionCounts.new(count))
         self._socket_path = settings.collector_socket
         self._stop_s_max = _STOP_S_MAX + settings.kafka.publish_deadline_ms / 1000
         self._sockets = (bind_collector_socket(settings), bind_collector_address(settings))
@@ -141,8 +142,9 @@ class CollectorWorkers:
             else health_server(address, health, settings.http, "collector.health_address")
         )
         unix, tcp = (each.fileno() for each in self._sockets)
+        counts = [each.descriptor for each in self._counts]
         self._workers = [
-            WorkerProcess(number, WorkerStart(settings, number, unix, tcp, self._counts.descriptor))
+            WorkerProcess(number, WorkerStart(settings, number, unix, tcp, *counts))
             for number in range(1, count + 1)
         ]
 
@@ -222,7 +224,8 @@ class CollectorWorkers:
             self._metrics.collector_workers_restarted.inc()
 
     def _note_end(self, worker: WorkerProcess) -> None:
-        self._counts.remove(worker.number - 1)
+        for each in self._counts:
+            each.remove(worker.number - 1)
         self._merged.note_end(worker.metrics)
         worker.metrics, worker.channel = [], None
 

@@ -19,7 +19,7 @@ _SHED_EVERY_S: Final = 0.5
 
 
 class ConnectionCounts:
-    """How many connections each of some processes has, in memory that all of them map. Each writes its own count alone."""
+    """How many connections to one listener each of some processes has, in memory that all of them map. Each writes its own count alone."""
 
     def __init__(self, descriptor: int, processes: int) -> None:
         """Map the memory of `descriptor`, which `new` has made."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -106,6 +107,13 @@ def ends_of(pid: int, folder: Path) -> int:
     return found
 
 
+def tcp_ends_of(pid: int, port: int) -> int:
+    """Return how many ends at a TCP port a process has: where it listens, and accepted connections."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    inodes = {f"socket:[{fields[9]}]" for fields in lines if fields[1].endswith(f":{port:04X}")}
+    return sum(str(each.readlink()) in inodes for each in Path(f"/proc/{pid}/fd").iterdir())
+
+
 async def logged(pipeline: Pipeline, bootstrap: str) -> Counter[int]:
     """Return how often each sequence number is in the log."""
     consumer = AIOKafkaConsumer(
@@ -177,6 +185,37 @@ async def test_both_take_connections_and_each_capture_is_in_the_log_once(
     assert "uncaught" not in collector.output()
     lines = map(json.loads, collector.output().splitlines())
     assert {each["worker"] for each in lines if each["event"] == "stopped"} == {1, 2}
+
+
+async def test_connections_over_tcp_do_not_decide_who_takes_those_of_taps(
+    start: Start, kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    """Anybody who reaches the port may open some, and close those that the one worker has accepted."""
+    pipeline = await start(kafka_bootstrap)
+    collector, workers = collector_of(pipeline), workers_of(pipeline)
+
+    async def accepted() -> bool:
+        return sum(counts()) == listening + 20
+
+    def counts() -> list[int]:
+        return [tcp_ends_of(pid, pipeline.collector_port) for pid in workers]
+
+    os.kill(workers[1], signal.SIGSTOP)
+    listening = sum(counts())
+    try:
+        opened = [await asyncio.open_connection("127.0.0.1", pipeline.collector_port) for _ in range(20)]
+        await until(accepted, WITHIN_S, "all at the first worker", collector.log)
+    finally:
+        os.kill(workers[1], signal.SIGCONT)
+    taps = [await asyncio.open_unix_connection(str(pipeline.socket)) for _ in range(10)]
+
+    for reader, writer in taps:
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    # Where it listens, and two at least of the ten.
+    assert all(ends_of(pid, tmp_path) >= 3 for pid in workers)
+    for _, writer in (*opened, *taps):
+        writer.close()
 
 
 async def test_a_worker_killed_while_it_spools_loses_nothing_and_comes_back(

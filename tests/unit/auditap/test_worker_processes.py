@@ -88,7 +88,7 @@ def test_the_first_message_is_read_before_a_loop_runs() -> None:
 
 
 async def test_a_worker_that_does_not_end_is_killed() -> None:
-    worker = WorkerProcess(1, WorkerStart(Settings(), 1, 0, 0, 0))
+    worker = WorkerProcess(1, WorkerStart(Settings(), 1, 0, 0, 0, 0))
     process = worker.process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", DEAF, stdout=asyncio.subprocess.PIPE
     )
