@@ -109,7 +109,8 @@ class PostgresLogDatabase:
 
     async def _read_readiness(self) -> bool:
         async def read(session: Session) -> None:
-            # An id that no record has: a query without an id would lock every partition.
+            # The newest column of a record: over an older schema, this process is not ready. And an id that no record has: a
+            # query without an id would lock every partition.
             await session.value(
                 "SELECT exchange_host FROM auditap.audit_log WHERE id = '00000000-0000-0000-0000-000000000000'"
             )
