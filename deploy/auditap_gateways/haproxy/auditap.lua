@@ -63,7 +63,7 @@ local function add_first_and_last(lines, name, values, bytes_max)
   end
 end
 
--- Adds of each override one line, if any asks for another method than the request's own: which one a service takes, nobody knows.
+-- Adds of each override one line, if any asks for another method than the request's own: it is not known which one a service takes.
 -- Some services read `_` in a name as `-`. Blanks within a value are filled, so that none is cut to what is before them.
 local function add_overrides(lines, found, method)
   local added = {}

@@ -1,8 +1,8 @@
 -- The tap for OpenResty, and for nginx with its Lua module (0.10.23 or later, LuaJIT, lua-cjson).
 --
 -- Each worker process is a run of the tap: an epoch, its sequence numbers, a queue bounded in bytes, and one timer that sends
--- to the collector. The hooks run inside the user's request, copy, and never wait; whatever fails in them, the user does not
--- notice. What is sent is defined in schemas/capture.schema.json and schemas/heartbeat.schema.json.
+-- to the collector. The hooks run inside the user's request, copy, and never wait; the user does not notice whatever fails
+-- in them. What is sent is defined in schemas/capture.schema.json and schemas/heartbeat.schema.json.
 --
 -- A request gets its sequence number in the first hook that sees it, and the number's time is `captured_at`. So no capture
 -- with a higher number is of an earlier time, which is what `pending_since_ms` promises.
@@ -565,7 +565,7 @@ local function new_exchange()
   }
   exchange.is_chunked = rawget(headers, "transfer-encoding") ~= nil
   exchange.request_never_recorded = is_never_recorded(rawget(headers, "content-type"))
-  -- Last, because a number that was assigned must be accounted for.
+  -- Last: once a number is assigned, the pair must be captured or dropped.
   exchange.seq, exchange.at_ms = assign_number()
   return exchange
 end
@@ -798,7 +798,7 @@ end
 -- `collector`: `unix:/path/collector.sock`, or `http://127.0.0.1:8400` with a `token`. `tap_id`: the name of this gateway
 -- among the taps. `request_headers`, `response_headers`: names of headers to copy besides the usual ones; `x-tenant-*`
 -- stands for all with that prefix. `kept_in`: the name of a lua_shared_dict, from which a worker reports one that crashed.
--- All others are as in DEFAULTS, and mean what they mean for the ASGI middleware; `queue_bytes_max` counts for each worker.
+-- All others are as in DEFAULTS, and mean what they mean for the Python middlewares; `queue_bytes_max` counts for each worker.
 function _M.configure(given)
   local chosen = {}
   for name, default in pairs(DEFAULTS) do
