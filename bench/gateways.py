@@ -418,7 +418,7 @@ its own, which redacts what arrives and writes it to the embedded log. Requests 
 
 Requests and responses have bodies of 1 KB, one request at a time. CPU is user and system time of the gateway's processes; that of the collector, in which the receivers
 of Envoy, HAProxy and Caddy are, is apart. One client sends without a pause for half of the time: where gateway and collector together need more than the two cores give, as with
-Envoy's, what does not arrive is counted.
+Envoy's, what does not arrive is counted. One request more than these asks Traefik whether it has read its routes.
 
 {costs}
 
