@@ -7,8 +7,7 @@ import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import asyncpg
 import msgspec
@@ -117,12 +116,15 @@ async def probe(bootstrap: str, topic: str, group: str, database: AuditDatabase,
     pool = await asyncpg.create_pool(database.writer_dsn, min_size=2, max_size=2, init=_staging)
     await consumer.start()
     task = asyncio.create_task(_probe(consumer, pool))
+    stored = asyncio.create_task(until_stored(database, events))
     try:
-        return await until_stored(database, events)
+        # The probe ends with an error alone: then nothing more is stored.
+        done, _ = await asyncio.wait({stored, task}, return_when=asyncio.FIRST_COMPLETED)
+        return await (stored if stored in done else task)
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        for each in (stored, task):
+            each.cancel()
+        await asyncio.gather(stored, task, return_exceptions=True)
         await consumer.stop()
         await pool.close()
 
@@ -132,17 +134,17 @@ async def _staging(connection: asyncpg.Connection) -> None:
     await connection.execute(query("create_staging"))
 
 
-async def _probe(consumer: AIOKafkaConsumer, pool: asyncpg.Pool) -> None:
-    storing: set[asyncio.Task[None]] = set()
-    while True:
-        taken = await consumer.getmany(timeout_ms=200, max_records=_BATCH)
-        rows = [_bare_row(record) for records in taken.values() for record in records]
-        if not rows:
-            continue
-        while len(storing) >= 2:
-            _, storing = await asyncio.wait(storing, return_when=asyncio.FIRST_COMPLETED)
-        storing.add(asyncio.create_task(_store(pool, rows)))
-        await consumer.commit()
+async def _probe(consumer: AIOKafkaConsumer, pool: asyncpg.Pool) -> NoReturn:
+    free = asyncio.Semaphore(2)
+    async with asyncio.TaskGroup() as storing:
+        while True:
+            taken = await consumer.getmany(timeout_ms=200, max_records=_BATCH)
+            rows = [_bare_row(record) for records in taken.values() for record in records]
+            if not rows:
+                continue
+            await free.acquire()
+            storing.create_task(_store(pool, rows)).add_done_callback(lambda _: free.release())
+            await consumer.commit()
 
 
 async def _store(pool: asyncpg.Pool, rows: list[tuple[object, ...]]) -> None:
@@ -178,6 +180,7 @@ def _bare_row(record: object) -> tuple[object, ...]:
         *(event.zone.id, None, "{}", event.receipt.operation),
         *(event.tap.id, event.tap.epoch, event.tap.seq),
         *(record.timestamp, b"0123456789abcdef", "complete", None),  # type: ignore[attr-defined]
+        *(None, None, None),
     )
 
 

@@ -52,7 +52,11 @@ def document() -> Node:
     operation["responses"] = {"default": {"content": content}}
     tree = an_object(name=MARKED, below={"type": "array", "items": {"$ref": "#/components/schemas/Tree"}})
     paths = {
-        "/things": {"post": operation, "get": {"operationId": "list"}},
+        "/things": {
+            "post": operation,
+            "put": operation | {"operationId": "replace"},
+            "get": {"operationId": "list"},
+        },
         "/things/{name}": {"post": operation | {"operationId": "one"}},
     }
     return a_document(paths, components={"schemas": {"Tree": tree}})
