@@ -177,7 +177,7 @@ async def test_query_without_anything_reads_the_example_s_log(reader: Reader) ->
     ("arguments", "sentence"),
     [
         (["query", "--account", ACCOUNT, "action_type=teapot"], "action_type: each one of"),
-        (["query", "--account", ACCOUNT, "--since", "yesterday"], "since: a date"),
+        (["query", "--account", ACCOUNT, "--since", "yesterday"], "--since is no time: write 2026-01-23"),
         (["query", "action_type"], "name=value"),
         (["query", "--account", "x" * 257], "no such account"),
         (["tail", "--account", ACCOUNT, "action_type=teapot"], "action_type: each one of"),
