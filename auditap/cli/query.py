@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import click
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from auditap.cli.log_client import (
     LogReader,
@@ -63,12 +64,16 @@ def query_command(
         for record in found:
             print_json(bytes(record))
         return
-    columns, cells = (_REQUEST_COLUMNS, request_cells) if requests else (_RECORD_COLUMNS, table_cells)
+    rows = [(request_cells if requests else table_cells)(record) for record in found]
+    _print_table(rows, requests=requests)
+
+
+def _print_table(rows: Sequence[Sequence[Text]], *, requests: bool) -> None:
+    columns = _REQUEST_COLUMNS if requests else _RECORD_COLUMNS
     table = Table(*columns, box=None, padding=(0, 2, 0, 0))
     table.columns[0].no_wrap = True
     # Times stay whole on narrow terminals: they order the list, and `--since` accepts them.
     table.columns[0].min_width = len("2026-11-20T10:00:00.000Z")
-    rows = [cells(record) for record in found]
     for row in rows:
         table.add_row(*row)
     if requests and rows and not any(row[place].plain for row in rows for place in _FACTS):

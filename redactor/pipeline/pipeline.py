@@ -152,8 +152,7 @@ class Pipeline:
             return self._unmatched(capture, event_id, headers, routed, UnmatchedReason.METHOD_OVERRIDE)
         uri = self._uris.record(routed, template)
         if request.hides_method:
-            # The marks of the request line's operation may not be those of the operation that is meant.
-            uri = structs.replace(uri, uri=uri.uri.partition("?")[0])
+            uri = _without_query(uri)
         if uri.refused:
             headers = _refusing(headers, uri)
         self._count(headers, uri)
@@ -245,6 +244,11 @@ class Pipeline:
             known_path = routed.known_path or self._routing.known_path(capture.request)
             return self._events.unmatched(capture, event_id, headers, reason, known_path, exchange)
         return self._events.attributed(capture, event_id, headers, reason, attribution, uri, exchange)
+
+
+def _without_query(uri: RecordedUri) -> RecordedUri:
+    # The marks of the request line's operation may not be those of the operation that is meant.
+    return structs.replace(uri, uri=uri.uri.partition("?")[0])
 
 
 def _refusing(headers: RecordedHeaders, uri: RecordedUri) -> RecordedHeaders:
