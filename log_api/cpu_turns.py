@@ -35,17 +35,17 @@ class CpuTurns:
     requester: Requester
 
     async def results(
-        self, records: Sequence[_T], work: Callable[[Sequence[_T]], _R]
+        self, records: Sequence[_T], work: Callable[[Sequence[_T]], _R], at_once: int = _RECORDS_AT_ONCE
     ) -> AsyncIterator[list[_R]]:
-        """Yield, after each turn, what `work` returned for some records at a time. All records come once, in order."""
+        """Yield, after each turn, what `work` returned for at most `at_once` records at a time. All come once, in order."""
         done = 0
         while done < len(records):
             results: list[_R] = []
             async with self.queue.slot(self.requester):
                 until_s = time.perf_counter() + _TURN_S
                 while not results or (done < len(records) and time.perf_counter() < until_s):
-                    results.append(work(records[done : done + _RECORDS_AT_ONCE]))
-                    done += _RECORDS_AT_ONCE
+                    results.append(work(records[done : done + at_once]))
+                    done += at_once
                 # Kept until whatever else is ready has gone on: without an `await`, nobody would ever find it taken.
                 await asyncio.sleep(0)
             yield results

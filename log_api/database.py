@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import chain
+from itertools import chain, takewhile
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from log_api.fair_shares import FairQueue
 from log_api.keyset_scan import PageIds, TimeLimits, find_page_ids, rows_by_window
 from log_api.ports import AlertQuery, Count, Token
 from log_api.records import AuditRecord, Page, Row, audit_record, body_bytes
+from log_api.resource_changes import ChangeIds, ResourceChanges, WantedChanges, find_change_ids
 from log_api.shared_reads import BatchedReads, SharedRead
 from log_api.sql_builder import ListQuery, Statement, SummaryQuery, summary_statement
 from schemas.alert import alert_payload
@@ -34,6 +35,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_MS = 86_400_000
 # `auditap.ensure_partitions` creates no partition further ahead than this.
 _PARTITIONS_AHEAD_MS = 370 * _DAY_MS
+# Records from which the changes of one response are worked out.
+_CHANGE_RECORDS_MAX = 2_000
 # Every page asks for the watermark, every prober for readiness.
 _READ_AGE_MS_MAX = 1_000
 
@@ -172,6 +175,22 @@ class _TokenReads:
 
         return await self._run(read)
 
+    async def resource_changes(
+        self, accounts: Sequence[str] | None, wanted: Sequence[WantedChanges]
+    ) -> Sequence[ResourceChanges]:
+        async def read(session: Session) -> Sequence[ResourceChanges]:
+            async def oldest() -> UUID:
+                oldest_ms = await session.value(sql_file("oldest_partition"))
+                return first_id_at(oldest_ms or 0)
+
+            found = await find_change_ids(session, wanted, oldest, await self._shape.time_limits(session))
+            ids = sorted({one for each in found for one in each.ids}, reverse=True)[:_CHANGE_RECORDS_MAX]
+            records, _ = await self._fetch_records(session, accounts, ids)
+            by_id = {UUID(record.id): record for record in records}
+            return [_fetched(one, by_id) for one in found]
+
+        return await self._run(read)
+
     async def counts(self, query: SummaryQuery) -> Sequence[Count]:
         async def read(session: Session) -> Sequence[Count]:
             limits = await self._shape.time_limits(session)
@@ -282,6 +301,13 @@ class _TokenReads:
 
     def _audit_records(self, rows: Sequence[Row]) -> Sequence[AuditRecord]:
         return [audit_record(row, keep_unknown_values=self._config.keep_unknown_values) for row in rows]
+
+
+def _fetched(found: ChangeIds, by_id: Mapping[UUID, AuditRecord]) -> ResourceChanges:
+    """Return the records of the newest ids, up to the first one that was not fetched."""
+    newest = list(takewhile(by_id.__contains__, found.ids))
+    whole = found.from_id is None and len(newest) == len(found.ids)
+    return ResourceChanges([by_id[one] for one in reversed(newest)], whole)
 
 
 def _within_span(ids: Sequence[UUID], span_ms: int) -> Sequence[UUID]:

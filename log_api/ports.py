@@ -11,6 +11,7 @@ from log_api.completeness import Gaps, TapCounts
 from log_api.cpu_turns import CpuTurns
 from log_api.fair_shares import Requester
 from log_api.records import AuditRecord, Page
+from log_api.resource_changes import ResourceChanges, WantedChanges
 from log_api.sql_builder import ListQuery, SummaryQuery
 
 
@@ -89,6 +90,15 @@ class LogReads(Protocol):
         """Return the records with these ids that belong to `accounts` (None: every account), in the order of `ids`.
 
         If bodies are large, records at the end may be missing, but not all of them.
+        """
+
+    async def resource_changes(
+        self, accounts: Sequence[str] | None, wanted: Sequence[WantedChanges]
+    ) -> Sequence[ResourceChanges]:
+        """Return the newest records of each resource whose actions succeeded and were no views, among those of `accounts`.
+
+        There may be fewer than wanted, and not `whole`: if bodies are large, if many views lie between, or if that takes too
+        long. `wanted` must not be empty.
         """
 
     async def counts(self, query: SummaryQuery) -> Sequence[Count]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -41,7 +41,7 @@ class Provenance(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `clamped_from`: the time that the tap sent, if its clock was so far ahead that the record has the time of receipt.
     `exchange`: host, duration and size, where the operator lets them be recorded. `actor_email`: what was recorded as the actor's
-    e-mail address, if strict clients would not accept it as one.
+    e-mail address, if strict clients would not accept it as one. `changes`: what the action changed, in histories that ask for it.
     """
 
     receipt: msgspec.Raw
@@ -52,6 +52,7 @@ class Provenance(msgspec.Struct, frozen=True, omit_defaults=True):
     operation_id: str | None = None
     clamped_from: str | None = None
     actor_email: str | None = None
+    changes: Mapping[str, Any] | None = None
 
 
 class Organization(msgspec.Struct, frozen=True):
@@ -131,6 +132,12 @@ def audit_record(row: Row, *, keep_unknown_values: bool = False) -> AuditRecord:
             actor_email=row["actor_email"] if actor.email is None else None,
         ),
     )
+
+
+def record_with_changes(record: AuditRecord, changes: Mapping[str, Any]) -> AuditRecord:
+    """Return the record with what its action changed of its resource."""
+    provenance = msgspec.structs.replace(record.auditap, changes=changes)
+    return msgspec.structs.replace(record, auditap=provenance)
 
 
 def organization_record(

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from log_api.changes import Changes, values_after, values_before
 from log_api.records import AuditRecord
 
 _NO_VALUE = msgspec.Raw(b"{}")
@@ -53,7 +54,7 @@ class V1Part(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class V1Record(msgspec.Struct, frozen=True, rename="camel"):
-    """A v1 record. The old value is always empty, because the state before an action is not recorded."""
+    """A v1 record. The old value holds the values before of what the action changed, as far as they are known."""
 
     id: str
     action: V1Action
@@ -69,7 +70,14 @@ class V1Record(msgspec.Struct, frozen=True, rename="camel"):
     old_value_json: msgspec.Raw = _NO_VALUE
 
 
-def v1_record(record: AuditRecord) -> V1Record:
+def v1_record(record: AuditRecord, changes: Changes | None = None) -> V1Record:
+    """Return the record in this shape. The old value is empty without `changes`; the new value is the request or, without
+    one, the values after.
+    """
+    before = "{}" if changes is None else values_before(changes)
+    after = "{}" if changes is None else values_after(changes)
+    request = record.resource.request
+    new = bytes(request).decode("utf-8", "replace") if isinstance(request, msgspec.Raw) else after
     actor, raw = record.actor, record.raw
     metadata = {
         "description": record.action.description,
@@ -87,17 +95,14 @@ def v1_record(record: AuditRecord) -> V1Record:
         actor=V1Actor(actor.id, record.actor_email, actor.ip_address, _ACTOR_TYPES.get(actor.type or "")),
         interface="UI" if actor.context == "dash" else "API",
         metadata={name: value for name, value in metadata.items() if value is not None},
-        new_value=_body(record),
-        new_value_json=_NO_VALUE if record.resource.request is msgspec.UNSET else record.resource.request,
+        new_value="" if new == "{}" and request is msgspec.UNSET else new,
+        new_value_json=msgspec.Raw(new),
+        old_value="" if before == "{}" else before,
+        old_value_json=msgspec.Raw(before),
         owner=V1Part(record.account.id),
         resource=V1Part(record.resource.id, record.resource.type),
         when=record.action.time,
     )
-
-
-def _body(record: AuditRecord) -> str:
-    body = record.resource.request
-    return bytes(body).decode("utf-8", "replace") if isinstance(body, msgspec.Raw) else ""
 
 
 def v1_cells(record: AuditRecord) -> Sequence[object]:

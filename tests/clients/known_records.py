@@ -126,6 +126,18 @@ def _object(text: str | None) -> Any:
     return value if isinstance(value, dict) else {"value": value}
 
 
+class _AnObject:
+    """Equals any object: without a request, the new value is worked out from other records."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mapping)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+_AN_OBJECT = _AnObject()
+
+
 def shown_v1(one: Record) -> dict[str, Any]:
     """Return what a client must read of a record in audit logs v1, beside the metadata."""
     types = {"user": "user", "cloudflare_admin": "admin", "system": "Cloudflare"}
@@ -142,7 +154,7 @@ def shown_v1(one: Record) -> dict[str, Any]:
         ),
         "owner": {"id": one.account_id},
         "resource": _present({"id": one.resource_id, "type": one.resource_type}),
-        "newValueJson": _object(one.resource_request) or {},
+        "newValueJson": _AN_OBJECT if one.resource_request is None else _object(one.resource_request),
         "when": rfc3339_ms(id_ms_of(one.id)),
     }
 

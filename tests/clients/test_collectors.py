@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -121,7 +122,8 @@ async def test_xsoar_reads_every_field_that_it_maps(source: Source) -> None:
         assert event["interface"] == ("UI" if one.actor_context == "dash" else "API")
         assert isinstance(event["metadata"], dict)
         assert isinstance(event["newValue"], str)
-        assert (event["oldValue"], event["oldValueJson"]) == ("", {})
+        assert event["oldValueJson"] == json.loads(event["oldValue"] or "{}")
+    assert any(event["oldValueJson"] for event in xsoar.passed_on.values())
 
 
 async def test_xsoar_fetches_what_its_user_did(source: Source) -> None:

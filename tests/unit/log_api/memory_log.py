@@ -21,6 +21,7 @@ from log_api.cpu_turns import CpuTurns, cpu_queue
 from log_api.fair_shares import Requester
 from log_api.ports import AlertQuery, Count, Token
 from log_api.records import AuditRecord, Page, audit_record, body_bytes
+from log_api.resource_changes import ResourceChanges, ResourceKey, WantedChanges
 from log_api.sql_builder import (
     LOGIN_EMAIL,
     LOGIN_EMAIL_PATTERN,
@@ -104,6 +105,25 @@ class MemoryLog:
         self._check()
         rows = [self.rows[one] for one in ids if one in self.rows]
         return [audit_record(row) for row in rows if accounts is None or row["account_id"] in accounts]
+
+    async def resource_changes(
+        self, accounts: Sequence[str] | None, wanted: Sequence[WantedChanges]
+    ) -> Sequence[ResourceChanges]:
+        self._check()
+        results = []
+        for one in wanted:
+            found = [
+                audit_record(row)
+                for _, row in sorted(self.rows.items())
+                if row["id"] <= one.last
+                and (accounts is None or row["account_id"] in accounts)
+                and _key(row) == one.key
+                and row["action_result"] == "success"
+                and row["action_type"] != "view"
+            ]
+            whole = len(found) < one.records_max
+            results.append(ResourceChanges(found[-one.records_max :], whole))
+        return results
 
     async def counts(self, query: SummaryQuery) -> Sequence[Count]:
         self._check()
@@ -196,6 +216,10 @@ class MemoryLog:
     def _check(self) -> None:
         if self.unavailable:
             raise RetryableError("the memory log is unavailable")
+
+
+def _key(row: dict[str, Any]) -> ResourceKey:
+    return ResourceKey(row["account_id"], row["resource_product"], row["resource_type"], row["resource_id"])
 
 
 def _meets(row: dict[str, Any], condition: Condition) -> bool:

@@ -15,10 +15,12 @@ import httpx
 import pytest
 
 from log_api.app import log_api_app
+from log_api.change_reads import RESOURCES_MAX
 from log_api.completeness import Gap
 from log_api.config import LogApiConfig, LogApiLimits
 from log_api.ports import Permission
 from log_api.records import Page
+from log_api.resource_changes import ResourceChanges, WantedChanges
 from log_api.sql_builder import ListQuery
 from schemas.errors import RetryableError
 from schemas.identity import new_id, rfc3339_ms
@@ -146,6 +148,149 @@ async def test_a_history_requires_its_times(api: ApiClient, memory_log: MemoryLo
         assert response.status_code == 400
         assert response.json()["errors"][0]["message"].startswith(f"{missing}: ")
         assert CANARY not in response.text
+
+
+# What changed
+
+POLICY: dict[str, Any] = {
+    "account_id": A,
+    "raw_method": "PUT",
+    "raw_status_code": 200,
+    "receipt": '{"document":"d1","operation":"putPolicy"}',
+    "resource_id": "p1",
+    "resource_product": "alerting",
+    "resource_type": "policies",
+}
+
+
+async def puts(log: MemoryLog, *values: int, **columns: Any) -> list[Record]:
+    """Add a PUT of a policy for each value."""
+    records = [
+        record(NOW_MS + number, **{**POLICY, "resource_request": f'{{"a":{value}}}', **columns})
+        for number, value in enumerate(values)
+    ]
+    await log.add(records)
+    return records
+
+
+async def test_what_an_action_changed(api: ApiClient, memory_log: MemoryLog) -> None:
+    await puts(memory_log, 7, account_id=B)
+    await puts(memory_log, 8, resource_product="queues")
+    first, second = await puts(memory_log, 1, 2)
+    response = await api.get(f"{LIST}/{second.id.hex}/changes", headers=BEARER)
+    assert response.json()["result"] == {
+        "id": second.id.hex,
+        "status": "exact",
+        "previous_id": first.id.hex,
+        "from_ids": [first.id.hex],
+        "changes": [{"pointer": "/a", "before": 1, "after": 2}],
+        "truncated": False,
+    }
+    response = await api.get(f"{LIST}/{first.id.hex}/changes", headers=BEARER)
+    assert response.json()["result"]["status"] == "first_seen"
+
+
+@pytest.mark.parametrize(
+    "columns", [{"resource_id": None}, {"action_result": "failure"}, {"action_type": "view"}]
+)
+async def test_changes_are_unavailable(
+    api: ApiClient, memory_log: MemoryLog, columns: dict[str, Any]
+) -> None:
+    _, second = await puts(memory_log, 1, 2, **columns)
+    found = (await api.get(f"{LIST}/{second.id.hex}/changes", headers=BEARER)).json()["result"]
+    assert (found["status"], found["changes"]) == ("unavailable", [])
+
+
+async def test_changes_of_a_record_without_account_are_unavailable(
+    api: ApiClient, memory_log: MemoryLog
+) -> None:
+    add_token(memory_log, "all", None)
+    _, second = await puts(memory_log, 1, 2, account_id=None)
+    path = f"/accounts/-/logs/audit/{second.id.hex}/changes"
+    found = (await api.get(path, headers={"Authorization": "Bearer all"})).json()["result"]
+    assert (found["status"], found["changes"]) == ("unavailable", [])
+
+
+async def test_changes_of_a_record_of_another_account_are_not_found(
+    api: ApiClient, memory_log: MemoryLog
+) -> None:
+    _, theirs = await puts(memory_log, 1, 2, account_id=B)
+    for account in (A, "-"):
+        path = f"/accounts/{account}/logs/audit/{theirs.id.hex}/changes"
+        assert (await api.get(path, headers=BEARER)).status_code == 404
+
+
+@pytest.mark.parametrize("root", [f"/accounts/{A}", "/organizations/acme"])
+async def test_a_history_with_changes(api: ApiClient, memory_log: MemoryLog, root: str) -> None:
+    records = await puts(memory_log, 1, 1, 3, 4)
+    path = f"{root}/logs/audit/{records[0].id.hex}/history"
+    query = {**TIMES, "changes": "true", "limit": "2"}
+    page = (await api.get(path, query, BEARER)).json()
+    rest = (await api.get(path, {**query, "cursor": page["result_info"]["cursor"]}, BEARER)).json()
+    found = [one["auditap"]["changes"] for one in page["result"] + rest["result"]]
+    assert [one["status"] for one in found] == ["exact", "exact", "exact", "first_seen"]
+    assert [one["changes"] for one in found] == [
+        [{"pointer": "/a", "before": 3, "after": 4}],
+        [{"pointer": "/a", "before": 1, "after": 3}],
+        [],
+        [{"pointer": "/a", "after": 1}],
+    ]
+    plain = (await api.get(path, TIMES, BEARER)).json()
+    assert "changes" not in plain["result"][0]["auditap"]
+
+
+async def test_v1_has_the_values_before(api: ApiClient, memory_log: MemoryLog) -> None:
+    await puts(memory_log, 9, account_id=B)
+    await puts(memory_log, 1, 2)
+    [made, changed] = (await api.get(f"/accounts/{A}/audit_logs", {"action.type": "update"}, BEARER)).json()[
+        "result"
+    ][::-1]
+    assert (made["oldValue"], made["oldValueJson"]) == ("", {})
+    assert (changed["oldValue"], changed["oldValueJson"], changed["newValue"]) == (
+        '{"a":1}',
+        {"a": 1},
+        '{"a":2}',
+    )
+
+
+async def test_v1_has_the_values_after_where_the_request_is_not_recorded(
+    api: ApiClient, memory_log: MemoryLog
+) -> None:
+    [one] = await puts(memory_log, 1, resource_request=None, resource_response='{"a":{"b":1}}')
+    [shown] = (await api.get(f"/accounts/{A}/audit_logs", {"id": one.id.hex}, BEARER)).json()["result"]
+    assert (shown["newValue"], shown["newValueJson"]) == ('{"a":{"b":1}}', {"a": {"b": 1}})
+
+
+async def test_v1_lists_records_whose_values_before_are_not_read_in_time(
+    api: ApiClient, memory_log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def too_slow(*_arguments: object) -> None:
+        raise RetryableError("the log is not read in time")
+
+    await puts(memory_log, 1, 2)
+    monkeypatch.setattr(memory_log, "resource_changes", too_slow)
+    found = (await api.get(f"/accounts/{A}/audit_logs", "", BEARER)).json()["result"]
+    assert [one["oldValue"] for one in found] == ["", ""]
+
+
+async def test_a_page_of_v1_reads_its_resources_at_once_and_no_more_than_a_bound(
+    api: ApiClient, memory_log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    read = memory_log.resource_changes
+
+    async def counted(
+        accounts: Sequence[str] | None, wanted: Sequence[WantedChanges]
+    ) -> Sequence[ResourceChanges]:
+        asked.append(len(wanted))
+        return await read(accounts, wanted)
+
+    for number in range(RESOURCES_MAX + 5):
+        await puts(memory_log, 1, 2, resource_id=f"p{number}")
+    monkeypatch.setattr(memory_log, "resource_changes", counted)
+    found = (await api.get(f"/accounts/{A}/audit_logs", {"per_page": "1000"}, BEARER)).json()["result"]
+    assert asked == [RESOURCES_MAX]
+    assert sum(one["oldValue"] == '{"a":1}' for one in found) == RESOURCES_MAX
 
 
 async def test_product_categories(api: ApiClient) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_interface
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -20,6 +21,7 @@ from log_api.connections import Session
 from log_api.database import PostgresLogDatabase
 from log_api.ports import Count, LogDatabase, Permission, Token
 from log_api.records import Page, Row
+from log_api.resource_changes import ResourceChanges, ResourceKey, WantedChanges
 from log_api.sql_builder import (
     FILTERS,
     LOGIN_EMAIL,
@@ -738,3 +740,107 @@ async def test_gaps_of_a_range_are_listed_earliest_first_and_counted(
         "UPDATE auditap.tap_epochs SET surplus = epoch = 0, retired = epoch > 0"
     )
     assert (await reads(postgres_log).taps())[3:] == (1, 2)
+
+
+OF_POLICY = {"resource_id": "p1", "resource_product": "alerting", "resource_type": "policies"}
+POLICY = ResourceKey(A, "alerting", "policies", "p1")
+
+
+async def changes(
+    log: Log, *wanted: WantedChanges, accounts: tuple[str, ...] | None = (A,)
+) -> list[tuple[list[str], bool]]:
+    found: Sequence[ResourceChanges] = await reads(log.read).resource_changes(accounts, wanted)
+    return [([one.id for one in each.records], each.whole) for each in found]
+
+
+def policy(at_ms: int, **changes: Any) -> Record:
+    return record(at_ms, **{"account_id": A, **OF_POLICY, **changes})
+
+
+async def test_the_changes_of_a_resource(log: Log) -> None:
+    mine = [policy(NOON_MS + hour * 3_600_000) for hour in range(-40, 40, 8)]
+    others = [
+        policy(NOON_MS, **other)
+        for other in (
+            {"account_id": B},
+            {"account_id": None},
+            {"resource_id": "p2"},
+            {"resource_product": "queues"},
+            {"resource_product": None},
+            {"resource_type": None},
+            {"action_type": "view"},
+            {"action_result": "failure"},
+        )
+    ]
+    await log.write.add([*mine, *others])
+    last = mine[-2].id
+    assert await changes(log, WantedChanges(POLICY, last, 20)) == [(hexes(*mine[:-1]), True)]
+    assert await changes(log, WantedChanges(POLICY, last, 4)) == [(hexes(*mine[-5:-1]), False)]
+    assert await changes(log, WantedChanges(POLICY, UUID(int=0), 4)) == [([], True)]
+    assert await changes(log, WantedChanges(POLICY, mine[-1].id, 20)) == [(hexes(*mine), True)]
+
+
+async def test_the_changes_of_several_resources_in_their_order(log: Log) -> None:
+    untyped = {"resource_product": None, "resource_type": None}
+    first, second, third = policy(NOON_MS), policy(NOON_MS + 1, **untyped), policy(NOON_MS + 2, account_id=B)
+    await log.write.add([first, second, third])
+    keys = [
+        POLICY._replace(account=B),
+        POLICY._replace(product=None, type=None),
+        POLICY,
+        POLICY._replace(id="x"),
+    ]
+    wanted = [WantedChanges(key, third.id, 9) for key in keys]
+    assert await changes(log, *wanted, accounts=None) == [
+        (hexes(third), True),
+        (hexes(second), True),
+        (hexes(first), True),
+        ([], True),
+    ]
+
+
+async def test_changes_of_an_account_that_is_not_the_callers_are_not_read(log: Log) -> None:
+    theirs = policy(NOON_MS, account_id=B)
+    await log.write.add([theirs])
+    wanted = WantedChanges(POLICY._replace(account=B), theirs.id, 9)
+    [(found, _)] = await changes(log, wanted, accounts=(A,))
+    assert found == []
+
+
+async def test_changes_include_records_with_a_backfilled_account(log: Log) -> None:
+    records = [policy(NOON_MS + number, account_id=None if number % 2 else A) for number in range(8)]
+    theirs, view = policy(NOON_MS, account_id=None), policy(NOON_MS, account_id=None, action_type="view")
+    await log.write.add([*records, theirs, view])
+    for one in records[1::2]:
+        await log.write.complete(one.id, account_id=A)
+    await log.write.complete(theirs.id, account_id=B)
+    await log.write.complete(view.id, account_id=A)
+    assert await changes(log, WantedChanges(POLICY, records[6].id, 9)) == [(hexes(*records[:7]), True)]
+    assert await changes(log, WantedChanges(POLICY, records[6].id, 3)) == [(hexes(*records[4:7]), False)]
+
+
+async def test_changes_before_a_body_that_is_too_large_are_left_out(
+    postgres_log: LogDatabase, stored_log: StoredLog
+) -> None:
+    log = Log(postgres_log, stored_log)
+    body = '"' + "x" * (PAGE_BYTES_MAX // 4) + '"'
+    records = [policy(NOON_MS + number, resource_request=body) for number in range(9)]
+    await log.write.add(records)
+    [(found, whole)] = await changes(log, WantedChanges(POLICY, records[-1].id, 20))
+    assert 0 < len(found) < 9
+    assert (found, whole) == (hexes(*records[-len(found) :]), False)
+
+
+@pytest.mark.parametrize("account", [A, None])
+async def test_changes_beyond_many_views_are_not_looked_for(
+    postgres_log: LogDatabase, stored_log: StoredLog, account: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log(postgres_log, stored_log)
+    monkeypatch.setattr("log_api.resource_changes._EXAMINED_MAX", 10)
+    first, last = policy(NOON_MS, account_id=account), policy(NOON_MS + 99, account_id=account)
+    views = [policy(NOON_MS + 1 + number, account_id=account, action_type="view") for number in range(20)]
+    await log.write.add([first, *views, last])
+    if account is None:
+        for one in [first, *views, last]:
+            await log.write.complete(one.id, account_id=A)
+    assert await changes(log, WantedChanges(POLICY, last.id, 5)) == [(hexes(last), False)]
