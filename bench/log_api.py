@@ -209,7 +209,8 @@ async def filled_database(folder: Path, seed: Seed) -> AsyncIterator[AuditDataba
 
 
 @asynccontextmanager
-async def _served(database: AuditDatabase) -> AsyncIterator[httpx.AsyncClient]:
+async def served(database: AuditDatabase) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve the log API over the database and yield a client with a token for every account."""
     settings = LogApiConfig(cursor_key=b"k" * 32, requests_burst=1_000_000)
     reader = PostgresLogDatabase(database.reader_dsn, settings, Metrics())
     await reader.start()
@@ -241,7 +242,7 @@ async def run(folder: Path, records: int, days: int, accounts: int) -> str:
     end_ms = int(time.time() * 1000) // DAY_MS * DAY_MS
     async with filled_database(folder, Seed(records, days, accounts, end_ms)) as database:
         seed = Seed(records, days, accounts, await last_ms(database))
-        async with _served(database) as client:
+        async with served(database) as client:
             bench = Bench(client, seed)
             await bench.days()  # what was just started is not measured
             lines = [await bench.days(), await bench.histories(), *await bench.filters()]

@@ -103,6 +103,9 @@ def rows(seed: Seed) -> Iterator[tuple[object, ...]]:
             bits.to_bytes(10).ljust(16, b"\0"),
             "complete",
             None,
+            None,
+            None,
+            None,
         )
 
 

@@ -10,7 +10,7 @@ from log_api.ports import LogReads
 from log_api.records import AuditRecord
 from log_api.resource_changes import ResourceChanges, ResourceKey, WantedChanges
 
-EARLIER_RECORDS_MAX = 20
+EARLIER_RECORDS_MAX = 10
 """Earlier changes of a resource from which its state is known. A whole state usually needs one."""
 RESOURCES_MAX = 100
 """Resources of one page whose earlier records are read, those of the page's first records."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 from uuid import UUID
@@ -19,7 +20,7 @@ from log_api import export, v1
 from log_api.access_requests import access_request
 from log_api.authentication import Authenticator, authorize
 from log_api.change_reads import changes_of
-from log_api.changes import changes_json
+from log_api.changes import Changes, changes_json
 from log_api.completeness import completeness_info, gap_json
 from log_api.config import LogApiConfig
 from log_api.contract import CheckedRequest, Contract, Operation
@@ -252,21 +253,17 @@ class Handlers:
         page = await request.reads.page(query)
         exact = source.resource.product is not None and source.resource.type is not None
         info = page_info(len(page.records), self._cursor(query, page, watermark_ms), watermark_ms)
+        changes: Mapping[str, Changes] = {}
         if request.query.get("changes") == "true":
-            page = Page(await self._with_changes(request, page.records), page.after)
+            changes = await changes_of(request.reads, request.accounts, page.records)
         status = "exact" if exact else "approximate"
-        return _page(await self._response_records(request, page), {**info, "history_status": status})
+        records = await self._response_records(request, page, changes)
+        return _page(records, {**info, "history_status": status})
 
     async def _changes(self, request: AuthorizedRequest) -> Response:
         source = await self._source(request)
         found = await changes_of(request.reads, request.accounts, [source])
         return _result({"id": source.id, **changes_json(found[source.id])})
-
-    async def _with_changes(
-        self, request: AuthorizedRequest, records: Sequence[AuditRecord]
-    ) -> Sequence[AuditRecord]:
-        found = await changes_of(request.reads, request.accounts, records)
-        return [record_with_changes(record, changes_json(found[record.id])) for record in records]
 
     async def _source(self, request: AuthorizedRequest) -> AuditRecord:
         """Return the record in the path. Raises ApiError (404)."""
@@ -275,16 +272,20 @@ class Handlers:
             raise not_found()
         return found[0]
 
-    async def _response_records(self, request: AuthorizedRequest, page: Page) -> msgspec.Raw:
+    async def _response_records(
+        self, request: AuthorizedRequest, page: Page, changes: Mapping[str, Changes] = MappingProxyType({})
+    ) -> msgspec.Raw:
         organization = request.http.path_params.get("organization_id")
-        if organization is None:
-            return await _array(request, page.records)
         keep = self._config.keep_unknown_values
-        return await _array(
-            request,
-            page.records,
-            lambda one: organization_record(one, organization, keep_unknown_values=keep),
-        )
+
+        def shape(record: AuditRecord) -> AuditRecord:
+            if record.id in changes:
+                record = record_with_changes(record, changes_json(changes[record.id]))
+            if organization is None:
+                return record
+            return organization_record(record, organization, keep_unknown_values=keep)
+
+        return await _array(request, page.records, shape)
 
     def _cursor(self, query: ListQuery, page: Page, watermark_ms: int | None) -> str | None:
         return None if page.after is None else self._cursors.after(query, Position(page.after, watermark_ms))

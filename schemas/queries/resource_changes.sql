@@ -1,7 +1,13 @@
 -- Ids of the newest actions that changed a resource, for each of the resources in $1 to $5 (account, product, type, id, and the
 -- id below which to look), within the id range from $6 to $7. At most $8 records of a resource are examined, views and failed
--- actions included; columns: place (from 1), ids (newest first), examined, oldest (the last id that was examined).
-SELECT wanted.place, found.ids, found.examined, found.oldest
+-- actions included; columns: place (from 1), ids (newest first), examined, oldest (the last id that was examined), and whether the
+-- enrichment backfill found any of the accounts in the range.
+SELECT
+    wanted.place, found.ids, found.examined, found.oldest,
+    EXISTS (
+        SELECT FROM auditap.audit_enrichments AS e
+        WHERE e.account_id = ANY($1::text[]) AND e.id >= $6 AND e.id < $7
+    ) AS backfilled
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::uuid[])
     WITH ORDINALITY AS wanted (account_id, product, type, id, before, place)
 CROSS JOIN LATERAL (
