@@ -24,6 +24,7 @@ from starlette.datastructures import Headers, ImmutableMultiDict
 
 from log_api.config import LogApiConfig
 from log_api.errors import ApiError, bad_parameter, internal_error, not_found, unauthenticated
+from log_api.sessions import COOKIE, has_session_cookie
 
 QueryPairs = Sequence[tuple[str, str]]
 
@@ -80,7 +81,13 @@ class _DocumentRequest:
     ) -> None:
         self.method = method
         self.path = path
-        self.parameters = RequestParameters(query=ImmutableMultiDict(query), header=headers, path=path_values)
+        self.parameters = RequestParameters(
+            query=ImmutableMultiDict(query),
+            header=headers,
+            # Only whether there is one: authentication reads its value.
+            cookie=ImmutableMultiDict([(COOKIE, "")] if has_session_cookie(headers) else []),
+            path=path_values,
+        )
 
 
 class _PresentParametersValidator(V31RequestValidator):

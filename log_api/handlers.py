@@ -7,18 +7,18 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl
 from uuid import UUID
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
 from log_api import export, v1
 from log_api.access_requests import access_request
 from log_api.authentication import Authenticator, authorize
+from log_api.authorized_request import AuthorizedRequest
 from log_api.change_reads import changes_of
 from log_api.changes import Changes, changes_json
 from log_api.completeness import completeness_info, gap_json
@@ -28,10 +28,10 @@ from log_api.cursors import Cursors, Position
 from log_api.disconnects import unless_disconnected
 from log_api.documentation import documentation_page, documentation_policy
 from log_api.errors import ApiError, bad_parameter, not_found, too_many_requests
-from log_api.fair_shares import Requester, SharedPlaces
+from log_api.fair_shares import SharedPlaces
 from log_api.path_segments import ALL_ACCOUNTS
-from log_api.ports import LogDatabase, LogReads, Token
-from log_api.query_parameters import InvalidParameter, NumberedQuery, Parameters, QueryReader
+from log_api.ports import LogDatabase, Token
+from log_api.query_parameters import InvalidParameter, NumberedQuery, QueryReader
 from log_api.rate_limits import RateLimits
 from log_api.records import (
     AuditRecord,
@@ -42,6 +42,18 @@ from log_api.records import (
     request_line,
 )
 from log_api.request_log import HEADERS_STATE, TOKEN_STATE
+from log_api.responses import (
+    JSON,
+    PIECE_BYTES,
+    Stream,
+    array,
+    numbered_page,
+    page_response,
+    result_response,
+    sent_within_share,
+)
+from log_api.session_routes import SessionRoutes
+from log_api.sessions import Sessions
 from log_api.sql_builder import ListQuery
 from log_api.summary import summarize
 from log_api.tail import Tail
@@ -49,36 +61,10 @@ from schemas.errors import RetryableError
 from schemas.identity import id_ms, rfc3339_ms
 from schemas.metric_defs import Metrics
 
-_JSON = "application/json"
 _GAPS_MAX = 1_000
 _ACCOUNTS_MAX = 1_000
 # Every page of authentication logs but the last counts anew, so the count must be cheap beside the page.
 _COUNTED_MAX = 10_000
-# Of a long response. A connection buffers about as much.
-_PIECE_BYTES = 64 * 1024
-_encoder = msgspec.json.Encoder()
-
-
-class AuthorizedRequest(NamedTuple):
-    """A request with a valid token that has the route's permission for `accounts`.
-
-    `accounts` is the account in the path, or those of its organization, or those of the token; None: every account, and
-    records without one.
-    """
-
-    operation: Operation
-    http: Request
-    token: Token
-    accounts: tuple[str, ...] | None
-    query: Parameters
-    reads: LogReads
-
-    def path_account(self) -> str:
-        """Return the account of a route that is for one. Raises ApiError (404) if its path has `-`, whatever the token."""
-        account: str = self.http.path_params["account_id"]
-        if account == ALL_ACCOUNTS:
-            raise not_found()
-        return account
 
 
 Handler = Callable[[Operation, Request], Awaitable[Response]]
@@ -105,13 +91,14 @@ class Handlers:
         self._stopping = stopping
         self._cursors = Cursors(config.cursor_key)
         self._queries = QueryReader(config, self._cursors, clock_ms)
+        self._sessions = Sessions(config.cursor_key, clock_ms)
         self._authenticator = Authenticator(
-            database, clock_ms, config.limits.token_cache_ms, config.limits.tokens_cached_max
+            database, self._sessions, clock_ms, config.limits.token_cache_ms, config.limits.tokens_cached_max
         )
         self._rate_limits = RateLimits(config.requests_burst, config.limits.tokens_cached_max, time.monotonic)
         self._database = database
         self._streams = SharedPlaces(config.streams_max)
-        self._responses = SharedPlaces(config.limits.responses_bytes_max // _PIECE_BYTES)
+        self._responses = SharedPlaces(config.limits.responses_bytes_max // PIECE_BYTES)
         metrics.log_api_streams.set_function(lambda: self._streams.taken)
         self._refused = metrics.log_api_refused
 
@@ -140,9 +127,10 @@ class Handlers:
             "verifyAccountToken": self._verify_token,
             "getUser": self._user,
             "listAccounts": self._accounts,
+            **SessionRoutes(self._sessions).by_operation(),
         }
         pages = {
-            "getDocument": (msgspec.json.encode(self._contract.document), _JSON, {}),
+            "getDocument": (msgspec.json.encode(self._contract.document), JSON, {}),
             "getDocumentation": (
                 documentation_page(self._contract.document),
                 "text/html; charset=utf-8",
@@ -162,7 +150,7 @@ class Handlers:
 
     def _authorized(self, handler: _AuthorizedHandler) -> Handler:
         async def handle(operation: Operation, request: Request) -> Response:
-            token = await self._authenticator.authenticate(request.headers)
+            token = await self._token_of(operation, request)
             # Before any check that may end the request, so that its log line names the token all the same.
             request.scope["state"][TOKEN_STATE] = token
             per_s = token.requests_per_s or self._config.requests_per_s
@@ -184,13 +172,19 @@ class Handlers:
             )
             try:
                 response = await unless_disconnected(request, handler(authorized))
-                return _sent_within_share(response, self._responses, token.requester)
+                return sent_within_share(response, self._responses, token.requester)
             except InvalidParameter as error:
                 name = error.name
             # Raised here, so that the error has no context that could hold a value.
             raise self._contract.bad_query(operation, name)
 
         return handle
+
+    async def _token_of(self, operation: Operation, request: Request) -> Token:
+        """Return the valid token of a request. Raises ApiError (401, 403), RetryableError."""
+        if operation.id == SessionRoutes.BEGIN:
+            return await self._authenticator.sign_in(request.headers)
+        return await self._authenticator.authenticate(request.headers, request.method)
 
     def _checked(self, operation: Operation, request: Request) -> CheckedRequest:
         query_string = request.scope["query_string"]
@@ -219,11 +213,11 @@ class Handlers:
 
     async def _list(self, request: AuthorizedRequest) -> Response:
         page, info = await self._page_of(request)
-        return _page(await self._response_records(request, page), info)
+        return page_response(await self._response_records(request, page), info)
 
     async def _requests(self, request: AuthorizedRequest) -> Response:
         page, info = await self._page_of(request)
-        return _page(await _array(request, page.records, request_line), info)
+        return page_response(await array(request, page.records, request_line), info)
 
     async def _page_of(self, request: AuthorizedRequest) -> tuple[Page, Mapping[str, Any]]:
         """Return a page of the records that the request's filters match, and what `result_info` says of it."""
@@ -240,14 +234,14 @@ class Handlers:
         return await self._database.complete_before_ms()
 
     async def _get(self, request: AuthorizedRequest) -> Response:
-        return _result(await self._source(request))
+        return result_response(await self._source(request))
 
     async def _history(self, request: AuthorizedRequest) -> Response:
         self._queries.check_history(request.query)
         source = await self._source(request)
         if source.resource.id is None:
             empty = page_info(0, None, await self._database.complete_before_ms())
-            return _page([], {**empty, "history_status": "unavailable"})
+            return page_response([], {**empty, "history_status": "unavailable"})
         query = self._queries.history_query(request.accounts, request.query, source)
         watermark_ms = await self._watermark_ms(request, query)
         page = await request.reads.page(query)
@@ -258,12 +252,12 @@ class Handlers:
             changes = await changes_of(request.reads, request.accounts, page.records)
         status = "exact" if exact else "approximate"
         records = await self._response_records(request, page, changes)
-        return _page(records, {**info, "history_status": status})
+        return page_response(records, {**info, "history_status": status})
 
     async def _changes(self, request: AuthorizedRequest) -> Response:
         source = await self._source(request)
         found = await changes_of(request.reads, request.accounts, [source])
-        return _result({"id": source.id, **changes_json(found[source.id])})
+        return result_response({"id": source.id, **changes_json(found[source.id])})
 
     async def _source(self, request: AuthorizedRequest) -> AuditRecord:
         """Return the record in the path. Raises ApiError (404)."""
@@ -285,7 +279,7 @@ class Handlers:
                 return record
             return organization_record(record, organization, keep_unknown_values=keep)
 
-        return await _array(request, page.records, shape)
+        return await array(request, page.records, shape)
 
     def _cursor(self, query: ListQuery, page: Page, watermark_ms: int | None) -> str | None:
         return None if page.after is None else self._cursors.after(query, Position(page.after, watermark_ms))
@@ -295,10 +289,10 @@ class Handlers:
         watermark_ms = await self._database.complete_before_ms()
         found = await request.reads.gaps(since_ms, before_ms, _GAPS_MAX)
         info = completeness_info(found, await request.reads.taps(), watermark_ms)
-        return _result([gap_json(gap) for gap in found.gaps], result_info=info)
+        return result_response([gap_json(gap) for gap in found.gaps], result_info=info)
 
     async def _product_categories(self, _request: AuthorizedRequest) -> Response:
-        return _result(
+        return result_response(
             [
                 {
                     "label": category.label,
@@ -338,12 +332,13 @@ class Handlers:
                 return False
             try:
                 # A token that is revoked, expires or changes its accounts ends the tail.
-                return await self._authenticator.authenticate(request.http.headers) == request.token
+                found = await self._authenticator.authenticate(request.http.headers, "GET")
             except ApiError:
                 return False
             # The database being away says nothing about the token.
             except RetryableError:
                 return True
+            return found == request.token
 
         tail = Tail(request.reads, self._config, self._clock_ms, asyncio.sleep, may_continue)
         query = ListQuery(request.accounts, 0, 0, conditions=conditions)
@@ -357,7 +352,7 @@ class Handlers:
             "complete": found.complete,
             "counted_since": rfc3339_ms(max(found.counted_since_ms, 0)),
         }
-        return _result(found.buckets, result_info=info)
+        return result_response(found.buckets, result_info=info)
 
     async def _alerts(self, request: AuthorizedRequest) -> Response:
         query = self._queries.alert_query(request.path_account(), request.query)
@@ -367,7 +362,7 @@ class Handlers:
         info: dict[str, Any] = {"count": len(alerts)}
         if len(found) > len(alerts):
             info["after"] = alerts[-1]["id"]
-        return _result(alerts, result_info=info)
+        return result_response(alerts, result_info=info)
 
     async def _acknowledge_alert(self, request: AuthorizedRequest) -> Response:
         account = request.path_account()
@@ -375,7 +370,7 @@ class Handlers:
         alert = await request.reads.acknowledge(account, alert_id, request.token)
         if alert is None:
             raise not_found()
-        return _result(alert)
+        return result_response(alert)
 
     async def _v1(self, request: AuthorizedRequest) -> Response:
         return await self._v1_page(request, self._queries.v1_query(request.accounts, request.query))
@@ -384,7 +379,7 @@ class Handlers:
         numbered = self._queries.v1_query(request.accounts, request.query)
         if request.token.email is None:
             # A token without a user: no user's actions to list.
-            return _numbered_page([], 0, numbered)
+            return numbered_page([], 0, numbered)
         return await self._v1_page(request, self._queries.for_user(numbered, request.token.email))
 
     async def _v1_page(self, request: AuthorizedRequest, numbered: NumberedQuery) -> Response:
@@ -398,8 +393,8 @@ class Handlers:
         except RetryableError:
             # The list is worth more than the values before, which clients of v1 know to be empty at times.
             changes = {}
-        entries = await _array(request, page.records, lambda one: v1.v1_record(one, changes.get(one.id)))
-        return _numbered_page(entries, len(page.records), numbered)
+        entries = await array(request, page.records, lambda one: v1.v1_record(one, changes.get(one.id)))
+        return numbered_page(entries, len(page.records), numbered)
 
     async def _numbered(self, request: AuthorizedRequest, numbered: NumberedQuery) -> Page:
         """Return a page by its number. Raises InvalidParameter if there are records that page numbers do not reach."""
@@ -414,9 +409,9 @@ class Handlers:
         fields = self._queries.access_fields(request.query)
         numbered = self._queries.access_query(request.accounts, request.query)
         page = await self._numbered(request, numbered)
-        entries = await _array(request, page.records, lambda one: access_request(one, fields))
+        entries = await array(request, page.records, lambda one: access_request(one, fields))
         total = await self._total(request, numbered, page)
-        return _numbered_page(entries, len(page.records), numbered, total_count=total)
+        return numbered_page(entries, len(page.records), numbered, total_count=total)
 
     async def _total(self, request: AuthorizedRequest, numbered: NumberedQuery, page: Page) -> int:
         """Return the number of records on all pages, or fewer: more than this page's end if there is a next page."""
@@ -435,11 +430,13 @@ class Handlers:
 
     async def _verify_token(self, request: AuthorizedRequest) -> Response:
         token = request.token
-        return _result({"id": token.id.hex, "status": "active", "expires_on": rfc3339_ms(token.expires_ms)})
+        return result_response(
+            {"id": token.id.hex, "status": "active", "expires_on": rfc3339_ms(token.expires_ms)}
+        )
 
     async def _user(self, request: AuthorizedRequest) -> Response:
         # Clients that probe for a user demand a text.
-        return _result({"id": request.token.id.hex, "email": request.token.email or ""})
+        return result_response({"id": request.token.id.hex, "email": request.token.email or ""})
 
     async def _accounts(self, request: AuthorizedRequest) -> Response:
         page, per_page = self._queries.page_numbers(request.query)
@@ -448,90 +445,9 @@ class Handlers:
             readable = await request.reads.accounts(_ACCOUNTS_MAX)
         listed = readable[(page - 1) * per_page : page * per_page]
         info = {"page": page, "per_page": per_page, "count": len(listed)}
-        return _result(
+        return result_response(
             [{"id": account, "name": account, "type": "standard"} for account in listed], result_info=info
         )
 
     def _stream(self, request: AuthorizedRequest, chunks: AsyncIterator[bytes], media_type: str) -> Response:
-        return _Stream(chunks, media_type, self._streams, request.token.requester)
-
-
-class _Stream(StreamingResponse):
-    """A stream that has a place while it is sent. Raises as `SharedPlaces.place` does, before it is begun, if there is none."""
-
-    def __init__(
-        self, chunks: AsyncIterator[bytes], media_type: str, places: SharedPlaces, requester: Requester
-    ) -> None:
-        super().__init__(chunks, media_type=media_type)
-        self._places = places
-        self._requester = requester
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._places.place(self._requester):
-            await super().__call__(scope, receive, send)
-
-
-class _LongResponse(Response):
-    """A response that is sent in pieces as the client reads them, and has places for its bytes meanwhile.
-
-    In one piece it would be buffered for whoever does not read it, and time out for whoever reads it slowly. Raises as
-    `SharedPlaces.place` does, before it is begun, if there are too few.
-    """
-
-    def __init__(self, whole: Response, places: SharedPlaces, requester: Requester) -> None:
-        super().__init__(whole.body, whole.status_code)
-        self.raw_headers = whole.raw_headers
-        self._places = places
-        self._requester = requester
-
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        starts = range(0, len(self.body), _PIECE_BYTES)
-        with self._places.place(self._requester, len(starts)):
-            await send(
-                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-            )
-            for start in starts:
-                await send(
-                    {
-                        "type": "http.response.body",
-                        "body": self.body[start : start + _PIECE_BYTES],
-                        "more_body": start != starts[-1],
-                    }
-                )
-
-
-def _sent_within_share(response: Response, places: SharedPlaces, requester: Requester) -> Response:
-    if isinstance(response, StreamingResponse) or len(response.body) <= _PIECE_BYTES:
-        return response
-    return _LongResponse(response, places, requester)
-
-
-async def _array(
-    request: AuthorizedRequest,
-    records: Sequence[AuditRecord],
-    shape: Callable[[AuditRecord], object] = lambda one: one,
-) -> msgspec.Raw:
-    """Return a JSON array of what `shape` makes of each record."""
-
-    def encoded(some: Sequence[AuditRecord]) -> bytes:
-        return b",".join(_encoder.encode(shape(one)) for one in some)
-
-    parts: list[bytes] = []
-    async for some in request.reads.turns.results(records, encoded):
-        parts += some
-    return msgspec.Raw(b"[%b]" % b",".join(parts))
-
-
-def _page(records: object, info: Mapping[str, Any]) -> Response:
-    body = {"success": True, "errors": [], "result": records, "result_info": info}
-    return Response(msgspec.json.encode(body), media_type=_JSON)
-
-
-def _result(result: object, **others: object) -> Response:
-    body = {"success": True, "errors": [], "messages": [], "result": result, **others}
-    return Response(msgspec.json.encode(body), media_type=_JSON)
-
-
-def _numbered_page(records: object, count: int, numbered: NumberedQuery, **others: int) -> Response:
-    info = {"page": numbered.page, "per_page": numbered.query.limit, "count": count, **others}
-    return _result(records, result_info=info)
+        return Stream(chunks, media_type, self._streams, request.token.requester)
