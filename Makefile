@@ -32,7 +32,7 @@ install() { \
 }; install
 endef
 
-.PHONY: help setup up test test-fast check fuzz mutants chaos bench compile test-compiled dist workflows lock clean
+.PHONY: help setup explorer up test test-fast check fuzz mutants chaos bench compile test-compiled dist workflows lock clean
 
 help:
 	@echo "make up      run the whole pipeline with an example API; data in ./auditap-data, Ctrl-C stops it"
@@ -44,6 +44,7 @@ help:
 	@echo "make bench   measure, beside baselines in the same run; results in bench/RESULTS*.md"
 	@echo "make compile copy the redactor into .cache/compiled and compile it there (needs a C compiler); test-compiled tests it"
 	@echo "make chaos   hurt one part after another under load for ten minutes, then count; SEED, MINUTES, INTO choose"
+	@echo "make explorer  build the explorer's page into log_api/static (needs Node.js 20 or newer with npm)"
 	@echo "make setup   only set up .venv, with the tools for development"
 	@echo "make dist    build the wheel into dist/"
 	@echo "make workflows  check the CI workflow files (needs Go)"
@@ -120,6 +121,9 @@ $(DEV): requirements-dev.txt pyproject.toml | $(PYTHON)
 	@touch $(RUN) $@
 
 # Beside the sources and never among them, so that nothing runs what was compiled of an older text.
+explorer:
+	cd explorer && npm ci --no-progress && npm run build
+
 compile: $(DEV)
 	@rm -rf $(COMPILED) && mkdir -p $(COMPILED) && cp -R redactor schemas $(COMPILED)
 	$(PYTHON) deploy/compile.py $(COMPILED)

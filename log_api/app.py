@@ -1,4 +1,4 @@
-"""The log API as an ASGI application: the routes of its OpenAPI document, each with its handler."""
+"""The log API as an ASGI application: the routes of its OpenAPI document, each with its handler, and the explorer's page."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from log_api.handlers import Handler, Handlers
 from log_api.path_segments import EncodedSlashes, path_values
 from log_api.ports import LogDatabase
 from log_api.request_log import RequestLog
+from log_api.static_files import explorer_routes
 from schemas.errors import RetryableError, StartupError
 from schemas.metric_defs import Metrics
 
@@ -48,6 +49,7 @@ def log_api_app(
     contract = Contract(settings)
     handlers = Handlers(database, settings, contract, metrics, clock_ms=clock_ms, stopping=stopping)
     routes = contract_routes(contract, settings.prefix, handlers.by_operation())
+    routes += explorer_routes(settings.prefix)
 
     async def on_api_error(_request: Request, error: Exception) -> Response:
         return error_response(error if isinstance(error, ApiError) else internal_error())
