@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 from http.cookies import SimpleCookie
+from typing import Any
 
 import httpx
 import jwt
@@ -196,7 +197,7 @@ async def test_credentials_go_before_the_cookie(api: ApiClient) -> None:
         assert (await api.get("/session", headers=session | headers)).status_code == 401
 
 
-def signed(key: bytes | None, algorithm: str = "HS256", **claims: object) -> str:
+def signed(key: Any, algorithm: str = "HS256", **claims: object) -> str:
     valid = {"aud": Purpose.SESSION.value, "sub": SHA256.hex(), "expires_ms": NOW_MS + HOUR_MS}
     return jwt.encode(valid | claims, key, algorithm)
 
