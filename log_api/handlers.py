@@ -345,12 +345,13 @@ class Handlers:
         return self._stream(request, tail.events(query, since_ms), "text/event-stream")
 
     async def _summary(self, request: AuthorizedRequest) -> Response:
-        query = self._queries.summary_query((request.path_account(),), request.query)
+        query = self._queries.summary_query(request.accounts, request.query)
         found = await summarize(request.reads, query, self._config.statement_timeout_ms / 1000)
         info = {
             "count": len(found.buckets),
             "complete": found.complete,
             "counted_since": rfc3339_ms(max(found.counted_since_ms, 0)),
+            "source": "trends" if query.from_trends else "records",
         }
         return result_response(found.buckets, result_info=info)
 

@@ -23,6 +23,7 @@ from log_api.sql_builder import (
     LOGIN_EMAIL_PATTERN,
     LOGIN_FILTERS,
     LOGINS,
+    TREND_FIELDS,
     Condition,
     Direction,
     Field,
@@ -55,7 +56,7 @@ _AHEAD_MS = 24 * _HOUR_MS
 # The narrower of the two widths in which alerting counts trends: hopping windows are sums of these.
 _PANE_MS = 600_000
 _HOPS_MS = {"10m": _PANE_MS, "30m": 3 * _PANE_MS, "1h": _HOUR_MS}
-_BUCKETS_MS = {"hour": _HOUR_MS, "day": 24 * _HOUR_MS}
+_BUCKETS_MS = {"minute": 60_000, "ten_minutes": _PANE_MS, "hour": _HOUR_MS, "day": 24 * _HOUR_MS}
 _LIKE_SPECIAL = re.compile(r"([\\%_])")
 
 
@@ -128,7 +129,7 @@ class QueryReader:
         """Return the time (Unix ms) at which a tail starts; None: now."""
         return _timestamp_ms("since", parameters) if "since" in parameters else None
 
-    def summary_query(self, accounts: tuple[str, ...], parameters: Parameters) -> SummaryQuery:
+    def summary_query(self, accounts: tuple[str, ...] | None, parameters: Parameters) -> SummaryQuery:
         since_ms, before_ms = _timestamp_ms("since", parameters), _timestamp_ms("before", parameters)
         step_ms = _BUCKETS_MS[parameters.get("bucket", "day")]
         if "hop" in parameters:
@@ -141,12 +142,14 @@ class QueryReader:
         field = Field(parameters.get("by", Field.ACTION_TYPE))
         conditions = self.conditions(parameters)
         from_trends = parameters.get("source") == "trends"
-        if from_trends and (conditions or since_ms % _HOUR_MS or before_ms % _HOUR_MS):
+        if from_trends and (conditions or since_ms % _HOUR_MS or before_ms % _HOUR_MS or step_ms < _HOUR_MS):
+            raise InvalidParameter("source")
+        if from_trends and (accounts is None or field not in TREND_FIELDS):
             raise InvalidParameter("source")
         return SummaryQuery(accounts, bounds, field, conditions, from_trends)
 
     def _hopping_query(
-        self, accounts: tuple[str, ...], parameters: Parameters, since_ms: int, before_ms: int
+        self, accounts: tuple[str, ...] | None, parameters: Parameters, since_ms: int, before_ms: int
     ) -> SummaryQuery:
         """Return the query for overlapping windows, one starting at every hop. Only trends support them."""
         window_ms, hop_ms = _BUCKETS_MS[parameters.get("bucket", "day")], _HOPS_MS[parameters["hop"]]
@@ -159,6 +162,8 @@ class QueryReader:
             raise InvalidParameter("bucket")
         bounds = tuple(range(since_ms, max(before_ms, since_ms) + 1, hop_ms))
         field = Field(parameters.get("by", Field.ACTION_TYPE))
+        if accounts is None or field not in TREND_FIELDS:
+            raise InvalidParameter("source")
         width_ms = _HOUR_MS if hop_ms == _HOUR_MS else _PANE_MS
         return SummaryQuery(accounts, bounds, field, from_trends=True, hops=hops, trend_ms=width_ms)
 

@@ -191,16 +191,36 @@ class Field(StrEnum):
     ACTION_RESULT = "action_result"
     RESOURCE_PRODUCT = "resource_product"
     ACTOR_ID = "actor_id"
+    ACCOUNT_NAME = "account_name"
+    ACTOR_CONTEXT = "actor_context"
+    ACTOR_EMAIL = "actor_email"
+    ACTOR_IP_ADDRESS = "actor_ip_address"
+    ACTOR_TOKEN_ID = "actor_token_id"  # noqa: S105 — the name of a field
+    ACTOR_TOKEN_NAME = "actor_token_name"  # noqa: S105 — the name of a field
+    ACTOR_TYPE = "actor_type"
+    EXCHANGE_HOST = "exchange_host"
+    RAW_METHOD = "raw_method"
+    RAW_STATUS_CODE = "raw_status_code"
+    RAW_URI = "raw_uri"
+    RESOURCE_ID = "resource_id"
+    RESOURCE_SCOPE = "resource_scope"
+    RESOURCE_TYPE = "resource_type"
+    ZONE_ID = "zone_id"
+    ZONE_NAME = "zone_name"
+
+
+TREND_FIELDS = (Field.ACTION_TYPE, Field.ACTION_RESULT, Field.RESOURCE_PRODUCT, Field.ACTOR_ID)
+"""The fields that trends can count."""
 
 
 @dataclass(frozen=True, slots=True)
 class SummaryQuery:
-    """Counts of the records of `accounts` that meet every condition, per bucket and value of `field`.
+    """Counts of the records of `accounts` (None: every account) that meet every condition, per bucket and value of `field`.
 
     `bounds_ms` are the boundaries of the buckets in Unix milliseconds, ascending.
     """
 
-    accounts: tuple[str, ...]
+    accounts: tuple[str, ...] | None
     bounds_ms: tuple[int, ...]
     field: Field
     conditions: tuple[Condition, ...] = ()
@@ -343,14 +363,19 @@ def scan_statement(
 def summary_statement(query: SummaryQuery, window: tuple[UUID, UUID]) -> Statement:
     """Return the statement that counts the records of a window; columns: bucket (from 1), value, count."""
     bounds = [first_id_at(at_ms) for at_ms in query.bounds_ms]
-    text = sql_file("count_records").format(
-        value=f"r.{query.field}",
+    column = _COLUMNS[query.field]
+    # The text of an inet has the length of its prefix, which no record shows.
+    value = f"host({column.expression})" if column.sql_type == "inet" else f"({column.expression})::text"
+    joins = column.backfilled or any(_COLUMNS[one.name].backfilled for one in query.conditions)
+    text = sql_file("count_all_records" if query.accounts is None else "count_records").format(
+        value=value,
         conditions=_conditions(query.conditions, 5),
-        join_enrichments=_enrichments_join(query.conditions),
+        join_enrichments=sql_file("join_enrichments") if joins else "",
         join_backfilled_record=sql_file("join_backfilled_record"),
     )
     values = (list(one.values) for one in query.conditions)
-    return Statement(text, (list(query.accounts), *window, bounds, *values))
+    accounts = None if query.accounts is None else list(query.accounts)
+    return Statement(text, (accounts, *window, bounds, *values))
 
 
 def _conditions(conditions: Sequence[Condition], first: int) -> str:

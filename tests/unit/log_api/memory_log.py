@@ -133,11 +133,12 @@ class MemoryLog:
         for row in self.rows.values():
             bucket = bisect(query.bounds_ms, id_ms(row["id"].hex)) - 1
             if (
-                row["account_id"] in query.accounts
+                (query.accounts is None or row["account_id"] in query.accounts)
                 and 0 <= bucket < len(query.bounds_ms) - 1
                 and all(_meets(row, condition) for condition in query.conditions)
             ):
-                counted[bucket, row[query.field]] += 1
+                value = row[query.field]
+                counted[bucket, None if value is None else str(value)] += 1
         return [Count(bucket, value, count) for (bucket, value), count in counted.items()]
 
     def _trend_counts(self, query: SummaryQuery) -> Sequence[Count]:
@@ -145,7 +146,7 @@ class MemoryLog:
         for row in self.trends:
             bucket = bisect(query.bounds_ms, row["start_ms"]) - 1
             if (
-                row["account_id"] in query.accounts
+                row["account_id"] in (query.accounts or ())
                 and row["width_ms"] == query.trend_ms
                 and 0 <= bucket < len(query.bounds_ms) - 1
             ):

@@ -348,17 +348,32 @@ async def test_a_dash_stands_for_all_accounts_of_the_token(api: ApiClient, memor
     assert ids(await api.list({}, "-", "atp_every")) == hexes([nobodys, theirs, mine])
 
 
-@pytest.mark.parametrize("route", ["alerts", "summary"])
 @pytest.mark.parametrize("accounts", [{A}, {A, "c"}, None], ids=["one", "two", "all"])
-async def test_alerts_and_summaries_are_for_one_account(
-    api: ApiClient, memory_log: MemoryLog, route: str, accounts: set[str] | None
+async def test_alerts_are_for_one_account(
+    api: ApiClient, memory_log: MemoryLog, accounts: set[str] | None
 ) -> None:
     add_token(memory_log, "atp_other", accounts, *Permission)
     statuses = [
-        (await api.get(f"/accounts/{account}/logs/audit/{route}", RANGE, bearer("atp_other"))).status_code
+        (await api.get(f"/accounts/{account}/logs/audit/alerts", RANGE, bearer("atp_other"))).status_code
         for account in (A, "-")
     ]
     assert statuses == [200, 404]
+
+
+@pytest.mark.parametrize(
+    ("accounts", "expected"), [({A}, 1), ({A, "c"}, 3), (None, 7)], ids=["one", "two", "all"]
+)
+async def test_a_summary_counts_the_accounts_that_a_token_may_read(
+    api: ApiClient, memory_log: MemoryLog, accounts: set[str] | None, expected: int
+) -> None:
+    for account, count in ((A, 1), ("c", 2), (None, 4)):
+        await fill(memory_log, count, account_id=account)
+    add_token(memory_log, "atp_other", accounts, *Permission)
+    path = "/accounts/-/logs/audit/summary"
+    found = (await api.get(path, RANGE, bearer("atp_other"))).json()
+    assert sum(one["count"] for one in found["result"]) == expected
+    trends = await api.get(path, {**RANGE, "source": "trends"}, bearer("atp_other"))
+    assert trends.status_code == (400 if accounts is None else 200)
 
 
 async def test_the_accounts_that_a_token_may_read(api: ApiClient, memory_log: MemoryLog) -> None:
@@ -902,7 +917,12 @@ async def test_a_summary_by_hour(api: ApiClient, memory_log: MemoryLog) -> None:
         ("2026-01-23T18:00:00.000Z", "2026-01-23T19:00:00.000Z", 1),
     ]
     assert body["result"][0]["values"] == [{"value": "update", "count": 2}, {"value": "view", "count": 1}]
-    assert body["result_info"] == {"count": 3, "complete": True, "counted_since": "2026-01-23T16:10:00.000Z"}
+    assert body["result_info"] == {
+        "count": 3,
+        "complete": True,
+        "counted_since": "2026-01-23T16:10:00.000Z",
+        "source": "records",
+    }
 
 
 @pytest.mark.parametrize("field", ["action_type", "action_result", "resource_product", "actor_id"])

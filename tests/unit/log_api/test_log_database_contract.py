@@ -475,14 +475,22 @@ def test_every_filter_of_logins_has_its_own_name() -> None:
     assert not set(LOGIN_FILTERS) & set(FILTERS)
 
 
+_VALUES = {
+    Field.ACTION_RESULT: ("failure", "success"),
+    Field.ACTOR_IP_ADDRESS: ("192.0.2.1", "2001:db8::1"),
+    Field.RAW_STATUS_CODE: ("200", "404"),
+}
+
+
 @pytest.mark.parametrize("field", list(Field))
 async def test_counts_by_bucket_and_value(log: Log, field: Field) -> None:
-    values = ["failure", "success"] if field is Field.ACTION_RESULT else ["x", "y"]
+    values = _VALUES.get(field, ("x", "y"))
+    stored = [int(one) if field is Field.RAW_STATUS_CODE else one for one in values]
     records = [
-        record(NOON_MS + number * 100, account_id=A if number else None, **{field: values[number % 2]})
+        record(NOON_MS + number * 100, account_id=A if number else None, **{field: stored[number % 2]})
         for number in range(10)
     ]
-    await log.write.add([*records, record(NOON_MS, account_id=B, **{field: values[0]})])
+    await log.write.add([*records, record(NOON_MS, account_id=B, **{field: stored[0]})])
     await log.write.complete(records[0].id, account_id=A)
     bounds = (NOON_MS, NOON_MS + 350, NOON_MS + 400, NOON_MS + 900)
     found = await reads(log.read).counts(SummaryQuery((A,), bounds, field))
@@ -492,6 +500,13 @@ async def test_counts_by_bucket_and_value(log: Log, field: Field) -> None:
         Count(2, values[0], 3),
         Count(2, values[1], 2),
     ]
+
+
+async def test_counts_of_every_account_include_records_without_one(log: Log) -> None:
+    await log.write.add([record(NOON_MS, account_id=one, actor_id="u1") for one in (A, B, None)])
+    for accounts, count in [(None, 3), ((A, B), 2), ((A,), 1)]:
+        asked = SummaryQuery(accounts, (NOON_MS, NOON_MS + 1), Field.ACTOR_ID)
+        assert list(await reads(log.read).counts(asked)) == [Count(0, "u1", count)]
 
 
 async def test_counts_include_missing_values_and_respect_filters(log: Log) -> None:

@@ -96,7 +96,13 @@ async def test_trends_serve_whole_hours_without_filters(
     span = {"since": "2026-01-23", "before": "2026-01-24", "source": "trends"}
     answer = await api.get(path, span, api.headers)
     assert [bucket["count"] for bucket in answer.json()["result"]] == [25]
-    for wrong in ({"action_type": "view"}, {"since": "2026-01-23T00:30:00Z"}, {"source": "nothing"}):
+    for wrong in (
+        {"action_type": "view"},
+        {"since": "2026-01-23T00:30:00Z"},
+        {"source": "nothing"},
+        {"bucket": "ten_minutes"},
+        {"by": "raw_method"},
+    ):
         refused = await api.get(path, {**span, **wrong}, api.headers)
         assert refused.status_code == 400
         assert "source" in refused.text
