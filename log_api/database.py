@@ -11,19 +11,29 @@ from itertools import chain, takewhile
 from typing import Any, TypeVar
 from uuid import UUID
 
+import msgspec
+
 from log_api.completeness import Gap, Gaps, TapCounts
 from log_api.config import COMMON_CONNECTIONS, LogApiConfig
 from log_api.connections import ConnectionPool, Session
 from log_api.cpu_turns import CpuTurns, cpu_queue
+from log_api.dead_letters import DeadLetterCount
 from log_api.fair_shares import FairQueue
 from log_api.keyset_scan import PageIds, TimeLimits, find_page_ids, rows_by_window
-from log_api.ports import AlertQuery, Count, Token
+from log_api.ports import AlertQuery, Count, Token, UnmatchedCount
 from log_api.records import AuditRecord, Page, Row, audit_record, body_bytes
 from log_api.resource_changes import ChangeIds, ResourceChanges, WantedChanges, find_change_ids
 from log_api.shared_reads import BatchedReads, SharedRead
-from log_api.sql_builder import ListQuery, Statement, SummaryQuery, summary_statement
+from log_api.sql_builder import (
+    ListQuery,
+    Statement,
+    SummaryQuery,
+    summary_statement,
+    unmatched_statement,
+)
+from log_api.taps import CauseCount, TapRun, TapRuns
 from schemas.alert import alert_payload
-from schemas.identity import first_id_at, id_ms
+from schemas.identity import first_id_at, id_ms, rfc3339_ms
 from schemas.metric_defs import Metrics
 from schemas.sql import query as sql_file
 
@@ -120,6 +130,7 @@ class PostgresLogDatabase:
             await self._shape.time_limits(session)
             await session.value("SELECT requests_per_s FROM auditap.find_token(NULL)")
             await session.value("SELECT FROM auditap.completeness_gaps LIMIT 0")
+            await session.value("SELECT FROM auditap.list_tap_runs(0)")
 
         return await self._common.succeeds(read)
 
@@ -232,6 +243,64 @@ class _TokenReads:
         rows = await self._run(read)
         return TapCounts(*rows[0]) if rows else TapCounts(0, 0, 0, 0, 0)
 
+    async def tap_runs(self, runs_max: int) -> TapRuns:
+        async def read(session: Session) -> Sequence[Row]:
+            return await session.fetch(sql_file("tap_runs"), runs_max)
+
+        rows = await self._run(read)
+        return TapRuns([_tap_run(row) for row in rows], rows[0]["runs"] if rows else 0)
+
+    async def dead_letters(self, count_max: int) -> Sequence[DeadLetterCount]:
+        async def read(session: Session) -> Sequence[Row]:
+            statement = "SELECT reason, dead_letters, oldest, newest FROM auditap.summarize_dead_letters($1)"
+            return await session.fetch(statement, count_max)
+
+        return [
+            DeadLetterCount(
+                row["reason"], row["dead_letters"], _unix_ms(row["oldest"]), _unix_ms(row["newest"])
+            )
+            for row in await self._run(read)
+        ]
+
+    async def unmatched(
+        self, accounts: tuple[str, ...] | None, since_ms: int, before_ms: int, groups_max: int
+    ) -> Sequence[UnmatchedCount]:
+        async def read(session: Session) -> Sequence[UnmatchedCount]:
+            limits = await self._shape.time_limits(session)
+            groups: dict[tuple[str, str | None, str | None], tuple[int, int]] = {}
+            windows = rows_by_window(
+                session,
+                lambda window: unmatched_statement(accounts, window, groups_max),
+                (first_id_at(since_ms), first_id_at(before_ms)),
+                limits,
+            )
+
+            def add(some: Sequence[Row]) -> None:
+                for row in some:
+                    key = (row["reason"], row["method"], row["path"])
+                    records, last_ms = groups.get(key, (0, 0))
+                    if key in groups or len(groups) < groups_max:
+                        latest_ms = max(last_ms, id_ms(UUID(row["last_id"]).hex))
+                        groups[key] = records + row["count"], latest_ms
+
+            async for rows in windows:
+                async for _ in self.turns.results(rows, add):
+                    pass
+            return [UnmatchedCount(*key, *found) for key, found in groups.items()]
+
+        return await self._run(read)
+
+    async def deliveries(self, account: str, alert_id: UUID) -> Sequence[Mapping[str, Any]]:
+        async def read(session: Session) -> Sequence[Row]:
+            return await session.fetch(sql_file("alert_deliveries"), alert_id, account)
+
+        rows = await self._run(read)
+        names = ("channel", "state", "attempts", "outcome")
+        return [
+            {**{name: row[name] for name in names}, "due_at": rfc3339_ms(_unix_ms(row["due_at"]))}
+            for row in rows
+        ]
+
     async def alerts(self, query: AlertQuery) -> Sequence[Mapping[str, Any]]:
         async def read(session: Session) -> Sequence[Mapping[str, Any]]:
             rows = await session.fetch(sql_file("page_alerts"), *query)
@@ -334,6 +403,16 @@ def _trend_statement(query: SummaryQuery) -> Statement:
         sql_file("count_trends"),
         (list(query.accounts), list(query.bounds_ms), str(query.field), query.trend_ms),
     )
+
+
+def _tap_run(row: Row) -> TapRun:
+    gaps = [CauseCount(*each) for each in msgspec.json.decode(row["gaps"])]
+    values = {name: row[name] for name in TapRun._fields if name != "gaps"}
+    return TapRun(**values, gaps=gaps)
+
+
+def _unix_ms(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(milliseconds=1)
 
 
 def _token(row: Row) -> Token:

@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from log_api import export, v1
 from log_api.access_requests import access_request
+from log_api.alerts import alert_records_query
 from log_api.authentication import Authenticator, authorize
 from log_api.authorized_request import AuthorizedRequest
 from log_api.change_reads import changes_of
@@ -25,12 +26,13 @@ from log_api.completeness import completeness_info, gap_json
 from log_api.config import LogApiConfig
 from log_api.contract import CheckedRequest, Contract, Operation
 from log_api.cursors import Cursors, Position
+from log_api.dead_letters import COUNT_MAX, dead_letter_json
 from log_api.disconnects import unless_disconnected
 from log_api.documentation import documentation_page, documentation_policy
 from log_api.errors import ApiError, bad_parameter, not_found, too_many_requests
 from log_api.fair_shares import SharedPlaces
 from log_api.path_segments import ALL_ACCOUNTS
-from log_api.ports import LogDatabase, Token
+from log_api.ports import AlertQuery, LogDatabase, Permission, Token
 from log_api.query_parameters import InvalidParameter, NumberedQuery, QueryReader
 from log_api.rate_limits import RateLimits
 from log_api.records import (
@@ -57,12 +59,17 @@ from log_api.sessions import Sessions
 from log_api.sql_builder import ListQuery
 from log_api.summary import summarize
 from log_api.tail import Tail
+from log_api.taps import tap_run_json, taps_info
+from log_api.unmatched import count_unmatched
 from schemas.errors import RetryableError
 from schemas.identity import id_ms, rfc3339_ms
 from schemas.metric_defs import Metrics
 
 _GAPS_MAX = 1_000
+_TAP_RUNS_MAX = 200
 _ACCOUNTS_MAX = 1_000
+# As many days as one request counts: each is a statement at least.
+_UNMATCHED_RANGE_MS_MAX = 366 * 86_400_000
 # Every page of authentication logs but the last counts anew, so the count must be cheap beside the page.
 _COUNTED_MAX = 10_000
 
@@ -121,7 +128,12 @@ class Handlers:
             "listAccessRequests": self._access_requests,
             "listAccessRequestsHyphen": self._access_requests,
             "showCompleteness": self._completeness,
+            "listTaps": self._taps,
+            "countDeadLetters": self._dead_letters,
+            "countUnmatched": self._unmatched,
             "listAlerts": self._alerts,
+            "getAlert": self._alert,
+            "listAlertRecords": self._alert_records,
             "acknowledgeAlert": self._acknowledge_alert,
             "verifyToken": self._verify_token,
             "verifyAccountToken": self._verify_token,
@@ -364,6 +376,57 @@ class Handlers:
         if len(found) > len(alerts):
             info["after"] = alerts[-1]["id"]
         return result_response(alerts, result_info=info)
+
+    async def _taps(self, request: AuthorizedRequest) -> Response:
+        watermark_ms = await self._database.complete_before_ms()
+        found = await request.reads.tap_runs(_TAP_RUNS_MAX)
+        return result_response(
+            [tap_run_json(run) for run in found.runs], result_info=taps_info(found, watermark_ms)
+        )
+
+    async def _dead_letters(self, request: AuthorizedRequest) -> Response:
+        # A dead letter has no account, so only a token for every account may count it.
+        authorize(request.token, request.operation.permission, ("",))
+        found = await request.reads.dead_letters(COUNT_MAX)
+        return result_response([dead_letter_json(one) for one in found], result_info={"count": len(found)})
+
+    async def _unmatched(self, request: AuthorizedRequest) -> Response:
+        since_ms, before_ms = self._queries.time_range_ms(request.query)
+        if before_ms - since_ms > _UNMATCHED_RANGE_MS_MAX:
+            raise InvalidParameter("since")
+        time_s = self._config.statement_timeout_ms / 1000
+        found = await count_unmatched(request.reads, request.accounts, (since_ms, before_ms), time_s)
+        info = {
+            "count": len(found.listed),
+            "complete": found.complete,
+            "counted_since": rfc3339_ms(max(found.counted_since_ms, 0)),
+        }
+        return result_response(found.listed, result_info=info)
+
+    async def _alert(self, request: AuthorizedRequest) -> Response:
+        account, alert_id = request.path_account(), UUID(request.http.path_params["alert_id"])
+        alert = await self._found_alert(request, account, alert_id)
+        deliveries = await request.reads.deliveries(account, alert_id)
+        return result_response({**alert, "deliveries": deliveries})
+
+    async def _alert_records(self, request: AuthorizedRequest) -> Response:
+        account, alert_id = request.path_account(), UUID(request.http.path_params["alert_id"])
+        authorize(request.token, Permission.ALERTS, request.accounts)
+        limit = self._queries.limit(request.query)
+        alert = await self._found_alert(request, account, alert_id)
+        page = await request.reads.page(alert_records_query(account, alert, limit))
+        info = {"count": len(page.records), "complete": page.after is None, "counted": alert["records"]}
+        return page_response(await array(request, page.records), {**info, "exact": False})
+
+    async def _found_alert(
+        self, request: AuthorizedRequest, account: str, alert_id: UUID
+    ) -> Mapping[str, Any]:
+        """Return an alert of the account. Raises ApiError (404)."""
+        after = UUID(int=min(alert_id.int + 1, (1 << 128) - 1))
+        found = await request.reads.alerts(AlertQuery(account, alert_id, after, None, None, None, 1))
+        if not found:
+            raise not_found()
+        return found[0]
 
     async def _acknowledge_alert(self, request: AuthorizedRequest) -> Response:
         account = request.path_account()

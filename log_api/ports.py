@@ -9,10 +9,12 @@ from uuid import UUID
 
 from log_api.completeness import Gaps, TapCounts
 from log_api.cpu_turns import CpuTurns
+from log_api.dead_letters import DeadLetterCount
 from log_api.fair_shares import Requester
 from log_api.records import AuditRecord, Page
 from log_api.resource_changes import ResourceChanges, WantedChanges
 from log_api.sql_builder import ListQuery, SummaryQuery
+from log_api.taps import TapRuns
 
 
 class Permission(StrEnum):
@@ -52,6 +54,16 @@ class Count(NamedTuple):
     bucket: int
     value: str | None
     records: int
+
+
+class UnmatchedCount(NamedTuple):
+    """The number of records that matched no operation for this reason, with this method and path, and the latest one (Unix ms)."""
+
+    reason: str
+    method: str | None
+    path: str | None
+    records: int
+    last_ms: int
 
 
 class AlertQuery(NamedTuple):
@@ -109,6 +121,25 @@ class LogReads(Protocol):
 
     async def taps(self) -> TapCounts:
         """Return how many taps there are, by state."""
+
+    async def tap_runs(self, runs_max: int) -> TapRuns:
+        """Return at most `runs_max` runs of taps with their gaps: first those that hold the watermark, earliest first, then those
+        heard last; then taps without sequence numbers.
+        """
+
+    async def dead_letters(self, count_max: int) -> Sequence[DeadLetterCount]:
+        """Return the unresolved dead letters by reason, of each at most `count_max`, in order of the reasons, 100 at most."""
+
+    async def unmatched(
+        self, accounts: tuple[str, ...] | None, since_ms: int, before_ms: int, groups_max: int
+    ) -> Sequence[UnmatchedCount]:
+        """Return the records of a time range (Unix ms) that matched no operation, by reason, method and path without its query.
+
+        `accounts` None: every account, and records without one. At most about `groups_max`, and as many if there may be more.
+        """
+
+    async def deliveries(self, account: str, alert_id: UUID) -> Sequence[Mapping[str, Any]]:
+        """Return the deliveries of an alert of the account as JSON objects, by channel, 100 at most."""
 
     async def alerts(self, query: AlertQuery) -> Sequence[Mapping[str, Any]]:
         """Return at most `query.limit` alerts as JSON objects, newest first."""

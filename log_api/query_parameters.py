@@ -125,6 +125,10 @@ class QueryReader:
         """Return the half-open time range of a request (Unix ms)."""
         return _timestamp_ms("since", parameters), _timestamp_ms("before", parameters)
 
+    def limit(self, parameters: Parameters) -> int:
+        """Return the most records that a page may hold."""
+        return _integer("limit", parameters, self._limit)
+
     def tail_since_ms(self, parameters: Parameters) -> int | None:
         """Return the time (Unix ms) at which a tail starts; None: now."""
         return _timestamp_ms("since", parameters) if "since" in parameters else None

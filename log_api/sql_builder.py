@@ -378,6 +378,16 @@ def summary_statement(query: SummaryQuery, window: tuple[UUID, UUID]) -> Stateme
     return Statement(text, (accounts, *window, bounds, *values))
 
 
+def unmatched_statement(
+    accounts: tuple[str, ...] | None, window: tuple[UUID, UUID], groups_max: int
+) -> Statement:
+    """Return the statement that counts what matched no operation in a window; columns: reason, method, path, count, last_id."""
+    if accounts is None:
+        return Statement(sql_file("count_unmatched_all"), (None, *window, groups_max))
+    text = sql_file("count_unmatched").format(join_backfilled_record=sql_file("join_backfilled_record"))
+    return Statement(text, (list(accounts), *window, groups_max))
+
+
 def _conditions(conditions: Sequence[Condition], first: int) -> str:
     """Return the conditions as SQL. Their arguments are numbered from `first`."""
     lines: list[str] = []

@@ -18,8 +18,9 @@ import msgspec
 from log_api.access_requests import FIELDS, access_request
 from log_api.completeness import Gap, Gaps, TapCounts
 from log_api.cpu_turns import CpuTurns, cpu_queue
+from log_api.dead_letters import DeadLetterCount
 from log_api.fair_shares import Requester
-from log_api.ports import AlertQuery, Count, Token
+from log_api.ports import AlertQuery, Count, Token, UnmatchedCount
 from log_api.records import AuditRecord, Page, audit_record, body_bytes
 from log_api.resource_changes import ResourceChanges, ResourceKey, WantedChanges
 from log_api.sql_builder import (
@@ -32,6 +33,7 @@ from log_api.sql_builder import (
     ListQuery,
     SummaryQuery,
 )
+from log_api.taps import TapRun, TapRuns
 from schemas.alert import alert_payload
 from schemas.errors import RetryableError
 from schemas.identity import id_ms
@@ -53,6 +55,9 @@ class MemoryLog:
         self.tailed = asyncio.Event()
         self.complete_ms: int | None = None
         self.gap_list: list[Gap] = []
+        self.runs: list[TapRun] = []
+        self.dead_letter_counts: list[DeadLetterCount] = []
+        self.sent: dict[UUID, list[dict[str, Any]]] = {}
         self.unavailable = False
         self.page_times_out = False
         self._page_bytes_max = page_bytes_max
@@ -205,6 +210,35 @@ class MemoryLog:
     async def taps(self) -> TapCounts:
         self._check()
         return TapCounts(1, 2, 3, 4, 5)
+
+    async def tap_runs(self, runs_max: int) -> TapRuns:
+        self._check()
+        return TapRuns(self.runs[:runs_max], len(self.runs))
+
+    async def dead_letters(self, count_max: int) -> Sequence[DeadLetterCount]:
+        self._check()
+        return [
+            one._replace(dead_letters=min(one.dead_letters, count_max)) for one in self.dead_letter_counts
+        ][:100]
+
+    async def unmatched(
+        self, accounts: tuple[str, ...] | None, since_ms: int, before_ms: int, groups_max: int
+    ) -> Sequence[UnmatchedCount]:
+        self._check()
+        found: dict[tuple[str, str | None, str | None], list[int]] = {}
+        for row in self.rows.values():
+            reason = json.loads(row["receipt"]).get("unmatched")
+            at_ms = id_ms(row["id"].hex)
+            belongs = accounts is None or row["account_id"] in accounts
+            if reason is not None and belongs and since_ms <= at_ms < before_ms:
+                path = None if row["raw_uri"] is None else row["raw_uri"].split("?")[0]
+                found.setdefault((reason, row["raw_method"], path), []).append(at_ms)
+        return [UnmatchedCount(*key, len(times), max(times)) for key, times in found.items()][:groups_max]
+
+    async def deliveries(self, account: str, alert_id: UUID) -> Sequence[dict[str, Any]]:
+        self._check()
+        row = self.raised.get(alert_id)
+        return [] if row is None or row["account_id"] != account else self.sent.get(alert_id, [])
 
     async def token(self, sha256: bytes) -> Token | None:
         self._check()
