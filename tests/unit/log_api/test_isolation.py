@@ -168,6 +168,11 @@ async def test_responses_hold_nothing_of_another_account(
         path = paths(operation, account, "org-of-mine", their_id)
         for query in queries(operation, their_id):
             response = await isolated.api.get(path, query, isolated.api.headers, operation.method)
+            if operation.id == "countDeadLetters":
+                # Dead letters have no account: no token for some accounts may count them.
+                assert response.status_code in {400, 403}
+                answered += 1
+                continue
             assert response.status_code in {200, 400, 404}
             answered += response.status_code == 200
             for secret in ("SECRET", THEIRS, *isolated.their_ids):
