@@ -1,7 +1,6 @@
 // JSON without a change of its numbers: the log keeps them as they were written, and JavaScript would round some.
 
 interface ExactJson {
-  isRawJSON?(value: unknown): boolean;
   rawJSON?(text: string): unknown;
   parse(text: string, reviver: (name: string, value: unknown, context?: { source?: string }) => unknown): unknown;
 }
@@ -15,8 +14,4 @@ export function parseExactly(text: string): unknown {
     const isRounded = typeof value === "number" && source !== undefined && String(value) !== source;
     return isRounded && json.rawJSON ? json.rawJSON(source) : value;
   });
-}
-
-export function isNumberAsWritten(value: unknown): boolean {
-  return json.isRawJSON?.(value) ?? false;
 }

@@ -64,7 +64,16 @@ export interface AuditRecord {
     received_at: string;
     clamped_from?: string | null;
     actor_email?: string | null;
+    changes?: Changes;
   };
+}
+
+export interface Changes {
+  status: "exact" | "approximate" | "first_seen" | "unavailable";
+  previous_id: string | null;
+  from_ids: string[];
+  changes: { pointer: string; before?: Json; after?: Json }[];
+  truncated: boolean;
 }
 
 export interface ListInfo {
@@ -141,4 +150,35 @@ export interface Session {
 export interface Account {
   id: string;
   name: string;
+}
+
+export interface TapRun {
+  id: string;
+  epoch: number | null;
+  state: string;
+  captures: number | null;
+  missing: number | null;
+  lag_ms: number;
+  last_heartbeat: string | null;
+  holds_watermark_at: string | null;
+  retired: boolean;
+}
+
+export interface DeadLetterCount {
+  reason: string;
+  count: number;
+  oldest: string;
+  newest: string;
+}
+
+export interface UnmatchedCount {
+  reason: string;
+  method: string | null;
+  path: string | null;
+  count: number;
+  last_seen: string;
+}
+
+export interface AlertDetails extends Alert {
+  deliveries: { channel: string; state: string; attempts: number; outcome: string | null }[];
 }

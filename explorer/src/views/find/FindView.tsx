@@ -13,7 +13,7 @@ import { strings } from "../../strings.ts";
 import { countRecords, type Counts } from "./counts.ts";
 import { CountsPanel, type Completeness } from "./CountsPanel.tsx";
 import { FilterBar } from "./FilterBar.tsx";
-import { ALL_ACCOUNTS, apiQuery, rangeOf, stateIn, withValue, type FindState } from "./query.ts";
+import { apiQuery, rangeOf, stateIn, withValue, type FindState } from "./query.ts";
 import { RangeChoice } from "./RangeChoice.tsx";
 import { RecordDrawer } from "./RecordDrawer.tsx";
 import { RecordList } from "./RecordList.tsx";
@@ -35,7 +35,7 @@ export function FindView() {
   const completeness = useSignal(loading<Completeness>()).value;
   useEffect(() => {
     completeness.load((signal) => readCompleteness(account, view.query, signal));
-    if (account !== ALL_ACCOUNTS) counts.load((signal) => countRecords(account, view.range, view.query, signal));
+    counts.load((signal) => countRecords(account, view.range, view.query, signal));
   }, [view]);
 
   useEffect(() => {
@@ -67,7 +67,7 @@ export function FindView() {
           <ExportMenu account={account} query={view.query} />
         </div>
       </div>
-      <CountsArea account={account} counts={counts} completeness={completeness.result.value} onFilter={filter} />
+      <CountsArea counts={counts} completeness={completeness.result.value} onFilter={filter} />
       <RecordList pages={view.pages} selected={opened} onOpen={(record) => change({ record: record.id }, { replace: opened !== null })} />
       {opened !== null && <RecordDrawer account={account} id={opened} onClose={() => change({ record: null })} onFilter={filter} />}
     </div>
@@ -75,14 +75,12 @@ export function FindView() {
 }
 
 interface AreaProperties {
-  account: string;
   counts: ReturnType<typeof loading<Counts>>;
   completeness: Completeness | null;
   onFilter: (name: string, value: string, excluded: boolean) => void;
 }
 
-function CountsArea({ account, counts, completeness, onFilter }: AreaProperties) {
-  if (account === ALL_ACCOUNTS) return <p class="notice">{strings.counts.perAccount}</p>;
+function CountsArea({ counts, completeness, onFilter }: AreaProperties) {
   const found = counts.result.value;
   return (
     <div class="counts-area">

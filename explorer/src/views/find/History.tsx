@@ -1,13 +1,12 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { get, logPath } from "../../api/client.ts";
-import type { AuditRecord, Json, ListInfo } from "../../api/types.ts";
+import type { AuditRecord, Changes, Json, ListInfo } from "../../api/types.ts";
 import { ErrorNotice } from "../../components/ErrorNotice.tsx";
 import { Text } from "../../components/Text.tsx";
 import { dateAndTime } from "../../format.ts";
 import { loading } from "../../loading.ts";
 import { strings } from "../../strings.ts";
-import { differences, isChange } from "./difference.ts";
 import { actionText, actorText } from "./recordText.ts";
 
 const RECORDS_MAX = 100;
@@ -32,6 +31,7 @@ export function History({ account, record }: { account: string; record: AuditRec
         ["since", BEGINNING],
         ["before", new Date(Date.now() + DAY_MS).toISOString()],
         ["limit", String(RECORDS_MAX)],
+        ["changes", "true"],
       ];
       const page = await get<AuditRecord[], ListInfo>(logPath(account, `/${record.id}/history`), query, signal);
       return { records: page.result, status: page.result_info.history_status };
@@ -40,9 +40,7 @@ export function History({ account, record }: { account: string; record: AuditRec
   const history = found.result.value;
   if (history === null) return <ErrorNotice error={found.error.value} onRetry={() => found.again()} />;
   if (history.status === "unavailable") return <p class="empty">{strings.history.none}</p>;
-  const at = history.records.findIndex(({ id }) => id === chosen.value);
-  const current = history.records[at] ?? record;
-  const previous = at < 0 ? null : (history.records[at + 1] ?? null);
+  const changes = history.records.find(({ id }) => id === chosen.value)?.auditap.changes;
   return (
     <>
       {history.status === "approximate" && <p class="notice">{strings.history.approximate}</p>}
@@ -60,48 +58,51 @@ export function History({ account, record }: { account: string; record: AuditRec
         ))}
       </ol>
       {history.records.length < 2 && <p class="hint">{strings.history.only}</p>}
-      <Comparison before={previous} after={current} />
+      {changes !== undefined && <WhatChanged changes={changes} />}
     </>
   );
 }
 
-function Comparison({ before, after }: { before: AuditRecord | null; after: AuditRecord }) {
-  const rows = differences(before, after);
+function WhatChanged({ changes }: { changes: Changes }) {
+  const words = strings.history;
   return (
-    <section>
-      <h3>{strings.history.compare}</h3>
-      {!rows.some(isChange) && <p class="hint">{strings.history.same}</p>}
-      <div class="scroll" tabIndex={0}>
-        <table class="difference">
-          <thead>
-            <tr>
-              <th scope="col">{strings.history.path}</th>
-              <th scope="col">{strings.history.before}</th>
-              <th scope="col">{strings.history.after}</th>
-            </tr>
-          </thead>
-          <tbody>
-            {rows.map((row) => (
-              <tr key={row.pointer} data-changed={isChange(row)}>
-                <th scope="row">
-                  <Text value={row.pointer} />
-                </th>
-                <td>
-                  <Cell value={row.before} />
-                </td>
-                <td>
-                  <Cell value={row.after} />
-                </td>
+    <section aria-live="polite">
+      <h3>{words.changes}</h3>
+      <p class="hint">{changes.status === "exact" && changes.changes.length === 0 ? words.same : words.status[changes.status]}</p>
+      {changes.changes.length > 0 && (
+        <div class="scroll" tabIndex={0}>
+          <table class="difference">
+            <thead>
+              <tr>
+                <th scope="col">{words.path}</th>
+                <th scope="col">{words.before}</th>
+                <th scope="col">{words.after}</th>
               </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+            </thead>
+            <tbody>
+              {changes.changes.map((row) => (
+                <tr key={row.pointer}>
+                  <th scope="row">
+                    <Text value={row.pointer} />
+                  </th>
+                  <td>
+                    <Cell value={row.before} absent={changes.status === "exact" ? words.absent : words.unknown} />
+                  </td>
+                  <td>
+                    <Cell value={row.after} absent={words.absent} />
+                  </td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      )}
+      {changes.truncated && <p class="notice">{words.truncated}</p>}
     </section>
   );
 }
 
-function Cell({ value }: { value: Json | undefined }) {
-  if (value === undefined) return <span class="soft">{strings.history.absent}</span>;
+function Cell({ value, absent }: { value: Json | undefined; absent: string }) {
+  if (value === undefined) return <span class="soft">{absent}</span>;
   return <Text value={typeof value === "string" ? value : JSON.stringify(value)} />;
 }

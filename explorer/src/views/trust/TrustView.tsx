@@ -5,14 +5,16 @@ import { useEffect, useMemo } from "preact/hooks";
 import { get, logPath } from "../../api/client.ts";
 import type { CompletenessInfo, Gap } from "../../api/types.ts";
 import { ErrorNotice } from "../../components/ErrorNotice.tsx";
-import { Line } from "../../components/Text.tsx";
+import { Table } from "../../components/Table.tsx";
 import { count, dateAndTime } from "../../format.ts";
 import { loading } from "../../loading.ts";
 import { place } from "../../location.ts";
 import { currentAccount } from "../../Shell.tsx";
+import { session } from "../../session.ts";
 import { strings } from "../../strings.ts";
 import { apiQuery, rangeOf, stateIn, type Range } from "../find/query.ts";
 import { RangeChoice } from "../find/RangeChoice.tsx";
+import { DeadLetters, TapRuns, Unmatched } from "./Reports.tsx";
 
 interface Found {
   gaps: Gap[];
@@ -43,6 +45,9 @@ export function TrustView() {
           <Verdict info={completeness.info} range={range} />
           <Taps info={completeness.info} />
           <Gaps gaps={completeness.gaps} info={completeness.info} />
+          <TapRuns account={account} />
+          <Unmatched account={account} range={range} />
+          {session.value?.token.accounts === null && <DeadLetters account={account} />}
         </>
       )}
     </div>
@@ -90,53 +95,25 @@ function Taps({ info }: { info: CompletenessInfo }) {
 
 function Gaps({ gaps, info }: { gaps: Gap[]; info: CompletenessInfo }) {
   const words = strings.trust;
+  const rows = gaps.map((gap) => [
+    `${words.causes[gap.cause] ?? gap.cause} (${gap.cause})`,
+    sourceOf(gap),
+    `${gap.first} – ${gap.last ?? "…"}`,
+    gap.count === null ? words.unknownCount : count(gap.count),
+    timeOr(gap.from),
+    timeOr(gap.to),
+  ]);
   return (
     <section>
       <h2>{words.gaps}</h2>
-      {gaps.length === 0 && <p class="empty">{words.noGaps}</p>}
-      {gaps.length > 0 && (
-        <div class="scroll" tabIndex={0}>
-          <table>
-            <thead>
-              <tr>
-                {Object.values(words.columns).map((text) => (
-                  <th key={text} scope="col">
-                    {text}
-                  </th>
-                ))}
-              </tr>
-            </thead>
-            <tbody>
-              {gaps.map((gap) => (
-                <GapRow key={`${sourceOf(gap)} ${gap.first}`} gap={gap} />
-              ))}
-            </tbody>
-          </table>
-        </div>
-      )}
+      <Table columns={words.columns} rows={rows} empty={words.noGaps} />
       {!info.complete && <p class="notice">{words.more(count(info.gaps - gaps.length))}</p>}
     </section>
   );
 }
 
-function GapRow({ gap }: { gap: Gap }) {
-  const time = (at: string | null): string => (at === null ? strings.trust.unknownCount : dateAndTime(at));
-  return (
-    <tr>
-      <td>
-        {strings.trust.causes[gap.cause] ?? gap.cause} <code>{gap.cause}</code>
-      </td>
-      <td>
-        <Line value={sourceOf(gap)} />
-      </td>
-      <td class="numeric">
-        {gap.first} – {gap.last ?? "…"}
-      </td>
-      <td class="numeric">{gap.count === null ? strings.trust.unknownCount : count(gap.count)}</td>
-      <td>{time(gap.from)}</td>
-      <td>{time(gap.to)}</td>
-    </tr>
-  );
+function timeOr(at: string | null): string {
+  return at === null ? strings.trust.unknownCount : dateAndTime(at);
 }
 
 function sourceOf(gap: Gap): string {

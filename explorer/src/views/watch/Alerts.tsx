@@ -1,7 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ApiError, get, logPath, send } from "../../api/client.ts";
-import type { Alert } from "../../api/types.ts";
+import type { Alert, AlertDetails } from "../../api/types.ts";
 import { ErrorNotice, textOf } from "../../components/ErrorNotice.tsx";
 import { Line, Text } from "../../components/Text.tsx";
 import { toast } from "../../components/toasts.tsx";
@@ -95,6 +95,7 @@ function OneAlert({ account, alert, onChange }: { account: string; alert: Alert;
         <p class="soft">
           {dateAndTime(alert.window.start)} – {dateAndTime(alert.window.end)} · {strings.watch.records(alert.records)} · <Line value={alert.rule} />
         </p>
+        <Deliveries account={account} alert={alert} />
         {acknowledged !== null && <p class="soft">{strings.watch.acknowledged(acknowledged.by ?? strings.list.unknownActor, dateAndTime(acknowledged.at))}</p>}
       </div>
       <div class="buttons">
@@ -108,5 +109,30 @@ function OneAlert({ account, alert, onChange }: { account: string; alert: Alert;
         )}
       </div>
     </li>
+  );
+}
+
+/** The deliveries of an alert, read when they are opened. */
+function Deliveries({ account, alert }: { account: string; alert: Alert }) {
+  const found = useSignal(loading<AlertDetails>()).value;
+  const path = logPath(account, `/alerts/${alert.id}`);
+  function onToggle(event: Event): void {
+    if (!(event.currentTarget as HTMLDetailsElement).open || found.result.value !== null) return;
+    found.load(async (signal) => (await get<AlertDetails>(path, [], signal)).result);
+  }
+  const deliveries = found.result.value?.deliveries;
+  return (
+    <details class="soft" onToggle={onToggle}>
+      <summary class="plain">{strings.watch.deliveries}</summary>
+      <ErrorNotice error={found.error.value} onRetry={() => found.again()} />
+      {deliveries?.length === 0 && <p>{strings.watch.noDeliveries}</p>}
+      <ul>
+        {deliveries?.map((each) => (
+          <li key={each.channel}>
+            <Line value={each.channel} />: {each.state}, {strings.watch.attempts(each.attempts)} <Line value={each.outcome ?? ""} />
+          </li>
+        ))}
+      </ul>
+    </details>
   );
 }
