@@ -401,7 +401,8 @@ async def _clipped_to_partitions(session: Session, query: ListQuery, span_ms: in
 def _trend_statement(query: SummaryQuery) -> Statement:
     return Statement(
         sql_file("count_trends"),
-        (list(query.accounts), list(query.bounds_ms), str(query.field), query.trend_ms),
+        # Trends are of given accounts: a query for every account does not ask for them.
+        (list(query.accounts or ()), list(query.bounds_ms), str(query.field), query.trend_ms),
     )
 
 

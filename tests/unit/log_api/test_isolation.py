@@ -40,7 +40,7 @@ SETTINGS = LogApiConfig(
 )
 OPERATIONS = [one for one in Contract(SETTINGS).operations if not one.public]
 OF_ACCOUNTS = [one for one in OPERATIONS if "account_id" in one.path or "organization_id" in one.path]
-FOR_ONE_ACCOUNT = {"summarizeAuditLogs", "listAlerts", "acknowledgeAlert"}
+FOR_ONE_ACCOUNT = {"listAlerts", "acknowledgeAlert"}
 WITH_CURSORS = [one for one in OPERATIONS if ("cursor", "query") in Contract(SETTINGS)._parameters[one.id]]
 # The values that the records of both accounts share.
 SHARED: Mapping[str, Any] = {
