@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,10 @@ from schemas.metric_defs import Metrics
 from tests.unit.gateway_tap.servers import FakeSink, loopback, serving
 
 TOKEN = "gateway-suite-token"
-_ARRIVES_WITHIN_S = 60
+_ARRIVES_WITHIN_S = 240
+_POLL_S = 0.02
+# A condition can go through thousands of captures. The collector is in the same loop, and must have most of it.
+_PAUSE_PER_LOOK = 4
 _MARKER = "x-request-id"
 
 
@@ -43,10 +47,18 @@ class Collected:
     async def until(self, condition: Callable[[], bool], what: str) -> None:
         try:
             async with asyncio.timeout(_ARRIVES_WITHIN_S):
-                while not condition():
-                    await asyncio.sleep(0.02)
+                while not await self._is_met(condition):
+                    pass
         except TimeoutError:
             raise AssertionError(f"{what} did not arrive") from None
+
+    async def _is_met(self, condition: Callable[[], bool]) -> bool:
+        """Return whether the condition holds; if not, wait before the next look."""
+        began_s = time.perf_counter()
+        if condition():
+            return True
+        await asyncio.sleep(max(_POLL_S, _PAUSE_PER_LOOK * (time.perf_counter() - began_s)))
+        return False
 
 
 @asynccontextmanager
