@@ -27,6 +27,9 @@ class MiddlewareGateway:
             "hypercorn",
             "--bind",
             f"127.0.0.1:{port}",
+            # By default it closes a connection after five idle seconds, perhaps as a client sends the next request.
+            "--keep-alive",
+            "600",
             "tests.gateways.proxy:app",
         )
         environment = {
